@@ -1,0 +1,45 @@
+"""A batch of labelled images whose ids name the samples wherever they travel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with labels and sample ids.
+
+    Args:
+        images: float tensor in [0, 1], shape (B, C, H, W).
+        labels: int64 tensor in 0..K-1, shape (B,).
+        ids: int64 tensor, shape (B,); unique within a data split.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, index: Tensor | slice) -> Batch:
+        """Rows of the batch, by slice, integer index or boolean mask of shape (B,)."""
+        return Batch(self.images[index], self.labels[index], self.ids[index])
+
+    def tiles(self, size: int) -> Iterator[tuple[Batch, int]]:
+        """Yield ``(tile, used)``: tiles of exactly ``size`` rows, the last one padded by repeating its last row.
+
+        Models are called on a fixed tile size because a kernel's result for one image may depend on
+        the shape of the batch it is in; with padded tiles the results do not depend on the batch size.
+        """
+        for start in range(0, len(self), size):
+            index = torch.arange(start, start + size).clamp_(max=len(self) - 1)
+            yield self.select(index), min(size, len(self) - start)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.images.to(device), self.labels.to(device), self.ids.to(device))

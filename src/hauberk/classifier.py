@@ -1,0 +1,250 @@
+"""The classifier contract: images in [0, 1] of shape (B, C, H, W) go in, logits of shape (B, K) come out.
+
+Normalisation is a layer inside the model, so that every budget and radius is in pixel units.  The checks here
+stand at the boundary and say what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from hauberk.batch import Batch
+from hauberk.errors import HauberkError
+
+TILE = 64
+Gradient = Literal["exact", "bpda", "none"]
+
+
+class Normalize(nn.Module):
+    """Standardise each channel: ``(x - mean) / std``.
+
+    Args:
+        mean: one value a channel, [0, 1] pixel scale.
+        std: one positive value a channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shape (B, C, H, W) to the same shape."""
+        return (images - self.mean) / self.std
+
+
+# --- traits ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an honest attacker must know about a classifier.
+
+    Args:
+        stochastic: two forwards of the same image may differ.
+        gradient: ``exact`` if autograd gives the true gradient, ``bpda`` if a surrogate stands in, ``none`` if blocked.
+        declared: False if some module is unknown, so that it must be probed and also attacked without gradients.
+    """
+
+    stochastic: bool = False
+    gradient: Gradient = "exact"
+    declared: bool = True
+
+
+@runtime_checkable
+class HasTraits(Protocol):
+    """A module that declares its traits."""
+
+    traits: Traits
+
+
+_WORST: dict[Gradient, int] = {"exact": 0, "bpda": 1, "none": 2}
+
+
+def traits(model: nn.Module) -> Traits:
+    """Fold the traits of all modules; the worst wins.
+
+    Modules of torch itself are known to be deterministic and differentiable in eval mode; a module with children
+    and no declaration is judged by its children.  Any other module is undeclared.
+    """
+    stochastic, gradient, declared = False, cast(Gradient, "exact"), True
+    for module in model.modules():
+        own = getattr(module, "traits", None)
+        if isinstance(own, Traits):
+            stochastic |= own.stochastic
+            gradient = max(gradient, own.gradient, key=_WORST.__getitem__)
+            declared &= own.declared
+        elif type(module).__module__.startswith("hauberk."):
+            continue
+        elif not type(module).__module__.startswith("torch.nn") and next(module.children(), None) is None:
+            declared = False
+    return Traits(stochastic, gradient, declared)
+
+
+@torch.no_grad()
+def is_random(model: nn.Module, images: Tensor) -> bool:
+    """Probe: whether two forwards of the same images differ at all."""
+    return not torch.equal(model(images), model(images))
+
+
+# --- checks at the boundary -----------------------------------------------------------------------------------
+
+
+def check_images(images: Tensor) -> None:
+    """Raise unless the images are floats of shape (B, C, H, W) in [0, 1] without NaN."""
+    if not isinstance(images, Tensor) or images.dim() != 4:
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise HauberkError(
+            f"expected images of shape (B, C, H, W), got {shape}", "add a batch or channel axis: images[None]"
+        )
+    if not images.is_floating_point():
+        raise HauberkError(f"expected float images in [0, 1], got {images.dtype}", "convert: images.float() / 255")
+    if bool(images.isnan().any()):
+        raise HauberkError("the images hold NaN", "check how they were loaded")
+    low, high = float(images.min()), float(images.max())
+    if low < 0.0 or high > 1.0:
+        raise HauberkError(
+            f"expected images in [0, 1], got values in [{low:.4g}, {high:.4g}]",
+            "divide 8-bit images by 255; put normalisation inside the model (hauberk.classifier.Normalize)",
+        )
+
+
+def check_labels(labels: Tensor, num_classes: int, rows: int) -> None:
+    """Raise unless the labels are int64 of shape (rows,) in 0..num_classes-1."""
+    if labels.shape != (rows,) or labels.dtype != torch.int64:
+        raise HauberkError(
+            f"expected int64 labels of shape ({rows},), got {labels.dtype} of shape {tuple(labels.shape)}",
+            "convert: labels.long().flatten()",
+        )
+    if rows and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
+        raise HauberkError(
+            f"expected labels in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}",
+            "count classes from 0 and check that the model has one logit for each class",
+        )
+
+
+def check_logits(logits: Tensor, rows: int) -> None:
+    """Raise unless these are finite logits of shape (rows, K) with K >= 2, and not probabilities."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != rows or logits.shape[1] < 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise HauberkError(
+            f"expected logits of shape ({rows}, K) with K >= 2, got {shape}",
+            "return one tensor of class scores; a binary classifier returns two",
+        )
+    if bool(logits.isnan().any()):
+        raise HauberkError("the model returned NaN", "check its weights and its input scale")
+    sums = logits.sum(1)
+    if bool((logits >= 0).all()) and bool((sums - 1).abs().max() < 1e-4):
+        raise HauberkError(
+            "expected logits, got probabilities (rows are non-negative and sum to 1)",
+            "remove the final softmax: it hides gradients from attacks; or return log-probabilities",
+        )
+
+
+def check_eval(model: nn.Module) -> None:
+    """Raise if any part of the model is in train mode."""
+    if any(m.training for m in model.modules()):
+        raise HauberkError("the model is in train mode", "call model.eval(): batch norm and dropout change the answer")
+
+
+@torch.no_grad()
+def check_classifier(model: nn.Module, batch: Batch) -> int:
+    """Check model and batch together on a first tile and return the number of classes.
+
+    Raises:
+        HauberkError: on train mode, bad images, bad labels, or an output that is not logits.
+    """
+    check_eval(model)
+    check_images(batch.images)
+    tile = next(batch.tiles(min(TILE, max(1, len(batch)))))[0]
+    logits = model(tile.images)
+    check_logits(logits, len(tile))
+    check_labels(batch.labels, logits.shape[1], len(batch))
+    return int(logits.shape[1])
+
+
+# --- calling a model ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Parameters need no gradient inside: a backward pass to the input alone costs about half of a full one."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    for p in wanted:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in wanted:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode inside, every module's own mode restored after."""
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, batch: Batch, tile: int = TILE) -> Tensor:
+    """Logits of a batch, computed on padded tiles, shape (B, K)."""
+    return torch.cat([model(t.images)[:used] for t, used in batch.tiles(tile)])
+
+
+@runtime_checkable
+class Decides(Protocol):
+    """A classifier whose decision is not the argmax of one forward pass (a vote over noise, say)."""
+
+    def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
+        """Predicted classes, shape (B,), int64; -1 where it abstains."""
+        ...
+
+
+@torch.no_grad()
+def decide(model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> Tensor:
+    """The classifier's decisions on a batch, shape (B,), int64."""
+    if isinstance(model, Decides):
+        return torch.cat([model.decide(t.images, t.ids, seed)[:used] for t, used in batch.tiles(tile)])
+    return logits_of(model, batch, tile).argmax(1)
+
+
+# --- names ----------------------------------------------------------------------------------------------------
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of parameters and buffers: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def predictor_name(model: nn.Module) -> str:
+    """What a record calls the function that decides: rows of different predictors never share an axis."""
+    own = getattr(model, "predictor", None)
+    return own if isinstance(own, str) else f"{type(model).__name__}[{weights_hash(model)}]"
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Logit margin :math:`z_y - \max_{j\ne y} z_j`, shape (B,); positive where the label wins."""
+    own = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -math.inf)
+    return own.squeeze(1) - others.amax(1)

@@ -1,0 +1,83 @@
+"""Random numbers from explicit streams: one per sample for evaluation, one per run for training.
+
+An evaluation draws from a stream keyed by (seed, sample id, purpose), so that a result does not depend on
+batch size, order, sharding or device.  Philox is counter based and takes a 128-bit key, so that no two
+samples share a stream (a 32-bit Mersenne seed would make some pairs collide).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Randomness(Protocol):
+    """A source of one draw for each row of a batch of B rows."""
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        ...
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float32, shape (B, *shape)."""
+        ...
+
+
+def stream(seed: int, sample_id: int, purpose: str) -> np.random.Generator:
+    """The generator of one sample: Philox with the 128-bit BLAKE2 hash of (seed, sample id, purpose) as its key."""
+    digest = hashlib.blake2b(f"{seed}|{sample_id}|{purpose}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+class PerSample:
+    """Randomness whose row b depends on ``(seed, ids[b], purpose)`` alone.
+
+    Args:
+        seed: the evaluation's seed.
+        ids: sample ids, length B.
+        purpose: what the numbers are for; different purposes are independent.
+        device: where the draws are placed.
+    """
+
+    def __init__(
+        self, seed: int, ids: Tensor | Sequence[int], purpose: str, device: torch.device | str = "cpu"
+    ) -> None:
+        self._streams = [stream(seed, int(i), purpose) for i in ids]
+        self._device = device
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        return self._stack([s.random(shape, dtype=np.float32) for s in self._streams])
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float32, shape (B, *shape)."""
+        return self._stack([s.standard_normal(shape, dtype=np.float32) for s in self._streams])
+
+    def _stack(self, rows: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(rows)).to(self._device)
+
+
+class Shared:
+    """Randomness for training: one torch generator for all rows, saved in the checkpoint.
+
+    Args:
+        generator: where the numbers come from; its device is where they are placed.
+        rows: the batch size B.
+    """
+
+    def __init__(self, generator: torch.Generator, rows: int) -> None:
+        self.generator = generator
+        self._rows = rows
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        return torch.rand(self._rows, *shape, generator=self.generator, device=self.generator.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float32, shape (B, *shape)."""
+        return torch.randn(self._rows, *shape, generator=self.generator, device=self.generator.device)

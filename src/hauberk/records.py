@@ -1,0 +1,219 @@
+"""Records: one row per sample and unit of work, in Parquet parts that are written atomically.
+
+A unit of work is keyed by a hash of all that its result depends on (weights, data, threat, configuration, seed,
+tile, schema, dtype).  Resuming means doing the units that are missing; merging is the set union of units.  The same
+key with different content is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hauberk.batch import Batch
+from hauberk.errors import HauberkError
+
+RecordKind = Literal["attack", "certificate", "mix"]
+
+SCHEMAS: dict[RecordKind, pa.Schema] = {
+    "attack": pa.schema([
+        ("id", pa.int64()),
+        ("label", pa.int64()),
+        ("clean_prediction", pa.int64()),
+        ("prediction", pa.int64()),
+        ("success", pa.bool_()),  # some point of the threat, the image itself included, is misclassified
+        ("distance", pa.float64()),  # of the returned point from the image, in the threat's norm
+        ("loss", pa.float64()),
+        ("logit_margin", pa.float64()),  # smallest z_y - max z_j seen
+        ("probability_margin", pa.float64()),  # smallest p_y - max p_j seen
+        ("forwards", pa.int64()),
+        ("backwards", pa.int64()),
+        ("stopped", pa.string()),
+        ("image", pa.binary()),  # float32, C order; kept for a few rows only, else null
+        ("adversarial", pa.binary()),
+        ("clean_probabilities", pa.list_(pa.float64())),
+        ("probabilities", pa.list_(pa.float64())),  # at the returned point
+    ]),
+    "certificate": pa.schema([
+        ("id", pa.int64()),
+        ("label", pa.int64()),
+        ("prediction", pa.int64()),  # -1 where it abstains
+        ("radius", pa.float64()),
+        ("evidence", pa.string()),  # JSON: what a stranger needs to derive the radius again
+    ]),
+    "mix": pa.schema([
+        ("id", pa.int64()),
+        ("label", pa.int64()),
+        ("accurate_prediction", pa.int64()),
+        ("robust_prediction", pa.int64()),
+        ("alpha_low", pa.float64()),  # the mix is right for alpha strictly between these two (NaN: never)
+        ("alpha_high", pa.float64()),
+        ("certified_alpha", pa.list_(pa.float64())),  # for each eps of the metadata: certified and right from here up
+    ]),
+}
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of canonical JSON: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def data_hash(batch: Batch) -> str:
+    """SHA-256 over ids, labels and image bytes, in the order of ids: 16 hexadecimal digits."""
+    order = batch.ids.argsort()
+    digest = hashlib.sha256()
+    for tensor in (batch.ids[order], batch.labels[order], batch.images[order].float()):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one unit of work.
+
+    Args:
+        kind: ``attack``, ``certificate`` or ``mix``.
+        unit: all that the result depends on, plain JSON values; its hash is the key.
+        facts: what else the rows need to be read, the same for every row (a model's Lipschitz bounds, class names).
+        table: the rows.
+    """
+
+    kind: RecordKind
+    unit: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    table: pa.Table
+
+    @property
+    def key(self) -> str:
+        """The hash that names the unit."""
+        return unit_key(self.kind, self.unit)
+
+    def column(self, name: str) -> np.ndarray:
+        """One numeric column as a numpy array."""
+        return np.asarray(self.table.column(name).to_numpy(zero_copy_only=False))
+
+
+def unit_key(kind: RecordKind, unit: Mapping[str, Any]) -> str:
+    """The key of a unit of work: the hash of its description and of the schema of its rows."""
+    return content_hash({"kind": kind, "schema": SCHEMAS[kind].to_string(), "unit": dict(unit)})
+
+
+def part(kind: RecordKind, unit: Mapping[str, Any], facts: Mapping[str, Any], columns: Mapping[str, Any]) -> Part:
+    """Build a part from columns; absent columns are null.  Rows are sorted by id, so the order of work never shows."""
+    rows = len(columns["id"])
+    arrays = [
+        pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(rows, f.type) for f in SCHEMAS[kind]
+    ]
+    return Part(kind, unit, facts, pa.Table.from_arrays(arrays, schema=SCHEMAS[kind]).sort_by("id"))
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file so that it is either absent or whole: temporary name, flush to disk, rename.
+
+    Raises:
+        HauberkError: if the disk is full or the folder cannot be written; what was finished before is untouched.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as handle:
+            temporary = Path(handle.name)
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise HauberkError(
+            f"cannot write {path}: {error.strerror}", "free some space or choose another folder, then run it again"
+        ) from error
+
+
+def write(folder: Path, item: Part) -> Path:
+    """Write a part as ``<kind>-<key>.parquet`` and return its path.
+
+    Raises:
+        HauberkError: if a part of the same key with different content is there already.
+    """
+    path = folder / f"{item.kind}-{item.key}.parquet"
+    if path.exists():
+        if not read(path).table.equals(item.table):
+            raise HauberkError(
+                f"{path.name}: the same unit of work gave different rows",
+                "the machine, library or code changed between the runs; move the old records away",
+            )
+        return path
+    metadata = {b"hauberk": json.dumps({"kind": item.kind, "unit": dict(item.unit), "facts": dict(item.facts)}).encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(item.table.replace_schema_metadata(metadata), sink, compression="zstd")
+    atomic_write(path, sink.getvalue().to_pybytes())
+    return path
+
+
+def read(path: Path) -> Part:
+    """Read one part.
+
+    Raises:
+        HauberkError: if it is not a record of this project or its key does not match its content.
+    """
+    try:
+        table = pq.read_table(path)
+        head = json.loads(table.schema.metadata[b"hauberk"])
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        raise HauberkError(f"{path} is not a Hauberk record", "remove it and run the command again") from error
+    found = Part(head["kind"], head["unit"], head["facts"], table.replace_schema_metadata(None))
+    if found.key not in path.name:
+        raise HauberkError(f"{path.name}: its name does not match its content", "remove it and run the command again")
+    return found
+
+
+def read_all(folder: Path, kind: RecordKind | None = None) -> list[Part]:
+    """All parts of a folder, of one kind or of all, in the order of their names."""
+    return [read(p) for p in sorted(folder.glob(f"{kind or '*'}-*.parquet"))]
+
+
+def merge(parts: Iterable[Part]) -> list[Part]:
+    """The set union of units.
+
+    Raises:
+        HauberkError: if one key comes with different content.
+    """
+    union: dict[str, Part] = {}
+    for item in parts:
+        known = union.setdefault(item.key, item)
+        if known is not item and not known.table.equals(item.table):
+            raise HauberkError(f"unit {item.key} comes with different rows", "one of the runs is stale; run it again")
+    return [union[key] for key in sorted(union)]
+
+
+def group(parts: Iterable[Part]) -> list[Part]:
+    """Join the parts of one evaluation: those whose units differ in ``data`` alone, rows sorted by id.
+
+    Raises:
+        HauberkError: if one sample appears twice in one evaluation.
+    """
+    groups: dict[str, list[Part]] = {}
+    for item in merge(parts):
+        shared = {k: v for k, v in item.unit.items() if k != "data"}
+        groups.setdefault(content_hash({"kind": item.kind, "unit": shared, "facts": dict(item.facts)}), []).append(item)
+    joined = []
+    for items in groups.values():
+        table = pa.concat_tables([i.table for i in items]).sort_by("id")
+        ids = table.column("id").to_numpy()
+        if len(np.unique(ids)) != len(ids):
+            raise HauberkError("one sample appears in two units of one evaluation", "the data changed between the runs")
+        shared = {k: v for k, v in items[0].unit.items() if k != "data"}
+        joined.append(Part(items[0].kind, shared, items[0].facts, table))
+    return joined

@@ -1,0 +1,250 @@
+"""Names to import paths, with the facts that ``hauberk list`` and ``hauberk explain`` show.
+
+Nothing here imports a method: an entry is loaded when it is built.  ``build(spec)`` and ``spec(obj)`` are the
+only way between a plain description (what a recipe holds) and an object, and ``build(spec(x)) == x``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+from hauberk.errors import HauberkError
+
+Kind = Literal["threat", "attack", "certificate", "objective", "defence", "model", "dataset"]
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered method.
+
+    Args:
+        kind: which family it belongs to.
+        name: the name a recipe uses, unique over all kinds.
+        path: ``module:attribute``, imported on first use.
+        summary: one line for tables.
+        reference: paper and equation.
+        facts: what else a table shows, for example norms, knowledge, cost.
+    """
+
+    kind: Kind
+    name: str
+    path: str
+    summary: str
+    reference: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self) -> Callable[..., Any]:
+        """Import the class or builder."""
+        module, attribute = self.path.split(":")
+        target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return target
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def register(kind: Kind, name: str, path: str, summary: str, reference: str = "", **facts: str) -> None:
+    """Add a method; a third party calls this with its own ``module:attribute``.
+
+    Raises:
+        HauberkError: if the name is taken by another path.
+    """
+    if name in _ENTRIES and _ENTRIES[name].path != path:
+        raise HauberkError(f"the name {name!r} is already registered for {_ENTRIES[name].path}", "choose another name")
+    _ENTRIES[name] = Entry(kind, name, path, summary, reference, facts)
+
+
+def entries(kind: Kind | None = None) -> list[Entry]:
+    """All entries of one kind (or of all), in the order of registration."""
+    return [e for e in _ENTRIES.values() if kind in (None, e.kind)]
+
+
+def entry(name: str, kind: Kind | None = None) -> Entry:
+    """The entry of that name.
+
+    Raises:
+        HauberkError: if there is none; the message names the nearest.
+    """
+    found = _ENTRIES.get(name)
+    if found is not None and kind in (None, found.kind):
+        return found
+    known = [e.name for e in entries(kind)]
+    raise HauberkError(
+        f"there is no {kind or 'method'} called {name!r}",
+        suggestion(name, known) or f"known: {', '.join(known)}",
+    )
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """``did you mean ...?`` for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def kinds() -> tuple[Kind, ...]:
+    """The families of methods."""
+    return get_args(Kind)
+
+
+def number(text: str | float) -> float:
+    """A number written as in the literature: ``8/255``, ``0.5`` or ``2e-3``."""
+    try:
+        return float(Fraction(text)) if isinstance(text, str) and "/" in text else float(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise HauberkError(f"expected a number such as 8/255 or 0.03, got {text!r}") from error
+
+
+def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> Any:
+    """Make the object that a spec describes.
+
+    Args:
+        description: ``{"name": ..., field: value, ...}``, or a bare name, or for a threat ``"linf:8/255"``.
+            Values that are themselves specs are built first.
+        kind: the family expected; another one is an error.
+        context: arguments that the recipe does not hold, such as a model's ``input_shape``.
+
+    Raises:
+        HauberkError: on an unknown name or key (naming the nearest valid one) or an invalid value.
+    """
+    if isinstance(description, str):
+        description = _shorthand(description)
+    if "name" not in description:
+        raise HauberkError(f"a spec needs a 'name', got {description!r}", "for example {name: pgd, steps: 10}")
+    found = entry(str(description["name"]), kind)
+    target = found.load()
+    arguments = {key: _value(value) for key, value in description.items() if key != "name"} | context
+    valid = _parameters(target)
+    for key in arguments:
+        if key not in valid:
+            raise HauberkError(
+                f"{found.name} has no setting {key!r}", suggestion(key, valid) or f"valid: {', '.join(valid)}"
+            )
+    try:
+        return target(**arguments)
+    except (TypeError, ValueError) as error:
+        raise HauberkError(f"{found.name}: {_plain(error)}", f"see: hauberk explain {found.name}") from error
+
+
+def spec(obj: Any) -> Spec:
+    """The plain description of a registered object; ``build(spec(x)) == x``.
+
+    A configuration (attack, objective, certificate, threat) is described by its fields; a model by the call
+    that built it, which its builder keeps in ``module.spec``.
+    """
+    kept = getattr(obj, "spec", None)
+    if isinstance(kept, dict):
+        return kept
+    if not dataclasses.is_dataclass(obj) or isinstance(obj, type):
+        raise HauberkError(f"{type(obj).__name__} has no spec", "only registered objects do")
+    path = f"{type(obj).__module__}:{type(obj).__qualname__}"
+    name = next((e.name for e in _ENTRIES.values() if e.path == path), None)
+    if name is None:
+        raise HauberkError(f"{path} is not registered", "call hauberk.registry.register first")
+    return {"name": name} | {f.name: _describe(getattr(obj, f.name)) for f in dataclasses.fields(obj) if f.init}
+
+
+def _describe(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return spec(value)
+    if isinstance(value, list | tuple):
+        return [_describe(v) for v in value]
+    return value
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict) and "name" in value:
+        return build(value)
+    if isinstance(value, list | tuple):
+        return tuple(_value(v) for v in value)
+    if isinstance(value, str):
+        return _shorthand_value(value)
+    return value
+
+
+def _shorthand_value(value: str) -> Any:
+    name, separator, rest = value.partition(":")
+    if separator and name in _ENTRIES and _ENTRIES[name].kind == "threat":
+        return build(value)
+    numerator, slash, denominator = value.partition("/")
+    if slash and numerator.strip().isdigit() and denominator.strip().isdigit() and rest == "":
+        return number(value)
+    return value
+
+
+def _shorthand(text: str) -> Spec:
+    name, separator, budget = text.partition(":")
+    return {"name": name.lower(), "eps": number(budget)} if separator else {"name": name}
+
+
+def _parameters(target: Callable[..., Any]) -> list[str]:
+    if dataclasses.is_dataclass(target):
+        return [f.name for f in dataclasses.fields(target) if f.init]
+    import inspect
+
+    return list(inspect.signature(target).parameters)
+
+
+def _plain(error: Exception) -> str:
+    """Pydantic's report, one line for each field."""
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in errors())
+
+
+register("threat", "linf", "hauberk.threats:Linf", "each pixel moves by at most eps", "Madry et al. 2018")
+register("threat", "l2", "hauberk.threats:L2", "the Euclidean length of the change is at most eps")
+register("threat", "l1", "hauberk.threats:L1", "the sum of absolute changes is at most eps")
+
+register("attack", "fgsm", "hauberk.attacks.fgsm:FGSM", "one step along the gradient", "Goodfellow et al. 2015",
+         norms="L1 L2 Linf", knowledge="white box", cost="2 passes")
+register("attack", "pgd", "hauberk.attacks.pgd:PGD", "projected gradient ascent with restarts and targets",
+         "Madry et al. 2018", norms="L1 L2 Linf", knowledge="white box", cost="2 passes a step")
+register("attack", "apgd", "hauberk.attacks.apgd:APGD", "step-size-free projected gradient ascent",
+         "Croce & Hein 2020, Algorithm 1", norms="L2 Linf", knowledge="white box", cost="2 passes a step")
+
+register("certificate", "lipschitz", "hauberk.certificates.lipschitz:LipschitzCertificate",
+         "logit margin over the pairwise Lipschitz bound", "Tsuzuku et al. 2018; Singla et al. 2022, Prop. 1",
+         norm="L2", proof="deterministic")
+register("certificate", "smoothing", "hauberk.certificates.smoothing:SmoothingCertificate",
+         "sigma times the normal quantile of a Clopper-Pearson bound", "Cohen et al. 2019, Theorem 1",
+         norm="L2", proof="probabilistic")
+register("certificate", "mixed_margin", "hauberk.certificates.mixed:MixedCertificate",
+         "the robust model keeps the margin (1 - alpha) / alpha in the ball", "Bai et al. 2024, Lemma 3.2",
+         norm="that of the base", proof="that of the base")
+
+register("objective", "standard", "hauberk.objectives.standard:Standard", "cross-entropy on clean images")
+register("objective", "gaussian_augmentation", "hauberk.objectives.gaussian_augmentation:GaussianAugmentation",
+         "cross-entropy under Gaussian noise", "Cohen et al. 2019, Section 3.3")
+register("objective", "pgd_adversarial", "hauberk.objectives.pgd_adversarial:PGDAdversarial",
+         "cross-entropy on attacked images", "Madry et al. 2018, Eq. 2.1")
+register("objective", "trades", "hauberk.objectives.trades:TRADES",
+         "clean cross-entropy plus beta times the divergence to the attacked output", "Zhang et al. 2019, Eq. 3")
+
+register("defence", "mixed", "hauberk.defences.mixed:mixed", "probabilities of an accurate and a robust model, mixed",
+         "Bai et al. 2024, Eq. 5", proof="mixed_margin")
+register("defence", "smoothed", "hauberk.defences.smoothed:smoothed", "the majority vote under Gaussian noise",
+         "Cohen et al. 2019, Eq. 1", proof="smoothing")
+
+register("model", "small_cnn", "hauberk.models.small_cnn:small_cnn", "3x3 convolutions with batch norm and ReLU")
+register("model", "resnet18", "hauberk.models.resnet:resnet18", "ResNet-18 with a 3x3 stem for small images",
+         "He et al. 2016")
+register("model", "lip_convnet", "hauberk.models.lip_convnet:lip_convnet",
+         "1-Lipschitz AOL convolutions with MaxMin", "Prach & Lampert 2022")
+
+register("dataset", "digits", "hauberk.data.digits:digits", "8x8 grey digits, embedded in scikit-learn",
+         "Alpaydin & Kaynak 1998")
+register("dataset", "cifar10", "hauberk.data.cifar:cifar10", "32x32 colour, 10 classes", "Krizhevsky 2009")
+register("dataset", "cifar100", "hauberk.data.cifar:cifar100", "32x32 colour, 100 classes", "Krizhevsky 2009")
+register("dataset", "mnist", "hauberk.data.idx:mnist", "28x28 grey digits", "LeCun et al. 1998")
+register("dataset", "fashion_mnist", "hauberk.data.idx:fashion_mnist", "28x28 grey clothes", "Xiao et al. 2017")
+register("dataset", "medmnist", "hauberk.data.medmnist:medmnist", "any MedMNIST set, by flag", "Yang et al. 2023")
+register("dataset", "npz", "hauberk.data.npz:npz", "arrays of your own in one .npz file")
+register("dataset", "image_folder", "hauberk.data.folder:image_folder", "one folder a class, PNG, JPEG or WebP")

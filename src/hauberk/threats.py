@@ -1,0 +1,231 @@
+"""Threats: what the adversary may do, as a norm ball of budget eps within the pixel box [0, 1].
+
+Every method works on batches of images of any shape ``(B, ...)`` and treats rows separately.  ``eps`` may be
+overridden by a tensor of shape (B,), for methods that give each sample a budget of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from hauberk.randomness import Randomness
+
+Norm = Literal["l1", "l2", "linf"]
+Budget = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+CONFIG = ConfigDict(extra="forbid")
+
+
+def _column(eps: float | Tensor, images: Tensor) -> Tensor:
+    """The budget as a tensor that broadcasts over images: shape (B, 1, 1, ...) or ()."""
+    value = torch.as_tensor(eps, dtype=images.dtype, device=images.device)
+    return value.reshape(-1, *[1] * (images.dim() - 1)) if value.dim() else value
+
+
+def _per_row(values: Tensor, images: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (images.dim() - 1))
+
+
+def norms(change: Tensor, norm: Norm) -> Tensor:
+    r"""Length of each row, :math:`\|\delta_b\|_p`.
+
+    Args:
+        change: shape (B, ...).
+        norm: ``l1``, ``l2`` or ``linf``.
+
+    Returns:
+        shape (B,), in the pixels' units.
+    """
+    flat = change.flatten(1)
+    if norm == "linf":
+        return flat.abs().amax(1)
+    return flat.abs().sum(1) if norm == "l1" else torch.linalg.vector_norm(flat, dim=1)
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Threat(ABC):
+    """A norm ball of radius ``eps`` (pixel units, [0, 1] scale) around an image, within the box [0, 1]."""
+
+    eps: Budget
+
+    norm: ClassVar[Norm]
+    dual: ClassVar[Norm]
+
+    def __str__(self) -> str:
+        """For example ``linf:0.03137``."""
+        return f"{self.norm}:{self.eps:.6g}"
+
+    def distance(self, points: Tensor, origins: Tensor) -> Tensor:
+        r"""Distance of each point from its origin in the threat's norm, in float64, shape (B,)."""
+        return norms(points.double() - origins.double(), self.norm)
+
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        r"""Dual norm of each row: the largest :math:`\langle g, \delta\rangle` over the unit ball, shape (B,)."""
+        return norms(gradient, self.dual)
+
+    @abstractmethod
+    def project(self, points: Tensor, origins: Tensor, eps: float | Tensor | None = None) -> Tensor:
+        """The point of (ball and box) nearest to each point in Euclidean distance; idempotent up to rounding."""
+
+    @abstractmethod
+    def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
+        """A random point of the ball, cut to the box; shape of ``origins``."""
+
+    @abstractmethod
+    def steepest_step(self, gradient: Tensor) -> Tensor:
+        r"""The direction of the unit ball with the largest :math:`\langle g, \delta\rangle`; zero where g is zero."""
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Linf(Threat):
+    r"""Each pixel moves by at most eps: :math:`\|\delta\|_\infty \le \epsilon`."""
+
+    norm: ClassVar[Norm] = "linf"
+    dual: ClassVar[Norm] = "l1"
+
+    def project(self, points: Tensor, origins: Tensor, eps: float | Tensor | None = None) -> Tensor:
+        """Clamp to the interval [max(0, x - eps), min(1, x + eps)] of each pixel."""
+        budget = _column(self.eps if eps is None else eps, origins)
+        return torch.minimum(torch.maximum(points, origins - budget), origins + budget).clamp_(0.0, 1.0)
+
+    def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
+        """Uniform in the ball, then cut to the box."""
+        budget = _column(self.eps if eps is None else eps, origins)
+        uniform = randomness.uniform(*origins.shape[1:]).to(origins)
+        return self.project(origins + budget * (2.0 * uniform - 1.0), origins, eps)
+
+    def steepest_step(self, gradient: Tensor) -> Tensor:
+        """The sign of the gradient."""
+        return gradient.sign()
+
+
+@dataclass(frozen=True, config=CONFIG)
+class L2(Threat):
+    r"""The Euclidean length of the change is at most eps: :math:`\|\delta\|_2 \le \epsilon`."""
+
+    norm: ClassVar[Norm] = "l2"
+    dual: ClassVar[Norm] = "l2"
+
+    def project(self, points: Tensor, origins: Tensor, eps: float | Tensor | None = None) -> Tensor:
+        r"""Nearest point of the intersection, by its optimality conditions.
+
+        The nearest point is :math:`\mathrm{clip}(x + t\,(z - x), 0, 1)` for one :math:`t \in [0, 1]`:
+        stationarity of the Lagrangian gives :math:`u = z - x` scaled by :math:`1/(1+\lambda)` and clipped.
+        Its length grows with t, so t is found by bisection (t = 1 where the clipped point already lies inside).
+        """
+        budget = _column(self.eps if eps is None else eps, origins)
+        change = points - origins
+        nearest = points.clamp(0.0, 1.0)
+        length = _per_row(norms(nearest - origins, "l2"), origins)
+        outside = length > budget
+        if not bool(outside.any()):
+            return nearest
+        # where the box is inactive the factor is closed form; it is also a lower bound for the general one
+        low = (budget / _per_row(norms(change, "l2"), origins).clamp_min(1e-30)).clamp(max=1.0)
+        scaled = origins + low * change
+        if bool(((scaled < 0.0) | (scaled > 1.0)).flatten(1).any(1).logical_and(outside.flatten()).any()):
+            low = self._bisect(origins, change, budget, low)
+            scaled = (origins + low * change).clamp_(0.0, 1.0)
+        return torch.where(outside, scaled.clamp_(0.0, 1.0), nearest)
+
+    @staticmethod
+    def _bisect(origins: Tensor, change: Tensor, budget: Tensor, low: Tensor) -> Tensor:
+        high = torch.ones_like(low)
+        for _ in range(40):
+            middle = 0.5 * (low + high)
+            inside = _per_row(norms((origins + middle * change).clamp_(0.0, 1.0) - origins, "l2"), origins) <= budget
+            low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+        return low
+
+    def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
+        """Uniform in the ball (Gaussian direction, length eps * u^(1/d)), then cut to the box."""
+        budget = _column(self.eps if eps is None else eps, origins)
+        direction = randomness.normal(*origins.shape[1:]).to(origins)
+        radius = _per_row(randomness.uniform().to(origins), origins) ** (1.0 / origins[0].numel())
+        length = _per_row(norms(direction, "l2"), origins)
+        return self.project(origins + budget * radius * direction / length.clamp_min(1e-30), origins, eps)
+
+    def steepest_step(self, gradient: Tensor) -> Tensor:
+        """The gradient scaled to unit length."""
+        # dividing by the largest entry first keeps tiny gradients from underflowing when squared
+        scaled = gradient / _per_row(norms(gradient, "linf"), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        return scaled / _per_row(norms(scaled, "l2"), gradient).clamp_min(1e-12)
+
+
+@dataclass(frozen=True, config=CONFIG)
+class L1(Threat):
+    r"""The sum of absolute changes is at most eps: :math:`\|\delta\|_1 \le \epsilon`."""
+
+    norm: ClassVar[Norm] = "l1"
+    dual: ClassVar[Norm] = "linf"
+
+    def project(self, points: Tensor, origins: Tensor, eps: float | Tensor | None = None) -> Tensor:
+        r"""Nearest point of the intersection: soft-threshold the change, then clip.
+
+        The optimality conditions give :math:`u_i = \mathrm{clip}(\mathrm{sign}(c_i)\max(|c_i|-\lambda, 0))` with one
+        :math:`\lambda \ge 0`.  The clipped length :math:`\sum_i \min(\max(|c_i|-\lambda,0), b_i)`, with
+        :math:`b_i` the room to the box, is piecewise linear and falls with :math:`\lambda`; its root is found
+        exactly from the sorted breakpoints :math:`|c_i|` and :math:`|c_i|-b_i` (Croce & Hein 2021, Section 3.1).
+        """
+        budget = _column(self.eps if eps is None else eps, origins)
+        change = (points - origins).flatten(1)
+        flat = origins.flatten(1)
+        room = torch.where(change >= 0, 1.0 - flat, flat).clamp_min(0.0)
+        size = change.abs()
+        threshold = self._threshold(size, room, budget.reshape(-1))
+        kept = torch.minimum((size - threshold[:, None]).clamp_min(0.0), room)
+        return (flat + change.sign() * kept).clamp(0.0, 1.0).reshape(points.shape)
+
+    @staticmethod
+    def _threshold(size: Tensor, room: Tensor, budget: Tensor) -> Tensor:
+        """The smallest lambda >= 0 with sum(min(max(size - lambda, 0), room)) <= budget, shape (B,)."""
+        # walking lambda downwards from the largest breakpoint, an entry adds slope 1 at |c| and loses it at |c| - b
+        start, stop = size, (size - room).clamp_min(0.0)
+        points, order = torch.cat([start, stop], 1).sort(1, descending=True)
+        slope = torch.cat([torch.ones_like(start), -torch.ones_like(stop)], 1).gather(1, order).cumsum(1)
+        gaps = points - torch.cat([points[:, 1:], torch.zeros_like(points[:, :1])], 1)
+        total = (slope * gaps).cumsum(1)  # length at the next breakpoint down
+        budget = budget.expand(len(size))
+        reached = total >= budget[:, None]
+        index = reached.to(torch.int8).argmax(1)
+        row = torch.arange(len(size), device=size.device)
+        before = total[row, index] - slope[row, index] * gaps[row, index]
+        exact = points[row, index] - (budget - before) / slope[row, index].clamp_min(1.0)
+        return torch.where(reached.any(1), exact, torch.zeros_like(exact)).clamp_min(0.0)
+
+    def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
+        """Uniform in the ball (Laplace direction, length eps * u^(1/d)), then cut to the box."""
+        budget = _column(self.eps if eps is None else eps, origins)
+        uniform = randomness.uniform(*origins.shape[1:]).to(origins) - 0.5
+        direction = -uniform.sign() * torch.log1p(-2.0 * uniform.abs())
+        radius = _per_row(randomness.uniform().to(origins), origins) ** (1.0 / origins[0].numel())
+        length = _per_row(norms(direction, "l1"), origins)
+        return self.project(origins + budget * radius * direction / length.clamp_min(1e-30), origins, eps)
+
+    def steepest_step(self, gradient: Tensor) -> Tensor:
+        """All of the unit on the entry with the largest gradient (the first one at a tie)."""
+        flat = gradient.flatten(1)
+        index = flat.abs().argmax(1, keepdim=True)
+        step = torch.zeros_like(flat).scatter_(1, index, flat.gather(1, index).sign())
+        return step.reshape(gradient.shape)
+
+
+def norm_equivalence(source: Norm, target: Norm, dimension: int) -> float:
+    r"""The factor c with :math:`B_{target}(c\,r) \subseteq B_{source}(r)`, so radii in one norm give sound radii in another.
+
+    Args:
+        source: the norm in which a radius r is known.
+        target: the norm wanted.
+        dimension: number of pixel values d.
+
+    Returns:
+        1 where the target norm dominates; :math:`d^{-(1/s - 1/t)}` otherwise.
+    """
+    exponent = {"l1": 1.0, "l2": 0.5, "linf": 0.0}
+    return 1.0 if exponent[target] >= exponent[source] else math.pow(dimension, exponent[target] - exponent[source])
