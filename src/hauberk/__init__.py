@@ -1,3 +1,35 @@
-"""Hauberk: train, attack, certify, mix and report image classifiers that must hold up against an adversary."""
+"""Hauberk: train, attack, certify, mix and report image classifiers that must hold up against an adversary.
+
+The verbs of the command line are functions here (``hauberk.train``, ``attack``, ``certify``, ``mix``, ``report``); every
+part is importable by itself and works on any ``nn.Module`` that takes images in [0, 1] and gives logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
 
 __version__ = "0.1.0"
+
+_VERBS = {
+    "train": "hauberk.api:train",
+    "attack": "hauberk.api:attack",
+    "certify": "hauberk.api:certify",
+    "mix": "hauberk.api:mix",
+    "subject": "hauberk.api:subject",
+    "report": "hauberk.report:write_report",
+    "read_recipe": "hauberk.recipes:read",
+    "build": "hauberk.registry:build",
+    "spec": "hauberk.registry:spec",
+}
+
+
+
+
+def __getattr__(name: str) -> Any:
+    """Load a verb on first use, so that ``import hauberk`` stays light."""
+    import importlib  # noqa: PLC0415
+
+    if name not in _VERBS:
+        raise AttributeError(f"module 'hauberk' has no attribute {name!r}")
+    module, attribute = _VERBS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

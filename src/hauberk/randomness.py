@@ -63,21 +63,29 @@ class PerSample:
 
 
 class Shared:
-    """Randomness for training: one torch generator for all rows, saved in the checkpoint.
+    """Randomness for training: one torch generator for all rows.
+
+    Where several processes share a batch, each draws the numbers of the whole batch and keeps those of its own rows, so
+    that a row's numbers do not depend on how many processes there are.
 
     Args:
         generator: where the numbers come from; its device is where they are placed.
-        rows: the batch size B.
+        rows: the number of rows B of this process.
+        offset: rows of the whole batch that stand before them.
+        total: rows of the whole batch; None where it is ``rows``.
     """
 
-    def __init__(self, generator: torch.Generator, rows: int) -> None:
+    def __init__(self, generator: torch.Generator, rows: int, offset: int = 0, total: int | None = None) -> None:
         self.generator = generator
-        self._rows = rows
+        self._total = rows if total is None else total
+        if offset + rows > self._total:
+            raise ValueError(f"rows {offset} to {offset + rows} do not lie in a batch of {self._total}")
+        self._own = slice(offset, offset + rows)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""
-        return torch.rand(self._rows, *shape, generator=self.generator, device=self.generator.device)
+        return torch.rand(self._total, *shape, generator=self.generator, device=self.generator.device)[self._own]
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32, shape (B, *shape)."""
-        return torch.randn(self._rows, *shape, generator=self.generator, device=self.generator.device)
+        return torch.randn(self._total, *shape, generator=self.generator, device=self.generator.device)[self._own]

@@ -112,7 +112,7 @@ def part(kind: RecordKind, unit: Mapping[str, Any], facts: Mapping[str, Any], co
     """Build a part from columns; absent columns are null.  Rows are sorted by id, so the order of work never shows."""
     rows = len(columns["id"])
     arrays = [
-        pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(rows, f.type) for f in SCHEMAS[kind]
+        pa.array(columns[f.name], f.type, from_pandas=True) if f.name in columns else pa.nulls(rows, f.type) for f in SCHEMAS[kind]
     ]
     return Part(kind, unit, facts, pa.Table.from_arrays(arrays, schema=SCHEMAS[kind]).sort_by("id"))
 

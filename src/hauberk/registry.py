@@ -147,14 +147,18 @@ def spec(obj: Any) -> Spec:
     name = next((e.name for e in _ENTRIES.values() if e.path == path), None)
     if name is None:
         raise HauberkError(f"{path} is not registered", "call hauberk.registry.register first")
-    return {"name": name} | {f.name: _describe(getattr(obj, f.name)) for f in dataclasses.fields(obj) if f.init}
+    return {"name": name} | {f.name: describe(getattr(obj, f.name)) for f in dataclasses.fields(obj) if f.init}
 
 
-def _describe(value: Any) -> Any:
+def describe(value: Any) -> Any:
+    """Plain values for YAML and JSON: a registered object by its spec, any other dataclass by its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return spec(value)
+        path = f"{type(value).__module__}:{type(value).__qualname__}"
+        if any(e.path == path for e in _ENTRIES.values()):
+            return spec(value)
+        return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
     if isinstance(value, list | tuple):
-        return [_describe(v) for v in value]
+        return [describe(v) for v in value]
     return value
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from hauberk.batch import Batch
 from hauberk.randomness import Shared
+
+Smoothing = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,29 @@ class Context:
     """What an objective may use beside the model and the batch.
 
     Args:
-        generator: the run's random numbers, saved in the checkpoint.
+        generator: the run's random numbers, keyed anew at each step, so that a resumed run draws the same.
         epoch: the current epoch, from 0.
         progress: the fraction of all optimiser steps done, in [0, 1].
         state: memory that grows with training, keyed by method and by sample id, saved in the checkpoint.
+        offset: rows of the step's batch that stand before this process's own (0 in a single process).
+        total: rows of the step's batch over all processes; None in a single process.
     """
 
     generator: torch.Generator
     epoch: int = 0
     progress: float = 0.0
     state: dict[str, Any] = field(default_factory=dict)
+    offset: int = 0
+    total: int | None = None
 
     def randomness(self, rows: int) -> Shared:
-        """Random numbers for a batch of that many rows."""
-        return Shared(self.generator, rows)
+        """Random numbers for this process's rows of the step's batch; a row's draw does not depend on the processes."""
+        return Shared(self.generator, rows, self.offset, self.total)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Fraction of rows whose largest logit is the label's, a scalar for the log."""
+    return (logits.detach().argmax(1) == labels).float().mean()
 
 
 class Objective(ABC):

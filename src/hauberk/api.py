@@ -1,0 +1,291 @@
+"""The verbs, for notebooks and for the command line: each takes artefacts and leaves one."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hauberk import registry
+from hauberk.attacks import Attack
+from hauberk.batch import Batch
+from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
+from hauberk.classifier import predictor_name, weights_hash
+from hauberk.data import Dataset, load
+from hauberk.defences import MixedClassifier, SmoothedClassifier, mixed
+from hauberk.errors import HauberkError
+from hauberk.evaluation.units import Report, Setting, attack_records, certificate_records, mix_records
+from hauberk.recipes import Recipe, parse
+from hauberk.records import group, read_all
+from hauberk.runs import Run, environment
+from hauberk.training.distributed import is_main
+from hauberk.training.loop import fit
+from hauberk.training.progress import Progress
+from hauberk.verify import Verdict
+
+RADII = tuple(round(0.05 * k, 2) for k in range(41))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with the data it is judged on and the run that keeps its records."""
+
+    run: Run
+    model: nn.Module
+    dataset: Dataset
+
+
+def train(
+    recipe: Recipe, out: Path | None = None, report: Callable[[Progress], None] | None = None
+) -> Run:
+    """Train a recipe's model; the same call resumes an interrupted run and returns a finished one at once.
+
+    Args:
+        recipe: what to train.
+        out: the run directory; by default ``runs/<name>``.
+        report: called with the progress.
+
+    Returns:
+        the run, with its model saved.
+    """
+    run = Run.create(out or Path("runs") / recipe.name, recipe.plain())
+    if run.has_model:
+        return run
+    dataset = load(recipe.data)
+    torch.manual_seed(recipe.seed)  # the initial weights; every other draw has a generator of its own
+    model: nn.Module = registry.build(recipe.model, "model", **model_context(dataset))
+    objective = registry.build(recipe.objective, "objective")
+    started = time.monotonic()
+    trained = fit(model, objective, dataset, recipe.training, run, seed=recipe.seed, report=report)
+    if recipe.wrap is not None:
+        trained = registry.build(recipe.wrap, "defence", base=trained)
+    if not is_main():
+        return run
+    seconds = time.monotonic() - started
+    run.save_model(trained.eval(), {"dataset": recipe.data, "classes": list(dataset.classes)})
+    run.update(
+        seed=recipe.seed,
+        timings=run.info.get("timings", {}) | {"train_seconds": round(seconds, 1)},
+        hashes={"weights": weights_hash(trained)},
+        environment=environment(),
+        predictor=predictor_name(trained),
+    )
+    return run
+
+
+def model_context(dataset: Dataset) -> dict[str, Any]:
+    """What a model's builder needs to know of the data: shape, classes, and the training split's statistics."""
+    return {
+        "input_shape": dataset.input_shape,
+        "num_classes": dataset.num_classes,
+        "mean": dataset.mean,
+        "std": dataset.std,
+    }
+
+
+def subject(source: str | Path, out: Path | None = None, data: str | None = None) -> Subject:
+    """Open what is to be judged: a run directory, or ``module:factory`` with the data's name.
+
+    Raises:
+        HauberkError: if it is neither.
+    """
+    if Path(source).is_dir():
+        run = Run.open(source)
+        return Subject(run, run.load_model(), load(run.recipe["data"]))
+    module, separator, factory = str(source).partition(":")
+    if not separator:
+        raise HauberkError(
+            f"there is no run directory {source}", "train one with: hauberk train RECIPE, or give module:factory"
+        )
+    if data is None:
+        raise HauberkError("a model of your own needs --data", "for example --data cifar10")
+    model = _call_factory(module, factory).eval()
+    recipe = {"name": f"{module}:{factory}", "data": {"name": data}, "model": {"factory": str(source)}}
+    run = Run.create(out or Path("runs") / f"{module.rpartition('.')[2]}-{factory}", recipe)
+    return Subject(run, model, load(recipe["data"]))
+
+
+def _call_factory(module: str, factory: str) -> nn.Module:
+    try:
+        made = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise HauberkError(f"cannot import {module}:{factory}: {error}", "run from the folder that holds it") from error
+    if not isinstance(made, nn.Module):
+        raise HauberkError(
+            f"{module}:{factory} returned {type(made).__name__}", "it should return a torch.nn.Module that gives logits"
+        )
+    return made
+
+
+def evaluation_batch(dataset: Dataset, split: str = "test", images: int | None = None) -> Batch:
+    """The first images of a split, as every verb takes them."""
+    part = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split]
+    if images is not None and images > len(part):
+        raise HauberkError(f"{dataset.name} has {len(part)} {split} images, {images} were asked for", "ask for fewer")
+    return part.batch(slice(0, images))
+
+
+def attack(
+    target: Subject, attacks: Sequence[Attack], *, split: str = "test", images: int | None = None, seed: int = 0,
+    tile: int = 64, gallery: int = 12, shard: tuple[int, int] = (0, 1), report: Report | None = None,
+) -> Run:  # fmt: skip
+    """Attack a subject's images and leave records in its run.
+
+    Args:
+        target: from ``subject``.
+        attacks: what to run, one after another; the report takes the worst case over them, image by image.
+        split: ``test`` or ``val``.
+        images: the first this many; None for all.
+        seed: with each sample's id, the source of all randomness.
+        tile: rows of every model call.
+        gallery: how many images are kept for pictures.
+        shard: (i, n) to do every n-th unit.
+        report: called after each unit.
+    """
+    batch = evaluation_batch(target.dataset, split, images)
+    setting = Setting(target.dataset.name, split, target.dataset.classes, seed, tile, gallery)
+    started = time.monotonic()
+    for item in attacks:
+        attack_records(target.model, batch, item, setting, target.run.records, shard=shard, report=report)
+    _sign(target.run, "attack_seconds", started)
+    return target.run
+
+
+def certify(
+    target: Subject, certificates: Sequence[Certificate], *, split: str = "test", images: int | None = None,
+    seed: int = 0, tile: int = 64, shard: tuple[int, int] = (0, 1), report: Report | None = None,
+) -> Run:  # fmt: skip
+    """Certify a subject's images and leave records in its run; arguments as ``attack``."""
+    batch = evaluation_batch(target.dataset, split, images)
+    setting = Setting(target.dataset.name, split, target.dataset.classes, seed, tile)
+    started = time.monotonic()
+    for item in certificates:
+        certificate_records(target.model, batch, item, setting, target.run.records, shard=shard, report=report)
+    _sign(target.run, "certify_seconds", started)
+    return target.run
+
+
+def mix(
+    accurate: Subject, robust: Subject, alpha: float, out: Path | None = None, *, accurate_scale: float = 1.0,
+    robust_scale: float = 1.0, split: str = "test", images: int | None = None, seed: int = 0, tile: int = 64,
+    base: Certificate | None = None, report: Report | None = None,
+) -> Run:  # fmt: skip
+    """Mix two runs' models into one, save it as a run, and record its alpha path.
+
+    Args:
+        accurate: the accurate model.
+        robust: the robust model.
+        alpha: weight of the robust model in [0, 1].
+        out: the run directory; by default ``runs/mix-<alpha>``.
+        accurate_scale: factor on the accurate model's logits.
+        robust_scale: factor on the robust model's logits.
+        split: of the recorded alpha path.
+        images: the first this many; None for all.
+        seed: of the certificate.
+        tile: rows of every model call.
+        base: the robust model's certificate; by default its Lipschitz margin where it has one, else none.
+        report: called after each unit.
+
+    Raises:
+        HauberkError: if the two were made for different data.
+    """
+    if accurate.dataset.name != robust.dataset.name or accurate.dataset.classes != robust.dataset.classes:
+        raise HauberkError(
+            f"the models know different data: {accurate.dataset.name} and {robust.dataset.name}",
+            "mix two models of one dataset",
+        )
+    model = mixed(accurate.model, robust.model, alpha, accurate_scale, robust_scale).eval()
+    recipe = {
+        "name": f"mix-{alpha:g}",
+        "data": robust.run.recipe["data"],
+        "model": {"name": "mixed", "alpha": alpha, "accurate_scale": accurate_scale, "robust_scale": robust_scale},
+        "bases": {"accurate": accurate.run.recipe["name"], "robust": robust.run.recipe["name"]},
+    }
+    run = Run.create(out or Path("runs") / f"mix-{alpha:g}", recipe)
+    run.save_model(model, {"dataset": recipe["data"], "classes": list(robust.dataset.classes)})
+    run.update(hashes={"weights": weights_hash(model)}, predictor=predictor_name(model), seed=seed)
+    certificate = base or default_certificate(robust)
+    started = time.monotonic()
+    if certificate is not None:
+        batch = evaluation_batch(robust.dataset, split, images)
+        setting = Setting(robust.dataset.name, split, robust.dataset.classes, seed, tile)
+        mix_records(model, batch, MixedCertificate(certificate), RADII, setting, run.records, report=report)
+    _sign(run, "mix_seconds", started)
+    return run
+
+
+def evaluate(run: Run, report: Report | None = None) -> Run:
+    """Run the attacks and certificates of a run's recipe."""
+    recipe = parse(run.recipe)
+    target, plan = subject(run.path), recipe.evaluation
+    attacks = [registry.build(spec, "attack") for spec in plan.attacks]
+    certificates = [registry.build(spec, "certificate") for spec in plan.certificates]
+    if attacks:
+        attack(target, attacks, split=plan.split, images=plan.images, seed=plan.seed, tile=plan.tile,
+                   gallery=plan.gallery, report=report)  # fmt: skip
+    if certificates:
+        certify(target, certificates, split=plan.split, images=plan.images, seed=plan.seed, tile=plan.tile,
+                    report=report)  # fmt: skip
+    return run
+
+
+def recompute(target: Subject, rows: int = 32) -> list[Verdict]:
+    """Certify sampled rows of every recorded evaluation again, from the weights, and compare radius and class.
+
+    Args:
+        target: the subject whose records are checked.
+        rows: how many rows of each evaluation, sampled evenly over ids.
+    """
+    verdicts = []
+    for found in group(read_all(target.run.records, "certificate")):
+        certificate: Certificate = registry.build(found.unit["method"], "certificate")
+        split = evaluation_batch(target.dataset, str(found.facts["split"]))
+        recorded = {row["id"]: row for row in found.table.to_pylist()}
+        picked = sorted(recorded)[:: max(1, len(recorded) // rows)][:rows]
+        wanted = torch.isin(split.ids, torch.tensor(picked))
+        again = certificate(target.model, split.select(wanted), found.unit["seed"], found.unit["tile"])
+        problems = []
+        if certificate.predictor(target.model) != found.unit["predictor"]:
+            problems.append(f"the records are about {found.unit['predictor']}, the weights are another model's")
+        for sample, prediction, radius in zip(
+            again.ids.tolist(), again.prediction.tolist(), again.radius.tolist(), strict=True
+        ):
+            row = recorded[sample]
+            if row["prediction"] != prediction or abs(row["radius"] - radius) > 1e-6 * max(1.0, radius):
+                problems.append(f"sample {sample}: recorded {row['prediction']} within {row['radius']:.9g}, "
+                                f"the weights give {prediction} within {radius:.9g}")  # fmt: skip
+        verdicts.append(Verdict(str(found.unit["predictor"]), "from the weights", len(picked), tuple(problems)))
+    return verdicts
+
+
+def default_certificate(target: Subject) -> Certificate | None:
+    """The certificate that fits a model by its structure: a vote, a mix, a Lipschitz walk, or none."""
+    model = target.model
+    if isinstance(model, SmoothedClassifier):
+        smoothing: Certificate = registry.build({"name": "smoothing", "sigma": model.noise.sigma})
+        return smoothing
+    if isinstance(model, MixedClassifier):
+        base = default_certificate(Subject(target.run, model.robust, target.dataset))
+        return None if base is None else MixedCertificate(base)
+    certificate = LipschitzCertificate()
+    try:
+        certificate(model, evaluation_batch(target.dataset, "val", 1), tile=1)
+    except HauberkError:  # some layer has no Lipschitz bound
+        return None
+    return certificate
+
+
+def _sign(run: Run, timing: str, started: float) -> None:
+    """Keep the time spent and the hash of every record."""
+    info = run.info
+    timings = info.get("timings", {})
+    timings[timing] = round(timings.get(timing, 0.0) + time.monotonic() - started, 1)
+    files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.records.glob("*.parquet"))}
+    run.update(timings=timings, hashes=info.get("hashes", {}) | {"records": files}, environment=environment())

@@ -1,0 +1,59 @@
+"""Projected gradient descent on the negative loss, the standard first-order attack (Madry et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from hauberk.attacks.base import Attack, Query
+from hauberk.attacks.losses import target_classes
+from hauberk.randomness import Randomness
+from hauberk.threats import CONFIG
+
+
+@dataclass(frozen=True, config=CONFIG)
+class PGD(Attack):
+    r"""Projected gradient ascent, :math:`x_{k+1} = \Pi(x_k + a\,u(\nabla\ell(x_k)))`, with u the steepest unit step.
+
+    Args:
+        threat: norm ball in the pixel box.
+        loss: ``ce``, ``margin`` or ``kl``.
+        steps: gradient steps, one forward and one backward pass each; at evaluation one more forward at the end.
+        step_size: a in pixel units; None is 2.5 eps / steps (Madry's rule), so that the border can be reached.
+        restarts: independent runs from fresh random starts.
+        random_start: start at a random point of the ball instead of the image.
+        targeted: in restart r, raise the (r+1)-th most likely wrong class (of the clean image) instead.
+    """
+
+    steps: Annotated[int, Field(ge=1)] = 10
+    step_size: Annotated[float, Field(gt=0)] | None = None
+    restarts: Annotated[int, Field(ge=1)] = 1
+    random_start: bool = True
+    targeted: bool = False
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        """Run the restarts; the last iterate of the last one is returned."""
+        points = query.images
+        for restart in range(self.restarts):
+            if self.targeted:
+                wrong_classes = query.clean_logits.shape[1] - 1
+                query.targets = target_classes(query.clean_logits, query.labels, restart % wrong_classes)
+            points = self._ascend(query, randomness)
+        query.targets = None
+        return points
+
+    def _ascend(self, query: Query, randomness: Randomness) -> Tensor:
+        size = 2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
+        points = query.images
+        if self.random_start or self.loss == "kl":  # the gradient of the divergence vanishes at the image itself
+            points = self.threat.random_point(points, randomness)
+        for _ in range(self.steps):
+            _, gradient = query.gradient(points)
+            points = self.threat.project(points + size * self.threat.steepest_step(gradient), query.images)
+        if query.track:
+            query.value(points)
+        return points
+

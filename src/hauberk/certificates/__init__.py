@@ -1,0 +1,15 @@
+"""Certificates: proofs that there is no adversarial point within a radius."""
+
+from hauberk.certificates.base import ABSTAIN, Certificate, Certificates
+from hauberk.certificates.lipschitz import LipschitzCertificate
+from hauberk.certificates.mixed import MixedCertificate
+from hauberk.certificates.smoothing import SmoothingCertificate
+
+__all__ = [
+    "ABSTAIN",
+    "Certificate",
+    "Certificates",
+    "LipschitzCertificate",
+    "MixedCertificate",
+    "SmoothingCertificate",
+]

@@ -1,0 +1,151 @@
+"""The certificate contract: a proof of robustness within a radius, and what a stranger needs to derive it again.
+
+A certificate never reads labels and fails closed: an unknown layer, a NaN, a tie or a model in train mode gives
+radius 0 or an error, never a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass as plain_dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from hauberk.batch import Batch
+from hauberk.classifier import TILE, check_eval, check_images
+from hauberk.errors import HauberkError
+from hauberk.threats import CONFIG, Norm
+
+Proof = Literal["deterministic", "probabilistic", "estimate"]
+ABSTAIN = -1
+Evidence = Mapping[str, Any]
+
+
+@plain_dataclass(frozen=True)
+class Certificates:
+    """Radii of B images and their evidence.
+
+    Args:
+        ids: sample ids, (B,).
+        prediction: the certified class, (B,) int64, -1 where the classifier abstains.
+        radius: every point closer than this has the same prediction; (B,) float64, pixel units, rounded down.
+        norm: in which the radius is measured.
+        kind: ``deterministic``, ``probabilistic`` (each row may fail with ``failure_probability``) or ``estimate``.
+        predictor: the function whose decision is proved, see ``classifier.predictor_name``.
+        failure_probability: of one row, over the certificate's own randomness; 0 if deterministic.
+        evidence: one mapping of plain values for each row.
+        shared: evidence that is the same for all rows.
+    """
+
+    ids: Tensor
+    prediction: Tensor
+    radius: Tensor
+    norm: Norm
+    kind: Proof
+    predictor: str
+    failure_probability: float
+    evidence: list[dict[str, Any]]
+    shared: dict[str, Any]
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Certificate(ABC):
+    """Proves that no point of a ball changes the prediction.
+
+    A subclass gathers evidence once for each image and turns evidence into margins and radii by closed form, so that
+    a mix, a sweep over alpha and an outsider all start from the same evidence.
+    """
+
+    norm: ClassVar[Norm]
+    kind: ClassVar[Proof]
+
+    @abstractmethod
+    def gather(
+        self, model: nn.Module, batch: Batch, seed: int, tile: int
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Evidence of each row, and evidence shared by all rows; labels are not read."""
+
+    @abstractmethod
+    def decision(self, row: Evidence, shared: Evidence) -> int:
+        """The class that the evidence speaks for, or -1 to abstain."""
+
+    @abstractmethod
+    def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
+        r"""A lower bound of :math:`p_y - \max_{j\ne y} p_j` over the closed ball of that radius, y the decision."""
+
+    @abstractmethod
+    def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:
+        """The largest proved radius in which the probability margin stays above ``margin`` in [0, 1); rounded down."""
+
+    @abstractmethod
+    def predictor(self, model: nn.Module) -> str:
+        """The name of the function whose decision is proved."""
+
+    @property
+    def failure_probability(self) -> float:
+        """The probability that one row is wrong; 0 unless the proof is probabilistic."""
+        return 0.0
+
+    def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> Certificates:
+        """Certify every image; the result does not depend on batch size or order.
+
+        Args:
+            model: a classifier in eval mode.
+            batch: images in [0, 1] and ids; labels are not read.
+            seed: with each sample's id, the source of all randomness.
+            tile: rows of every model call.
+
+        Raises:
+            HauberkError: on a model in train mode, bad images, or a model this certificate cannot treat.
+        """
+        if len(batch) == 0:
+            raise HauberkError("there are no images to certify", "check --images and the split")
+        check_eval(model)
+        check_images(batch.images)
+        evidence, shared = self.gather(model, batch, seed, tile)
+        decisions = [self.decision(row, shared) for row in evidence]
+        radii = [
+            self.radius(row, shared) if d != ABSTAIN else 0.0 for row, d in zip(evidence, decisions, strict=True)
+        ]
+        return Certificates(
+            ids=batch.ids,
+            prediction=torch.tensor(decisions, dtype=torch.int64),
+            radius=torch.tensor(radii, dtype=torch.float64),
+            norm=self.norm,
+            kind=self.kind,
+            predictor=self.predictor(model),
+            failure_probability=self.failure_probability,
+            evidence=evidence,
+            shared=shared,
+        )
+
+
+def largest_radius(margin_at: Callable[[float], float], margin: float, upper: float) -> float:
+    """The largest r in [0, upper] with ``margin_at(r) > margin``, by bisection; the lower end of the last bracket.
+
+    ``margin_at`` must not rise with r.  Returns 0 where even r = 0 fails.
+    """
+    if not margin_at(0.0) > margin:
+        return 0.0
+    if margin_at(upper) > margin:
+        return upper
+    low, high = 0.0, upper
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        if not low < middle < high:
+            break
+        low, high = (middle, high) if margin_at(middle) > margin else (low, middle)
+    return low
+
+
+def round_down(radius: float, relative: float = 1e-12) -> float:
+    """A radius a little smaller than computed, to cover float64 rounding of a few operations; never negative, NaN is 0."""
+    if not math.isfinite(radius) or radius <= 0.0:
+        return 0.0
+    return float(np.nextafter(radius * (1.0 - relative), 0.0))

@@ -1,0 +1,88 @@
+"""Deterministic certificates from Lipschitz bounds of logit differences."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, ClassVar
+
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from hauberk.batch import Batch
+from hauberk.certificates.base import ABSTAIN, Certificate, Evidence, Proof, largest_radius, round_down
+from hauberk.classifier import logits_of, predictor_name
+from hauberk.layers.lipschitz import layer_bounds, pairwise_bounds
+from hauberk.threats import CONFIG, Norm
+
+
+@dataclass(frozen=True, config=CONFIG)
+class LipschitzCertificate(Certificate):
+    r"""Margin over Lipschitz bound: :math:`R = \min_{j\ne y} (z_y - z_j) / K_{yj}`.
+
+    :math:`K_{yj}` bounds the L2 Lipschitz constant of :math:`z_y - z_j`: the product of the layers' bounds times
+    :math:`\|w_y - w_j\|` of the last layer (Singla et al. 2022, Proposition 1).  Logits and bounds are computed in
+    float64: the proof is for the network evaluated in float64.  Ties and NaN give radius 0.
+    """
+
+    norm: ClassVar[Norm] = "l2"
+    kind: ClassVar[Proof] = "deterministic"
+
+    def gather(
+        self, model: nn.Module, batch: Batch, seed: int, tile: int  # noqa: ARG002
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Float64 logits of each row; pairwise and layer bounds for all."""
+        exact = copy.deepcopy(model).double().eval()
+        shape = tuple(batch.images.shape[1:])
+        shared = {
+            "pairwise": pairwise_bounds(exact, shape).tolist(),
+            "layers": [
+                {"name": b.name, "kind": b.kind, "value": b.bound.value, "method": b.bound.method}
+                for b in layer_bounds(exact, shape)
+            ],
+        }
+        logits = logits_of(exact, Batch(batch.images.double(), batch.labels, batch.ids), tile)
+        return [{"logits": row} for row in logits.tolist()], shared
+
+    def decision(self, row: Evidence, shared: Evidence) -> int:  # noqa: ARG002
+        """The class of the largest logit; abstains on NaN."""
+        logits = row["logits"]
+        if not all(map(math.isfinite, logits)):
+            return ABSTAIN
+        return max(range(len(logits)), key=logits.__getitem__)
+
+    def _gaps(self, row: Evidence, shared: Evidence) -> list[tuple[float, float]]:
+        """For each rival j: the logit gap and its Lipschitz bound."""
+        y = self.decision(row, shared)
+        logits, bounds = row["logits"], shared["pairwise"][y]
+        return [(logits[y] - z, bounds[j]) for j, z in enumerate(logits) if j != y]
+
+    def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
+        r"""Propagate logit gaps: with :math:`d_j^- = d_j - K_j r`, :math:`p_y \ge p^- = 1/(1+\sum_j e^{-d_j^-})` and
+
+        :math:`p_y - p_j \ge p^-(1 - e^{-\min_j d_j^-})` wherever :math:`\min_j d_j^- \ge 0`; else -1.
+        """  # noqa: D415
+        if self.decision(row, shared) == ABSTAIN:
+            return -1.0
+        least = [gap - bound * radius for gap, bound in self._gaps(row, shared)]
+        smallest = min(least)
+        if not smallest >= 0.0:
+            return -1.0
+        probability = 1.0 / (1.0 + math.fsum(math.exp(-d) for d in least))
+        return probability * -math.expm1(-smallest)
+
+    def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:
+        """Closed form for margin 0, bisection on the monotone ``margin`` above it."""
+        if self.decision(row, shared) == ABSTAIN:
+            return 0.0
+        plain = min(gap / bound if bound > 0.0 else math.inf for gap, bound in self._gaps(row, shared))
+        if not math.isfinite(plain):  # a constant network: any finite number is sound, none is useful
+            return 0.0
+        if margin > 0.0:
+            plain = largest_radius(lambda r: self.margin(row, shared, r) * (1.0 - 1e-12), margin, plain)
+        return round_down(plain)
+
+    def predictor(self, model: nn.Module) -> str:
+        """The network itself."""
+        return predictor_name(model)
+

@@ -1,0 +1,28 @@
+"""The command line: one thin file a verb; only this room speaks to a terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from hauberk.errors import HauberkError
+
+
+def main() -> None:
+    """Run a verb; an error is one clear message and a non-zero exit code, never a traceback."""
+    from hauberk.cli.app import app  # noqa: PLC0415 - `hauberk --version` should not wait for torch
+    from hauberk.cli.console import error_line  # noqa: PLC0415
+
+    try:
+        app(standalone_mode=True)
+    except HauberkError as error:
+        error_line(error.message, error.hint)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        error_line("stopped; what was finished is kept", "the same command goes on from there")
+        sys.exit(130)
+    except MemoryError:
+        error_line("out of memory", "use a smaller --tile or batch size")
+        sys.exit(1)
+    except OSError as error:
+        error_line(f"{error.filename or 'file system'}: {error.strerror}", "what was finished is kept")
+        sys.exit(1)

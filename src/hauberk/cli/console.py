@@ -1,0 +1,92 @@
+"""What a person sees: progress bars on a terminal, plain lines elsewhere, tables, and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hauberk.evaluation.units import Step
+from hauberk.training.progress import Progress
+
+OUT = Console(highlight=False)
+ERR = Console(stderr=True, highlight=False)
+PLAIN_SECONDS = 10.0
+
+
+def error_line(message: str, hint: str = "") -> None:
+    """An error and the next thing to do, on stderr."""
+    ERR.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    if hint:
+        ERR.print(f"  {escape(hint)}", soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line for a person, on stderr so that stdout stays a result."""
+    ERR.print(escape(text), soft_wrap=True)
+
+
+def emit(result: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
+    """The result of a verb: one JSON object, or lines for a person."""
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    for line in lines:
+        OUT.print(escape(line), soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout."""
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column)
+    for row in rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    OUT.print(grid)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Reporter:
+    """Progress of training and of evaluation, as one rewritten line on a terminal and a line now and then elsewhere."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._live = ERR.is_terminal
+        self._last = 0.0
+        self._label = ""
+
+    def training(self, progress: Progress) -> None:
+        """Callback of ``train``."""
+        share = progress.step / max(1, progress.steps)
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
+        self._line(
+            f"epoch {progress.epoch + 1}/{progress.epochs}  {100 * share:3.0f}%  {terms}  "
+            f"{progress.images_per_second:.0f} images/s  left {clock(progress.eta)}",
+            finished=progress.step >= progress.steps,
+        )
+
+    def evaluating(self, step: Step) -> None:
+        """Callback of ``attack``, ``certify`` and ``mix``."""
+        left = step.seconds / step.done * (step.total - step.done)
+        self._line(f"{step.label}  {step.done}/{step.total}  left {clock(left)}", finished=step.done == step.total)
+
+    def _line(self, text: str, finished: bool) -> None:
+        if self._quiet:
+            return
+        if self._live:
+            ERR.print(f"\r\x1b[2K{escape(text)}", end="\n" if finished else "", soft_wrap=True)
+        elif finished or time.monotonic() - self._last > PLAIN_SECONDS:
+            self._last = time.monotonic()
+            ERR.print(escape(text), soft_wrap=True)

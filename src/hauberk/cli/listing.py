@@ -1,0 +1,44 @@
+"""``hauberk list attacks``."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import typer
+import yaml
+
+from hauberk import recipes, registry
+from hauberk.cli import options
+from hauberk.cli.console import emit, table
+from hauberk.errors import HauberkError
+
+
+def listing(
+    family: Annotated[
+        str, typer.Argument(help="attacks, certificates, objectives, defences, models, datasets, threats or recipes.")
+    ],
+    json: options.Json = False,
+) -> None:
+    """List the methods of a family, or the recipes."""
+    rows = _recipes() if family.rstrip("s") == "recipe" else _methods(family)
+    if json:
+        emit({family: rows}, True, [])
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table(f"{len(rows)} {family}", columns, [[row.get(c, "") for c in columns] for row in rows])
+
+
+def _recipes() -> list[dict[str, str]]:
+    loaded = [yaml.safe_load(path.read_text()) for path in recipes.available()]
+    return [{"name": r["name"], "summary": r.get("summary", "")} for r in loaded]
+
+
+def _methods(family: str) -> list[dict[str, str]]:
+    kind = family.rstrip("s")
+    if kind not in registry.kinds():
+        known = [f"{k}s" for k in registry.kinds()] + ["recipes"]
+        raise HauberkError(
+            f"there is no family {family!r}", registry.suggestion(family, known) or f"known: {', '.join(known)}"
+        )
+    found = registry.entries(cast(registry.Kind, kind))
+    return [{"name": e.name, "summary": e.summary, "reference": e.reference, **e.facts} for e in found]

@@ -1,0 +1,60 @@
+"""Options that several verbs share, and how their text becomes objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from hauberk import registry
+from hauberk.errors import HauberkError
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where the result goes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Images = Annotated[int | None, typer.Option(help="The first this many images of the split; all by default.")]
+Split = Annotated[str, typer.Option(help="test for results, val for calibration.")]
+Seed = Annotated[int, typer.Option(help="With each sample's id, the source of all randomness.")]
+Tile = Annotated[int, typer.Option(help="Rows of every model call.")]
+Shard = Annotated[str, typer.Option(help="i/n: do every n-th unit, from the i-th (counted from 0).")]
+Data = Annotated[str | None, typer.Option(help="The data set, for a model given as module:factory.")]
+Threads = Annotated[int | None, typer.Option(help="Torch threads; all cores by default.")]
+
+
+def shard(text: str) -> tuple[int, int]:
+    """``1/4`` as (1, 4)."""
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError as error:
+        raise HauberkError(f"--shard expects i/n, got {text!r}", "for example --shard 0/2") from error
+    if not 0 <= index < count:
+        raise HauberkError(f"--shard {text}: i must be in 0..n-1", "for example --shard 0/2 and --shard 1/2")
+    return index, count
+
+
+def method(text: str, kind: registry.Kind, **extra: Any) -> Any:
+    """Build ``apgd,steps=50`` with further settings, such as the threat."""
+    name, *settings = text.split(",")
+    described: dict[str, Any] = {"name": name.strip()} | extra
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise HauberkError(f"expected name,key=value, got {text!r}", "for example apgd,steps=50")
+        described[key.strip()] = yaml.safe_load(value)
+    return registry.build(described, kind)
+
+
+def threads(count: int | None) -> None:
+    """Set torch's threads."""
+    if count is not None:
+        import torch  # noqa: PLC0415
+
+        torch.set_num_threads(count)
+
+
+def check_split(split: str) -> str:
+    """``test`` or ``val``."""
+    if split not in ("test", "val"):
+        raise HauberkError(f"--split expects test or val, got {split!r}", "results are on test, calibration on val")
+    return split

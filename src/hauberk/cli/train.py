@@ -1,0 +1,32 @@
+"""``hauberk train RECIPE``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hauberk import api, recipes
+from hauberk.cli import options
+from hauberk.cli.console import Reporter, emit
+from hauberk.training.distributed import is_main
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that Hauberk brings along.")],
+    out: options.Out = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Replace a value: training.epochs=5.")] = None,
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Train a recipe's model. The same command again resumes."""
+    options.threads(threads)
+    run = api.train(recipes.read(recipe, set_ or []), out, Reporter(json or not is_main()).training)
+    if not is_main():
+        return
+    best = run.info.get("selected", {})
+    emit(
+        {"run": str(run.path), "predictor": run.info["predictor"], "timings": run.info["timings"], "selected": best},
+        json,
+        [f"trained {run.path}  {run.info['predictor']}", f"next: hauberk attack {run.path}"],
+    )

@@ -1,0 +1,102 @@
+"""Arrays as files hold them, brought to one form: 8-bit images (N, C, H, W) and integer labels (N,)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hauberk.errors import HauberkError
+
+Layout = Literal["NHWC", "NCHW", "NHW"]
+_COLOUR = (1, 3, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Images with their labels.
+
+    Args:
+        images: uint8 array, shape (N, C, H, W).
+        labels: integer array, shape (N,).
+
+    Raises:
+        HauberkError: if their numbers differ.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise HauberkError(
+                f"expected one label for each image, got {len(self.images)} images and {len(self.labels)} labels",
+                "the two files or arrays do not belong together",
+            )
+
+
+def to_nchw(images: np.ndarray, layout: Layout, name: str) -> np.ndarray:
+    """Move the channels in front of height and width.
+
+    Args:
+        images: shape as ``layout`` says.
+        layout: the meaning of the axes; N images, C channels, H rows, W columns.
+        name: what the array is called, for messages.
+
+    Returns:
+        the same values, shape (N, C, H, W).
+
+    Raises:
+        HauberkError: if the array has another number of axes, or plainly the other layout.
+    """
+    if images.ndim != len(layout):
+        hint = "grey images without a channel axis are layout: NHW" if images.ndim == 3 else "say the layout it has"
+        raise HauberkError(f"{name}: expected {len(layout)} axes for layout {layout}, got shape {images.shape}", hint)
+    if layout == "NHW":
+        return images[:, None]
+    first, last = images.shape[1], images.shape[3]
+    channels, other = (first, last) if layout == "NCHW" else (last, first)
+    if channels not in _COLOUR and other in _COLOUR:
+        right = "NHWC" if layout == "NCHW" else "NCHW"
+        raise HauberkError(
+            f"{name}: shape {images.shape} read as {layout} would have {channels} channels", f"say layout: {right}"
+        )
+    return images if layout == "NCHW" else images.transpose(0, 3, 1, 2)
+
+
+def to_bytes(images: np.ndarray, name: str) -> np.ndarray:
+    r"""Pixels as uint8: bytes as they are, floats :math:`x \in [0, 1]` as :math:`255 x` rounded to the nearest integer.
+
+    Floats that came from bytes come back exactly; finer ones lose up to 1/510.
+
+    Raises:
+        HauberkError: on another type, a NaN, or a float outside [0, 1].
+    """
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise HauberkError(f"{name}: expected uint8 or floats in [0, 1], got {images.dtype}", "convert to numpy.uint8")
+    if np.isnan(images).any():
+        raise HauberkError(f"{name} holds NaN", "check how it was made")
+    if images.size and (images.min() < 0.0 or images.max() > 1.0):
+        raise HauberkError(
+            f"{name}: expected floats in [0, 1], got values in [{images.min():.4g}, {images.max():.4g}]",
+            "divide by 255, or undo the normalisation: it belongs inside the model",
+        )
+    return np.rint(images * 255.0).astype(np.uint8)
+
+
+def to_labels(labels: np.ndarray, name: str) -> np.ndarray:
+    """Class labels as int64, shape (N,); a second axis of length one is dropped.
+
+    Raises:
+        HauberkError: on another shape, or on values that are not integers.
+    """
+    flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if flat.ndim != 1 or not np.issubdtype(flat.dtype, np.integer):
+        raise HauberkError(
+            f"{name}: expected integer labels of shape (N,), got {labels.dtype} of shape {labels.shape}",
+            "one class number for each image: labels.argmax(1) if they are one-hot",
+        )
+    return flat.astype(np.int64)

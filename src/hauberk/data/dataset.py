@@ -1,0 +1,212 @@
+"""Images with labels in three splits that never share a sample, kept as 8-bit tensors."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hauberk import registry
+from hauberk.batch import Batch
+from hauberk.errors import HauberkError
+
+SplitName = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one split.
+
+    Args:
+        name: ``train``, ``val`` or ``test``.
+        images: uint8 tensor, shape (N, C, H, W); 0 is black, 255 is white.
+        labels: int64 tensor in 0..K-1, shape (N,).
+        ids: int64 tensor, shape (N,), unique within the split: places in the publisher's order.
+
+    Raises:
+        HauberkError: on another dtype, another shape, or an id that appears twice.
+    """
+
+    name: SplitName
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def __post_init__(self) -> None:
+        check_pixels(self.name, self.images)
+        for what, values in (("labels", self.labels), ("ids", self.ids)):
+            if values.dtype != torch.int64 or values.shape != (len(self.images),):
+                raise HauberkError(
+                    f"{self.name}: expected int64 {what} of shape ({len(self.images)},), "
+                    f"got {values.dtype} of shape {tuple(values.shape)}",
+                    f"convert: {what}.long().flatten()",
+                )
+        check_unique(self.name, self.ids)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, index: Tensor | slice) -> Split:
+        """Rows of the split, by slice, integer index or boolean mask of shape (N,); ids travel with their images."""
+        return Split(self.name, self.images[index], self.labels[index], self.ids[index])
+
+    def batch(self, index: Tensor | slice | None = None) -> Batch:
+        """Rows of the split (all of them without an index) as float32 images in [0, 1]: pixel value / 255."""
+        chosen = slice(None) if index is None else index
+        return Batch(self.images[chosen].to(torch.float32).div_(255.0), self.labels[chosen], self.ids[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with its three splits.
+
+    Args:
+        name: what records and reports call it.
+        classes: the name of each class, in the order of the labels.
+        train: what is learnt from.
+        val: what choices are made on (early stopping, alpha); shares no sample with ``train``.
+        test: what results are reported on; always the publisher's own test images.
+
+    Raises:
+        HauberkError: if the splits differ in image shape, share a sample, or hold a label without a class.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise HauberkError(f"{self.name}: expected at least two classes, got {self.num_classes}")
+        check_splits(self.name, {s.name: (s.images, s.ids) for s in (self.train, self.val, self.test)})
+        for split in (self.train, self.val, self.test):
+            _check_labels(split, self.num_classes)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes K."""
+        return len(self.classes)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel over the train split, [0, 1] pixel scale."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel over the train split, [0, 1] scale; 1 for a constant channel."""
+        return self._statistics[1]
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return channel_statistics(self.train.images)
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, from exact counts of the 256 pixel values.
+
+    Args:
+        images: uint8 tensor, shape (N, C, H, W), N >= 1.
+
+    Returns:
+        means and standard deviations, [0, 1] pixel scale; a constant channel gets 1 so that dividing by it is safe.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255.0
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.zeros(256, dtype=torch.int64)
+        for start in range(0, len(images), 4096):  # in pieces, because counting widens bytes to 64 bits
+            counts += torch.bincount(images[start : start + 4096, channel].flatten(), minlength=256)
+        weights = counts.double() / counts.sum()
+        mean = (weights * values).sum()
+        variance = (weights * (values - mean) ** 2).sum()
+        means.append(float(mean))
+        deviations.append(float(variance.sqrt()) if int((counts > 0).sum()) > 1 else 1.0)
+    return tuple(means), tuple(deviations)
+
+
+def load(description: dict[str, Any] | str, root: Path | None = None) -> Dataset:
+    """Load a registered data set by its description.
+
+    Args:
+        description: ``{"name": "cifar10", "val_size": 5000}`` or a bare name; see ``hauberk list datasets``.
+        root: the folder that holds the files, unless the description names one; without either the environment
+            variable ``HAUBERK_DATA``, and without that ``./data``.
+
+    Raises:
+        HauberkError: on an unknown name or setting, a missing, damaged or foreign file.
+    """
+    plain = {"name": description} if isinstance(description, str) else description
+    found = registry.entry(str(plain.get("name", "")), "dataset")
+    takes_root = "root" in inspect.signature(found.load()).parameters
+    context = {"root": root} if root is not None and takes_root and "root" not in plain else {}
+    dataset = registry.build(plain, kind="dataset", **context)
+    if not isinstance(dataset, Dataset):
+        raise HauberkError(
+            f"expected {found.path} to return a hauberk.data.Dataset, got {type(dataset).__name__}",
+            "a registered data set is a function that returns one",
+        )
+    return dataset
+
+
+# --- checks at the boundary -----------------------------------------------------------------------------------
+
+
+def check_pixels(name: str, images: Tensor) -> None:
+    """Raise unless the images are uint8 of shape (N, C, H, W)."""
+    if images.dim() != 4 or 0 in images.shape[1:]:
+        raise HauberkError(
+            f"{name}: expected images of shape (N, C, H, W), got {tuple(images.shape)}",
+            "grey images have one channel: images[:, None]",
+        )
+    if images.dtype != torch.uint8:
+        raise HauberkError(
+            f"{name}: expected uint8 images in 0..255, got {images.dtype}",
+            "floats in [0, 1] are converted by (255 * images).round().to(torch.uint8)",
+        )
+
+
+def check_unique(name: str, ids: Tensor) -> None:
+    """Raise if an id appears twice."""
+    if len(torch.unique(ids)) != len(ids):
+        raise HauberkError(f"{name}: expected every id once, some appear twice", "an id names one image of its split")
+
+
+def check_splits(name: str, splits: dict[SplitName, tuple[Tensor, Tensor]]) -> None:
+    """Raise unless the splits, given as (images, ids), are three, alike in shape, and train and val share no id."""
+    if list(splits) != ["train", "val", "test"]:
+        raise HauberkError(f"{name}: expected the splits train, val and test in that order, got {list(splits)}")
+    shapes = {key: tuple(images.shape[1:]) for key, (images, _) in splits.items()}
+    if len(set(shapes.values())) > 1:
+        raise HauberkError(f"{name}: expected one image shape, got {shapes}", "resize the images first")
+    for key in ("train", "test"):
+        if not len(splits[key][0]):
+            raise HauberkError(f"{name}: the {key} split is empty", "add images to it")
+    shared = set(splits["train"][1].tolist()) & set(splits["val"][1].tolist())
+    if shared:
+        raise HauberkError(
+            f"{name}: train and val share {len(shared)} samples, for example id {min(shared)}",
+            "a sample that is learnt from cannot be used to choose",
+        )
+
+
+def _check_labels(split: Split, num_classes: int) -> None:
+    if len(split) and (int(split.labels.min()) < 0 or int(split.labels.max()) >= num_classes):
+        raise HauberkError(
+            f"{split.name}: expected labels in 0..{num_classes - 1}, "
+            f"got {int(split.labels.min())}..{int(split.labels.max())}",
+            "count classes from 0 and name every one of them",
+        )

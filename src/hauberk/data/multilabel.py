@@ -1,0 +1,111 @@
+"""Images that may show several findings at once, and the named rules that make one class of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hauberk.data.dataset import Dataset, Split, SplitName, check_pixels, check_splits, check_unique
+from hauberk.errors import HauberkError
+
+Rule = Literal["only_positive", "at_most_one", "any_finding"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+NO_FINDING = "no finding"
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabelSplit:
+    """The images of one split, each with a yes or no for every finding.
+
+    Args:
+        name: ``train``, ``val`` or ``test``.
+        images: uint8 tensor, shape (N, C, H, W).
+        multi_label: bool tensor, shape (N, F).
+        ids: int64 tensor, shape (N,), unique within the split.
+    """
+
+    name: SplitName
+    images: Tensor
+    multi_label: Tensor
+    ids: Tensor
+
+    def __post_init__(self) -> None:
+        check_pixels(self.name, self.images)
+        check_unique(self.name, self.ids)
+        if self.multi_label.dtype != torch.bool or self.multi_label.shape[:1] != self.images.shape[:1]:
+            raise HauberkError(
+                f"{self.name}: expected bool labels of shape ({len(self.images)}, F), "
+                f"got {self.multi_label.dtype} of shape {tuple(self.multi_label.shape)}",
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabelDataset:
+    """A multi-label data set, as published.  Classifiers here give one class; a rule makes such a data set of it.
+
+    Args:
+        name: the data set's name.
+        findings: the name of each finding, in the order of the columns of ``multi_label``.
+        train: what is learnt from.
+        val: what choices are made on.
+        test: what results are reported on.
+    """
+
+    name: str
+    findings: tuple[str, ...]
+    train: MultiLabelSplit
+    val: MultiLabelSplit
+    test: MultiLabelSplit
+
+    def __post_init__(self) -> None:
+        check_splits(self.name, {s.name: (s.images, s.ids) for s in (self.train, self.val, self.test)})
+        for part in (self.train, self.val, self.test):
+            if part.multi_label.shape[1:] != (len(self.findings),):
+                raise HauberkError(
+                    f"{self.name}, {part.name}: expected labels of shape (N, {len(self.findings)}), "
+                    f"got {tuple(part.multi_label.shape)}"
+                )
+
+    def single_label(self, rule: Rule) -> Dataset:
+        """One class for each image, by one of three rules.
+
+        - ``only_positive``: images with exactly one finding, whose class it is; all others are left out.
+        - ``at_most_one``: the same, and images without a finding are the class "no finding" (label 0).
+        - ``any_finding``: all images, two classes: "no finding" (0) and "finding" (1).
+
+        Ids stay those of the full data set.  The first two change which patients are seen, so numbers under
+        different rules do not compare; the rule is part of the name.
+
+        Raises:
+            HauberkError: on an unknown rule.
+        """
+        if rule not in RULES:
+            raise HauberkError(
+                f"{self.name} has several findings an image, and {rule!r} is no rule that makes one class of them",
+                f"choose rule: {', '.join(RULES)}",
+            )
+        classes = {
+            "only_positive": self.findings,
+            "at_most_one": (NO_FINDING, *self.findings),
+            "any_finding": (NO_FINDING, "finding"),
+        }[rule]
+        parts = (_apply(part, rule) for part in (self.train, self.val, self.test))
+        return Dataset(f"{self.name}-{rule}", classes, *parts)
+
+
+def _apply(part: MultiLabelSplit, rule: Rule) -> Split:
+    count = part.multi_label.sum(1)
+    finding = part.multi_label.to(torch.int64).argmax(1)
+    if rule == "any_finding":
+        keep, labels = torch.ones_like(count, dtype=torch.bool), (count > 0).long()
+    elif rule == "at_most_one":
+        keep, labels = count <= 1, torch.where(count == 1, finding + 1, 0)
+    else:
+        keep, labels = count == 1, finding
+    return Split(part.name, part.images[keep], labels[keep], part.ids[keep])

@@ -1,0 +1,106 @@
+"""Which images are held out: chosen by hashes, so that the choice never changes with a library or a machine."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+from hauberk.data.arrays import Arrays
+from hauberk.data.dataset import Dataset, Split, SplitName
+from hauberk.errors import HauberkError
+
+SPLIT_SEED = 0
+VAL_SIZE = 1000
+
+
+def hash_keys(count: int, purpose: str, seed: int = SPLIT_SEED) -> np.ndarray:
+    """A 64-bit BLAKE2 hash of (seed, purpose, place) for each place in 0..count-1, shape (count,), uint64."""
+    head = f"{seed}|{purpose}|"
+    digests = [hashlib.blake2b(f"{head}{i}".encode(), digest_size=8).digest() for i in range(count)]
+    return np.frombuffer(b"".join(digests), dtype="<u8")
+
+
+def stratified(labels: np.ndarray, size: int, purpose: str, seed: int = SPLIT_SEED) -> np.ndarray:
+    """Choose ``size`` places so that every class has its share: its members with the smallest hashes.
+
+    Shares are rounded by the largest remainder (first class first at a tie), and a class gives up its last member
+    only where nothing else is left.
+
+    Args:
+        labels: integer array, shape (N,).
+        size: how many to choose, 0..N-1.
+        purpose: what they are chosen for; different purposes are independent.
+        seed: the seed of the split.
+
+    Returns:
+        boolean mask, shape (N,), with exactly ``size`` entries true.
+
+    Raises:
+        HauberkError: if that would leave nothing.
+    """
+    if not 0 <= size < max(1, len(labels)):
+        raise HauberkError(
+            f"expected to hold out between 0 and {max(1, len(labels)) - 1} of {len(labels)} images, got {size}",
+            "choose a smaller val_size",
+        )
+    classes, members = np.unique(labels, return_inverse=True)
+    counts = np.bincount(members, minlength=len(classes))
+    exact = size * counts  # in units of 1 / N, so that shares are compared without rounding
+    take = exact // len(labels)
+    remainder = np.where(counts - take > 1, exact % len(labels), -1)
+    take[np.argsort(-remainder, kind="stable")[: size - take.sum()]] += 1
+    keys = hash_keys(len(labels), purpose, seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for k, wanted in enumerate(take):
+        places = np.flatnonzero(members == k)
+        chosen[places[np.argsort(keys[places], kind="stable")[:wanted]]] = True
+    return chosen
+
+
+def tenth(count: int) -> int:
+    """How many of that many train images are held out where nobody says: a tenth, ``VAL_SIZE`` at most."""
+    return min(VAL_SIZE, count // 10)
+
+
+def split(name: SplitName, arrays: Arrays, ids: np.ndarray) -> Split:
+    """The split of those arrays."""
+    # torch refuses to promise anything about read-only arrays, which is what files are read into
+    images = np.require(arrays.images, requirements=["C", "W"])
+    labels = np.require(arrays.labels, dtype=np.int64, requirements=["C", "W"])
+    return Split(name, torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(ids.astype(np.int64)))
+
+
+def assemble(
+    name: str,
+    classes: tuple[str, ...],
+    train: Arrays,
+    test: Arrays,
+    val: Arrays | None = None,
+    val_size: int = 0,
+) -> Dataset:
+    """A data set from the publisher's arrays.
+
+    Ids are places in the publisher's order: of train followed by val where there is a val, of train alone where val
+    is held out of it, and of test for test.
+
+    Args:
+        name: the data set's name.
+        classes: the name of each class.
+        train: what the publisher trains on.
+        test: what the publisher tests on; passed on untouched.
+        val: the publisher's validation images, if there are any.
+        val_size: how many of ``train`` to hold out, stratified, where there are none.
+    """
+    ids = np.arange(len(train.labels))
+    if val is not None:
+        val_ids = len(ids) + np.arange(len(val.labels))
+        parts = split("train", train, ids), split("val", val, val_ids)
+    else:
+        held = stratified(train.labels, val_size, "val")
+        parts = (
+            split("train", Arrays(train.images[~held], train.labels[~held]), ids[~held]),
+            split("val", Arrays(train.images[held], train.labels[held]), ids[held]),
+        )
+    return Dataset(name, classes, *parts, split("test", test, np.arange(len(test.labels))))

@@ -1,0 +1,101 @@
+"""The mixed classifier: probabilities of an accurate and a robust model, mixed (Bai et al. 2024, Eq. 5)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hauberk import registry
+from hauberk.classifier import Traits, predictor_name
+from hauberk.errors import HauberkError
+
+
+def mix_log_probabilities(accurate: Tensor, robust: Tensor, alpha: float) -> Tensor:
+    r"""Eq. 5 in a form that neither underflows nor loses gradients.
+
+    .. math:: m_i = \log((1-\alpha)\,\mathrm{softmax}(g)_i + \alpha\,\mathrm{softmax}(h)_i)
+
+    computed as ``logaddexp(log(1-alpha) + log_softmax(g), log(alpha) + log_softmax(h))``.
+
+    Args:
+        accurate: logits g of the accurate model, (B, K).
+        robust: logits h of the robust model, (B, K).
+        alpha: weight of the robust model, strictly between 0 and 1.
+
+    Returns:
+        log-probabilities, (B, K).
+    """
+    return torch.logaddexp(
+        math.log1p(-alpha) + accurate.log_softmax(1), math.log(alpha) + robust.log_softmax(1)
+    )
+
+
+class MixedClassifier(nn.Module):
+    """Two frozen classifiers mixed with a fixed weight; drop-in logits (log-probabilities) come out.
+
+    Args:
+        accurate: the accurate model g.
+        robust: the robust model h.
+        alpha: weight of the robust model in [0, 1]; 0 and 1 are the bases themselves, and the other is not run.
+        accurate_scale: factor on g's logits before the softmax.
+        robust_scale: factor on h's logits before the softmax.
+    """
+
+    traits = Traits()
+
+    def __init__(
+        self, accurate: nn.Module, robust: nn.Module, alpha: float, accurate_scale: float, robust_scale: float
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= alpha <= 1.0:
+            raise HauberkError(f"expected alpha in [0, 1], got {alpha}", "alpha is the weight of the robust model")
+        self.accurate, self.robust, self.alpha = accurate, robust, alpha
+        self.accurate_scale, self.robust_scale = accurate_scale, robust_scale
+        self.spec: dict[str, Any] = {}
+
+    @property
+    def predictor(self) -> str:
+        """How records call it."""
+        scales = f", scales={self.accurate_scale:g}/{self.robust_scale:g}"
+        if self.accurate_scale == self.robust_scale == 1.0:
+            scales = ""
+        return (
+            f"mixed(alpha={self.alpha:.6g}{scales}, {predictor_name(self.accurate)}, {predictor_name(self.robust)})"
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shape (B, C, H, W) to log-probabilities (B, K)."""
+        if self.alpha == 0.0:
+            return (self.accurate_scale * self.accurate(images)).log_softmax(1)
+        if self.alpha == 1.0:
+            return (self.robust_scale * self.robust(images)).log_softmax(1)
+        return mix_log_probabilities(
+            self.accurate_scale * self.accurate(images), self.robust_scale * self.robust(images), self.alpha
+        )
+
+
+def mixed(
+    accurate: nn.Module,
+    robust: nn.Module,
+    alpha: float,
+    accurate_scale: float = 1.0,
+    robust_scale: float = 1.0,
+) -> MixedClassifier:
+    """Build a mixed classifier.
+
+    Args:
+        accurate: a built model, or in a spec its description.
+        robust: likewise.
+        alpha: weight of the robust model in [0, 1].
+        accurate_scale: factor on the accurate model's logits.
+        robust_scale: factor on the robust model's logits.
+    """
+    model = MixedClassifier(accurate, robust, alpha, accurate_scale, robust_scale)
+    model.spec = {
+        "name": "mixed", "accurate": registry.spec(accurate), "robust": registry.spec(robust), "alpha": alpha,
+        "accurate_scale": accurate_scale, "robust_scale": robust_scale,
+    }  # fmt: skip
+    return model

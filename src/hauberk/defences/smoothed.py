@@ -1,0 +1,121 @@
+"""The smoothed classifier: the majority vote of a base classifier under Gaussian noise (Cohen et al. 2019, Eq. 1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hauberk import registry
+from hauberk.classifier import Traits, predictor_name
+from hauberk.noise import Gaussian
+from hauberk.randomness import stream
+from hauberk.statistics import two_sided_binomial_p
+
+Key = tuple[int, int, str]
+
+
+def smoothed_name(base: str, noise: Gaussian) -> str:
+    """How records call the smoothed classifier of a base predictor."""
+    return f"smoothed(sigma={noise.sigma:g}, {base})"
+
+
+@torch.no_grad()
+def noisy_votes(base: nn.Module, image: Tensor, noise: Gaussian, count: int, key: Key, tile: int) -> Tensor:
+    """Hard votes of the base for one image under noise.
+
+    Args:
+        base: a classifier in eval mode.
+        image: shape (C, H, W).
+        noise: its distribution.
+        count: how many votes.
+        key: (seed, sample id, purpose) of the random stream.
+        tile: rows of every model call; the last one is padded.
+
+    Returns:
+        counts, int64, shape (K,), with sum ``count``.
+    """
+    generator = stream(*key)
+    counts: Tensor | None = None
+    for start in range(0, count, tile):
+        draws = torch.from_numpy(noise.sample(generator, tile, tuple(image.shape))).to(image)
+        logits = base(image + draws)[: min(tile, count - start)]
+        votes = torch.bincount(logits.argmax(1), minlength=logits.shape[1])
+        counts = votes if counts is None else counts + votes
+    assert counts is not None  # noqa: S101 - count >= 1
+    return counts
+
+
+class SmoothedClassifier(nn.Module):
+    r"""Majority vote of ``base`` under noise, :math:`g(x) = \arg\max_c P[f(x+z)=c]`.
+
+    Two views of one classifier.  ``forward`` is what an attacker differentiates: the log of the mean softmax over a
+    fixed bank of noise draws, deterministic and with exact gradients.  ``decide`` is the classifier itself: PREDICT of
+    Cohen et al. 2019 on fresh noise of each sample's own stream, which abstains (-1) when the two-sided binomial test
+    between the two top classes is not significant.
+
+    Args:
+        base: the classifier that sees the noisy images.
+        noise: its distribution.
+        bank: number of fixed draws in ``forward``.
+        votes: number of fresh draws in ``decide``.
+        alpha: error probability of one decision.
+    """
+
+    traits = Traits(stochastic=True)
+    draws: Tensor
+
+    def __init__(self, base: nn.Module, noise: Gaussian, bank: int, votes: int, alpha: float) -> None:
+        super().__init__()
+        self.base, self.noise, self.bank, self.votes, self.alpha = base, noise, bank, votes, alpha
+        self.spec: dict[str, Any] = {}
+
+    @property
+    def predictor(self) -> str:
+        """How records call it."""
+        return smoothed_name(predictor_name(self.base), self.noise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log of the mean softmax over the bank, shape (B, C, H, W) to (B, K)."""
+        generator = stream(0, 0, "smoothed-bank")
+        total: Tensor | None = None
+        for _ in range(self.bank):
+            draw = torch.from_numpy(self.noise.sample(generator, 1, tuple(images.shape[1:]))).to(images)
+            term = self.base(images + draw).log_softmax(1)
+            total = term if total is None else torch.logaddexp(total, term)
+        assert total is not None  # noqa: S101 - bank >= 1
+        return total - float(np.log(self.bank))
+
+    @torch.no_grad()
+    def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
+        """PREDICT on fresh noise, shape (B,), int64, -1 where it abstains."""
+        tile = len(images)
+        decisions = []
+        for image, sample_id in zip(images, ids.tolist(), strict=True):
+            key = (seed, sample_id, "smoothed-decide")
+            top = noisy_votes(self.base, image, self.noise, self.votes, key, tile).topk(2)
+            first, second = (int(c) for c in top.values)
+            significant = two_sided_binomial_p(first, second) <= self.alpha
+            decisions.append(int(top.indices[0]) if significant else -1)
+        return torch.tensor(decisions, dtype=torch.int64, device=images.device)
+
+
+def smoothed(
+    base: nn.Module, sigma: float, bank: int = 16, votes: int = 1000, alpha: float = 0.001
+) -> SmoothedClassifier:
+    """Build a smoothed classifier.
+
+    Args:
+        base: a built model, or in a spec its description.
+        sigma: noise level in pixel units.
+        bank: fixed draws that an attack differentiates through.
+        votes: fresh draws of one decision.
+        alpha: error probability of one decision.
+    """
+    model = SmoothedClassifier(base, Gaussian(sigma), bank, votes, alpha)
+    model.spec = {
+        "name": "smoothed", "base": registry.spec(base), "sigma": sigma, "bank": bank, "votes": votes, "alpha": alpha,
+    }  # fmt: skip
+    return model

@@ -1,0 +1,67 @@
+"""The demo: one complete path through every room, on the digits that scikit-learn embeds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hauberk import api, recipes, registry
+from hauberk.errors import HauberkError
+from hauberk.evaluation.units import Report
+from hauberk.report import write_report
+from hauberk.training.progress import Progress
+from hauberk.verify import verify_folder
+
+RECIPES = ("demo_standard", "demo_adversarial", "demo_lipschitz", "demo_smoothed")
+ALPHAS = (0.6, 0.75, 0.9)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo left: the report, the runs it is about, and how long it took."""
+
+    report: Path
+    runs: tuple[Path, ...]
+    seconds: float
+
+
+def run_demo(
+    out: Path, say: Callable[[str], None], training: Callable[[Progress], None], evaluating: Report
+) -> Demo:
+    """Train four nets, attack, certify, mix, report and verify them; the same call resumes.
+
+    Args:
+        out: folder of the runs and the report.
+        say: called with a line for each stage.
+        training: called with the training's progress.
+        evaluating: called with the evaluation's progress.
+
+    Raises:
+        HauberkError: if any certificate does not verify.
+    """
+    started = time.monotonic()
+    runs = []
+    for name in RECIPES:
+        recipe = recipes.read(name)
+        say(f"{name}: {recipe.summary}")
+        runs.append(api.evaluate(api.train(recipe, out / name, training), evaluating))
+    standard, lipschitz = (api.subject(out / name) for name in ("demo_standard", "demo_lipschitz"))
+    attacks = [registry.build(spec) for spec in lipschitz.run.recipe["evaluation"]["attacks"]]
+    for alpha in ALPHAS:
+        say(f"mix: {alpha:g} of the 1-Lipschitz net, {1 - alpha:g} of the standard one")
+        run = api.mix(standard, lipschitz, alpha, out / f"mix_{alpha:g}", robust_scale=4.0, report=evaluating)
+        subject = api.subject(run.path)
+        api.attack(subject, attacks, report=evaluating)
+        certificate = api.default_certificate(subject)
+        if certificate is not None:
+            api.certify(subject, [certificate], report=evaluating)
+        runs.append(run)
+    say("verify: every certificate again from its evidence, with numpy and scipy alone")
+    problems = [p for run in runs for verdict in verify_folder(run.records) for p in verdict.problems]
+    if problems:
+        raise HauberkError(f"{len(problems)} certificates do not verify: {problems[0]}", "please report this")
+    report = write_report([run.path for run in runs], out / "report.html")
+    return Demo(report, tuple(run.path for run in runs), time.monotonic() - started)
+

@@ -1,0 +1,286 @@
+"""Units of work: attack or certify a tile of images, leave a record, skip what is done.
+
+A unit is one tile of images and one method.  Its key says all its result depends on, so an evaluation resumes by doing
+the units that are missing, and shards by taking every n-th.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hauberk import registry
+from hauberk.attacks import Attack
+from hauberk.batch import Batch
+from hauberk.certificates import Certificate, MixedCertificate
+from hauberk.certificates.mixed import needed_alpha
+from hauberk.classifier import TILE, frozen, logits_of, predictor_name, traits, weights_hash
+from hauberk.defences import MixedClassifier
+from hauberk.records import Part, RecordKind, data_hash, part, read, unit_key, write
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all units of one evaluation share.
+
+    Args:
+        dataset: its name.
+        split: ``test``, or ``val`` for calibration.
+        classes: their names.
+        seed: of all randomness.
+        tile: rows of every model call, and images of one unit.
+        gallery: the images with the smallest ids, this many, are kept in the records for the report's pictures.
+    """
+
+    dataset: str
+    split: str
+    classes: tuple[str, ...]
+    seed: int = 0
+    tile: int = TILE
+    gallery: int = 12
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of an evaluation: units done and in all, seconds since the start, and what is being done."""
+
+    done: int
+    total: int
+    seconds: float
+    label: str
+
+
+Report = Callable[[Step], None]
+Columns = dict[str, Any]
+
+
+def attack_records(
+    model: nn.Module, batch: Batch, attack: Attack, setting: Setting, folder: Path, *,
+    shard: tuple[int, int] = (0, 1), report: Report | None = None,
+) -> list[Part]:  # fmt: skip
+    """Attack every image of the batch in units; returns the parts of this shard.
+
+    Args:
+        model: a classifier in eval mode.
+        batch: all images of the evaluation.
+        attack: what to run.
+        setting: names, seed and tile.
+        folder: where the records go.
+        shard: (i, n): do units i, i + n, i + 2n, ...
+        report: called after each unit.
+    """
+    shown = set(batch.ids.sort().values[: setting.gallery].tolist())
+
+    def rows(tile: Batch) -> Columns:
+        return _attack_columns(model, tile, attack, setting, shown)
+
+    unit = _unit(model, predictor_name(model), registry.spec(attack), setting) | {
+        "threat": registry.spec(attack.threat)
+    }
+    facts = _facts(batch, setting) | {"stochastic": traits(model).stochastic}
+    return _run("attack", unit, facts, batch, rows, setting, folder, shard, report)
+
+
+def certificate_records(
+    model: nn.Module, batch: Batch, certificate: Certificate, setting: Setting, folder: Path, *,
+    shard: tuple[int, int] = (0, 1), report: Report | None = None,
+) -> list[Part]:  # fmt: skip
+    """Certify every image of the batch in units; arguments as ``attack_records``."""
+    shared: dict[str, Any] = {}
+
+    def rows(tile: Batch) -> Columns:
+        found = certificate(model, tile, setting.seed, setting.tile)
+        shared.update(found.shared)
+        return {
+            "id": tile.ids.tolist(),
+            "label": tile.labels.tolist(),
+            "prediction": found.prediction.tolist(),
+            "radius": found.radius.tolist(),
+            "evidence": [json.dumps(row) for row in found.evidence],
+        }
+
+    unit = _unit(model, certificate.predictor(model), registry.spec(certificate), setting)
+    facts = _facts(batch, setting) | {
+        "norm": certificate.norm,
+        "proof": certificate.kind,
+        "failure_probability": certificate.failure_probability,
+        "shared": shared,
+    }
+    return _run("certificate", unit, facts, batch, rows, setting, folder, shard, report)
+
+
+def mix_records(
+    model: MixedClassifier, batch: Batch, certificate: MixedCertificate, radii: Sequence[float], setting: Setting,
+    folder: Path, *, report: Report | None = None,
+) -> list[Part]:  # fmt: skip
+    """For every image, the weights alpha at which the mix is right, and from which it is certified.
+
+    The mix's probability is linear in alpha, so it is right on one open interval:
+    :math:`(1-\\alpha)(g_y - g_j) + \\alpha(h_y - h_j) > 0` for all j.  It is certified at radius r from
+    :math:`\\alpha = 1/(1 + m(r))` upwards, with m the margin that the robust model keeps (Bai et al. 2024, Lemma 3.2).
+
+    Args:
+        model: the mix; its own alpha does not matter here.
+        batch: all images of the evaluation.
+        certificate: of the mix.
+        radii: where certified accuracy is wanted.
+        setting: names, seed and tile.
+        folder: where the records go.
+        report: called after each unit.
+    """
+
+    def rows(tile: Batch) -> Columns:
+        return _mix_columns(model, tile, certificate, radii, setting)
+
+    unit = _unit(model, predictor_name(model), registry.spec(certificate), setting) | {"radii": list(radii)}
+    facts = _facts(batch, setting) | {
+        "norm": certificate.norm,
+        "proof": certificate.kind,
+        "alpha": model.alpha,
+        "eps": list(radii),
+        "accurate": predictor_name(model.accurate),
+        "robust": predictor_name(model.robust),
+    }
+    return _run("mix", unit, facts, batch, rows, setting, folder, (0, 1), report)
+
+
+# --- the sweep over units ---------------------------------------------------------------------------------------
+
+
+def _run(
+    kind: RecordKind, unit: dict[str, Any], facts: dict[str, Any], batch: Batch, rows: Callable[[Batch], Columns],
+    setting: Setting, folder: Path, shard: tuple[int, int], report: Report | None,
+) -> list[Part]:  # fmt: skip
+    """Do the units of one shard that are not there yet."""
+    tiles = list(_units(batch, setting.tile))
+    mine = tiles[shard[0] :: shard[1]]
+    started, parts = time.monotonic(), []
+    for done, tile in enumerate(mine, 1):
+        keyed = unit | {"data": data_hash(tile)}
+        path = folder / f"{kind}-{unit_key(kind, keyed)}.parquet"
+        if path.exists():
+            parts.append(read(path))
+        else:
+            columns = rows(tile)
+            parts.append(part(kind, keyed, facts, columns))
+            write(folder, parts[-1])
+        if report is not None:
+            report(Step(done, len(mine), time.monotonic() - started, f"{kind} {unit['method']['name']}"))
+    return parts
+
+
+def _units(batch: Batch, size: int) -> Iterator[Batch]:
+    """The batch in the order of ids, cut to units, so that the order in which images come never shows."""
+    ordered = batch.select(batch.ids.argsort())
+    for start in range(0, len(ordered), size):
+        yield ordered.select(slice(start, start + size))
+
+
+def _unit(model: nn.Module, predictor: str, method: registry.Spec, setting: Setting) -> dict[str, Any]:
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    return {
+        "predictor": predictor,
+        "weights": weights_hash(model),
+        "method": method,
+        "seed": setting.seed,
+        "tile": setting.tile,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def _facts(batch: Batch, setting: Setting) -> dict[str, Any]:
+    return {
+        "dataset": setting.dataset,
+        "split": setting.split,
+        "classes": list(setting.classes),
+        "shape": list(batch.images.shape[1:]),
+    }
+
+
+def _attack_columns(model: nn.Module, tile: Batch, attack: Attack, setting: Setting, shown: set[int]) -> Columns:
+    found = attack(model, tile, setting.seed, setting.tile)
+    keep = [int(i) in shown for i in tile.ids]
+    return {
+        "id": tile.ids.tolist(),
+        "label": tile.labels.tolist(),
+        "clean_prediction": found.clean_prediction.tolist(),
+        "prediction": found.prediction.tolist(),
+        "success": found.success.tolist(),
+        "distance": found.distance.tolist(),
+        "loss": found.loss.double().tolist(),
+        "logit_margin": found.logit_margin.double().tolist(),
+        "probability_margin": found.probability_margin.double().tolist(),
+        "forwards": found.forwards.tolist(),
+        "backwards": found.backwards.tolist(),
+        "stopped": list(found.stopped),
+        "image": _pictures(tile.images, keep),
+        "adversarial": _pictures(found.adversarial, keep),
+        "clean_probabilities": found.clean_probabilities.double().tolist(),
+        "probabilities": found.probabilities.double().tolist(),
+    }
+
+
+def _pictures(images: Tensor, keep: list[bool]) -> list[bytes | None]:
+    return [
+        image.float().cpu().contiguous().numpy().tobytes() if wanted else None
+        for image, wanted in zip(images, keep, strict=True)
+    ]
+
+
+def _mix_columns(
+    model: MixedClassifier, tile: Batch, certificate: MixedCertificate, radii: Sequence[float], setting: Setting
+) -> Columns:
+    with frozen(model):
+        accurate = (model.accurate_scale * logits_of(model.accurate, tile, setting.tile)).double().softmax(1).numpy()
+        robust = (model.robust_scale * logits_of(model.robust, tile, setting.tile)).double().softmax(1).numpy()
+        evidence, shared = certificate.gather(model, tile, setting.seed, setting.tile)
+    labels = tile.labels.tolist()
+    intervals = [right_interval(g, h, y) for g, h, y in zip(accurate, robust, labels, strict=True)]
+    base = certificate.base
+    certified = [
+        [needed_alpha(base.margin(row, shared, r)) if base.decision(row, shared) == y else float("nan") for r in radii]
+        for row, y in zip(evidence, labels, strict=True)
+    ]
+    return {
+        "id": tile.ids.tolist(),
+        "label": labels,
+        "accurate_prediction": accurate.argmax(1),
+        "robust_prediction": robust.argmax(1),
+        "alpha_low": [low for low, _ in intervals],
+        "alpha_high": [high for _, high in intervals],
+        "certified_alpha": certified,
+    }
+
+
+def right_interval(accurate: np.ndarray, robust: np.ndarray, label: int) -> tuple[float, float]:
+    r"""The open interval of alpha in [0, 1] where the mix of two probability vectors predicts the label.
+
+    Args:
+        accurate: g, shape (K,).
+        robust: h, shape (K,).
+        label: y.
+
+    Returns:
+        (low, high); where the mix is right at an end of [0, 1] itself, the interval reaches beyond it (-1 or 2), so that
+        strict comparison is always right; (NaN, NaN) where the mix is never right.
+    """
+    rivals = np.arange(len(accurate)) != label
+    start = (accurate[label] - accurate)[rivals]  # the difference at alpha = 0, linear from here ...
+    end = (robust[label] - robust)[rivals]  # ... to alpha = 1
+    low, high = -1.0, 2.0
+    for a, b in zip(start.tolist(), end.tolist(), strict=True):
+        if a <= 0.0 and b <= 0.0:
+            return float("nan"), float("nan")
+        if a <= 0.0:
+            low = max(low, a / (a - b))
+        elif b <= 0.0:
+            high = min(high, a / (a - b))
+    return (low, high) if low < high else (float("nan"), float("nan"))

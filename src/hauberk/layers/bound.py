@@ -1,0 +1,52 @@
+"""What a layer claims about its Lipschitz constant, and how it knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from hauberk.errors import HauberkError
+
+
+@dataclass(frozen=True)
+class Bound:
+    r"""An upper bound on a Lipschitz constant, in the Euclidean norm of input and output.
+
+    .. math:: \|f(x) - f(x')\|_2 \le \mathrm{value}\,\|x - x'\|_2 \quad\text{for all } x, x'
+
+    Args:
+        value: finite and not negative.
+        method: how it was computed, for the record.
+        exact: whether it is also the smallest such number, up to the slack for rounding.
+
+    Raises:
+        HauberkError: if the value is negative, infinite or NaN.
+    """
+
+    value: float
+    method: str
+    exact: bool
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and self.value >= 0.0):
+            raise HauberkError(
+                f"expected a finite Lipschitz bound >= 0, got {self.value}", "check the weights for NaN and overflow"
+            )
+
+
+@runtime_checkable
+class BoundedLayer(Protocol):
+    """A layer that knows an upper bound on its own Lipschitz constant, from the weights as they are now."""
+
+    def lipschitz_bound(self, input_shape: Sequence[int]) -> Bound:
+        """The bound for inputs of that shape (without the batch axis), in eval mode."""
+        ...
+
+
+def times(first: float, second: float) -> float:
+    """The product of two bounds, rounded up; exact where a factor is 0 or 1."""
+    if first in (0.0, 1.0) or second in (0.0, 1.0):
+        return first * second
+    return math.nextafter(first * second, math.inf)

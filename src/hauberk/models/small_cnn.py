@@ -1,0 +1,57 @@
+"""A plain convolutional network for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+from hauberk.classifier import Normalize
+from hauberk.errors import HauberkError
+from hauberk.models.building import check_task, with_spec
+
+
+def small_cnn(
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    widths: Sequence[int] = (32, 64, 64, 128, 128, 256),
+    strides: Sequence[int] = (1, 2, 1, 2, 1, 2),
+    batch_norm: bool = True,
+) -> nn.Module:
+    """3x3 convolutions with ReLU, a global average, and a linear layer.
+
+    Args:
+        input_shape: shape of one image, (C, H, W), at least 4 pixels a side.
+        num_classes: number of logits K.
+        mean: mean of each channel on the [0, 1] scale.
+        std: standard deviation of each channel.
+        widths: channels of each convolution.
+        strides: stride of each convolution.
+        batch_norm: whether batch normalisation follows each convolution (which then has no bias).
+
+    Returns:
+        a classifier from (B, C, H, W) to (B, K); ``spec`` holds this call.
+
+    Raises:
+        HauberkError: if the arguments do not fit each other.
+    """
+    check_task(input_shape, num_classes, mean, std, smallest=4)
+    if not widths or len(widths) != len(strides):
+        raise HauberkError(
+            f"expected one stride for each width, got {len(widths)} widths and {len(strides)} strides",
+            "for example widths (32, 64) with strides (1, 2)",
+        )
+    layers: list[nn.Module] = [Normalize(mean, std)]
+    for (wide, width), stride in zip(pairwise([input_shape[0], *widths]), strides, strict=True):
+        layers.append(nn.Conv2d(wide, width, 3, stride=stride, padding=1, bias=not batch_norm))
+        if batch_norm:
+            layers.append(nn.BatchNorm2d(width))
+        layers.append(nn.ReLU(inplace=True))
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], num_classes)]
+    return with_spec(
+        nn.Sequential(*layers), "small_cnn", input_shape=input_shape, num_classes=num_classes, mean=mean, std=std,
+        widths=widths, strides=strides, batch_norm=batch_norm,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Training methods: one objective a file, called as ``objective(model, batch, context)``."""

@@ -1,0 +1,199 @@
+"""Recipes: a frozen, typed file that says how to train and evaluate one model, and what result is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hauberk import registry
+from hauberk.errors import HauberkError
+from hauberk.training.config import Training
+
+FOLDERS = (Path(__file__).parent / "_recipes", Path(__file__).parents[2] / "recipes")
+
+
+class Frozen(BaseModel):
+    """A block of a recipe: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Evaluation(Frozen):
+    """How the model is evaluated.
+
+    Args:
+        split: ``test`` for results, ``val`` for calibration.
+        images: the first this many of the split; None for all.
+        seed: of attacks and certificates.
+        tile: rows of every model call.
+        attacks: specs of attacks.
+        certificates: specs of certificates.
+        gallery: how many images the records keep for pictures.
+    """
+
+    split: Literal["test", "val"] = "test"
+    images: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0
+    tile: Annotated[int, Field(ge=1)] = 64
+    attacks: tuple[dict[str, Any], ...] = ()
+    certificates: tuple[dict[str, Any], ...] = ()
+    gallery: Annotated[int, Field(ge=0)] = 12
+
+
+class Expectation(Frozen):
+    """What a full run of the recipe is expected to give, and at what cost.
+
+    Args:
+        clean: [least, most] clean accuracy.
+        robust: [least, most] accuracy under the recipe's attacks.
+        certified: [least, most] certified accuracy, with ``radius``.
+        radius: where ``certified`` is read.
+        minutes: training time on ``machine``.
+        machine: what it was measured on.
+    """
+
+    clean: tuple[float, float] | None = None
+    robust: tuple[float, float] | None = None
+    certified: tuple[float, float] | None = None
+    radius: float | None = None
+    minutes: float | None = None
+    machine: str | None = None
+
+
+class Recipe(Frozen):
+    """How to train and evaluate one model.
+
+    Args:
+        name: its name, also of the default run directory.
+        summary: one sentence.
+        data: spec of a dataset.
+        model: spec of a model; ``input_shape``, ``num_classes`` and the data's statistics are filled in.
+        wrap: spec of a defence around the trained model, without its ``base``.
+        objective: spec of an objective.
+        training: optimiser, schedule and stabilisers.
+        evaluation: attacks and certificates.
+        expected: the result to expect.
+        seed: of training.
+    """
+
+    name: str
+    summary: str = ""
+    data: dict[str, Any]
+    model: dict[str, Any]
+    wrap: dict[str, Any] | None = None
+    objective: dict[str, Any]
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    expected: Expectation = Expectation()
+    seed: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as plain values for YAML and JSON."""
+        fields = self.model_dump(mode="json", exclude={"training"}, exclude_none=True)
+        return fields | {"training": registry.describe(self.training)}
+
+
+def read(source: str | Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a file, or by the name of one that Hauberk brings along.
+
+    Args:
+        source: path of a YAML file or a recipe's name.
+        settings: ``training.epochs=5``; each replaces one value.
+
+    Raises:
+        HauberkError: on a missing file, bad YAML, an unknown key (naming the nearest valid one) or an invalid value.
+    """
+    path = find(source)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise HauberkError(f"{path} is not valid YAML: {error}", "check indentation and colons") from error
+    if not isinstance(content, dict):
+        raise HauberkError(f"{path} is not a recipe", "it should begin with: name: ...")
+    for setting in settings:
+        _replace(content, setting)
+    return parse(content, str(path))
+
+
+def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Validate plain values and check that every part can be built.
+
+    Raises:
+        HauberkError: as ``read``.
+    """
+    try:
+        recipe = Recipe.model_validate(dict(content))
+    except ValidationError as error:
+        raise HauberkError(f"{where}: {_first_problem(error)}", _nearest(error)) from error
+    registry.entry(str(recipe.data.get("name")), "dataset")
+    registry.entry(str(recipe.model.get("name")), "model")
+    registry.build(recipe.objective, "objective")
+    for spec in recipe.evaluation.attacks:
+        registry.build(spec, "attack")
+    for spec in recipe.evaluation.certificates:
+        registry.build(spec, "certificate")
+    return recipe
+
+
+def find(source: str | Path) -> Path:
+    """The path of a recipe given by path or by name.
+
+    Raises:
+        HauberkError: if there is none, naming the nearest.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    known = {p.stem: p for p in available()}
+    if str(source) in known:
+        return known[str(source)]
+    raise HauberkError(
+        f"there is no recipe {str(source)!r}",
+        registry.suggestion(str(source), list(known)) or "see: hauberk list recipes",
+    )
+
+
+def available() -> list[Path]:
+    """The recipes that Hauberk brings along."""
+    return sorted(p for folder in FOLDERS if folder.is_dir() for p in folder.glob("*.yaml"))
+
+
+def _replace(content: dict[str, Any], setting: str) -> None:
+    key, separator, value = setting.partition("=")
+    if not separator:
+        raise HauberkError(f"--set expects key=value, got {setting!r}", "for example --set training.epochs=5")
+    *parents, last = key.split(".")
+    block: Any = content
+    for name in parents:
+        block = block[int(name)] if isinstance(block, list) else block.setdefault(name, {})
+        if not isinstance(block, dict | list):
+            raise HauberkError(f"--set {key}: {name} is not a block", "check the recipe's structure")
+    if isinstance(block, list):
+        block[int(last)] = yaml.safe_load(value)
+    else:
+        block[last] = yaml.safe_load(value)
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+    return "; ".join(problems)
+
+
+def _nearest(error: ValidationError) -> str:
+    """Name the nearest valid key for the first unknown one."""
+    blocks: dict[str, list[str]] = {
+        "": list(Recipe.model_fields),
+        "evaluation": list(Evaluation.model_fields),
+        "expected": list(Expectation.model_fields),
+        "training": list(Training.__dataclass_fields__),
+    }
+    for problem in error.errors():
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            *parents, key = map(str, problem["loc"])
+            known = blocks.get(parents[-1] if parents else "", [])
+            return registry.suggestion(key, known) or f"valid keys: {', '.join(known)}"
+    return "see: hauberk list recipes, and docs/recipes.md"

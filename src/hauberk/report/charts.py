@@ -1,0 +1,201 @@
+"""Charts of a report, described with Altair and compiled to Vega ahead of time, so that a page carries one library.
+
+Colours are CSS custom properties (``var(--certified)``): the page decides what they are in light, dark and print.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from hauberk.errors import HauberkError
+from hauberk.report.mixing import Mix
+from hauberk.report.subject import Attacked, Curve, Level, one_axis
+from hauberk.report.words import NORMS
+
+Spec = dict[str, Any]
+Row = dict[str, float | str]
+
+ATTACKED, CERTIFIED, GAP = "var(--attacked)", "var(--certified)", "var(--gap)"
+INK, MUTED, RULE, PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--paper)"
+FONT = "system-ui, sans-serif"
+HEIGHT = 300
+
+
+@functools.cache
+def library() -> str:
+    """The Vega runtime as one script that sets ``window.vega``."""
+    script: str = vl_convert.javascript_bundle("window.vega = vega;")
+    if "</script" in script.lower() or "<!--" in script:
+        raise HauberkError("the Vega bundle cannot stand inside a page", "install another vl-convert-python")
+    return f"(() => {{\n{script}\n}})();"
+
+
+def epsilon_axis(norm: str) -> tuple[float, str]:
+    """The factor from pixel units to the axis, and the axis title; changes in the largest pixel count 255ths."""
+    if norm == "linf":
+        return 255.0, "budget ε in ℓ∞, in 255ths of the pixel range"
+    return 1.0, f"budget ε in {NORMS.get(norm, norm)}, pixel values from 0 to 1"
+
+
+def accuracy_against_epsilon(clean: Level, attacked: list[Attacked], curve: Curve | None) -> Spec:
+    """Both bounds against the budget and the unknown between them.
+
+    Args:
+        clean: accuracy without attack, at eps 0.
+        attacked: measured points of one norm, an upper bound.
+        curve: the certificate in the same norm, a lower bound, or None.
+
+    Returns:
+        a Vega specification.
+
+    Raises:
+        HauberkError: if the rows are of several predictors or norms.
+    """
+    _, norm = one_axis([*attacked, *([curve] if curve else [])])
+    factor, title = epsilon_axis(norm)
+    points = [_row(Level(a.eps, a.accuracy), factor) for a in attacked]
+    upper = falling([clean, *(Level(a.eps, a.accuracy) for a in attacked)])
+    lower = list(curve.steps) if curve else []
+    end = max([level.eps for level in (*upper, *lower)] or [1.0]) * 1.04 or 1.0
+    x = alt.X("x:Q", title=title, scale=alt.Scale(domain=[0, end * factor], nice=False))
+    layers: list[alt.Chart] = []
+    if curve and all(a.images == curve.images for a in attacked):
+        layers.append(_area(_between(lower, upper, end, factor), x, GAP))
+    if curve:
+        layers.append(_staircase([_row(level, factor) for level in _closed(lower, end)], x, CERTIFIED, 2.5))
+    if attacked:
+        layers.append(_staircase([_row(level, factor) for level in _closed(upper, end)], x, ATTACKED, 1.5))
+        layers += _measured(points, x)
+    return compiled(alt.LayerChart(layer=layers), f"Accuracy against the budget in {NORMS.get(norm, norm)}")
+
+
+def accuracy_against_radius(curve: Curve) -> Spec:
+    """The exact staircase of one certificate with its pointwise interval.
+
+    Returns:
+        a Vega specification.
+    """
+    _, norm = one_axis([curve])
+    factor, title = epsilon_axis(norm)
+    title = title.replace("budget ε", "radius")
+    end = max(level.eps for level in curve.steps) * 1.04 or 1.0
+    rows = [_row(level, factor) for level in _closed(list(curve.steps), end)]
+    x = alt.X("x:Q", title=title, scale=alt.Scale(domain=[0, end * factor], nice=False))
+    colour = MUTED if curve.proof == "estimate" else CERTIFIED
+    band = _area([{"x": r["x"], "low": r["low"], "high": r["high"]} for r in rows], x, colour, opacity=0.18)
+    name = "Estimated" if curve.proof == "estimate" else "Certified"
+    line = _staircase(rows, x, colour, 2.5, dash=curve.proof == "estimate")
+    return compiled(alt.LayerChart(layer=[band, line]), f"{name} accuracy against the radius in {NORMS.get(norm, norm)}")
+
+
+def plane(mix: Mix) -> Spec:
+    """The accuracy-robustness plane of a mix: the page's script fills ``path``, ``here`` and ``dots``.
+
+    Returns:
+        a Vega specification with those three data sets empty.
+    """
+    clean = [mix.clean_accuracy(k / 100).value for k in range(101)] + [d.clean.value for d in mix.dots]
+    robust = [mix.certified_accuracy(1.0, e).high for e in mix.eps] + [d.attacked.high for d in mix.dots]
+    low = max(0.0, min([*clean, *(d.clean.low for d in mix.dots)]) - 0.03)
+    high = min(1.0, max([*clean, *(d.clean.high for d in mix.dots)]) + 0.02)
+    x = alt.X("x:Q", title="accuracy against the adversary", axis=_percent_axis(),
+              scale=alt.Scale(domain=[0, min(1.0, max(robust) + 0.03)], nice=False))  # fmt: skip
+    y = alt.Y("y:Q", title="clean accuracy", axis=_percent_axis(), scale=alt.Scale(domain=[low, high], nice=False))
+    path = alt.Chart(alt.NamedData("path")).mark_line(color=CERTIFIED, strokeWidth=2.5).encode(x, y, order="alpha:Q")
+    here = alt.Chart(alt.NamedData("here")).mark_point(
+        filled=True, size=170, color=CERTIFIED, stroke=PAPER, strokeWidth=2, opacity=1
+    ).encode(x, y)  # fmt: skip
+    dots = alt.Chart(alt.NamedData("dots")).encode(x, y)
+    return compiled(alt.LayerChart(layer=[
+        path,
+        dots.mark_rule(color=ATTACKED, opacity=0.5).encode(alt.X("xlow:Q"), alt.X2("xhigh:Q"), y),
+        dots.mark_rule(color=ATTACKED, opacity=0.5).encode(x, alt.Y("ylow:Q"), alt.Y2("yhigh:Q")),
+        dots.mark_point(shape="diamond", size=90, filled=True, color=ATTACKED, opacity=1),
+        dots.mark_text(align="left", dx=8, dy=-8, color=INK, fontSize=12).encode(text="label:N"),
+        here,
+    ]), "Clean accuracy against robust accuracy for every weight of the mix")  # fmt: skip
+
+
+def falling(levels: list[Level]) -> list[Level]:
+    """The lowest accuracy at this budget or any smaller one: what breaks in a small ball breaks in a large one."""
+    best: list[Level] = []
+    for level in sorted(levels, key=lambda v: v.eps):
+        if not best or level.accuracy.value < best[-1].accuracy.value:
+            best.append(level)
+    return best
+
+
+def compiled(chart: alt.LayerChart, description: str) -> Spec:
+    """Size, fonts and colours of the house, then Vega-Lite to Vega."""
+    styled = chart.properties(
+        width="container", height=HEIGHT, background="transparent", description=description,
+        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+        padding={"left": 0, "right": 4, "top": 6, "bottom": 0},
+    ).configure_view(stroke=None).configure_axis(
+        labelColor=MUTED, titleColor=MUTED, gridColor=RULE, domainColor=RULE, tickColor=RULE, labelFont=FONT,
+        titleFont=FONT, labelFontSize=12, titleFontSize=12, titleFontWeight="normal", titlePadding=8, tickCount=6,
+        labelFlush=False,
+    ).configure_text(font=FONT)  # fmt: skip
+    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    text = json.dumps(styled.to_dict(validate=False))
+    found: Spec = vl_convert.vegalite_to_vega(text, vl_version=version)
+    return found
+
+
+def _row(level: Level, factor: float) -> Row:
+    return {
+        "x": level.eps * factor,
+        "value": level.accuracy.value,
+        "low": level.accuracy.low,
+        "high": level.accuracy.high,
+    }
+
+
+def _closed(levels: list[Level], end: float) -> list[Level]:
+    """The staircase continued to the end of the axis."""
+    return [*levels, Level(end, levels[-1].accuracy)]
+
+
+def _between(lower: list[Level], upper: list[Level], end: float, factor: float) -> list[Row]:
+    """Both staircases on the union of their edges."""
+    rows: list[Row] = []
+    for edge in sorted({level.eps for level in (*lower, *upper)} | {end}):
+        low = [v for v in lower if v.eps <= edge][-1].accuracy.value
+        high = [v for v in upper if v.eps <= edge][-1].accuracy.value
+        rows.append({"x": edge * factor, "low": min(low, high), "high": high})
+    return rows
+
+
+def _share_axis() -> alt.Y:
+    return alt.Y("value:Q", title="accuracy", axis=_percent_axis(), scale=alt.Scale(domain=[0, 1]))
+
+
+def _percent_axis() -> alt.Axis:
+    return alt.Axis(format=".0%")
+
+
+def _area(rows: list[Row], x: alt.X, colour: str, opacity: float = 1.0) -> alt.Chart:
+    chart = alt.Chart(alt.InlineData(values=rows)).mark_area(interpolate="step-after", color=colour, opacity=opacity)
+    encoded: alt.Chart = chart.encode(x, alt.Y("low:Q", title="accuracy"), alt.Y2("high:Q"))
+    return encoded
+
+
+def _staircase(rows: list[Row], x: alt.X, colour: str, width: float, dash: bool = False) -> alt.Chart:
+    mark = alt.Chart(alt.InlineData(values=rows)).mark_line(
+        interpolate="step-after", color=colour, strokeWidth=width, strokeDash=[5, 4] if dash else [1, 0], clip=True
+    )
+    encoded: alt.Chart = mark.encode(x, _share_axis(), order="x:Q")
+    return encoded
+
+
+def _measured(rows: list[Row], x: alt.X) -> list[alt.Chart]:
+    base = alt.Chart(alt.InlineData(values=rows))
+    return [
+        base.mark_rule(color=ATTACKED, strokeWidth=1.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q")),
+        base.mark_point(shape="diamond", size=90, filled=True, color=ATTACKED, opacity=1).encode(x, _share_axis()),
+    ]

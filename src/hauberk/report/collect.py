@@ -1,0 +1,238 @@
+"""Run directories to a plain, typed summary: every number of a report is computed here, from records alone.
+
+A subject is one predictor on one split.  Rows of different predictors or norms never meet, and an estimate is
+kept apart from what is certified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hauberk import records
+from hauberk.errors import HauberkError
+from hauberk.evaluation import metrics
+from hauberk.records import Part
+from hauberk.report.subject import Attacked, Contradiction, Curve, Level, Method, Subject
+from hauberk.runs import Run
+from hauberk.statistics import wilson
+
+Ids = NDArray[np.int64]
+MOST_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Where the records of one run came from."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    info: Mapping[str, Any]
+    parts: tuple[Part, ...]
+
+
+def load(paths: Sequence[Path]) -> list[RunFacts]:
+    """Read runs and their records.
+
+    Raises:
+        HauberkError: if a path is no run, or no run has a record.
+    """
+    found = []
+    for path in paths:
+        run = Run.open(path)
+        found.append(RunFacts(Path(path).resolve().name, run.recipe, run.info, tuple(records.read_all(run.records))))
+    if not any(run.parts for run in found):
+        raise HauberkError("there are no records to report", "measure first: hauberk attack RUN or hauberk certify RUN")
+    return found
+
+
+def subjects(parts: Iterable[Part]) -> list[Subject]:
+    """One subject for each predictor, dataset and split, in order of name.
+
+    Raises:
+        HauberkError: if records of one subject contradict each other about its data.
+    """
+    groups: dict[tuple[str, str, str], list[Part]] = {}
+    for part in records.group(p for p in parts if p.kind in ("attack", "certificate")):
+        key = (str(part.unit["predictor"]), str(part.facts["dataset"]), str(part.facts["split"]))
+        groups.setdefault(key, []).append(part)
+    return [_subject(key, items) for key, items in sorted(groups.items())]
+
+
+def correct(part: Part) -> metrics.Bools:
+    """Which rows are right before any attack; an abstention is wrong."""
+    name = "clean_prediction" if part.kind == "attack" else "prediction"
+    right: metrics.Bools = part.column(name) == part.column("label")
+    return right
+
+
+def images_hash(ids: Ids) -> str:
+    """A name for a set of image ids."""
+    return records.content_hash(sorted(int(i) for i in ids))
+
+
+def _subject(key: tuple[str, str, str], parts: list[Part]) -> Subject:
+    predictor, dataset, split = key
+    for name in ("classes", "shape"):
+        if len({records.content_hash(p.facts[name]) for p in parts}) > 1:
+            raise HauberkError(f"records of {predictor} disagree about {name}", "they come from different data")
+    _check_labels(predictor, parts)
+    attacks = [p for p in parts if p.kind == "attack"]
+    certificates = [p for p in parts if p.kind == "certificate"]
+    attacked = _attacked(predictor, attacks)
+    budgets = {n: [a.eps for a in attacked if a.norm == n] for n in {a.norm for a in attacked}}
+    curves = [_curve(p, budgets.get(str(p.facts["norm"]), [])) for p in certificates]
+    source = attacks or certificates
+    return Subject(
+        predictor=predictor,
+        dataset=dataset,
+        split=split,
+        classes=tuple(map(str, parts[0].facts["classes"])),
+        shape=tuple(map(int, parts[0].facts["shape"])),
+        stochastic=any(bool(p.facts.get("stochastic")) for p in attacks),
+        weights=tuple(sorted({str(p.unit["weights"]) for p in parts})),
+        clean=metrics.accuracy(_first_by_id(source)),
+        clean_source=source[0].kind,
+        attacked=tuple(attacked),
+        certified=tuple(c for c in curves if c.proof != "estimate"),
+        estimated=tuple(c for c in curves if c.proof == "estimate"),
+        checks=tuple(_checks(attacks, certificates)),
+    )
+
+
+def _check_labels(predictor: str, parts: list[Part]) -> None:
+    known: dict[int, int] = {}
+    for part in parts:
+        for i, label in zip(part.column("id").tolist(), part.column("label").tolist(), strict=True):
+            if known.setdefault(i, label) != label:
+                raise HauberkError(
+                    f"records of {predictor} give image {i} two labels", "the data changed between the runs"
+                )
+
+
+def _first_by_id(parts: list[Part]) -> metrics.Bools:
+    known: dict[int, bool] = {}
+    for part in parts:
+        for i, right in zip(part.column("id").tolist(), correct(part).tolist(), strict=True):
+            known.setdefault(i, right)
+    return np.array(list(known.values()), dtype=np.bool_)
+
+
+# --- attacks --------------------------------------------------------------------------------------------------
+
+
+def _attacked(predictor: str, parts: list[Part]) -> list[Attacked]:
+    threats: dict[tuple[str, float], list[Part]] = {}
+    for part in parts:
+        threats.setdefault((part.unit["threat"]["name"], float(part.unit["threat"]["eps"])), []).append(part)
+    found = []
+    for (norm, eps), items in sorted(threats.items()):
+        ids, right, survived = _worst_case(items)
+        methods = sorted((_method(p) for p in items), key=lambda m: (m.accuracy.value, m.name, m.seed))
+        found.append(Attacked(
+            predictor, norm, eps, metrics.robust_accuracy(right, survived),
+            metrics.attack_success_rate(right, survived), tuple(methods), images_hash(ids),
+        ))  # fmt: skip
+    return found
+
+
+def _worst_case(parts: list[Part]) -> tuple[Ids, metrics.Bools, metrics.Bools]:
+    """Ids, right before, survived every attack that saw it (a later attack may be run on survivors only)."""
+    ids = np.unique(np.concatenate([p.column("id") for p in parts]))
+    right = np.ones(len(ids), dtype=np.bool_)
+    survived = np.ones(len(ids), dtype=np.bool_)
+    for part in parts:
+        at = np.searchsorted(ids, part.column("id"))
+        right[at] &= correct(part)
+        survived[at] &= ~part.column("success").astype(np.bool_)
+    return ids, right, survived
+
+
+def _method(part: Part) -> Method:
+    right, survived = correct(part), ~part.column("success").astype(np.bool_)
+    spec = dict(part.unit["method"])
+    return Method(
+        name=str(spec["name"]),
+        settings={k: v for k, v in spec.items() if k not in ("name", "threat")},
+        seed=int(part.unit["seed"]),
+        accuracy=metrics.robust_accuracy(right, survived),
+        success_rate=metrics.attack_success_rate(right, survived),
+        perturbation=metrics.median_perturbation(right, survived, part.column("distance")),
+        forwards=float(part.column("forwards").mean()),
+        backwards=float(part.column("backwards").mean()),
+    )
+
+
+# --- certificates ---------------------------------------------------------------------------------------------
+
+
+def _curve(part: Part, budgets: list[float]) -> Curve:
+    right, radius = correct(part), part.column("radius").astype(np.float64)
+    spec = dict(part.unit["method"])
+    steps, thinned = _steps(right, radius)
+    grid = sorted({*budgets, *_round_levels(float(radius.max(initial=0.0)))})
+    return Curve(
+        predictor=str(part.unit["predictor"]),
+        norm=str(part.facts["norm"]),
+        method=str(spec["name"]),
+        settings={k: v for k, v in spec.items() if k != "name"},
+        seed=int(part.unit["seed"]),
+        proof=str(part.facts["proof"]),
+        failure_probability=float(part.facts["failure_probability"]),
+        right=metrics.accuracy(right),
+        abstained=metrics.accuracy(part.column("prediction") == -1),
+        mean_radius=metrics.average_certified_radius(right, radius),
+        steps=steps,
+        levels=tuple(Level(eps, metrics.certified_accuracy(right, radius, eps)) for eps in grid),
+        images=images_hash(part.column("id")),
+        thinned=thinned,
+    )
+
+
+def _steps(right: metrics.Bools, radius: metrics.Floats) -> tuple[tuple[Level, ...], bool]:
+    """The staircase of certified accuracy: after each radius, the share of right images whose radius is larger."""
+    own = np.sort(radius[right])
+    edges = np.unique(np.concatenate([[0.0], own]))
+    thinned = len(edges) > MOST_STEPS
+    if thinned:
+        edges = edges[np.linspace(0, len(edges) - 1, MOST_STEPS).astype(int)]
+        later = np.append(edges[1:], np.inf)  # between kept edges the lowest value holds, so the curve only sinks
+        counts = [int((own >= e).sum()) if np.isfinite(e) else 0 for e in later]
+    else:
+        counts = [int((own > e).sum()) for e in edges]
+    start = Level(0.0, wilson(int(right.sum()), len(right)))
+    return (start, *(Level(float(e), wilson(k, len(right))) for e, k in zip(edges, counts, strict=True))), thinned
+
+
+def _round_levels(largest: float) -> list[float]:
+    """Up to six round budgets from 0 to the largest radius."""
+    if largest <= 0.0:
+        return [0.0]
+    unit = 10.0 ** np.floor(np.log10(largest))
+    step = next(unit * f for f in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if largest / (unit * f) <= 6)
+    return [round(float(k * step), 12) for k in range(int(largest / step) + 1)]
+
+
+def _checks(attacks: list[Part], certificates: list[Part]) -> list[Contradiction]:
+    found = []
+    for certificate in certificates:
+        norm = str(certificate.facts["norm"])
+        rivals = [p for p in attacks if p.unit["threat"]["name"] == norm]
+        if not rivals or certificate.facts["proof"] == "estimate":
+            continue
+        ids, safe = certificate.column("id"), correct(certificate)
+        radius = np.where(safe, certificate.column("radius"), -1.0)
+        compared, contradicted = np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.bool_)
+        for rival in rivals:
+            _, mine, theirs = np.intersect1d(ids, rival.column("id"), return_indices=True)
+            broken = rival.column("success")[theirs].astype(np.bool_)
+            compared[mine] = True
+            contradicted[mine] |= broken & (rival.column("distance")[theirs] <= radius[mine])
+        method, proof = str(certificate.unit["method"]["name"]), str(certificate.facts["proof"])
+        found.append(Contradiction(norm, method, proof, int(compared.sum()), int(contradicted.sum())))
+    return found

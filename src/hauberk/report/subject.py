@@ -1,0 +1,180 @@
+"""What a report says about one predictor, as plain typed values; no tensors, no files.
+
+An upper bound (attacked), a lower bound (certified) and an estimate are different things and stay apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hauberk.errors import HauberkError
+from hauberk.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Method:
+    """One attack at one budget.
+
+    Args:
+        name: as registered.
+        settings: its other fields.
+        seed: of the evaluation.
+        accuracy: robust accuracy over the images this attack saw.
+        success_rate: of the images that were right, how many it broke.
+        perturbation: median distance of its successes on images that were right.
+        forwards: forward passes an image, mean.
+        backwards: backward passes an image, mean.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    seed: int
+    accuracy: Interval
+    success_rate: Interval
+    perturbation: Interval
+    forwards: float
+    backwards: float
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """All attacks of one predictor at one budget, the worst case of each image: an upper bound on robust accuracy.
+
+    Args:
+        predictor: who decided.
+        norm: of the budget.
+        eps: the budget, pixel units.
+        accuracy: share of images that no attack broke.
+        success_rate: of the images that were right, how many some attack broke.
+        methods: the attacks.
+        images: a hash of the image ids, so that numbers about other images can be told apart.
+    """
+
+    predictor: str
+    norm: str
+    eps: float
+    accuracy: Interval
+    success_rate: Interval
+    methods: tuple[Method, ...]
+    images: str
+
+
+@dataclass(frozen=True)
+class Level:
+    """Accuracy at one budget."""
+
+    eps: float
+    accuracy: Interval
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy against radius for one predictor and one certificate: a lower bound, if it is a proof at all.
+
+    Args:
+        predictor: whose decision it is about.
+        norm: of the radii.
+        method: the certificate's name.
+        settings: its other fields.
+        seed: of the evaluation.
+        proof: ``deterministic``, ``probabilistic`` or ``estimate``.
+        failure_probability: of one image; 0 if deterministic.
+        right: share of images decided and right, at radius 0.
+        abstained: share of images without a decision.
+        mean_radius: over all images, wrong and abstained ones counting 0.
+        steps: from ``eps`` to the next one, the end included, the accuracy is this; exact unless ``thinned``.
+        levels: the accuracy at the attacked budgets and at a few round ones.
+        images: a hash of the image ids.
+        thinned: whether the steps are fewer than the radii; they then lie below the exact curve, never above.
+    """
+
+    predictor: str
+    norm: str
+    method: str
+    settings: Mapping[str, Any]
+    seed: int
+    proof: str
+    failure_probability: float
+    right: Interval
+    abstained: Interval
+    mean_radius: Interval
+    steps: tuple[Level, ...]
+    levels: tuple[Level, ...]
+    images: str
+    thinned: bool
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Images certified at a radius and yet broken within it: with a deterministic proof there can be none.
+
+    Args:
+        norm: of both.
+        method: the certificate.
+        proof: its kind.
+        compared: images that have both an attack and a certificate.
+        found: how many of them contradict each other.
+    """
+
+    norm: str
+    method: str
+    proof: str
+    compared: int
+    found: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is known about one predictor on one split."""
+
+    predictor: str
+    dataset: str
+    split: str
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    stochastic: bool
+    weights: tuple[str, ...]
+    clean: Interval
+    clean_source: str
+    attacked: tuple[Attacked, ...]
+    certified: tuple[Curve, ...]
+    estimated: tuple[Curve, ...]
+    checks: tuple[Contradiction, ...]
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The norms that anything was measured in, in order of appearance."""
+        return tuple(dict.fromkeys([a.norm for a in self.attacked] + [c.norm for c in self.certified]))
+
+    @property
+    def headline(self) -> Attacked | None:
+        """The budget of the headline: attacked by most methods on most images; among equals the middle one."""
+        if not self.attacked:
+            return None
+        most = max((len(a.methods), a.accuracy.n) for a in self.attacked)
+        equals = [a for a in self.attacked if (len(a.methods), a.accuracy.n) == most]
+        first = [a for a in equals if a.norm == equals[0].norm]
+        return first[(len(first) - 1) // 2]
+
+    def curve(self, norm: str) -> Curve | None:
+        """The certificate shown beside attacks in that norm: a deterministic one first, then the larger mean radius."""
+        own = [c for c in self.certified if c.norm == norm]
+        return max(own, key=lambda c: (c.proof == "deterministic", c.mean_radius.value), default=None)
+
+
+def one_axis(rows: Iterable[Attacked | Curve]) -> tuple[str, str]:
+    """The predictor and norm that all rows share; what is drawn on one axis goes through here first.
+
+    Raises:
+        HauberkError: if they differ, if there are no rows, or if an estimate stands among them.
+    """
+    items = list(rows)
+    kinds = {(x.predictor, x.norm) for x in items}
+    if len(kinds) != 1:
+        listed = "; ".join(f"{p} in {n}" for p, n in sorted(kinds)) or "none"
+        raise HauberkError(f"expected rows of one predictor and one norm, got {listed}", "give each its own axes")
+    if len({isinstance(x, Curve) and x.proof == "estimate" for x in items}) > 1:
+        raise HauberkError("an estimate cannot share an axis with measured or certified rows", "give it its own axes")
+    return next(iter(kinds))

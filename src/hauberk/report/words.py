@@ -1,0 +1,194 @@
+"""Numbers as words: how a report writes a share, a budget and a proof, and what it says was and was not tested."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from hauberk import registry
+from hauberk.report.subject import Attacked, Curve, Subject
+from hauberk.statistics import Interval
+
+Rounding = Literal["down", "up", "near"]
+
+NORMS = {"l1": "ℓ₁", "l2": "ℓ₂", "linf": "ℓ∞"}
+
+GLOSSARY = {
+    "Clean accuracy": "Share of images classified right when nobody interferes.",
+    "Attacked accuracy": "Share of images that stay right under every attack that was run: an upper bound, because a "
+    "stronger attack may break more.",
+    "Attack success rate": "Of the images that were right, the share that some attack turned wrong.",
+    "Certified accuracy": "Share of images that are right and proved to stay right under any change within the budget: "
+    "a lower bound, whatever the attack.",
+    "Certified radius": "How far an image may be changed with the prediction proved not to change; 0 where nothing is "
+    "proved.",
+    "Average certified radius": "Mean certified radius over all images; wrong and abstained ones count 0.",
+    "Abstained": "Share of images for which the certificate gave no decision; they count as wrong.",
+    "Gap": "Between certified and attacked accuracy nothing is known: the true robust accuracy lies there.",
+    "Budget ε": "The largest change the attacker may make, in the stated norm, with pixel values from 0 to 1.",
+    "ℓ∞, ℓ₂, ℓ₁": "How a change is measured: its largest single pixel value, its Euclidean length, the sum of its "
+    "absolute values.",
+    "Deterministic proof": "Holds for certain, from the weights of the model.",
+    "Probabilistic proof": "Rests on random samples; for each image it fails with at most the stated probability.",
+    "Estimate": "Neither a proof nor an attack; it bounds nothing.",
+    "α": "Weight of the robust model in a mixed classifier: 0 is the accurate model alone, 1 the robust one alone.",
+    "95 % interval": "Where the value would plausibly lie on other images of the same kind: Wilson's interval for "
+    "shares, bootstrap for means. It says nothing about stronger attacks.",
+}
+
+
+def percent(value: float, rounding: Rounding = "near") -> str:
+    """A share in percent with one decimal; bounds are rounded to the safe side."""
+    if math.isnan(value):
+        return "–"
+    tenths = value * 1000.0
+    slack = 1e-7  # a share such as 0.29 is stored a little above or below itself
+    chosen = {"down": math.floor(tenths + slack), "up": math.ceil(tenths - slack), "near": round(tenths)}[rounding]
+    return f"{chosen / 10:.1f} %"
+
+
+def span(interval: Interval) -> str:
+    """The ends of an interval in percent, rounded outwards."""
+    low, high = percent(interval.low, "down").removesuffix(" %"), percent(interval.high, "up")
+    return f"{low} to {high}"
+
+
+def count(interval: Interval) -> str:
+    """How many of how many."""
+    return "none" if interval.n == 0 else f"{round(interval.value * interval.n)} of {interval.n}"
+
+
+def length(value: float) -> str:
+    """A radius with three decimals, rounded down."""
+    return "–" if math.isnan(value) else f"{math.floor(value * 1000 + 1e-7) / 1000:.3f}"
+
+
+def number(value: float) -> str:
+    """A number in few digits."""
+    return f"{value:.4g}"
+
+
+def epsilon(norm: str, eps: float) -> str:
+    """A budget as the field writes it: 8/255 where it is one."""
+    steps = eps * 255
+    if norm == "linf" and eps > 0 and abs(steps - round(steps)) < 1e-6:
+        return f"{round(steps)}/255"
+    return number(eps)
+
+
+def budget(norm: str, eps: float) -> str:
+    """Norm and budget together."""
+    return f"{NORMS.get(norm, norm)}, ε = {epsilon(norm, eps)}"
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """The fields of a method in one line."""
+    return ", ".join(f"{k.replace('_', ' ')} {_setting(v)}" for k, v in values.items() if v is not None)
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        rest = settings({k: v for k, v in value.items() if k != "name"})
+        return str(value.get("name", "")) + (f" ({rest})" if rest else "")
+    if isinstance(value, list | tuple):
+        return ", ".join(_setting(v) for v in value)
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def proof(curve: Curve) -> str:
+    """What kind of proof it is and how it can fail."""
+    if curve.proof == "deterministic":
+        return "deterministic proof"
+    if curve.proof == "probabilistic":
+        return f"probabilistic proof, fails with probability at most {number(curve.failure_probability)} for each image"
+    return "estimate, not a proof"
+
+
+def listed(names: list[str], last: str = "and") -> str:
+    """``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
+def tested(subject: Subject) -> list[str]:
+    """What was done, in plain sentences."""
+    said = []
+    for norm in subject.norms:
+        own = [a for a in subject.attacked if a.norm == norm]
+        if own:
+            names = sorted({m.name for a in own for m in a.methods})
+            budgets = listed([epsilon(norm, a.eps) for a in own])
+            images = max(a.accuracy.n for a in own)
+            said.append(
+                f"{images} images of the {subject.split} split were attacked with {listed(names)} "
+                f"in {NORMS.get(norm, norm)} at ε = {budgets}."
+            )
+    for curve in subject.certified:
+        said.append(
+            f"{curve.right.n} images were certified in {NORMS.get(curve.norm, curve.norm)} by {curve.method} "
+            f"({proof(curve)})."
+        )
+    for curve in subject.estimated:
+        said.append(f"{curve.right.n} radii were estimated by {curve.method}; an estimate proves nothing.")
+    return said
+
+
+def not_tested(subject: Subject) -> list[str]:
+    """What was left out and could change the picture, in plain sentences."""
+    said = []
+    attacked = {a.norm for a in subject.attacked}
+    if not attacked:
+        said.append("No attack was run, so there is no upper bound beside the clean accuracy.")
+    missing = [NORMS[n] for n in ("linf", "l2", "l1") if n not in attacked]
+    if attacked and missing:
+        said.append(f"Changes measured in {listed(missing, 'or')} were not attacked.")
+    for norm in sorted(attacked):
+        largest = max(a.eps for a in subject.attacked if a.norm == norm)
+        said.append(f"Nothing beyond {budget(norm, largest)} was attacked.")
+    said += _weak_attacks(subject)
+    if not subject.certified:
+        said.append("Nothing is proved: a stronger attack may lower every attacked accuracy here.")
+    elif attacked - {c.norm for c in subject.certified}:
+        bare = [NORMS.get(n, n) for n in sorted(attacked - {c.norm for c in subject.certified})]
+        said.append(f"Nothing is proved in {listed(bare)}: a stronger attack may lower those accuracies.")
+    said.append(
+        "Only small changes of single pixels count here: rotation, blur, patches, new cameras, poisoned training data "
+        "and stolen models are other questions."
+    )
+    return said
+
+
+def _weak_attacks(subject: Subject) -> list[str]:
+    if not subject.attacked:
+        return []
+    methods = [m for a in subject.attacked for m in a.methods]
+    names = sorted({m.name for m in methods})
+    said = []
+    if len(names) == 1:
+        said.append(f"Only one kind of attack was run ({names[0]}); several kinds together usually break more images.")
+    if not any("black" in _knowledge(n) for n in names):
+        said.append("No attack without gradients was run, so gradients that mislead an attacker would go unnoticed.")
+    if subject.stochastic and not any(int(m.settings.get("eot", 1)) > 1 for m in methods):
+        said.append("The classifier is random, and no attack averaged over its randomness.")
+    return said
+
+
+def _knowledge(name: str) -> str:
+    entry = next((e for e in registry.entries("attack") if e.name == name), None)
+    return entry.facts.get("knowledge", "") if entry else ""
+
+
+def verdict(subject: Subject, headline: Attacked, curve: Curve | None) -> str:
+    """The sentence that joins both bounds, where both are about the same images."""
+    where = budget(headline.norm, headline.eps)
+    upper = percent(headline.accuracy.value, "up")
+    if curve is None or curve.images != headline.images:
+        return f"At {where} the robust accuracy on these images is at most {upper}."
+    lower = next(level.accuracy for level in curve.levels if level.eps == headline.eps)
+    ending = "" if curve.proof == "deterministic" else ", if every certificate holds"
+    return (
+        f"At {where} the true robust accuracy of this model on these {subject.clean.n} images lies between "
+        f"{percent(lower.value, 'down')} (proved) and {upper} (attacked){ending}."
+    )

@@ -1,0 +1,223 @@
+"""Run directories: everything one model leaves behind, written so that a kill loses nothing that was finished.
+
+::
+
+    recipe.yaml        the resolved recipe
+    run.json           schema version, versions, machine, seeds, timings, hashes
+    metrics.jsonl      one line an epoch
+    records/           Parquet parts
+    checkpoints/       model.safetensors + config.json; the optimiser's state apart
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import scipy
+import torch
+import yaml
+from torch import nn
+
+import hauberk
+from hauberk import registry
+from hauberk.classifier import weights_hash
+from hauberk.errors import HauberkError
+from hauberk.records import atomic_write
+
+SCHEMA_VERSION = 1
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, as a report needs them to be read years later."""
+    return {
+        "hauberk": hauberk.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+class Run:
+    """One run directory; make it with ``Run.create`` or ``Run.open``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(path: Path | str, recipe: Mapping[str, Any]) -> Run:
+        """A new run, or the same one again so that it resumes.
+
+        Raises:
+            HauberkError: if the folder holds a run of another recipe.
+        """
+        run = Run(Path(path))
+        if run._recipe_file.exists():
+            if run.recipe != json.loads(json.dumps(dict(recipe))):
+                raise HauberkError(
+                    f"{run.path} holds a run of another recipe",
+                    "choose another folder with --out, or remove this one to start again",
+                )
+            return run
+        atomic_write(run._recipe_file, yaml.safe_dump(json.loads(json.dumps(dict(recipe))), sort_keys=False).encode())
+        run.update(schema_version=SCHEMA_VERSION, environment=environment())
+        return run
+
+    @staticmethod
+    def open(path: Path | str) -> Run:
+        """An existing run.
+
+        Raises:
+            HauberkError: if there is none.
+        """
+        run = Run(Path(path))
+        if not run._info_file.exists():
+            raise HauberkError(f"{path} is not a run directory (no run.json)", "make one with: hauberk train RECIPE")
+        version = run.info.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise HauberkError(
+                f"{path} has schema version {version}, this Hauberk reads {SCHEMA_VERSION}", "train it again"
+            )
+        return run
+
+    @property
+    def records(self) -> Path:
+        """Where the Parquet parts are."""
+        return self.path / "records"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where weights and training state are."""
+        return self.path / "checkpoints"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe."""
+        found: dict[str, Any] = yaml.safe_load(self._recipe_file.read_text())
+        return found
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of ``run.json``."""
+        if not self._info_file.exists():
+            return {}
+        found: dict[str, Any] = json.loads(self._info_file.read_text())
+        return found
+
+    def update(self, **facts: Any) -> None:
+        """Merge facts into ``run.json``, atomically."""
+        atomic_write(self._info_file, json.dumps(self.info | facts, indent=2, sort_keys=True).encode())
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        with self._metrics_file.open("a") as handle:
+            handle.write(json.dumps(dict(row)) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``; a last line cut short by a kill is left out."""
+        if not self._metrics_file.exists():
+            return []
+        rows = []
+        for line in self._metrics_file.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def keep_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Replace ``metrics.jsonl``, atomically (a resumed run drops what came after its checkpoint)."""
+        atomic_write(self._metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    # --- the model ------------------------------------------------------------------------------------------
+
+    @property
+    def has_model(self) -> bool:
+        """Whether training (or mixing) has finished."""
+        return (self.checkpoints / "config.json").exists()
+
+    def save_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
+        """Write ``model.safetensors`` and ``config.json``; the latter last, so that it marks a whole model.
+
+        Args:
+            model: built by a registered builder.
+            facts: what a user of the model needs, for example class names and the dataset.
+        """
+        weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+        atomic_write(self.checkpoints / "model.safetensors", safetensors.torch.save(weights))
+        config = {
+            "schema_version": SCHEMA_VERSION,
+            "spec": registry.spec(model),
+            "weights": weights_hash(model),
+            "facts": dict(facts),
+        }
+        atomic_write(self.checkpoints / "config.json", json.dumps(config, indent=2).encode())
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """The content of ``config.json``.
+
+        Raises:
+            HauberkError: if there is no finished model.
+        """
+        path = self.checkpoints / "config.json"
+        if not path.exists():
+            raise HauberkError(
+                f"{self.path} has no finished model", f"finish it with: hauberk train {self._recipe_file} -o {self.path}"
+            )
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def load_model(self) -> nn.Module:
+        """The model in eval mode.
+
+        Raises:
+            HauberkError: if the checkpoint is missing, truncated, foreign or changed since it was written.
+        """
+        config = self.model_config
+        path = self.checkpoints / "model.safetensors"
+        try:
+            weights = safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise HauberkError(f"{path} is truncated or not a safetensors file", "train the model again") from error
+        model: nn.Module = registry.build(config["spec"])
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise HauberkError(f"{path} does not fit the model of config.json", "they come from different runs") from error
+        if weights_hash(model) != config["weights"]:
+            raise HauberkError(f"{path} has changed since it was written", "restore it or train the model again")
+        return model.eval()
+
+    @property
+    def _recipe_file(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def _info_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def _metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"

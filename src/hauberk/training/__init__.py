@@ -1,0 +1,1 @@
+"""The training loop with its stabilisers: schedules, weight averages, checkpoints, several processes."""

@@ -1,0 +1,76 @@
+"""Checkpoints of the training state: written so that they are whole or absent, read so that they cannot run code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hauberk.errors import HauberkError
+from hauberk.records import atomic_write
+
+FORMAT = 1
+
+
+def save(path: Path, purpose: Mapping[str, str], content: Mapping[str, Any]) -> None:
+    """Write a checkpoint: to memory, to a temporary file, to the disk, then rename.
+
+    Args:
+        path: where; what was there before stays whole until the new one is.
+        purpose: what the training run is (objective, settings, data ...), compared when it is read.
+        content: tensors and plain values.
+
+    Raises:
+        HauberkError: if the disk is full or the folder cannot be written; the earlier checkpoint is untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save({"hauberk_training": FORMAT, "purpose": dict(purpose), "content": dict(content)}, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load(path: Path, purpose: Mapping[str, str], device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """Read a checkpoint, or return None where there is none.
+
+    Args:
+        path: where.
+        purpose: what the training run is; a checkpoint of another one is refused.
+        device: where the tensors go.
+
+    Raises:
+        HauberkError: if the file is truncated, is no checkpoint of Hauberk, or belongs to another training run.
+    """
+    if not path.exists():
+        return None
+    again = "remove it to start training again, or restore a whole copy"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise HauberkError(f"cannot read {path}: {error.strerror}", "check the disk and the permissions") from error
+    try:
+        found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise HauberkError(f"{path} is truncated or not a checkpoint", again) from error
+    if not isinstance(found, dict) or found.get("hauberk_training") != FORMAT:
+        raise HauberkError(f"{path} is not a training checkpoint of this version of Hauberk (format {FORMAT})", again)
+    _same(path, found["purpose"], purpose)
+    state: dict[str, Any] = found["content"]
+    return state
+
+
+def _same(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise HauberkError(
+                f"{path} belongs to another training run: its {key} was {found.get(key)}, now it is {value}",
+                "choose another run directory, or remove the checkpoint to start again",
+            )
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed run left behind."""
+    for leftover in folder.glob(".part-*"):
+        leftover.unlink(missing_ok=True)

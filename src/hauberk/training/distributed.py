@@ -1,0 +1,108 @@
+"""Several processes that train one model, started by ``torchrun``.
+
+Every process holds the whole model and its own rows of each batch; after the backward pass the gradients are averaged
+by one all-reduce, weighted by rows, so that the step is that of the whole batch.  This is done here and not by wrapping
+the model in ``DistributedDataParallel``: objectives may call the model any number of times in a step, and attacks and
+objectives see the user's own module.  What the wrapper adds, overlapping communication with the backward pass, matters
+little where ten attack steps stand before every backward pass.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from hauberk.errors import HauberkError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all.
+
+    Args:
+        rank: its number, from 0; only number 0 writes files and reports.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def rows(self, total: int) -> slice:
+        """The rows of a batch that are this process's own."""
+        return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
+
+    def weight(self, total: int) -> float:
+        """The share of the batch's mean gradient that comes from this process; the shares sum to 1."""
+        own = self.rows(total)
+        return float(own.stop - own.start) / total
+
+    def average(self, model: nn.Module, weight: float) -> None:
+        """Replace gradients and batch norm's running statistics by their weighted averages over the processes.
+
+        Batch norm normalises with the statistics of each process's own rows, so only networks without it train
+        exactly as in a single process.
+        """
+        if self.size == 1:
+            return
+        tensors = [p.grad for p in model.parameters() if p.grad is not None]
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        tensors += [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+        if not tensors:
+            return
+        flat = torch.cat([t.reshape(-1) for t in tensors]).mul_(weight)
+        torch.distributed.all_reduce(flat)
+        for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.reshape(tensor.shape))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the processes."""
+        if self.size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def align(self, model: nn.Module) -> None:
+        """Give every process the weights and buffers of process 0."""
+        if self.size > 1:
+            for tensor in model.state_dict().values():
+                plain = tensor.contiguous()
+                torch.distributed.broadcast(plain, src=0)
+                tensor.copy_(plain)
+
+
+@contextmanager
+def world(device: torch.device) -> Iterator[World]:
+    """The processes that ``torchrun`` started, or this one alone.
+
+    A process group that the caller has made is used and left as it is; otherwise one is made and closed again.
+
+    Raises:
+        HauberkError: if the processes cannot find each other.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    try:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise HauberkError(
+            f"the {os.environ['WORLD_SIZE']} processes cannot find each other: {error}",
+            "start them with torchrun --nproc-per-node N, or unset WORLD_SIZE to train in one process",
+        ) from error
+    try:
+        yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def is_main() -> bool:
+    """Whether this process is number 0 or the only one; no other writes files or speaks."""
+    return int(os.environ.get("RANK", "0")) == 0

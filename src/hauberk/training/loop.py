@@ -1,0 +1,379 @@
+"""The training loop: ``fit`` trains, validates, selects, saves, and goes on where a killed run stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hauberk.batch import Batch
+from hauberk.data.dataset import Dataset, Split
+from hauberk.data.sampler import epoch_batches
+from hauberk.errors import HauberkError
+from hauberk.objectives.base import Context, Objective
+from hauberk.runs import Run
+from hauberk.training import checkpoints
+from hauberk.training.config import Training
+from hauberk.training.distributed import World, world
+from hauberk.training.ema import EMA
+from hauberk.training.optimizers import optimizer
+from hauberk.training.precision import Bfloat16
+from hauberk.training.progress import Clock, Progress, Timer
+from hauberk.training.schedules import learning_rate
+from hauberk.training.validation import Score, held_out, validate
+
+CHECKPOINT = "training.pt"
+REPORT_SECONDS = 0.5
+
+Report = Callable[[Progress], None]
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    dataset: Dataset,
+    config: Training,
+    run: Run,
+    seed: int = 0,
+    report: Report | None = None,
+) -> nn.Module:
+    """Train a model and return it with the weights that did best on the validation split.
+
+    The best is that of highest robust validation accuracy (clean accuracy at a tie, or where no attack is given); with
+    validation off it is the last.  The test split is never read.  With the same seed, machine and threads the weights
+    are bit-identical, also after a kill at any moment: call ``fit`` again with the same arguments and it goes on from
+    the last checkpoint in ``run.checkpoints``.  One row an epoch goes to ``metrics.jsonl``.  Under ``torchrun`` each
+    process trains on its own rows of every batch, and process 0 alone writes and reports.
+
+    Args:
+        model: the classifier, on the device to train on; changed in place.
+        objective: what to minimise.
+        dataset: its ``train`` and ``val`` splits are used.
+        config: the recipe's training block.
+        run: where checkpoints and metrics go.
+        seed: of data order, augmentation, attacks and dropout; the initial weights are the caller's.
+        report: called with the progress, at most twice a second and after every epoch.
+
+    Returns:
+        the same model, with the selected weights (their average where ``ema`` is on), in eval mode.
+
+    Raises:
+        HauberkError: if the data or a checkpoint do not fit, the disk is full, or the loss is not finite.
+    """
+    device = next(model.parameters()).device
+    with world(device) as processes, _settings(config, device):
+        trainer = _Trainer(model, objective, dataset, config, run, seed, report, processes)
+        trainer.resume()
+        trainer.train()
+        return trainer.selected()
+
+
+@dataclass
+class _Position:
+    """Where training stands and what it remembers; saved in the checkpoint with the weights.
+
+    Args:
+        epoch: the current epoch, from 0.
+        step: steps of the current epoch that are done.
+        sums: of the loss terms over the rows of the current epoch, float64 scalars.
+        rows: number of those rows.
+        best: weights, score and epoch of the best validation so far.
+        stale: validations since then.
+        finished: nothing is left to do.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    rows: int = 0
+    best: dict[str, Any] | None = None
+    stale: int = 0
+    finished: bool = False
+
+
+class _Trainer:
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        dataset: Dataset,
+        config: Training,
+        run: Run,
+        seed: int,
+        report: Report | None,
+        processes: World,
+    ) -> None:
+        self.device = next(model.parameters()).device
+        self.model, self.objective, self.config, self.run = model, objective, config, run
+        self.seed, self.report, self.world = seed, report, processes
+        if config.batch_size < processes.size:
+            raise HauberkError(
+                f"a batch of {config.batch_size} cannot be shared by {processes.size} processes",
+                "choose a larger batch_size: it counts the images of all processes together",
+            )
+        if config.channels_last:
+            _arrange(model, torch.channels_last)
+        processes.align(model)
+        self.view = Bfloat16(model) if config.precision == "bfloat16" else model
+        self.ema = EMA(model, config.ema) if config.ema else None
+        self.optimizer = optimizer(model, config)
+        self.train_split = _on_device(dataset.train, self.device)
+        self.steps_per_epoch = len(self._batches(0))
+        self.held_out = _held_out(dataset.val, config, seed, self.device)
+        self.context = Context(torch.Generator(self.device))
+        self.position = _Position()
+        self.clock, self.report_timer = Clock(), Timer(REPORT_SECONDS)
+        self.save_timer = Timer(60.0 * config.checkpoint_minutes)
+        self.purpose = _purpose(model, objective, dataset, config, seed)
+
+    # --- the loop ---------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        while not self.position.finished:
+            self._epoch()
+
+    def _epoch(self) -> None:
+        self.model.train()
+        batches = self._batches(self.position.epoch)
+        for index in batches[self.position.step :]:
+            self._step(index)
+            self.position.step += 1
+            if self.report_timer.due():
+                self._tell({})
+            if self.position.step < len(batches) and self.save_timer.due():
+                self._save()
+        self._close_epoch()
+
+    def _step(self, index: Tensor) -> None:
+        """One optimiser step on this process's rows of a batch."""
+        total, own = len(index), self.world.rows(len(index))
+        done = self.position.epoch * self.steps_per_epoch + self.position.step
+        self._key(done, own.start, total)
+        batch = self._load(index, own)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(done)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.objective(self.view, batch, self.context)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        self.world.average(self.model, self.world.weight(total))
+        if self.config.gradient_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.model)
+        self._count({"loss": loss.total.detach(), **loss.terms}, len(batch))
+
+    def _close_epoch(self) -> None:
+        """Validate, log and save; the row is logged first, so that a kill in between costs a rewrite and no row."""
+        position = self.position
+        terms = self._means(everywhere=True)
+        score = self._validate()
+        if self.world.rank == 0:
+            done = (position.epoch + 1) * self.steps_per_epoch
+            rate = {"learning_rate": self._learning_rate(done - 1), "images_per_second": self.clock.images_per_second}
+            columns = {} if score is None else score.row()
+            self.run.log({"epoch": position.epoch, "step": done} | terms | columns | rate)
+            self._tell(columns)
+        stop = self.config.patience and position.stale >= self.config.patience
+        position.finished = bool(stop) or position.epoch + 1 == self.config.epochs
+        position.epoch, position.step, position.sums, position.rows = position.epoch + 1, 0, {}, 0
+        self._save()
+
+    def _validate(self) -> Score | None:
+        """Score the candidate and keep its weights if they are the best so far."""
+        config, position = self.config, self.position
+        last = position.epoch + 1 == config.epochs
+        if self.held_out is None or not (last or (position.epoch + 1) % config.validate_every == 0):
+            return None
+        candidate = self.ema.model if self.ema is not None else self.model
+        score = validate(candidate, self.held_out, config.validation_attack, self.world, self.seed)
+        if position.best is None or score.key > tuple(position.best["score"]):
+            weights = {name: value.detach().clone() for name, value in candidate.state_dict().items()}
+            position.best = {"score": list(score.key), "epoch": position.epoch, "weights": weights}
+            position.stale = 0
+        else:
+            position.stale += 1
+        return score
+
+    def selected(self) -> nn.Module:
+        """The model with the weights that were chosen."""
+        candidate = self.ema.model if self.ema is not None else self.model
+        best = self.position.best
+        self.model.load_state_dict(candidate.state_dict() if best is None else best["weights"])
+        self.model.zero_grad(set_to_none=True)
+        _arrange(self.model, torch.contiguous_format)
+        return self.model.eval()
+
+    # --- one step's parts -------------------------------------------------------------------------------------
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        return list(epoch_batches(len(self.train_split), self.config.batch_size, self.seed, epoch))
+
+    def _key(self, done: int, offset: int, total: int) -> None:
+        """Give the step random numbers of its own: they depend on seed and step, so a resumed run draws the same.
+
+        Every process draws for the whole batch (see ``Context.randomness``); what a network draws by itself, dropout
+        say, comes from torch's global generator, which is keyed by process too.
+        """
+        self.context.generator.manual_seed(_hash(self.seed, done, "objective"))
+        torch.manual_seed(_hash(self.seed, done, f"network {self.world.rank}"))
+        self.context.epoch = self.position.epoch
+        self.context.progress = done / (self.steps_per_epoch * self.config.epochs)
+        self.context.offset, self.context.total = offset, total if self.world.size > 1 else None
+
+    def _load(self, index: Tensor, own: slice) -> Batch:
+        """This process's rows; the whole batch is augmented first, so that a row does not depend on the processes."""
+        batch = self.train_split.batch(index.to(self.device))
+        images = self.config.augmentation(batch.images, self.context.generator)
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return Batch(images, batch.labels, batch.ids).select(own)
+
+    def _learning_rate(self, done: int) -> float:
+        config = self.config
+        return learning_rate(config.schedule, config.lr, done, self.steps_per_epoch * config.epochs, config.warmup)
+
+    def _count(self, terms: dict[str, Tensor], rows: int) -> None:
+        """Add up on the device; nothing waits for a number here."""
+        for name, value in terms.items():
+            before = self.position.sums.get(name)
+            weighted = value.double() * rows
+            self.position.sums[name] = weighted if before is None else before + weighted
+        self.position.rows += rows
+        self.clock.count(rows * self.world.size)
+
+    def _means(self, everywhere: bool) -> dict[str, float]:
+        """Means over the epoch so far, of this process or of all.
+
+        Raises:
+            HauberkError: if the loss is not finite.
+        """
+        names = list(self.position.sums)
+        values = torch.stack([*self.position.sums.values(), torch.tensor(float(self.position.rows)).to(self.device)])
+        if everywhere:
+            values = self.world.sum(values)
+        means = dict(zip(names, (values[:-1] / values[-1]).tolist(), strict=True))
+        if not math.isfinite(means["loss"]):
+            raise HauberkError(
+                f"the loss became {means['loss']} in epoch {self.position.epoch}",
+                "lower lr, set gradient_clip: 1.0 or use float32; then remove the checkpoint or choose another run",
+            )
+        return means
+
+    def _tell(self, validation: dict[str, float]) -> None:
+        if self.report is None or self.world.rank != 0:
+            return
+        done = self.position.epoch * self.steps_per_epoch + self.position.step
+        steps = self.steps_per_epoch * self.config.epochs
+        self.report(
+            Progress(
+                epoch=self.position.epoch,
+                epochs=self.config.epochs,
+                step=done,
+                steps=steps,
+                terms=self._means(everywhere=False),
+                validation=validation,
+                images_per_second=self.clock.images_per_second,
+                eta=self.clock.eta(steps - done),
+            )
+        )
+
+    # --- checkpoints ------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self.world.size > 1 and self.context.state:
+            raise HauberkError(
+                f"{type(self.objective).__name__} keeps memory for each sample, which processes do not share",
+                "train it in one process",
+            )
+        if self.world.rank != 0:
+            return
+        if self.position.rows:
+            self._means(everywhere=False)  # never save weights after a loss that is not finite
+        content = {
+            "position": vars(self.position),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "state": self.context.state,
+        }
+        checkpoints.save(self._checkpoint, self.purpose, content)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one; rows that were logged after it are dropped."""
+        content = checkpoints.load(self._checkpoint, self.purpose, self.device)
+        if content is not None:
+            self.position = _Position(**content["position"])
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.context.state = content["state"]
+            if self.ema is not None:
+                self.ema.load_state_dict(content["ema"])
+        if self.world.rank == 0:
+            checkpoints.sweep(self.run.checkpoints)
+            self.run.keep_metrics([r for r in self.run.metrics() if r.get("epoch", -1) < self.position.epoch])
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.run.checkpoints / CHECKPOINT
+
+
+@contextmanager
+def _settings(config: Training, device: torch.device) -> Iterator[None]:
+    """Threads and kernels for a reproducible run; they and the global random state are restored after."""
+    threads, kernels = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic = kernels
+
+
+def _arrange(model: nn.Module, layout: torch.memory_format) -> None:
+    """Keep the convolutions' weights in that memory layout."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def _hash(seed: int, step: int, purpose: str) -> int:
+    digest = hashlib.blake2b(f"{seed}|{step}|{purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _on_device(split: Split, device: torch.device) -> Split:
+    """The split's 8-bit images on the training device, so that each step gathers its rows there."""
+    return Split(split.name, split.images.to(device), split.labels.to(device), split.ids.to(device))
+
+
+def _held_out(split: Split, config: Training, seed: int, device: torch.device) -> Batch | None:
+    if not config.validate_every:
+        return None
+    if not len(split):
+        raise HauberkError("the validation split is empty", "hold some images out, or set validate_every: 0")
+    return held_out(split, config.validation_images, seed).to(device)
+
+
+def _purpose(model: nn.Module, objective: Objective, dataset: Dataset, config: Training, seed: int) -> dict[str, str]:
+    """What must be the same for a checkpoint to fit: all that the weights depend on."""
+    harmless = ("threads", "checkpoint_minutes")
+    settings = {f.name: str(getattr(config, f.name)) for f in fields(config) if f.name not in harmless}
+    shapes = "|".join(f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items())
+    labels = hashlib.sha256(dataset.train.labels.numpy().tobytes()).hexdigest()[:12]
+    return settings | {
+        "objective": repr(objective),
+        "seed": str(seed),
+        "model": f"{type(model).__name__} {hashlib.sha256(shapes.encode()).hexdigest()[:12]}",
+        "data": f"{dataset.name}, {len(dataset.train)} training images, labels {labels}",
+    }

@@ -1,0 +1,195 @@
+"""Derive every certificate again from its evidence, with numpy and scipy alone.
+
+This file shares no formula with the code that made the certificates: an assessor reads these few functions and the
+records, and needs no model.  It imports ``records`` only to open the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import optimize, stats
+
+from hauberk.records import Part, group, read_all
+
+# A recorded radius may be smaller than the derived one by the rounding it was given, never larger.
+SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome for one evaluation.
+
+    Args:
+        predictor: whose certificates they are.
+        method: the certificate's name.
+        rows: how many were derived again.
+        problems: one sentence for each that does not follow from its evidence.
+    """
+
+    predictor: str
+    method: str
+    rows: int
+    problems: tuple[str, ...]
+
+
+def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
+    r"""Class and radius from logits z and pairwise constants K.
+
+    The radius is the largest r with :math:`d_j - K_{yj} r \ge 0` for all rivals and, for a margin m > 0,
+    :math:`\frac{1 - e^{-\min_j (d_j - K_{yj} r)}}{1 + \sum_j e^{-(d_j - K_{yj} r)}} > m`.
+    """
+    logits = np.asarray(row["logits"], dtype=np.float64)
+    constants = np.asarray(shared["pairwise"], dtype=np.float64)
+    if not np.isfinite(logits).all() or not np.isfinite(constants).all():
+        return -1, 0.0
+    top = int(np.argmax(logits))
+    others = np.delete(np.arange(len(logits)), top)
+    gaps, speeds = logits[top] - logits[others], constants[top, others]
+    if gaps.min() <= 0.0 or not (speeds > 0.0).any():
+        return top, 0.0
+    with np.errstate(divide="ignore"):
+        largest = float((gaps / speeds).min())
+
+    def kept(radius: float) -> float:
+        left = gaps - speeds * radius
+        return float((1.0 - np.exp(-left.min())) / (1.0 + np.exp(-left).sum()))
+
+    if margin <= 0.0:
+        return top, largest
+    if kept(0.0) <= margin:
+        return top, 0.0
+    return top, float(optimize.brentq(lambda r: kept(r) - margin, 0.0, largest, xtol=1e-14, rtol=1e-14))
+
+
+def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
+    r"""Class and radius from vote counts: :math:`\sigma(\Phi^{-1}(\underline p) - \Phi^{-1}((1+m)/2))`.
+
+    The bound is the p at which seeing at least this many votes has probability alpha: the root of the binomial's
+    upper tail, not the Beta quantile that the certificate uses.
+    """
+    first, second = np.asarray(row["counts0"]), np.asarray(row["counts"])
+    if first.sum() != shared["n0"] or second.sum() != shared["n"]:
+        return -1, 0.0
+    top = int(np.argmax(first))
+    votes, total, alpha = int(second[top]), int(shared["n"]), float(shared["alpha"])
+    if votes == 0:
+        return -1, 0.0
+    bound = float(optimize.brentq(lambda p: stats.binom.sf(votes - 1, total, p) - alpha, 0.0, 1.0, xtol=1e-15))
+    least = (1.0 + margin) / 2.0
+    if bound <= least:
+        return (top if bound > 0.5 else -1), 0.0
+    return top, float(shared["sigma"]) * float(stats.norm.ppf(bound) - stats.norm.ppf(least))
+
+
+def mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float]:
+    r"""Class and radius of the mix: the base's radius at margin :math:`(1-\alpha)/\alpha`, for alpha >= 1/2."""
+    alpha = float(shared["alpha"])
+    if alpha < 0.5:
+        return -1, 0.0
+    top, radius = {"lipschitz": lipschitz, "smoothing": smoothing}[shared["base"]](row, shared, (1.0 - alpha) / alpha)
+    return (top, radius) if radius > 0.0 else (-1, 0.0)
+
+
+_DERIVE = {"lipschitz": lipschitz, "smoothing": smoothing, "mixed_margin": mixed_margin}
+
+
+def verify_part(part: Part) -> Verdict:
+    """Derive the class and radius of every row again and compare."""
+    method = str(part.unit["method"]["name"])
+    problems: list[str] = []
+    derive = _DERIVE.get(method)
+    if derive is None:
+        problems.append(f"no independent derivation is known for {method!r}")
+    else:
+        shared = part.facts["shared"]
+        problems += _statement_problems(part)
+        for row in part.table.to_pylist():
+            top, radius = derive(json.loads(row["evidence"]), shared)
+            problems += _row_problems(row, top, radius)
+    return Verdict(str(part.unit["predictor"]), method, part.table.num_rows, tuple(problems))
+
+
+def _statement_problems(part: Part) -> list[str]:
+    """Whether what the file claims about all rows follows from the shared evidence."""
+    found = []
+    shared, claimed = part.facts["shared"], float(part.facts["failure_probability"])
+    probabilistic = "counts0" in json.loads(part.table.column("evidence")[0].as_py())
+    if claimed != (float(shared_alpha(part)) if probabilistic else 0.0):
+        found.append(f"claims failure probability {claimed}, its evidence says otherwise")
+    if (part.facts["proof"] == "probabilistic") != probabilistic:
+        found.append(f"claims to be {part.facts['proof']}, its evidence says otherwise")
+    if "pairwise" in shared:
+        body = np.prod([layer["value"] for layer in shared["layers"][:-1]])
+        off_diagonal = np.asarray(shared["pairwise"])[~np.eye(len(shared["pairwise"]), dtype=bool)]
+        if not (off_diagonal > 0.0).all() or not np.isfinite(body):
+            found.append("a pairwise Lipschitz constant is not positive")
+    return found
+
+
+def shared_alpha(part: Part) -> float:
+    """The failure probability that the certificate was asked for."""
+    method = part.unit["method"]
+    return float(method["base"]["alpha"] if "base" in method else method["alpha"])
+
+
+def _row_problems(row: Mapping[str, Any], top: int, radius: float) -> list[str]:
+    recorded = float(row["radius"])
+    if not np.isfinite(recorded) or recorded < 0.0:
+        return [f"sample {row['id']}: radius {recorded} is not a number >= 0"]
+    if row["prediction"] == -1:
+        return [] if recorded == 0.0 else [f"sample {row['id']}: abstains with radius {recorded}"]
+    found = []
+    if row["prediction"] != top:
+        found.append(f"sample {row['id']}: predicts {row['prediction']}, the evidence says {top}")
+    if recorded > radius * (1.0 + SLACK):
+        found.append(f"sample {row['id']}: radius {recorded:.9g} is larger than the evidence allows ({radius:.9g})")
+    if recorded < radius * (1.0 - 1e-6):
+        found.append(f"sample {row['id']}: radius {recorded:.9g} does not follow from the evidence ({radius:.9g})")
+    return found
+
+
+def verify_mix(mix: Part, certificates: list[Part]) -> Verdict:
+    """Compare the alpha path of a mix with the certificates made at its chosen alpha."""
+    problems: list[str] = []
+    matching = [c for c in certificates if c.unit["predictor"] == mix.unit["predictor"]]
+    for part in matching:
+        known = {r["id"]: r for r in part.table.to_pylist()}
+        for row in mix.table.to_pylist():
+            other = known.get(row["id"])
+            if other is None:
+                continue
+            for eps, alpha in zip(mix.facts["eps"], row["certified_alpha"], strict=True):
+                says = alpha is not None and alpha < mix.facts["alpha"] * (1 - SLACK)
+                proved = other["radius"] * (1.0 + SLACK) >= eps and other["prediction"] == row["label"]
+                if says and not proved:
+                    problems.append(f"sample {row['id']}: the alpha path claims radius {eps}, the certificate does not")
+    return Verdict(str(mix.unit["predictor"]), "alpha path", mix.table.num_rows if matching else 0, tuple(problems))
+
+
+def verify_hashes(run: Path) -> Verdict:
+    """Compare the SHA-256 of every record with the one kept in ``run.json``."""
+    info = json.loads((run / "run.json").read_text())
+    kept = info.get("hashes", {}).get("records", {})
+    files = {p.name: p for p in sorted((run / "records").glob("*.parquet"))}
+    problems = [f"{name} is missing" for name in kept if name not in files]
+    problems += [f"{name} is not listed in run.json" for name in files if name not in kept]
+    problems += [
+        f"{name} has changed since it was written"
+        for name, path in files.items()
+        if name in kept and hashlib.sha256(path.read_bytes()).hexdigest() != kept[name]
+    ]
+    return Verdict(str(info.get("predictor", "")), "hashes", len(files), tuple(problems))
+
+
+def verify_folder(records: Path) -> list[Verdict]:
+    """Derive every certificate of a folder of records again; reading also checks each part's key against its content."""
+    certificates = group(read_all(records, "certificate"))
+    mixes = group(read_all(records, "mix"))
+    return [verify_part(p) for p in certificates] + [verify_mix(m, certificates) for m in mixes]
