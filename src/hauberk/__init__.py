@@ -1,7 +1,7 @@
 """Hauberk: train, attack, certify, mix and report image classifiers that must hold up against an adversary.
 
-The verbs of the command line are functions here (``hauberk.train``, ``attack``, ``certify``, ``mix``, ``report``); every
-part is importable by itself and works on any ``nn.Module`` that takes images in [0, 1] and gives logits.
+The verbs of the command line are functions here (``hauberk.train``, ``attack``, ``certify``, ``mix``, ``report``);
+every part is importable by itself and works on any ``nn.Module`` that takes images in [0, 1] and gives logits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _VERBS = {
 
 def __getattr__(name: str) -> Any:
     """Load a verb on first use, so that ``import hauberk`` stays light."""
-    import importlib  # noqa: PLC0415
+    import importlib
 
     if name not in _VERBS:
         raise AttributeError(f"module 'hauberk' has no attribute {name!r}")

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from hauberk.classifier import predictor_name, weights_hash
 from hauberk.data import Dataset, load
 from hauberk.defences import MixedClassifier, SmoothedClassifier, mixed
 from hauberk.errors import HauberkError
-from hauberk.evaluation.units import Report, Setting, attack_records, certificate_records, mix_records
-from hauberk.recipes import Recipe, parse
+from hauberk.evaluation.units import Report, Setting, Work, attack_records, certificate_records, mix_records
+from hauberk.recipes import Evaluation, Recipe, parse
 from hauberk.records import group, read_all
 from hauberk.runs import Run, environment
 from hauberk.training.distributed import is_main
@@ -109,7 +109,7 @@ def subject(source: str | Path, out: Path | None = None, data: str | None = None
     model = _call_factory(module, factory).eval()
     recipe = {"name": f"{module}:{factory}", "data": {"name": data}, "model": {"factory": str(source)}}
     run = Run.create(out or Path("runs") / f"{module.rpartition('.')[2]}-{factory}", recipe)
-    return Subject(run, model, load(recipe["data"]))
+    return Subject(run, model, load(data))
 
 
 def _call_factory(module: str, factory: str) -> nn.Module:
@@ -133,64 +133,76 @@ def evaluation_batch(dataset: Dataset, split: str = "test", images: int | None =
 
 
 def attack(
-    target: Subject, attacks: Sequence[Attack], *, split: str = "test", images: int | None = None, seed: int = 0,
-    tile: int = 64, gallery: int = 12, shard: tuple[int, int] = (0, 1), report: Report | None = None,
-) -> Run:  # fmt: skip
+    target: Subject,
+    attacks: Sequence[Attack],
+    plan: Evaluation = Evaluation(),
+    shard: tuple[int, int] = (0, 1),
+    report: Report | None = None,
+) -> Run:
     """Attack a subject's images and leave records in its run.
 
     Args:
         target: from ``subject``.
         attacks: what to run, one after another; the report takes the worst case over them, image by image.
-        split: ``test`` or ``val``.
-        images: the first this many; None for all.
-        seed: with each sample's id, the source of all randomness.
-        tile: rows of every model call.
-        gallery: how many images are kept for pictures.
+        plan: split, number of images, seed, tile, gallery; its own attacks are not read.
         shard: (i, n) to do every n-th unit.
         report: called after each unit.
     """
-    batch = evaluation_batch(target.dataset, split, images)
-    setting = Setting(target.dataset.name, split, target.dataset.classes, seed, tile, gallery)
+    batch, setting = _setting(target, plan)
     started = time.monotonic()
     for item in attacks:
-        attack_records(target.model, batch, item, setting, target.run.records, shard=shard, report=report)
+        attack_records(target.model, batch, item, setting, Work(target.run.records, shard, report))
     _sign(target.run, "attack_seconds", started)
     return target.run
 
 
 def certify(
-    target: Subject, certificates: Sequence[Certificate], *, split: str = "test", images: int | None = None,
-    seed: int = 0, tile: int = 64, shard: tuple[int, int] = (0, 1), report: Report | None = None,
-) -> Run:  # fmt: skip
+    target: Subject,
+    certificates: Sequence[Certificate],
+    plan: Evaluation = Evaluation(),
+    shard: tuple[int, int] = (0, 1),
+    report: Report | None = None,
+) -> Run:
     """Certify a subject's images and leave records in its run; arguments as ``attack``."""
-    batch = evaluation_batch(target.dataset, split, images)
-    setting = Setting(target.dataset.name, split, target.dataset.classes, seed, tile)
+    batch, setting = _setting(target, plan)
     started = time.monotonic()
     for item in certificates:
-        certificate_records(target.model, batch, item, setting, target.run.records, shard=shard, report=report)
+        certificate_records(target.model, batch, item, setting, Work(target.run.records, shard, report))
     _sign(target.run, "certify_seconds", started)
     return target.run
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """How two models are mixed.
+
+    Args:
+        alpha: weight of the robust model in [0, 1].
+        accurate_scale: factor on the accurate model's logits.
+        robust_scale: factor on the robust model's logits.
+    """
+
+    alpha: float
+    accurate_scale: float = 1.0
+    robust_scale: float = 1.0
+
+
 def mix(
-    accurate: Subject, robust: Subject, alpha: float, out: Path | None = None, *, accurate_scale: float = 1.0,
-    robust_scale: float = 1.0, split: str = "test", images: int | None = None, seed: int = 0, tile: int = 64,
-    base: Certificate | None = None, report: Report | None = None,
-) -> Run:  # fmt: skip
-    """Mix two runs' models into one, save it as a run, and record its alpha path.
+    accurate: Subject,
+    robust: Subject,
+    how: Mixture,
+    out: Path | None = None,
+    plan: Evaluation = Evaluation(),
+    report: Report | None = None,
+) -> Run:
+    """Mix two runs' models into one, save it as a run, and record its alpha path where the robust one is Lipschitz.
 
     Args:
         accurate: the accurate model.
         robust: the robust model.
-        alpha: weight of the robust model in [0, 1].
+        how: weight and scales.
         out: the run directory; by default ``runs/mix-<alpha>``.
-        accurate_scale: factor on the accurate model's logits.
-        robust_scale: factor on the robust model's logits.
-        split: of the recorded alpha path.
-        images: the first this many; None for all.
-        seed: of the certificate.
-        tile: rows of every model call.
-        base: the robust model's certificate; by default its Lipschitz margin where it has one, else none.
+        plan: split, number of images, seed and tile of the alpha path.
         report: called after each unit.
 
     Raises:
@@ -201,24 +213,29 @@ def mix(
             f"the models know different data: {accurate.dataset.name} and {robust.dataset.name}",
             "mix two models of one dataset",
         )
-    model = mixed(accurate.model, robust.model, alpha, accurate_scale, robust_scale).eval()
+    model = mixed(accurate.model, robust.model, how.alpha, how.accurate_scale, how.robust_scale).eval()
     recipe = {
-        "name": f"mix-{alpha:g}",
+        "name": f"mix-{how.alpha:g}",
         "data": robust.run.recipe["data"],
-        "model": {"name": "mixed", "alpha": alpha, "accurate_scale": accurate_scale, "robust_scale": robust_scale},
+        "model": {"name": "mixed", **asdict(how)},
         "bases": {"accurate": accurate.run.recipe["name"], "robust": robust.run.recipe["name"]},
     }
-    run = Run.create(out or Path("runs") / f"mix-{alpha:g}", recipe)
+    run = Run.create(out or Path("runs") / f"mix-{how.alpha:g}", recipe)
     run.save_model(model, {"dataset": recipe["data"], "classes": list(robust.dataset.classes)})
-    run.update(hashes={"weights": weights_hash(model)}, predictor=predictor_name(model), seed=seed)
-    certificate = base or default_certificate(robust)
+    run.update(hashes={"weights": weights_hash(model)}, predictor=predictor_name(model), seed=plan.seed)
     started = time.monotonic()
-    if certificate is not None:
-        batch = evaluation_batch(robust.dataset, split, images)
-        setting = Setting(robust.dataset.name, split, robust.dataset.classes, seed, tile)
-        mix_records(model, batch, MixedCertificate(certificate), RADII, setting, run.records, report=report)
+    certificate = default_certificate(robust)
+    if certificate is not None and certificate.kind == "deterministic":
+        batch, setting = _setting(robust, plan)
+        mix_records(model, batch, MixedCertificate(certificate), RADII, setting, Work(run.records, report=report))
     _sign(run, "mix_seconds", started)
     return run
+
+
+def _setting(target: Subject, plan: Evaluation) -> tuple[Batch, Setting]:
+    data = target.dataset
+    batch = evaluation_batch(data, plan.split, plan.images)
+    return batch, Setting(data.name, plan.split, data.classes, plan.seed, plan.tile, plan.gallery)
 
 
 def evaluate(run: Run, report: Report | None = None) -> Run:
@@ -228,11 +245,9 @@ def evaluate(run: Run, report: Report | None = None) -> Run:
     attacks = [registry.build(spec, "attack") for spec in plan.attacks]
     certificates = [registry.build(spec, "certificate") for spec in plan.certificates]
     if attacks:
-        attack(target, attacks, split=plan.split, images=plan.images, seed=plan.seed, tile=plan.tile,
-                   gallery=plan.gallery, report=report)  # fmt: skip
+        attack(target, attacks, plan, report=report)
     if certificates:
-        certify(target, certificates, split=plan.split, images=plan.images, seed=plan.seed, tile=plan.tile,
-                    report=report)  # fmt: skip
+        certify(target, certificates, plan, report=report)
     return run
 
 

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast, runtime_checkable
+from functools import partial
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,8 @@ def traits(model: nn.Module) -> Traits:
     Modules of torch itself are known to be deterministic and differentiable in eval mode; a module with children
     and no declaration is judged by its children.  Any other module is undeclared.
     """
-    stochastic, gradient, declared = False, cast(Gradient, "exact"), True
+    gradient: Gradient = "exact"
+    stochastic, declared = False, True
     for module in model.modules():
         own = getattr(module, "traits", None)
         if isinstance(own, Traits):
@@ -200,6 +202,39 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def affine_norms(model: nn.Module) -> Iterator[None]:
+    r"""Batch norm in eval mode, computed as what it is then: :math:`x \mapsto a x + b` for each channel.
+
+    With :math:`a = \gamma / \sqrt{\sigma^2 + \epsilon}` and :math:`b = \beta - a \mu`.  The backward pass is one product,
+    which takes about a quarter off an attack on the CPU; results differ by rounding alone.  For training's attacks, on
+    frozen parameters and in eval mode; an evaluation calls the model as it is.
+    """
+    swapped = []
+    for module in model.modules():
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            continue
+        if module.running_var is None or module.running_mean is None:
+            continue
+        with torch.no_grad():
+            scale = (module.running_var + module.eps).rsqrt()
+            scale = scale * module.weight if module.affine else scale
+            shift = -module.running_mean * scale
+            shift = shift + module.bias if module.affine else shift
+        vars(module)["forward"] = partial(_affine, scale, shift)
+        swapped.append(module)
+    try:
+        yield
+    finally:
+        for module in swapped:
+            del vars(module)["forward"]
+
+
+def _affine(scale: Tensor, shift: Tensor, values: Tensor) -> Tensor:
+    shape = (1, -1, *[1] * (values.dim() - 2))
+    return torch.addcmul(shift.to(values).reshape(shape), values, scale.to(values).reshape(shape))
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def run_demo(
     attacks = [registry.build(spec) for spec in lipschitz.run.recipe["evaluation"]["attacks"]]
     for alpha in ALPHAS:
         say(f"mix: {alpha:g} of the 1-Lipschitz net, {1 - alpha:g} of the standard one")
-        run = api.mix(standard, lipschitz, alpha, out / f"mix_{alpha:g}", robust_scale=4.0, report=evaluating)
+        run = api.mix(standard, lipschitz, api.Mixture(alpha, robust_scale=4.0), out / f"mix_{alpha:g}", report=evaluating)
         subject = api.subject(run.path)
         api.attack(subject, attacks, report=evaluating)
         certificate = api.default_certificate(subject)

@@ -112,7 +112,8 @@ def part(kind: RecordKind, unit: Mapping[str, Any], facts: Mapping[str, Any], co
     """Build a part from columns; absent columns are null.  Rows are sorted by id, so the order of work never shows."""
     rows = len(columns["id"])
     arrays = [
-        pa.array(columns[f.name], f.type, from_pandas=True) if f.name in columns else pa.nulls(rows, f.type) for f in SCHEMAS[kind]
+        pa.array(columns[f.name], f.type, from_pandas=True) if f.name in columns else pa.nulls(rows, f.type)
+        for f in SCHEMAS[kind]
     ]
     return Part(kind, unit, facts, pa.Table.from_arrays(arrays, schema=SCHEMAS[kind]).sort_by("id"))
 
@@ -155,7 +156,8 @@ def write(folder: Path, item: Part) -> Path:
                 "the machine, library or code changed between the runs; move the old records away",
             )
         return path
-    metadata = {b"hauberk": json.dumps({"kind": item.kind, "unit": dict(item.unit), "facts": dict(item.facts)}).encode()}
+    head = {"kind": item.kind, "unit": dict(item.unit), "facts": dict(item.facts)}
+    metadata = {b"hauberk": json.dumps(head).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(item.table.replace_schema_metadata(metadata), sink, compression="zstd")
     atomic_write(path, sink.getvalue().to_pybytes())

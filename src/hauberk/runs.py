@@ -184,7 +184,8 @@ class Run:
         path = self.checkpoints / "config.json"
         if not path.exists():
             raise HauberkError(
-                f"{self.path} has no finished model", f"finish it with: hauberk train {self._recipe_file} -o {self.path}"
+                f"{self.path} has no finished model",
+                f"finish it with: hauberk train {self._recipe_file} -o {self.path}",
             )
         found: dict[str, Any] = json.loads(path.read_text())
         return found
@@ -205,7 +206,9 @@ class Run:
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
-            raise HauberkError(f"{path} does not fit the model of config.json", "they come from different runs") from error
+            raise HauberkError(
+                f"{path} does not fit the model of config.json", "they come from different runs"
+            ) from error
         if weights_hash(model) != config["weights"]:
             raise HauberkError(f"{path} has changed since it was written", "restore it or train the model again")
         return model.eval()

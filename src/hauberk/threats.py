@@ -203,7 +203,8 @@ class L1(Threat):
         """Uniform in the ball (Laplace direction, length eps * u^(1/d)), then cut to the box."""
         budget = _column(self.eps if eps is None else eps, origins)
         uniform = randomness.uniform(*origins.shape[1:]).to(origins) - 0.5
-        direction = -uniform.sign() * torch.log1p(-2.0 * uniform.abs())
+        # a draw of exactly 0 would give an infinite direction
+        direction = -uniform.sign() * torch.log1p(-2.0 * uniform.abs().clamp_max(0.5 - 2.0**-25))
         radius = _per_row(randomness.uniform().to(origins), origins) ** (1.0 / origins[0].numel())
         length = _per_row(norms(direction, "l1"), origins)
         return self.project(origins + budget * radius * direction / length.clamp_min(1e-30), origins, eps)
@@ -217,7 +218,7 @@ class L1(Threat):
 
 
 def norm_equivalence(source: Norm, target: Norm, dimension: int) -> float:
-    r"""The factor c with :math:`B_{target}(c\,r) \subseteq B_{source}(r)`, so radii in one norm give sound radii in another.
+    r"""The factor c with :math:`B_{target}(c\,r) \subseteq B_{source}(r)`: radii in one norm from radii in another.
 
     Args:
         source: the norm in which a radius r is known.

@@ -75,7 +75,7 @@ def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     upper tail, not the Beta quantile that the certificate uses.
     """
     first, second = np.asarray(row["counts0"]), np.asarray(row["counts"])
-    if first.sum() != shared["n0"] or second.sum() != shared["n"]:
+    if first.sum() > shared["n0"] or second.sum() > shared["n"]:  # a copy with a tie or NaN votes for no class
         return -1, 0.0
     top = int(np.argmax(first))
     votes, total, alpha = int(second[top]), int(shared["n"]), float(shared["alpha"])
@@ -90,7 +90,7 @@ def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
 
 def mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float]:
     r"""Class and radius of the mix: the base's radius at margin :math:`(1-\alpha)/\alpha`, for alpha >= 1/2."""
-    alpha = float(shared["alpha"])
+    alpha = float(shared["mix_alpha"])
     if alpha < 0.5:
         return -1, 0.0
     top, radius = {"lipschitz": lipschitz, "smoothing": smoothing}[shared["base"]](row, shared, (1.0 - alpha) / alpha)
@@ -120,8 +120,16 @@ def _statement_problems(part: Part) -> list[str]:
     """Whether what the file claims about all rows follows from the shared evidence."""
     found = []
     shared, claimed = part.facts["shared"], float(part.facts["failure_probability"])
-    probabilistic = "counts0" in json.loads(part.table.column("evidence")[0].as_py())
-    if claimed != (float(shared_alpha(part)) if probabilistic else 0.0):
+    probabilistic = any("counts0" in json.loads(row) for row in part.table.column("evidence").to_pylist())
+    asked = _innermost(part.unit["method"])
+    if part.facts["norm"] != "l2":
+        found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in l2")
+    found += [
+        f"was asked for {name} = {asked[name]}, its evidence says {shared[name]}"
+        for name in ("sigma", "n0", "n", "alpha")
+        if probabilistic and shared[name] != asked[name]
+    ]
+    if claimed != (float(asked["alpha"]) if probabilistic else 0.0):
         found.append(f"claims failure probability {claimed}, its evidence says otherwise")
     if (part.facts["proof"] == "probabilistic") != probabilistic:
         found.append(f"claims to be {part.facts['proof']}, its evidence says otherwise")
@@ -133,14 +141,13 @@ def _statement_problems(part: Part) -> list[str]:
     return found
 
 
-def shared_alpha(part: Part) -> float:
-    """The failure probability that the certificate was asked for."""
-    method = part.unit["method"]
-    return float(method["base"]["alpha"] if "base" in method else method["alpha"])
+def _innermost(method: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The description of the certificate that looked at images; a mix's certificate rests on that of its base."""
+    return _innermost(method["base"]) if "base" in method else method
 
 
 def _row_problems(row: Mapping[str, Any], top: int, radius: float) -> list[str]:
-    recorded = float(row["radius"])
+    recorded = float("nan") if row["radius"] is None else float(row["radius"])
     if not np.isfinite(recorded) or recorded < 0.0:
         return [f"sample {row['id']}: radius {recorded} is not a number >= 0"]
     if row["prediction"] == -1:
@@ -189,7 +196,7 @@ def verify_hashes(run: Path) -> Verdict:
 
 
 def verify_folder(records: Path) -> list[Verdict]:
-    """Derive every certificate of a folder of records again; reading also checks each part's key against its content."""
+    """Derive every certificate of a folder again; reading also checks each part's key against its content."""
     certificates = group(read_all(records, "certificate"))
     mixes = group(read_all(records, "mix"))
     return [verify_part(p) for p in certificates] + [verify_mix(m, certificates) for m in mixes]

@@ -56,7 +56,8 @@ def write_batch(random_images):
 
     def write(path, count, classes=10, seed=0, **changes):
         path.parent.mkdir(parents=True, exist_ok=True)
-        values = {"data": random_images(count, 3072, seed=seed), "labels": [i % classes for i in range(count)]} | changes
+        labels = [i % classes for i in range(count)]
+        values = {"data": random_images(count, 3072, seed=seed), "labels": labels} | changes
         path.write_bytes(pickle.dumps({k.encode(): v for k, v in values.items()}, protocol=4))
         return values
 

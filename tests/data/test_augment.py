@@ -16,7 +16,7 @@ def images(rows=16, channels=3, height=5, width=7):
 
 def shifts(image, padding):
     """Every crop of the padded image, by loops over pixels."""
-    channels, height, width = image.shape
+    height, width = image.shape[1:]
     crops = {}
     for u in range(2 * padding + 1):
         for v in range(2 * padding + 1):

@@ -166,14 +166,16 @@ def test_root_from_description_then_argument_then_environment(small_cifar10, mon
     with pytest.raises(HauberkError, match="nowhere"):
         load(plain)
     monkeypatch.delenv("HAUBERK_DATA")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(HauberkError, match=r"data.cifar-10-batches-py.data_batch_1"):
         load(plain)
 
 
 def test_a_loader_must_return_a_dataset(monkeypatch):
     monkeypatch.setitem(registry._ENTRIES, "odd", registry.Entry("dataset", "odd", "builtins:dict", "not a loader"))
-    monkeypatch.setattr(registry.Entry, "load", lambda self: lambda: {})
-    with pytest.raises(HauberkError, match="expected builtins:dict to return"):
+    monkeypatch.setattr(registry.Entry, "load", lambda self: lambda size=1: {})
+    with pytest.raises(HauberkError, match=r"expected builtins:dict to return a hauberk\.data\.Dataset, got dict"):
         load("odd")
 
 

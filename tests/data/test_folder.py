@@ -33,7 +33,8 @@ def pixels(split):
 
 
 def test_train_val_test(save, read, fingerprints):
-    saved = {(part, name): save(f"{part}/{name}", n) for part, n in (("train", 6), ("val", 2), ("test", 3)) for name in "ba"}
+    sizes = {"train": 6, "val": 2, "test": 3}
+    saved = {(part, name): save(f"{part}/{name}", n) for part, n in sizes.items() for name in "ba"}
     dataset = read()
     assert dataset.name == "own"
     assert dataset.classes == ("a", "b")
@@ -145,7 +146,7 @@ def test_missing_folders(save, read, tmp_path):
     with pytest.raises(HauberkError, match="two class folders or more, got 1"):
         read()
     save("train/b", 1)
-    with pytest.raises(HauberkError, match="own.test, which is not there"):
+    with pytest.raises(HauberkError, match=r"own.test, which is not there"):
         read()
     save("test/c", 1)
     with pytest.raises(HauberkError, match="there is no class 'c' in train"):

@@ -103,7 +103,7 @@ def test_download(tmp_path, write_mnist, monkeypatch):
     published = {name: sums(publisher / f"{name}.gz") for name in idx._MNIST.sums}
     monkeypatch.setattr(idx, "_MNIST", replace(idx._MNIST, url=f"{publisher.as_uri()}/", sums=published))
     dataset = load({"name": "mnist", "val_size": 10, "download": True}, tmp_path / "new")
-    assert sorted(p.name for p in (tmp_path / "new" / "MNIST" / "raw").iterdir()) == sorted(f"{n}.gz" for n in published)
+    assert {p.name for p in (tmp_path / "new" / "MNIST" / "raw").iterdir()} == {f"{name}.gz" for name in published}
     assert torch.equal(dataset.test.images, load(SMALL, publisher).test.images)
 
 

@@ -108,7 +108,8 @@ def test_foreign_arrays_are_refused(tmp_path, save, changes, words):
 def chest(save):
     """Findings are rare, so that images with none, one and several all occur."""
     random = np.random.default_rng(0)
-    return save("chestmnist", **{f"{p}_labels": (random.random((n, 14)) < 0.08).astype(np.uint8) for p, n in SIZES.items()})
+    findings = {f"{p}_labels": (random.random((n, 14)) < 0.08).astype(np.uint8) for p, n in SIZES.items()}
+    return save("chestmnist", **findings)
 
 
 def test_findings_are_read_as_published(tmp_path, chest):
@@ -182,10 +183,8 @@ def test_wrong_findings_are_refused(tmp_path, save, labels, words):
 
 
 def test_multi_label_splits_share_no_sample():
-    parts = [
-        MultiLabelSplit(name, torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, 3).bool(), torch.tensor([0, 1]))
-        for name in SIZES
-    ]
+    images, findings, ids = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, 3).bool(), torch.tensor([0, 1])
+    parts = [MultiLabelSplit(name, images, findings, ids) for name in SIZES]
     with pytest.raises(HauberkError, match="train and val share 2 samples"):
         MultiLabelDataset("toy", ("a", "b", "c"), *parts)
 

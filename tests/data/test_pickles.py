@@ -55,8 +55,8 @@ def test_python_3_batch(random_images, protocol):
 @pytest.mark.parametrize("protocol", range(6))
 def test_code_is_refused_and_not_run(tmp_path, protocol):
     witness = tmp_path / "ran"
-    content = pickle.dumps({b"data": Runs(os.system, f"touch {witness}")}, protocol)
-    with pytest.raises(HauberkError, match="a pickle with code in it: it asks for posix.system"):
+    content = pickle.dumps({"data": Runs(os.system, f"touch {witness}")}, protocol)
+    with pytest.raises(HauberkError, match=rf"a pickle with code in it: it asks for {os.system.__module__}\.system"):
         read_arrays(content, PATH)
     pickle.loads(content)
     assert witness.exists()  # the payload was real

@@ -19,7 +19,7 @@ def test_ranks_together_are_one_process(n, share, world, drop_last):
     assert len(single) == (n // size if drop_last else -(-n // size))
     for step, whole in enumerate(single):
         parts = [ranks[r][step].tolist() for r in range(world)]
-        assert sorted(sum(parts, [])) == sorted(whole.tolist())
+        assert sorted(i for part in parts for i in part) == sorted(whole.tolist())
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         if len(whole) == size:
             assert {len(p) for p in parts} == {share}

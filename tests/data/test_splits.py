@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hauberk.data.arrays import Arrays
-from hauberk.data.splits import assemble, hash_keys, stratified, tenth
+from hauberk.data.splits import assemble, hash_keys, occurs_once, stratified, tenth
 from hauberk.errors import HauberkError
 
 
@@ -21,7 +21,7 @@ def test_every_class_gets_its_share(labels, data):
     assert chosen.sum() == size
     for k in np.unique(labels):
         share = Fraction(size * int((labels == k).sum()), len(labels))
-        assert share - 1 < chosen[labels == k].sum() < share + 1
+        assert share - 1 < chosen[labels == k].sum() <= share + 1
 
 
 def test_members_with_the_smallest_hashes_are_chosen():
@@ -49,6 +49,27 @@ def test_purpose_and_seed_matter():
 def test_a_class_keeps_its_last_member():
     labels = np.array([0] * 9 + [1])
     assert not stratified(labels, 8, "val")[9]
+    assert stratified(np.array([0, 0, 1, 2]), 2, "val").tolist()[2:] == [True, False]  # nothing else is left
+
+
+def test_only_eligible_places_are_chosen():
+    labels = np.array([0, 1] * 10)
+    eligible = np.arange(20) >= 8
+    chosen = stratified(labels, 6, "val", eligible=eligible)
+    assert not chosen[:8].any()
+    assert np.bincount(labels[chosen]).tolist() == [3, 3]
+    with pytest.raises(HauberkError, match="between 0 and 11 of 12"):
+        stratified(labels, 12, "val", eligible=eligible)
+
+
+def test_copies_stay_in_train(random_images, fingerprints):
+    images = random_images(60, 1, 4, 4)
+    images[40:] = images[:20]  # the same image under both labels, or twice under one
+    assert occurs_once(images).tolist() == [False] * 20 + [True] * 20 + [False] * 20
+    arrays = Arrays(images, np.arange(60) % 2)
+    dataset = assemble("toy", ("a", "b"), arrays, arrays, val_size=15)
+    assert len(dataset.val) == 15
+    assert not fingerprints(dataset.train) & fingerprints(dataset.val)
 
 
 @pytest.mark.parametrize("size", [-1, 10, 11])

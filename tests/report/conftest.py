@@ -87,7 +87,7 @@ def attack_part(model, data, norm, eps, method, keep=0, weaken=1.0, classes=None
         "adversarial": [v.astype(np.float32).tobytes() if k else None for v, k in zip(adversarial, kept, strict=True)],
         "clean_probabilities": [p.tolist() for p in clean], "probabilities": [p.tolist() for p in found],
     }
-    unit = {"predictor": model.name, "weights": model.name[-17:-1], "threat": {"name": norm, "eps": eps},
+    unit = {"predictor": model.name, "weights": records.content_hash(model.name), "threat": {"name": norm, "eps": eps},
             "method": {**method, "threat": {"name": norm, "eps": eps}}, **COMMON}
     facts = {**FACTS, "stochastic": False} | ({"classes": classes} if classes else {})
     return records.part("attack", unit, facts, columns)
@@ -95,7 +95,7 @@ def attack_part(model, data, norm, eps, method, keep=0, weaken=1.0, classes=None
 
 def certificate_part(name, data, prediction, radius, method, norm="l2", proof="deterministic", failure=0.0):
     _, y, ids = data
-    unit = {"predictor": name, "weights": name[-17:-1], "method": method, **COMMON}
+    unit = {"predictor": name, "weights": records.content_hash(name), "method": method, **COMMON}
     facts = {**FACTS, "norm": norm, "proof": proof, "failure_probability": failure, "shared": {}}
     columns = {"id": ids, "label": y, "prediction": prediction, "radius": radius, "evidence": ["{}"] * len(y)}
     return records.part("certificate", unit, facts, columns)
@@ -195,4 +195,5 @@ def lab(tmp_path_factory) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("runs")
     runs = [new_run(root / "robust", robust_parts), new_run(root / "accurate", accurate_parts),
             new_run(root / "mix", mixed_parts)]
-    return SimpleNamespace(root=root, runs=runs, data=data, robust=robust, accurate=accurate, mixture=mixture, grid=grid)
+    models = {"robust": robust, "accurate": accurate, "mixture": mixture}
+    return SimpleNamespace(root=root, runs=runs, data=data, grid=grid, **models)

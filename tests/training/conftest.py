@@ -29,9 +29,8 @@ def blobs(name: str, count: int, first: int, noise: float) -> Split:
 
 @pytest.fixture
 def dataset() -> Dataset:
-    return Dataset(
-        "blobs", ("top", "middle", "bottom"), blobs("train", 96, 0, 0.9), blobs("val", 70, 96, 0.9), blobs("test", 9, 0, 0.9)
-    )
+    splits = [blobs("train", 96, 0, 0.9), blobs("val", 70, 96, 0.9), blobs("test", 9, 0, 0.9)]
+    return Dataset("blobs", ("top", "middle", "bottom"), *splits)
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_a_file_that_would_run_code_is_refused(path, tmp_path, monkeypatch):
     torch.save({"hauberk_training": 1, "purpose": PURPOSE, "content": Payload()}, path)
     with pytest.raises(HauberkError, match="not a checkpoint"):
         checkpoints.load(path, PURPOSE)
-    path.write_bytes(pickle.dumps(Payload()))
+    path.write_bytes(pickle.dumps(Payload(), protocol=2))
     with pytest.raises(HauberkError, match="not a checkpoint"):
         checkpoints.load(path, PURPOSE)
     assert not (tmp_path / "executed").exists()

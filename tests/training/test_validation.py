@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from hauberk.attacks.pgd import PGD
+from hauberk.batch import Batch
 from hauberk.threats import Linf
 from hauberk.training.distributed import World
 from hauberk.training.validation import Score, held_out, validate
@@ -18,8 +19,6 @@ class Ramp(nn.Module):
 
 @pytest.fixture
 def batch():
-    from hauberk.batch import Batch
-
     level = torch.linspace(0.3, 0.7, 201)
     images = level[:, None, None, None].expand(-1, 1, 4, 4).contiguous()
     labels = (level > 0.5).long()

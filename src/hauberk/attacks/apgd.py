@@ -18,9 +18,9 @@ MOMENTUM = 0.75
 
 
 def checkpoints(steps: int) -> list[int]:
-    r"""The steps at which progress is judged: :math:`\lceil p_j N\rceil`, the period starting at 0.22 and shrinking by 0.03.
+    r"""The steps at which progress is judged, the period starting at 0.22 of all steps and shrinking by 0.03.
 
-    ``p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)`` (Section 3, "Step size selection").
+    :math:`\lceil p_j N\rceil` with ``p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)`` (Section 3, "Step size selection").
     The published implementation rounds each period down to whole steps, which gives 22, 41, 57, 70, 80, 87, 93, 99
     for 100 steps; so does this.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hauberk.attacks.losses import LossName, attack_loss, targeted_loss
 from hauberk.batch import Batch
-from hauberk.classifier import TILE, check_classifier, decide, evaluating, frozen, margins
+from hauberk.classifier import TILE, affine_norms, check_classifier, decide, evaluating, frozen, margins
 from hauberk.errors import HauberkError
 from hauberk.randomness import PerSample, Randomness
 from hauberk.threats import CONFIG, Norm, Threat
@@ -25,17 +25,17 @@ from hauberk.threats import CONFIG, Norm, Threat
 
 @plain_dataclass(frozen=True)
 class AttackResult:
-    """What an attack found for each of B images.
+    r"""What an attack found for each of B images.
 
     Args:
-        adversarial: the returned point, (B, C, H, W): a misclassified point if one was found, else that of highest loss.
+        adversarial: the returned point, (B, C, H, W): a misclassified point if one was found, else the best one.
         success: whether some point of the threat, the image itself included, is misclassified; (B,) bool.
         clean_prediction: decision at the image, (B,).
         prediction: decision at the returned point, (B,).
         distance: of the returned point from the image in the threat's norm, (B,) float64, pixel units.
         loss: the highest loss seen, (B,), and where, ``best_loss_point``.
-        logit_margin: the smallest :math:`z_y - \\max_{j\\ne y} z_j` seen, (B,), and where, ``logit_margin_point``.
-        probability_margin: the smallest :math:`p_y - \\max_{j\\ne y} p_j` seen, (B,), and where.
+        logit_margin: the smallest :math:`z_y - \max_{j\ne y} z_j` seen, (B,), and where, ``logit_margin_point``.
+        probability_margin: the smallest :math:`p_y - \max_{j\ne y} p_j` seen, (B,), and where.
         clean_probabilities: softmax at the image, (B, K).
         probabilities: softmax at the returned point, (B, K).
         forwards: forward passes spent on each image, (B,).
@@ -63,7 +63,7 @@ class AttackResult:
     @staticmethod
     def concatenate(results: list[AttackResult]) -> AttackResult:
         """Join the results of consecutive tiles."""
-        columns = {}
+        columns: dict[str, Any] = {}
         for f in fields(AttackResult):
             values = [getattr(r, f.name) for r in results]
             columns[f.name] = sum(values, ()) if f.name == "stopped" else torch.cat(values)
@@ -71,7 +71,8 @@ class AttackResult:
 
     def head(self, rows: int) -> AttackResult:
         """The first rows."""
-        return AttackResult(**{f.name: getattr(self, f.name)[:rows] for f in fields(AttackResult)})
+        columns: dict[str, Any] = {f.name: getattr(self, f.name)[:rows] for f in fields(AttackResult)}
+        return AttackResult(**columns)
 
 
 class Query:
@@ -184,7 +185,7 @@ class Attack(ABC):
         Returns:
             the search's last iterate, projected, detached, (B, C, H, W).
         """
-        with frozen(model), evaluating(model):
+        with frozen(model), evaluating(model), affine_norms(model):
             points = self.search(Query(model, images, labels, self.loss, track=False), randomness)
         return self.threat.project(points.detach(), images)
 
@@ -212,6 +213,8 @@ class Attack(ABC):
         query = Query(model, batch.images, batch.labels, self.loss, track=True)
         query.value(batch.images)  # the image itself is a point of the threat
         clean_prediction = decide(model, batch, seed, tile)
+        # a vote may decide rightly where one forward pass does not: there the search is not over
+        query.misclassified &= clean_prediction != batch.labels
         self.search(query, PerSample(seed, batch.ids, "attack", batch.images.device))
         return self._judge(model, batch, query, clean_prediction, seed, tile)
 

@@ -42,9 +42,10 @@ def attack_loss(name: LossName, logits: Tensor, labels: Tensor, clean_logits: Te
 
 
 def targeted_loss(name: LossName, logits: Tensor, targets: Tensor) -> Tensor:
-    r"""Loss whose maximum makes the target class win: :math:`\log p_t` for ``ce`` and ``kl``, :math:`z_t - \max_{j\ne t} z_j`
-    for ``margin``; shape (B,).
-    """  # noqa: D205
+    r"""Loss whose maximum makes the target class win, shape (B,).
+
+    :math:`\log p_t` for ``ce`` and ``kl``, :math:`z_t - \max_{j\ne t} z_j` for ``margin``.
+    """
     if name == "margin":
         return margins(logits, targets)
     return -functional.cross_entropy(logits, targets, reduction="none")

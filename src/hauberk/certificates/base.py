@@ -145,7 +145,7 @@ def largest_radius(margin_at: Callable[[float], float], margin: float, upper: fl
 
 
 def round_down(radius: float, relative: float = 1e-12) -> float:
-    """A radius a little smaller than computed, to cover float64 rounding of a few operations; never negative, NaN is 0."""
+    """A radius a little smaller than computed, to cover float64 rounding; never negative, 0 for NaN."""
     if not math.isfinite(radius) or radius <= 0.0:
         return 0.0
     return float(np.nextafter(radius * (1.0 - relative), 0.0))

@@ -75,7 +75,7 @@ class LipschitzCertificate(Certificate):
         """Closed form for margin 0, bisection on the monotone ``margin`` above it."""
         if self.decision(row, shared) == ABSTAIN:
             return 0.0
-        plain = min(gap / bound if bound > 0.0 else math.inf for gap, bound in self._gaps(row, shared))
+        plain = min(_reach(gap, bound) for gap, bound in self._gaps(row, shared))
         if not math.isfinite(plain):  # a constant network: any finite number is sound, none is useful
             return 0.0
         if margin > 0.0:
@@ -86,3 +86,9 @@ class LipschitzCertificate(Certificate):
         """The network itself."""
         return predictor_name(model)
 
+
+def _reach(gap: float, bound: float) -> float:
+    """How far an image may move before a gap closes; a rival that never moves is out of reach, unless it is level."""
+    if bound > 0.0:
+        return gap / bound
+    return math.inf if gap > 0.0 else 0.0

@@ -1,4 +1,4 @@
-"""The certificate of the mixed classifier: Lemma 3.2 of Bai et al. 2024 on any margin certificate of the robust base."""
+"""The certificate of the mixed classifier: Lemma 3.2 of Bai et al. 2024 on a margin certificate of the robust base."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ def required_margin(alpha: float) -> float:
 
 
 def needed_alpha(margin: float) -> float:
-    r"""The smallest :math:`\alpha = 1/(1+\mu)` for which a margin :math:`\mu > 0` is enough; NaN where it never is."""
-    return 1.0 / (1.0 + margin) if margin > 0.0 else float("nan")
+    r"""The smallest :math:`\alpha = 1/(1+\mu)` for which a margin :math:`\mu > 0` is enough, rounded up; else NaN."""
+    return min(1.0, (1.0 + 1e-12) / (1.0 + margin)) if margin > 0.0 else float("nan")
 
 
 @dataclass(frozen=True, config=CONFIG)
 class MixedCertificate(Certificate):
-    r"""If the robust model keeps :math:`p_y - p_i > (1-\alpha)/\alpha` in a ball and :math:`\alpha \ge 1/2`, so does the mix.
+    r"""What the robust model keeps, the mix keeps: Lemma 3.2.
 
-    The accurate model may do anything: it can move each difference by at most :math:`1-\alpha`.  The strict
+    If :math:`p_y - p_i > (1-\alpha)/\alpha` for the robust model all over a ball and :math:`\alpha \ge 1/2`, then the
+    mix predicts y all over the ball.  The accurate model may do anything: it can move each difference by at most :math:`1-\alpha`.  The strict
     inequality settles ties.  Where the robust model cannot keep the margin the mix still predicts, but nothing is
     proved and the radius is 0.
 
@@ -40,6 +41,10 @@ class MixedCertificate(Certificate):
     """
 
     base: Certificate = LipschitzCertificate()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.base, MixedCertificate):
+            raise ValueError("the robust model needs a certificate of its own; a mix inside a mix has none")
 
     @property
     def failure_probability(self) -> float:
@@ -70,23 +75,23 @@ class MixedCertificate(Certificate):
             scale = model.robust_scale
             rows = [{"logits": [scale * z for z in row["logits"]]} for row in rows]
             shared = shared | {"pairwise": [[scale * k for k in line] for line in shared["pairwise"]]}
-        return rows, shared | {"base": registry.spec(self.base)["name"], "alpha": model.alpha}
+        return rows, shared | {"base": registry.spec(self.base)["name"], "mix_alpha": model.alpha}
 
     def decision(self, row: Evidence, shared: Evidence) -> int:
         """The robust model's class where it has the margin at the image itself, else abstain."""
         decided = self.base.decision(row, shared)
-        if decided == ABSTAIN or shared["alpha"] < 0.5:
+        if decided == ABSTAIN or shared["mix_alpha"] < 0.5:
             return ABSTAIN
-        return decided if self.base.margin(row, shared, 0.0) > required_margin(shared["alpha"]) else ABSTAIN
+        return decided if self.base.margin(row, shared, 0.0) > required_margin(shared["mix_alpha"]) else ABSTAIN
 
     def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
         r"""The mix's own margin: :math:`\alpha m_h(r) - (1-\alpha)`."""
-        alpha = float(shared["alpha"])
+        alpha = float(shared["mix_alpha"])
         return alpha * self.base.margin(row, shared, radius) - (1.0 - alpha)
 
     def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:
         r"""The base's radius at margin :math:`(1-\alpha+m)/\alpha`."""
-        alpha = float(shared["alpha"])
+        alpha = float(shared["mix_alpha"])
         needed = (1.0 - alpha + margin) / alpha if alpha > 0.0 else 1.0
         return self.base.radius(row, shared, needed) if alpha >= 0.5 and needed < 1.0 else 0.0
 

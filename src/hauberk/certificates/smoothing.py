@@ -1,4 +1,4 @@
-"""Randomised smoothing: a probabilistic L2 certificate for the majority vote under Gaussian noise (Cohen et al. 2019)."""
+"""Randomised smoothing: a probabilistic L2 certificate for the vote under Gaussian noise (Cohen et al. 2019)."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class SmoothingCertificate(Certificate):
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Vote counts of two separate samples for each row."""
         base = self._base(model)
-        rows = []
+        noise, rows = Gaussian(self.sigma), []
         for image, sample_id in zip(batch.images, batch.ids.tolist(), strict=True):
-            votes = {
-                name: noisy_votes(base, image, Gaussian(self.sigma), count, (seed, sample_id, f"smoothing-{name}"), tile)
-                for name, count in (("counts0", self.n0), ("counts", self.n))
-            }
-            rows.append({name: counts.tolist() for name, counts in votes.items()})
+            row = {}
+            for name, count in (("counts0", self.n0), ("counts", self.n)):  # two separate streams
+                key = (seed, sample_id, f"smoothing-{name}")
+                row[name] = noisy_votes(base, image, noise, count, key, tile).tolist()
+            rows.append(row)
         return rows, {"sigma": self.sigma, "n0": self.n0, "n": self.n, "alpha": self.alpha}
 
     def _base(self, model: nn.Module) -> nn.Module:
@@ -75,7 +75,7 @@ class SmoothingCertificate(Certificate):
     def _probability(self, row: Evidence) -> tuple[int, float]:
         """The chosen class and the lower bound of its probability."""
         chosen = int(torch.tensor(row["counts0"]).argmax())
-        return chosen, clopper_pearson_lower(row["counts"][chosen], sum(row["counts"]), self.alpha)
+        return chosen, clopper_pearson_lower(row["counts"][chosen], self.n, self.alpha)
 
     def decision(self, row: Evidence, shared: Evidence) -> int:  # noqa: ARG002
         """The chosen class where its bound exceeds 1/2, else abstain."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from hauberk.errors import HauberkError
 
 
 def main() -> None:
     """Run a verb; an error is one clear message and a non-zero exit code, never a traceback."""
-    from hauberk.cli.app import app  # noqa: PLC0415 - `hauberk --version` should not wait for torch
-    from hauberk.cli.console import error_line  # noqa: PLC0415
+    from hauberk.cli.app import app
+    from hauberk.cli.console import error_line
 
+    sys.path.append(str(Path.cwd()))  # module:factory is found in the current folder, after everything installed
     try:
         app(standalone_mode=True)
     except HauberkError as error:

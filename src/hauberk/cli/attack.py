@@ -8,10 +8,9 @@ import typer
 
 from hauberk import api, registry
 from hauberk.attacks import Attack
-from hauberk.cli import options
+from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, emit
 from hauberk.errors import HauberkError
-from hauberk.report.collect import headline
 
 
 def attack(
@@ -34,13 +33,13 @@ def attack(
     options.threads(threads)
     subject = api.subject(target, out, data)
     planned = _attacks(subject, threat, attacks)
-    count = images or subject.run.recipe.get("evaluation", {}).get("images")
-    run = api.attack(
-        subject, planned, split=options.check_split(split), images=count, seed=seed, tile=tile,
-        shard=options.shard(shard), report=Reporter(json).evaluating,
-    )  # fmt: skip
-    found = headline(run.path)
-    emit(found, json, [*found["attacked_lines"], f"next: hauberk certify {run.path}, or hauberk report {run.path}"])
+    plan = options.plan(split, images or subject.run.recipe.get("evaluation", {}).get("images"), seed, tile)
+    run = api.attack(subject, planned, plan, options.shard(shard), Reporter(json).evaluating)
+    emit(
+        results.numbers(run.path) if json else {},
+        json,
+        [*results.lines(run.path), f"next: hauberk certify {run.path}, or hauberk report {run.path}"],
+    )
 
 
 def _attacks(subject: api.Subject, threat: str | None, names: list[str] | None) -> list[Attack]:

@@ -8,10 +8,9 @@ import typer
 
 from hauberk import api, registry
 from hauberk.certificates import Certificate
-from hauberk.cli import options
+from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, emit
 from hauberk.errors import HauberkError
-from hauberk.report.collect import headline
 
 
 def certify(
@@ -35,13 +34,13 @@ def certify(
     subject = api.subject(target, out, data)
     settings = {key: value for key, value in (("sigma", sigma), ("n", n), ("alpha", alpha)) if value is not None}
     planned = _certificates(subject, method, settings)
-    count = images or subject.run.recipe.get("evaluation", {}).get("images")
-    run = api.certify(
-        subject, planned, split=options.check_split(split), images=count, seed=seed, tile=tile,
-        shard=options.shard(shard), report=Reporter(json).evaluating,
-    )  # fmt: skip
-    found = headline(run.path)
-    emit(found, json, [*found["certified_lines"], f"next: hauberk verify {run.path}, or hauberk report {run.path}"])
+    plan = options.plan(split, images or subject.run.recipe.get("evaluation", {}).get("images"), seed, tile)
+    run = api.certify(subject, planned, plan, options.shard(shard), Reporter(json).evaluating)
+    emit(
+        results.numbers(run.path) if json else {},
+        json,
+        [*results.lines(run.path), f"next: hauberk verify {run.path}, or hauberk report {run.path}"],
+    )
 
 
 def _certificates(subject: api.Subject, method: str | None, settings: dict[str, Any]) -> list[Certificate]:

@@ -14,7 +14,7 @@ def demo(out: options.Out = None, threads: options.Threads = None, json: options
     options.threads(threads)
     reporter = Reporter(json)
     result = run_demo(
-        out or Path("demo"), say=(lambda text: None) if json else say, training=reporter.training,
+        out or Path("demo"), say=(lambda _: None) if json else say, training=reporter.training,
         evaluating=reporter.evaluating,
     )  # fmt: skip
     emit(

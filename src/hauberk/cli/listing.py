@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 import yaml
@@ -40,5 +40,5 @@ def _methods(family: str) -> list[dict[str, str]]:
         raise HauberkError(
             f"there is no family {family!r}", registry.suggestion(family, known) or f"known: {', '.join(known)}"
         )
-    found = registry.entries(cast(registry.Kind, kind))
+    found = registry.entries(kind)
     return [{"name": e.name, "summary": e.summary, "reference": e.reference, **e.facts} for e in found]

@@ -29,10 +29,13 @@ def mix(
     """Mix an accurate and a robust model into one, with its certificate where the robust one has one."""
     options.threads(threads)
     run = api.mix(
-        api.subject(accurate), api.subject(robust), alpha, out, accurate_scale=accurate_scale,
-        robust_scale=robust_scale, split=options.check_split(split), images=images, seed=seed, tile=tile,
-        report=Reporter(json).evaluating,
-    )  # fmt: skip
+        api.subject(accurate),
+        api.subject(robust),
+        api.Mixture(alpha, accurate_scale, robust_scale),
+        out,
+        options.plan(split, images, seed, tile),
+        Reporter(json).evaluating,
+    )
     emit(
         {"run": str(run.path), "predictor": run.info["predictor"], "alpha": alpha},
         json,

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from pydantic import ValidationError
 
 from hauberk import registry
 from hauberk.errors import HauberkError
+from hauberk.recipes import Evaluation
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where the result goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -48,13 +50,15 @@ def method(text: str, kind: registry.Kind, **extra: Any) -> Any:
 def threads(count: int | None) -> None:
     """Set torch's threads."""
     if count is not None:
-        import torch  # noqa: PLC0415
+        import torch
 
         torch.set_num_threads(count)
 
 
-def check_split(split: str) -> str:
-    """``test`` or ``val``."""
-    if split not in ("test", "val"):
-        raise HauberkError(f"--split expects test or val, got {split!r}", "results are on test, calibration on val")
-    return split
+def plan(split: str, images: int | None, seed: int, tile: int) -> Evaluation:
+    """What of the data an evaluation takes, and how."""
+    try:
+        return Evaluation(split=split, images=images, seed=seed, tile=tile)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise HauberkError(f"--{problem['loc'][0]}: {problem['msg']}", "see: hauberk attack --help") from error

@@ -10,7 +10,7 @@ import typer
 from hauberk import api
 from hauberk.cli import options
 from hauberk.cli.console import emit
-from hauberk.verify import verify_hashes, verify_folder
+from hauberk.verify import verify_folder, verify_hashes
 
 
 def verify(
@@ -35,13 +35,10 @@ def verify(
         {
             "ok": not broken,
             "evaluations": [
-                {
-                    "run": str(path), "predictor": v.predictor, "method": v.method, "rows": v.rows,
-                    "problems": list(v.problems),
-                }
+                {"run": str(path), "predictor": v.predictor, "method": v.method, "rows": v.rows, "problems": v.problems}
                 for path, v in results
             ],
-        },  # fmt: skip
+        },
         json,
         [*lines, f"{sum(v.rows for _, v in results)} rows, {broken} evaluations with problems"],
     )

@@ -70,7 +70,7 @@ class Dataset:
         classes: the name of each class, in the order of the labels.
         train: what is learnt from.
         val: what choices are made on (early stopping, alpha); shares no sample with ``train``.
-        test: what results are reported on; always the publisher's own test images.
+        test: what results are reported on; the publisher's own test images, where there are any.
 
     Raises:
         HauberkError: if the splits differ in image shape, share a sample, or hold a label without a class.

@@ -156,7 +156,13 @@ def _image(path: Path, form: _Form) -> np.ndarray:
             if opened.mode.startswith(("I", "F")):
                 raise HauberkError(f"{path} has more than 8 bits a channel ({opened.mode})", "convert it to 8 bits")
             upright = ImageOps.exif_transpose(opened).convert(_MODES[form.channels])
-            fitted = ImageOps.fit(upright, (form.size, form.size), Image.Resampling.BICUBIC)
+            fitted = _central_square(upright).resize((form.size, form.size), Image.Resampling.BICUBIC)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise HauberkError(f"cannot read the image {path}: {error}", "remove it or replace it") from error
     return np.asarray(fitted).reshape(form.size, form.size, form.channels).transpose(2, 0, 1)
+
+
+def _central_square(image: Image.Image) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))

@@ -111,7 +111,7 @@ def read_idx(content: bytes, path: Path) -> np.ndarray:
     """The array in an IDX file of unsigned bytes.
 
     The format: two zero bytes, the type (8: unsigned byte), the number of dimensions d, d sizes as big-endian 32-bit
-    integers, then the values in C order (LeCun et al. 1998, "The IDX file format").
+    integers, then the values in C order, as MNIST's publisher describes it.
 
     Args:
         content: the file, not compressed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
 import numpy as np
 import torch
@@ -22,7 +23,16 @@ def hash_keys(count: int, purpose: str, seed: int = SPLIT_SEED) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
-def stratified(labels: np.ndarray, size: int, purpose: str, seed: int = SPLIT_SEED) -> np.ndarray:
+def occurs_once(images: np.ndarray) -> np.ndarray:
+    """Which images have no exact copy among the others, shape (N,), boolean."""
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+    counts = Counter(digests)
+    return np.array([counts[digest] == 1 for digest in digests], dtype=bool)
+
+
+def stratified(
+    labels: np.ndarray, size: int, purpose: str, seed: int = SPLIT_SEED, eligible: np.ndarray | None = None
+) -> np.ndarray:
     """Choose ``size`` places so that every class has its share: its members with the smallest hashes.
 
     Shares are rounded by the largest remainder (first class first at a tie), and a class gives up its last member
@@ -33,6 +43,7 @@ def stratified(labels: np.ndarray, size: int, purpose: str, seed: int = SPLIT_SE
         size: how many to choose, 0..N-1.
         purpose: what they are chosen for; different purposes are independent.
         seed: the seed of the split.
+        eligible: boolean mask, shape (N,), of the places that may be chosen; by default all.
 
     Returns:
         boolean mask, shape (N,), with exactly ``size`` entries true.
@@ -40,22 +51,22 @@ def stratified(labels: np.ndarray, size: int, purpose: str, seed: int = SPLIT_SE
     Raises:
         HauberkError: if that would leave nothing.
     """
-    if not 0 <= size < max(1, len(labels)):
+    places = np.arange(len(labels)) if eligible is None else np.flatnonzero(eligible)
+    total = max(1, len(places))
+    if not 0 <= size < total:
         raise HauberkError(
-            f"expected to hold out between 0 and {max(1, len(labels)) - 1} of {len(labels)} images, got {size}",
+            f"expected to hold out between 0 and {total - 1} of {len(places)} images, got {size}",
             "choose a smaller val_size",
         )
-    classes, members = np.unique(labels, return_inverse=True)
-    counts = np.bincount(members, minlength=len(classes))
-    exact = size * counts  # in units of 1 / N, so that shares are compared without rounding
-    take = exact // len(labels)
-    remainder = np.where(counts - take > 1, exact % len(labels), -1)
-    take[np.argsort(-remainder, kind="stable")[: size - take.sum()]] += 1
+    classes, counts = np.unique(labels[places], return_counts=True)
+    take, remainder = np.divmod(size * counts, total)
+    last_goes = counts - take <= 1
+    take[np.lexsort((-remainder, last_goes))[: size - take.sum()]] += 1
     keys = hash_keys(len(labels), purpose, seed)
     chosen = np.zeros(len(labels), dtype=bool)
-    for k, wanted in enumerate(take):
-        places = np.flatnonzero(members == k)
-        chosen[places[np.argsort(keys[places], kind="stable")[:wanted]]] = True
+    for k, wanted in zip(classes, take, strict=True):
+        members = places[labels[places] == k]
+        chosen[members[np.argsort(keys[members], kind="stable")[:wanted]]] = True
     return chosen
 
 
@@ -91,14 +102,15 @@ def assemble(
         train: what the publisher trains on.
         test: what the publisher tests on; passed on untouched.
         val: the publisher's validation images, if there are any.
-        val_size: how many of ``train`` to hold out, stratified, where there are none.
+        val_size: how many of ``train`` to hold out, stratified, where there are none; an image that the publisher
+            has twice is not held out, since its copy would be learnt from.
     """
     ids = np.arange(len(train.labels))
     if val is not None:
         val_ids = len(ids) + np.arange(len(val.labels))
         parts = split("train", train, ids), split("val", val, val_ids)
     else:
-        held = stratified(train.labels, val_size, "val")
+        held = stratified(train.labels, val_size, "val", eligible=occurs_once(train.images))
         parts = (
             split("train", Arrays(train.images[~held], train.labels[~held]), ids[~held]),
             split("val", Arrays(train.images[held], train.labels[held]), ids[held]),

@@ -52,6 +52,11 @@ class MixedClassifier(nn.Module):
         super().__init__()
         if not 0.0 <= alpha <= 1.0:
             raise HauberkError(f"expected alpha in [0, 1], got {alpha}", "alpha is the weight of the robust model")
+        if not (0.0 < accurate_scale < math.inf and 0.0 < robust_scale < math.inf):
+            raise HauberkError(
+                f"expected positive scales, got {accurate_scale} and {robust_scale}",
+                "a scale multiplies the logits: 0 forgets the model, a negative one turns its order around",
+            )
         self.accurate, self.robust, self.alpha = accurate, robust, alpha
         self.accurate_scale, self.robust_scale = accurate_scale, robust_scale
         self.spec: dict[str, Any] = {}
@@ -59,22 +64,28 @@ class MixedClassifier(nn.Module):
     @property
     def predictor(self) -> str:
         """How records call it."""
-        scales = f", scales={self.accurate_scale:g}/{self.robust_scale:g}"
+        scales = f", scales={self.accurate_scale!r}/{self.robust_scale!r}"
         if self.accurate_scale == self.robust_scale == 1.0:
             scales = ""
         return (
-            f"mixed(alpha={self.alpha:.6g}{scales}, {predictor_name(self.accurate)}, {predictor_name(self.robust)})"
+            f"mixed(alpha={self.alpha!r}{scales}, {predictor_name(self.accurate)}, {predictor_name(self.robust)})"
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to log-probabilities (B, K)."""
         if self.alpha == 0.0:
-            return (self.accurate_scale * self.accurate(images)).log_softmax(1)
+            return self._accurate(images).log_softmax(1)
         if self.alpha == 1.0:
-            return (self.robust_scale * self.robust(images)).log_softmax(1)
-        return mix_log_probabilities(
-            self.accurate_scale * self.accurate(images), self.robust_scale * self.robust(images), self.alpha
-        )
+            return self._robust(images).log_softmax(1)
+        return mix_log_probabilities(self._accurate(images), self._robust(images), self.alpha)
+
+    def _accurate(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.accurate(images)
+        return self.accurate_scale * logits
+
+    def _robust(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.robust(images)
+        return self.robust_scale * logits
 
 
 def mixed(

@@ -19,7 +19,7 @@ Key = tuple[int, int, str]
 
 def smoothed_name(base: str, noise: Gaussian) -> str:
     """How records call the smoothed classifier of a base predictor."""
-    return f"smoothed(sigma={noise.sigma:g}, {base})"
+    return f"smoothed(sigma={noise.sigma!r}, {base})"
 
 
 @torch.no_grad()
@@ -35,14 +35,16 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: Gaussian, count: int, key
         tile: rows of every model call; the last one is padded.
 
     Returns:
-        counts, int64, shape (K,), with sum ``count``.
+        counts, int64, shape (K,); their sum is ``count`` less the copies with NaN or a tie at the top, nobody's votes.
     """
     generator = stream(*key)
     counts: Tensor | None = None
     for start in range(0, count, tile):
         draws = torch.from_numpy(noise.sample(generator, tile, tuple(image.shape))).to(image)
         logits = base(image + draws)[: min(tile, count - start)]
-        votes = torch.bincount(logits.argmax(1), minlength=logits.shape[1])
+        top = logits.topk(2, dim=1)
+        clear = top.values[:, 0] > top.values[:, 1]
+        votes = torch.bincount(top.indices[clear, 0], minlength=logits.shape[1])
         counts = votes if counts is None else counts + votes
     assert counts is not None  # noqa: S101 - count >= 1
     return counts

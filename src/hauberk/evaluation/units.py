@@ -24,7 +24,8 @@ from hauberk.certificates import Certificate, MixedCertificate
 from hauberk.certificates.mixed import needed_alpha
 from hauberk.classifier import TILE, frozen, logits_of, predictor_name, traits, weights_hash
 from hauberk.defences import MixedClassifier
-from hauberk.records import Part, RecordKind, data_hash, part, read, unit_key, write
+from hauberk.errors import HauberkError
+from hauberk.records import Part, RecordKind, content_hash, data_hash, part, read, unit_key, write
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,22 @@ Report = Callable[[Step], None]
 Columns = dict[str, Any]
 
 
-def attack_records(
-    model: nn.Module, batch: Batch, attack: Attack, setting: Setting, folder: Path, *,
-    shard: tuple[int, int] = (0, 1), report: Report | None = None,
-) -> list[Part]:  # fmt: skip
+@dataclass(frozen=True)
+class Work:
+    """Where the records of an evaluation go, and which share of it this process does.
+
+    Args:
+        folder: of the records.
+        shard: (i, n): do units i, i + n, i + 2n, ...
+        report: called after each unit.
+    """
+
+    folder: Path
+    shard: tuple[int, int] = (0, 1)
+    report: Report | None = None
+
+
+def attack_records(model: nn.Module, batch: Batch, attack: Attack, setting: Setting, work: Work) -> list[Part]:
     """Attack every image of the batch in units; returns the parts of this shard.
 
     Args:
@@ -73,9 +86,7 @@ def attack_records(
         batch: all images of the evaluation.
         attack: what to run.
         setting: names, seed and tile.
-        folder: where the records go.
-        shard: (i, n): do units i, i + n, i + 2n, ...
-        report: called after each unit.
+        work: where the records go, and which share to do.
     """
     shown = set(batch.ids.sort().values[: setting.gallery].tolist())
 
@@ -86,13 +97,12 @@ def attack_records(
         "threat": registry.spec(attack.threat)
     }
     facts = _facts(batch, setting) | {"stochastic": traits(model).stochastic}
-    return _run("attack", unit, facts, batch, rows, setting, folder, shard, report)
+    return _run("attack", unit, facts, batch, rows, setting.tile, work)
 
 
 def certificate_records(
-    model: nn.Module, batch: Batch, certificate: Certificate, setting: Setting, folder: Path, *,
-    shard: tuple[int, int] = (0, 1), report: Report | None = None,
-) -> list[Part]:  # fmt: skip
+    model: nn.Module, batch: Batch, certificate: Certificate, setting: Setting, work: Work
+) -> list[Part]:
     """Certify every image of the batch in units; arguments as ``attack_records``."""
     shared: dict[str, Any] = {}
 
@@ -114,18 +124,22 @@ def certificate_records(
         "failure_probability": certificate.failure_probability,
         "shared": shared,
     }
-    return _run("certificate", unit, facts, batch, rows, setting, folder, shard, report)
+    return _run("certificate", unit, facts, batch, rows, setting.tile, work)
 
 
 def mix_records(
-    model: MixedClassifier, batch: Batch, certificate: MixedCertificate, radii: Sequence[float], setting: Setting,
-    folder: Path, *, report: Report | None = None,
-) -> list[Part]:  # fmt: skip
-    """For every image, the weights alpha at which the mix is right, and from which it is certified.
+    model: MixedClassifier,
+    batch: Batch,
+    certificate: MixedCertificate,
+    radii: Sequence[float],
+    setting: Setting,
+    work: Work,
+) -> list[Part]:
+    r"""For every image, the weights alpha at which the mix is right, and from which it is certified.
 
     The mix's probability is linear in alpha, so it is right on one open interval:
-    :math:`(1-\\alpha)(g_y - g_j) + \\alpha(h_y - h_j) > 0` for all j.  It is certified at radius r from
-    :math:`\\alpha = 1/(1 + m(r))` upwards, with m the margin that the robust model keeps (Bai et al. 2024, Lemma 3.2).
+    :math:`(1-\alpha)(g_y - g_j) + \alpha(h_y - h_j) > 0` for all j.  It is certified at radius r from
+    :math:`\alpha = 1/(1 + m(r))` upwards, with m the margin that the robust model keeps (Bai et al. 2024, Lemma 3.2).
 
     Args:
         model: the mix; its own alpha does not matter here.
@@ -133,9 +147,17 @@ def mix_records(
         certificate: of the mix.
         radii: where certified accuracy is wanted.
         setting: names, seed and tile.
-        folder: where the records go.
-        report: called after each unit.
+        work: where the records go, and which share to do.
+
+    Raises:
+        HauberkError: if the certificate is not deterministic: with a vote for a base, the mix that is certified takes
+            exact vote probabilities, and no path of measured ones belongs to it.
     """
+    if certificate.kind != "deterministic":
+        raise HauberkError(
+            "the alpha path needs a deterministic certificate of the robust model",
+            "certify one alpha instead: hauberk certify MIX --method mixed_margin",
+        )
 
     def rows(tile: Batch) -> Columns:
         return _mix_columns(model, tile, certificate, radii, setting)
@@ -149,31 +171,36 @@ def mix_records(
         "accurate": predictor_name(model.accurate),
         "robust": predictor_name(model.robust),
     }
-    return _run("mix", unit, facts, batch, rows, setting, folder, (0, 1), report)
+    return _run("mix", unit, facts, batch, rows, setting.tile, work)
 
 
 # --- the sweep over units ---------------------------------------------------------------------------------------
 
 
 def _run(
-    kind: RecordKind, unit: dict[str, Any], facts: dict[str, Any], batch: Batch, rows: Callable[[Batch], Columns],
-    setting: Setting, folder: Path, shard: tuple[int, int], report: Report | None,
-) -> list[Part]:  # fmt: skip
+    kind: RecordKind,
+    unit: dict[str, Any],
+    facts: dict[str, Any],
+    batch: Batch,
+    rows: Callable[[Batch], Columns],
+    tile_size: int,
+    work: Work,
+) -> list[Part]:
     """Do the units of one shard that are not there yet."""
-    tiles = list(_units(batch, setting.tile))
-    mine = tiles[shard[0] :: shard[1]]
+    index, count = work.shard
+    mine = list(_units(batch, tile_size))[index::count]
     started, parts = time.monotonic(), []
     for done, tile in enumerate(mine, 1):
         keyed = unit | {"data": data_hash(tile)}
-        path = folder / f"{kind}-{unit_key(kind, keyed)}.parquet"
+        path = work.folder / f"{kind}-{unit_key(kind, keyed)}.parquet"
         if path.exists():
             parts.append(read(path))
         else:
             columns = rows(tile)
             parts.append(part(kind, keyed, facts, columns))
-            write(folder, parts[-1])
-        if report is not None:
-            report(Step(done, len(mine), time.monotonic() - started, f"{kind} {unit['method']['name']}"))
+            write(work.folder, parts[-1])
+        if work.report is not None:
+            work.report(Step(done, len(mine), time.monotonic() - started, f"{kind} {unit['method']['name']}"))
     return parts
 
 
@@ -189,6 +216,8 @@ def _unit(model: nn.Module, predictor: str, method: registry.Spec, setting: Sett
     return {
         "predictor": predictor,
         "weights": weights_hash(model),
+        # strides, scales and numbers of votes have no weights
+        "structure": content_hash(getattr(model, "spec", None) or type(model).__name__),
         "method": method,
         "seed": setting.seed,
         "tile": setting.tile,
@@ -269,8 +298,8 @@ def right_interval(accurate: np.ndarray, robust: np.ndarray, label: int) -> tupl
         label: y.
 
     Returns:
-        (low, high); where the mix is right at an end of [0, 1] itself, the interval reaches beyond it (-1 or 2), so that
-        strict comparison is always right; (NaN, NaN) where the mix is never right.
+        (low, high); where the mix is right at an end of [0, 1] itself, the interval reaches beyond it (-1 or 2), so
+        that strict comparison is always right; (NaN, NaN) where the mix is never right.
     """
     rivals = np.arange(len(accurate)) != label
     start = (accurate[label] - accurate)[rivals]  # the difference at alpha = 0, linear from here ...

@@ -51,7 +51,7 @@ def layer_bounds(model: nn.Module, input_shape: Sequence[int]) -> list[LayerBoun
     Raises:
         HauberkError: on train mode, NaN weights, a forward hook, or a layer that offers no bound; it is named.
     """
-    return [item for item, _ in _walk(model, input_shape)]
+    return [item for item, _, _ in _walk(model, input_shape)]
 
 
 def model_bound(model: nn.Module, input_shape: Sequence[int]) -> Bound:
@@ -85,10 +85,10 @@ def pairwise_bounds(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
         HauberkError: as ``layer_bounds``, or if the output is not a vector of logits.
     """
     walked = _walk(model, input_shape)
-    output, last = walked[-1][1]
+    _, last, output = walked[-1]
     if len(output) != 1:
         raise HauberkError(f"expected logits of shape (K,), got {output}", "end the model with a linear layer")
-    bounds = [item.bound for item, _ in walked]
+    bounds = [item.bound for item, _, _ in walked]
     if isinstance(last, nn.Linear) and type(last).forward is nn.Linear.forward:
         rows = last.weight.detach().cpu().double()
         apart = torch.stack([torch.linalg.vector_norm(rows - row, dim=1) for row in rows])
@@ -106,8 +106,8 @@ def _product(bounds: Sequence[Bound]) -> float:
 
 
 @torch.no_grad()
-def _walk(model: nn.Module, input_shape: Sequence[int]) -> list[tuple[LayerBound, tuple[Shape, nn.Module]]]:
-    """The bound of each layer, the shape of its output, and the layer itself."""
+def _walk(model: nn.Module, input_shape: Sequence[int]) -> list[tuple[LayerBound, nn.Module, Shape]]:
+    """The bound of each layer, the layer itself, and the shape of its output."""
     _check_forward_is_what_it_seems(model)
     own = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(()))
     # two rows, so that a layer that merges the batch axis shows
@@ -123,7 +123,7 @@ def _walk(model: nn.Module, input_shape: Sequence[int]) -> list[tuple[LayerBound
             raise _refusal(name, kind, shape, error) from error
         if features.dim() < 2 or len(features) != 2:
             raise _refusal(name, kind, shape, HauberkError("it mixes the images of a batch", "flatten from axis 1 on"))
-        walked.append((LayerBound(name, kind, bound), (tuple(features.shape[1:]), layer)))
+        walked.append((LayerBound(name, kind, bound), layer, tuple(features.shape[1:])))
     if not walked:
         raise HauberkError("the model has no layers", "an empty nn.Sequential is no classifier")
     return walked

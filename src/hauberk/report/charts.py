@@ -1,4 +1,4 @@
-"""Charts of a report, described with Altair and compiled to Vega ahead of time, so that a page carries one library.
+"""Charts of a report: Altair writes Vega-Lite, and a page carries one library that draws them all.
 
 Colours are CSS custom properties (``var(--certified)``): the page decides what they are in light, dark and print.
 """
@@ -6,7 +6,6 @@ Colours are CSS custom properties (``var(--certified)``): the page decides what 
 from __future__ import annotations
 
 import functools
-import json
 from typing import Any
 
 import altair as alt
@@ -28,9 +27,14 @@ HEIGHT = 300
 
 @functools.cache
 def library() -> str:
-    """The Vega runtime as one script that sets ``window.vega``."""
-    script: str = vl_convert.javascript_bundle("window.vega = vega;")
-    if "</script" in script.lower() or "<!--" in script:
+    """Vega, Vega-Lite (of Altair's version) and Vega-Embed as one script that sets ``window.vegaEmbed``.
+
+    Raises:
+        HauberkError: if the script could end the element that holds it.
+    """
+    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+    if "</script" in script.lower() or "<!--" in script or "\r" in script:
         raise HauberkError("the Vega bundle cannot stand inside a page", "install another vl-convert-python")
     return f"(() => {{\n{script}\n}})();"
 
@@ -51,7 +55,7 @@ def accuracy_against_epsilon(clean: Level, attacked: list[Attacked], curve: Curv
         curve: the certificate in the same norm, a lower bound, or None.
 
     Returns:
-        a Vega specification.
+        a Vega-Lite specification.
 
     Raises:
         HauberkError: if the rows are of several predictors or norms.
@@ -71,14 +75,14 @@ def accuracy_against_epsilon(clean: Level, attacked: list[Attacked], curve: Curv
     if attacked:
         layers.append(_staircase([_row(level, factor) for level in _closed(upper, end)], x, ATTACKED, 1.5))
         layers += _measured(points, x)
-    return compiled(alt.LayerChart(layer=layers), f"Accuracy against the budget in {NORMS.get(norm, norm)}")
+    return styled(alt.LayerChart(layer=layers), f"Accuracy against the budget in {NORMS.get(norm, norm)}")
 
 
 def accuracy_against_radius(curve: Curve) -> Spec:
     """The exact staircase of one certificate with its pointwise interval.
 
     Returns:
-        a Vega specification.
+        a Vega-Lite specification.
     """
     _, norm = one_axis([curve])
     factor, title = epsilon_axis(norm)
@@ -90,35 +94,44 @@ def accuracy_against_radius(curve: Curve) -> Spec:
     band = _area([{"x": r["x"], "low": r["low"], "high": r["high"]} for r in rows], x, colour, opacity=0.18)
     name = "Estimated" if curve.proof == "estimate" else "Certified"
     line = _staircase(rows, x, colour, 2.5, dash=curve.proof == "estimate")
-    return compiled(alt.LayerChart(layer=[band, line]), f"{name} accuracy against the radius in {NORMS.get(norm, norm)}")
+    description = f"{name} accuracy against the radius in {NORMS.get(norm, norm)}"
+    return styled(alt.LayerChart(layer=[band, line]), description)
 
 
 def plane(mix: Mix) -> Spec:
     """The accuracy-robustness plane of a mix: the page's script fills ``path``, ``here`` and ``dots``.
 
     Returns:
-        a Vega specification with those three data sets empty.
+        a Vega-Lite specification with those three data sets empty.
     """
     clean = [mix.clean_accuracy(k / 100).value for k in range(101)] + [d.clean.value for d in mix.dots]
     robust = [mix.certified_accuracy(1.0, e).high for e in mix.eps] + [d.attacked.high for d in mix.dots]
     low = max(0.0, min([*clean, *(d.clean.low for d in mix.dots)]) - 0.03)
     high = min(1.0, max([*clean, *(d.clean.high for d in mix.dots)]) + 0.02)
     x = alt.X("x:Q", title="accuracy against the adversary", axis=_percent_axis(),
-              scale=alt.Scale(domain=[0, min(1.0, max(robust) + 0.03)], nice=False))  # fmt: skip
+              scale=alt.Scale(domain=[0, min(1.0, max(robust, default=1.0) + 0.03)], nice=False))  # fmt: skip
     y = alt.Y("y:Q", title="clean accuracy", axis=_percent_axis(), scale=alt.Scale(domain=[low, high], nice=False))
     path = alt.Chart(alt.NamedData("path")).mark_line(color=CERTIFIED, strokeWidth=2.5).encode(x, y, order="alpha:Q")
     here = alt.Chart(alt.NamedData("here")).mark_point(
         filled=True, size=170, color=CERTIFIED, stroke=PAPER, strokeWidth=2, opacity=1
     ).encode(x, y)  # fmt: skip
     dots = alt.Chart(alt.NamedData("dots")).encode(x, y)
-    return compiled(alt.LayerChart(layer=[
+    return styled(alt.LayerChart(layer=[
         path,
         dots.mark_rule(color=ATTACKED, opacity=0.5).encode(alt.X("xlow:Q"), alt.X2("xhigh:Q"), y),
         dots.mark_rule(color=ATTACKED, opacity=0.5).encode(x, alt.Y("ylow:Q"), alt.Y2("yhigh:Q")),
         dots.mark_point(shape="diamond", size=90, filled=True, color=ATTACKED, opacity=1),
-        dots.mark_text(align="left", dx=8, dy=-8, color=INK, fontSize=12).encode(text="label:N"),
+        _label(dots, "datum.below", 14),
+        _label(dots, "!datum.below", -12),
         here,
     ]), "Clean accuracy against robust accuracy for every weight of the mix")  # fmt: skip
+
+
+def _label(dots: alt.Chart, condition: str, shift: float) -> alt.Chart:
+    """Names of the chosen dots, on one side so that near ones do not cover each other."""
+    chosen = dots.transform_filter(condition).mark_text(align="left", dx=7, dy=shift, color=INK, fontSize=12)
+    encoded: alt.Chart = chosen.encode(text="label:N")
+    return encoded
 
 
 def falling(levels: list[Level]) -> list[Level]:
@@ -130,9 +143,9 @@ def falling(levels: list[Level]) -> list[Level]:
     return best
 
 
-def compiled(chart: alt.LayerChart, description: str) -> Spec:
-    """Size, fonts and colours of the house, then Vega-Lite to Vega."""
-    styled = chart.properties(
+def styled(chart: alt.LayerChart, description: str) -> Spec:
+    """Size, fonts and colours of the house."""
+    found: Spec = chart.properties(
         width="container", height=HEIGHT, background="transparent", description=description,
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
         padding={"left": 0, "right": 4, "top": 6, "bottom": 0},
@@ -140,10 +153,7 @@ def compiled(chart: alt.LayerChart, description: str) -> Spec:
         labelColor=MUTED, titleColor=MUTED, gridColor=RULE, domainColor=RULE, tickColor=RULE, labelFont=FONT,
         titleFont=FONT, labelFontSize=12, titleFontSize=12, titleFontWeight="normal", titlePadding=8, tickCount=6,
         labelFlush=False,
-    ).configure_text(font=FONT)  # fmt: skip
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    text = json.dumps(styled.to_dict(validate=False))
-    found: Spec = vl_convert.vegalite_to_vega(text, vl_version=version)
+    ).configure_text(font=FONT).to_dict()  # fmt: skip
     return found
 
 

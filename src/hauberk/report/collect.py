@@ -18,6 +18,7 @@ from hauberk import records
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
 from hauberk.records import Part
+from hauberk.report.mixing import certificate
 from hauberk.report.subject import Attacked, Contradiction, Curve, Level, Method, Subject
 from hauberk.runs import Run
 from hauberk.statistics import wilson
@@ -58,10 +59,18 @@ def subjects(parts: Iterable[Part]) -> list[Subject]:
         HauberkError: if records of one subject contradict each other about its data.
     """
     groups: dict[tuple[str, str, str], list[Part]] = {}
-    for part in records.group(p for p in parts if p.kind in ("attack", "certificate")):
-        key = (str(part.unit["predictor"]), str(part.facts["dataset"]), str(part.facts["split"]))
-        groups.setdefault(key, []).append(part)
+    found = list(parts)
+    for part in records.group(p for p in found if p.kind in ("attack", "certificate")):
+        groups.setdefault(_key(part), []).append(part)
+    for part in records.group(p for p in found if p.kind == "mix"):
+        proved, known = certificate(part), groups.get(_key(part), [])
+        if proved is not None and not any(p.kind == "certificate" for p in known):
+            groups.setdefault(_key(part), []).append(proved)
     return [_subject(key, items) for key, items in sorted(groups.items())]
+
+
+def _key(part: Part) -> tuple[str, str, str]:
+    return str(part.unit["predictor"]), str(part.facts["dataset"]), str(part.facts["split"])
 
 
 def correct(part: Part) -> metrics.Bools:
@@ -220,19 +229,19 @@ def _round_levels(largest: float) -> list[float]:
 
 def _checks(attacks: list[Part], certificates: list[Part]) -> list[Contradiction]:
     found = []
-    for certificate in certificates:
-        norm = str(certificate.facts["norm"])
+    for proof in certificates:
+        norm = str(proof.facts["norm"])
         rivals = [p for p in attacks if p.unit["threat"]["name"] == norm]
-        if not rivals or certificate.facts["proof"] == "estimate":
+        if not rivals or proof.facts["proof"] == "estimate":
             continue
-        ids, safe = certificate.column("id"), correct(certificate)
-        radius = np.where(safe, certificate.column("radius"), -1.0)
+        ids, safe = proof.column("id"), correct(proof)
+        radius = np.where(safe, proof.column("radius"), -1.0)
         compared, contradicted = np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.bool_)
         for rival in rivals:
             _, mine, theirs = np.intersect1d(ids, rival.column("id"), return_indices=True)
             broken = rival.column("success")[theirs].astype(np.bool_)
             compared[mine] = True
             contradicted[mine] |= broken & (rival.column("distance")[theirs] <= radius[mine])
-        method, proof = str(certificate.unit["method"]["name"]), str(certificate.facts["proof"])
-        found.append(Contradiction(norm, method, proof, int(compared.sum()), int(contradicted.sum())))
+        method, kind = str(proof.unit["method"]["name"]), str(proof.facts["proof"])
+        found.append(Contradiction(norm, method, kind, int(compared.sum()), int(contradicted.sum())))
     return found

@@ -103,6 +103,27 @@ def mixes(parts: Iterable[Part], subjects: Iterable[Subject]) -> list[Mix]:
     return [_mix(items, known) for items in families.values()]
 
 
+def certificate(part: Part) -> Part | None:
+    """What a ``mix`` part proves about the mix at its chosen alpha, as a certificate part; None unless deterministic.
+
+    The radius of an image is the largest of the part's radii at which it is certified and right, so the accuracy at
+    those radii is exact and between them a lower bound.  Images that are not certified as right have no decision.
+    """
+    if part.facts["proof"] != "deterministic" or not part.facts["eps"]:
+        return None
+    eps, alpha = [float(e) for e in part.facts["eps"]], float(part.facts["alpha"])
+    rows = part.table.column("certified_alpha").to_pylist()
+    held = [[e for e, a in zip(eps, row, strict=True) if _number(a) is not None and a <= alpha] for row in rows]
+    labels = part.column("label").tolist()
+    facts = {k: part.facts[k] for k in ("dataset", "split", "classes", "shape", "norm", "proof")}
+    return records.part("certificate", part.unit, facts | {"failure_probability": 0.0, "shared": {}}, {
+        "id": part.column("id"),
+        "label": labels,
+        "prediction": [y if h else -1 for y, h in zip(labels, held, strict=True)],
+        "radius": [max(h, default=0.0) for h in held],
+    })  # fmt: skip
+
+
 def _mix(parts: list[Part], subjects: list[Subject]) -> Mix:
     first, facts = parts[0], parts[0].facts
     for other in parts[1:]:

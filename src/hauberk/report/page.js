@@ -2,13 +2,13 @@
 (() => {
   const text = new Intl.NumberFormat("en-GB", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
-  const draw = (element) => {
+  const draw = async (element) => {
     const spec = JSON.parse(document.getElementById(element.dataset.spec).textContent);
-    const view = new vega.View(vega.parse(spec), { renderer: "svg" }).initialize(element);
-    view.runAsync();
-    // the width follows the text column, not only the window (print, zoom, an opened side bar)
-    const follow = () => view.signal("width", element.clientWidth).resize().runAsync();
-    new ResizeObserver(() => { if (element.clientWidth !== view.signal("width")) follow(); }).observe(element);
+    const { view } = await vegaEmbed(element, spec, { actions: false, defaultStyle: false, renderer: "svg" });
+    // the width follows the text column, not only the window (print, zoom)
+    new ResizeObserver(() => {
+      if (element.clientWidth !== view.signal("width")) view.signal("width", element.clientWidth).resize().runAsync();
+    }).observe(element);
     return view;
   };
 
@@ -24,27 +24,31 @@
 
   const parameters = () => new URLSearchParams(location.hash.slice(1));
 
-  const mix = (section) => {
+  const mix = async (section) => {
     const data = JSON.parse(document.getElementById(section.dataset.numbers).textContent);
     const slider = section.querySelector("input[type=range]");
     const choice = section.querySelector("select");
-    const part = (name) => section.querySelector(`[data-value=${name}]`);
-    const view = draw(section.querySelector(".plane"));
+    const parts = (name) => section.querySelectorAll(`[data-value=${name}]`);
+    const part = (name) => parts(name)[0];
+    const view = await draw(section.querySelector(".plane"));
     const clean = (alpha) => count(data.low, alpha, false) - count(data.high, alpha, true);
     const proved = (alpha, index) => count(data.needed[index], alpha, true);
     const share = (k, round) => `${text.format(round(1000 * k / data.images) / 10)} %`;
     const point = (alpha, index) => ({ alpha, x: proved(alpha, index) / data.images, y: clean(alpha) / data.images });
-    const replace = (name, rows) => view.change(name, vega.changeset().remove(() => true).insert(rows));
+    const replace = (name, rows) => view.data(name, rows);
 
     const show = () => {
       const alpha = Number(slider.value), target = data.targets[Number(choice.value)], index = target.index;
       part("alpha").textContent = alpha.toFixed(data.step === 0.01 ? 2 : 3);
       part("clean").textContent = share(clean(alpha), Math.round);
       part("clean-count").textContent = `${clean(alpha)} of ${data.images} images`;
-      part("where").textContent = target.where;
+      parts("where").forEach((place) => { place.textContent = target.where; });
       part("proved").textContent = index === null ? "–" : share(proved(alpha, index), Math.floor);
       part("proved-count").textContent =
         index === null ? `not ${data.word} at this budget` : `${proved(alpha, index)} of ${data.images} images`;
+      const measured = target.dots.find((dot) => dot.alpha === alpha);
+      part("attacked").textContent = measured ? measured.text : "–";
+      part("attacked-count").textContent = measured ? measured.count : "not attacked at this α";
       slider.setAttribute("aria-valuetext", `alpha ${part("alpha").textContent}, clean ${part("clean").textContent}, ` +
         `${data.word} ${part("proved").textContent}`);
       replace("here", index === null ? [] : [point(alpha, index)]);
@@ -77,7 +81,6 @@
     follow();
   };
 
-  document.querySelectorAll(".chart").forEach(draw);
-  document.querySelectorAll(".mix").forEach(mix);
-  document.documentElement.dataset.ready = "yes";
+  const work = [...[...document.querySelectorAll(".mix")].map(mix), ...[...document.querySelectorAll(".chart")].map(draw)];
+  Promise.all(work).then(() => { document.documentElement.dataset.ready = "yes"; });
 })();

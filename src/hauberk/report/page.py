@@ -16,7 +16,6 @@ from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup
 
 import hauberk
 from hauberk.records import Part, atomic_write
@@ -25,6 +24,7 @@ from hauberk.report.collect import RunFacts, load, subjects
 from hauberk.report.mixing import Mix, mixes
 from hauberk.report.pictures import Picture, pictures
 from hauberk.report.subject import Attacked, Curve, Level, Subject
+from hauberk.statistics import Interval
 
 PLANE_ALPHAS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -38,6 +38,11 @@ class Bounds:
     curve: Curve | None
     shaded: bool
     spec: charts.Spec
+
+    @property
+    def rows(self) -> int:
+        """Lines of its table."""
+        return sum(1 + len(a.methods) for a in self.attacked)
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,9 @@ def render(runs: Sequence[RunFacts]) -> str:
         runs=[_run_summary(r) for r in runs],
         title=" and ".join(sorted({f"{s.dataset}, {s.split} split" for s in known})),
         version=hauberk.__version__,
-        style=Markup(_source("style.css")),
-        library=Markup(library),
-        script=Markup(script),
+        style=_source("style.css"),
+        library=library,
+        script=script,
         policy=_policy([library, script]),
     )
 
@@ -206,10 +211,12 @@ def _numbers(mix: Mix) -> dict[str, Any]:
     }
 
 
-def _dot(alpha: float, clean: Any, attacked: Any) -> dict[str, Any]:
+def _dot(alpha: float, clean: Interval, attacked: Interval) -> dict[str, Any]:
     name = {0.0: "accurate alone", 1.0: "robust alone"}.get(alpha, f"α = {alpha:g}")
     return {
-        "label": name, "x": attacked.value, "xlow": attacked.low, "xhigh": attacked.high,
+        "label": name, "below": 0.0 < alpha < 1.0, "alpha": alpha, "text": words.percent(attacked.value, "up"),
+        "count": f"{words.count(attacked)} images, at most",
+        "x": attacked.value, "xlow": attacked.low, "xhigh": attacked.high,
         "y": clean.value, "ylow": clean.low, "yhigh": clean.high,
     }  # fmt: skip
 
@@ -267,7 +274,7 @@ def _plain(value: Any) -> Any:
 
 
 def _policy(scripts: Iterable[str]) -> str:
-    """A content policy that lets the page run its own scripts and load nothing; Vega compiles its expressions."""
+    """A content policy that lets the page run its own scripts and load nothing; Vega needs eval for its expressions."""
     hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
     allowed = " ".join(f"'sha256-{h}'" for h in hashes)
     return (

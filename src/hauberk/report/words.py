@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from hauberk import registry
-from hauberk.report.subject import Attacked, Curve, Subject
+from hauberk.report.subject import Attacked, Curve, Method, Subject
 from hauberk.statistics import Interval
 
 Rounding = Literal["down", "up", "near"]
@@ -82,14 +82,26 @@ def budget(norm: str, eps: float) -> str:
     return f"{NORMS.get(norm, norm)}, ε = {epsilon(norm, eps)}"
 
 
+def attack(name: str) -> str:
+    """An attack as the field writes it: the name of its class."""
+    entry = next((e for e in registry.entries("attack") if e.name == name), None)
+    return entry.path.split(":")[1] if entry else name
+
+
+def attacks(methods: Iterable[Method]) -> str:
+    """The attacks of a suite, each once."""
+    return listed(sorted({attack(m.name) for m in methods}))
+
+
 def settings(values: Mapping[str, Any]) -> str:
     """The fields of a method in one line."""
-    return ", ".join(f"{k.replace('_', ' ')} {_setting(v)}" for k, v in values.items() if v is not None)
+    shown = {k.replace("_", " "): v for k, v in values.items() if v is not None and v is not False}
+    return ", ".join(f"{k} {_setting(v)}" for k, v in shown.items())
 
 
 def _setting(value: Any) -> str:
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return "yes"
     if isinstance(value, Mapping):
         rest = settings({k: v for k, v in value.items() if k != "name"})
         return str(value.get("name", "")) + (f" ({rest})" if rest else "")
@@ -118,13 +130,15 @@ def tested(subject: Subject) -> list[str]:
     for norm in subject.norms:
         own = [a for a in subject.attacked if a.norm == norm]
         if own:
-            names = sorted({m.name for a in own for m in a.methods})
+            names = attacks(m for a in own for m in a.methods)
             budgets = listed([epsilon(norm, a.eps) for a in own])
             images = max(a.accuracy.n for a in own)
             said.append(
-                f"{images} images of the {subject.split} split were attacked with {listed(names)} "
+                f"{images} images of the {subject.split} split were attacked with {names} "
                 f"in {NORMS.get(norm, norm)} at ε = {budgets}."
             )
+    if len({a.images for a in subject.attacked} | {c.images for c in subject.certified}) > 1:
+        said.append("Not every attack and certificate saw the same images; each number states how many it is about.")
     for curve in subject.certified:
         said.append(
             f"{curve.right.n} images were certified in {NORMS.get(curve.norm, curve.norm)} by {curve.method} "
@@ -167,7 +181,7 @@ def _weak_attacks(subject: Subject) -> list[str]:
     names = sorted({m.name for m in methods})
     said = []
     if len(names) == 1:
-        said.append(f"Only one kind of attack was run ({names[0]}); several kinds together usually break more images.")
+        said.append(f"Only {attack(names[0])} was run; several kinds of attack together usually break more images.")
     if not any("black" in _knowledge(n) for n in names):
         said.append("No attack without gradients was run, so gradients that mislead an attacker would go unnoticed.")
     if subject.stochastic and not any(int(m.settings.get("eot", 1)) > 1 for m in methods):

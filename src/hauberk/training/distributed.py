@@ -9,9 +9,8 @@ little where ten attack steps stand before every backward pass.
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -75,34 +74,32 @@ class World:
                 tensor.copy_(plain)
 
 
-@contextmanager
-def world(device: torch.device) -> Iterator[World]:
+def world(device: torch.device) -> World:
     """The processes that ``torchrun`` started, or this one alone.
 
-    A process group that the caller has made is used and left as it is; otherwise one is made and closed again.
+    A process group that the caller has made is used as it is.  Otherwise one is made, and kept until the program ends,
+    for a second one could not meet under the same address.
+
+    Args:
+        device: where the model is; it decides how the processes talk (NCCL on a GPU, gloo elsewhere).
 
     Raises:
         HauberkError: if the processes cannot find each other.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
-        return
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield World()
-        return
-    try:
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    except (RuntimeError, ValueError) as error:
-        raise HauberkError(
-            f"the {os.environ['WORLD_SIZE']} processes cannot find each other: {error}",
-            "start them with torchrun --nproc-per-node N, or unset WORLD_SIZE to train in one process",
-        ) from error
-    try:
-        yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
-    finally:
-        torch.distributed.destroy_process_group()
+    if not torch.distributed.is_available() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return World()
+    if not torch.distributed.is_initialized():
+        try:
+            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as error:
+            raise HauberkError(
+                f"the {os.environ['WORLD_SIZE']} processes cannot find each other: {error}",
+                "start them with torchrun --nproc-per-node N, or unset WORLD_SIZE to train in one process",
+            ) from error
+        atexit.register(torch.distributed.destroy_process_group)
+    return World(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
 def is_main() -> bool:
-    """Whether this process is number 0 or the only one; no other writes files or speaks."""
+    """Whether this process is the one that writes files and reports."""
     return int(os.environ.get("RANK", "0")) == 0

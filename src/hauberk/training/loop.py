@@ -68,8 +68,8 @@ def fit(
         HauberkError: if the data or a checkpoint do not fit, the disk is full, or the loss is not finite.
     """
     device = next(model.parameters()).device
-    with world(device) as processes, _settings(config, device):
-        trainer = _Trainer(model, objective, dataset, config, run, seed, report, processes)
+    with _settings(config, device):
+        trainer = _Trainer(model, objective, dataset, config, run, seed, report, world(device))
         trainer.resume()
         trainer.train()
         return trainer.selected()

@@ -1,0 +1,55 @@
+# `make demo` and `make test` are all that a machine with Python 3.11 or newer needs.
+# Each makes the virtual environment .venv first; once that is installed, no network is used.
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+# one thread a test worker: workers that share cores and also start threads slow each other down
+SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test tests lint readme readme-check bench mutants clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | sort
+
+install: $(STAMP)  ## make .venv and install Hauberk with its development tools
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Hauberk needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## train, attack, certify, mix, report and verify four nets on embedded digits
+	$(BIN)/hauberk demo --out demo
+
+test: lint readme-check tests  ## everything that must hold before a change lands
+
+tests: $(STAMP)  ## the tests alone, with coverage
+	$(SINGLE) $(BIN)/pytest -n $(WORKERS) --cov --cov-report=term
+
+lint: $(STAMP)  ## style, types and the order of imports
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+readme: $(STAMP)  ## write the generated tables of README.md and docs/methods.md again
+	$(BIN)/python benchmarks/readme.py
+
+readme-check: $(STAMP)  ## fail when a generated table is stale or a number has no record behind it
+	$(BIN)/python benchmarks/readme.py --check
+
+bench: $(STAMP)  ## measure throughput against a textbook training loop
+	$(BIN)/python benchmarks/throughput.py
+
+mutants: $(STAMP)  ## break the central formulas one by one; every break must be caught by a test
+	$(SINGLE) $(BIN)/python benchmarks/mutants.py
+
+clean:  ## remove caches, coverage data and the demo (not .venv, not runs)
+	rm -rf demo dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

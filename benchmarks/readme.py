@@ -1,0 +1,223 @@
+"""Write the generated tables of README.md and docs/methods.md, or check that they are fresh.
+
+Every number of the results table is computed from the records of a run under ``results/``: the files are compared with
+the hashes that the run keeps, and every certificate is derived again from its evidence.  A number without a record, a
+record that changed and a table that somebody edited by hand all fail the check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hauberk import registry
+from hauberk.report import collect
+from hauberk.report.subject import Attacked, Curve, Subject
+from hauberk.statistics import Interval
+from hauberk.verify import verify_folder, verify_hashes
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+HEADINGS = {
+    "attack": "Attacks",
+    "certificate": "Certificates",
+    "objective": "Objectives",
+    "defence": "Defences",
+    "model": "Models",
+    "dataset": "Data sets",
+    "threat": "Threats",
+}
+COLUMNS = (
+    "Run", "Model", "Data", "Clean", "Threat", "Survives attack", "Certified", "Images",
+    "Seed", "Minutes", "Machine",
+)  # fmt: skip
+
+
+# --- results ----------------------------------------------------------------------------------------------------
+
+
+def results_table(results: Path) -> str:
+    """One row for each run, predictor and norm, in percent with 95 % Wilson intervals."""
+    rows = [row for run in run_directories(results) for row in run_rows(run, run.relative_to(results).as_posix())]
+    if not rows:
+        return "No results are recorded yet.\n"
+    note = (
+        "Accuracy in percent with its 95 % Wilson interval, on the first images of the test split. An attack gives an "
+        "upper bound,\na certificate a lower one. Minutes are training + evaluation.\n"
+    )
+    return table(COLUMNS, rows) + "\n" + note
+
+
+def run_directories(results: Path) -> list[Path]:
+    """The runs that have records, at any depth (a sweep keeps its runs in a folder of its own)."""
+    return sorted(p.parent for p in results.rglob("run.json") if any((p.parent / "records").glob("*.parquet")))
+
+
+def run_rows(path: Path, name: str) -> list[list[str]]:
+    """The table's rows for one run, which is called by its place under ``results/``."""
+    run = collect.load([path])[0]
+    subjects = collect.subjects(run.parts)
+    rows = []
+    for subject in subjects:
+        who = model_name(run.recipe) + (f" as {subject.predictor.partition('(')[0]}" if len(subjects) > 1 else "")
+        link = f"[{name}](results/{name})"
+        for norm in subject.norms:
+            attacked, curve = headline(subject, norm), subject.curve(norm)
+            eps = attacked.eps if attacked else middle_budget(curve)
+            images = attacked.accuracy.n if attacked else subject.clean.n
+            rows.append([
+                link, who, subject.dataset, percent(subject.clean), f"{norm} {eps:.4g}", survives(attacked),
+                certified(curve, eps, images), f"{images:,}", str(run.info.get("seed", "")), minutes(run.info),
+                machine(run.info),
+            ])  # fmt: skip
+    return rows
+
+
+def model_name(recipe: Mapping[str, Any]) -> str:
+    """Model, wrapper and objective of a recipe."""
+    model = recipe["model"].get("name", recipe["model"].get("factory", ""))
+    wrapped = f"{recipe['wrap']['name']} {model}" if recipe.get("wrap") else model
+    bases = recipe.get("bases")
+    if bases:
+        return f"{model} {recipe['model']['alpha']:g} of {bases['robust']} with {bases['accurate']}"
+    objective = recipe.get("objective", {}).get("name")
+    return f"{wrapped}, {objective}" if objective else str(wrapped)
+
+
+def headline(subject: Subject, norm: str) -> Attacked | None:
+    """The budget attacked by most methods on most images; among equals the middle one."""
+    own = [a for a in subject.attacked if a.norm == norm]
+    if not own:
+        return None
+    most = max((len(a.methods), a.accuracy.n) for a in own)
+    equals = [a for a in own if (len(a.methods), a.accuracy.n) == most]
+    return equals[(len(equals) - 1) // 2]
+
+
+def middle_budget(curve: Curve | None) -> float:
+    """A round radius in the middle of a certified curve, for a norm that was not attacked."""
+    return curve.levels[len(curve.levels) // 2].eps if curve else 0.0
+
+
+def survives(attacked: Attacked | None) -> str:
+    """Accuracy under the worst case over attacks, and their names."""
+    if attacked is None:
+        return "not attacked"
+    return f"{percent(attacked.accuracy)}, {', '.join(sorted({m.name for m in attacked.methods}))}"
+
+
+def certified(curve: Curve | None, eps: float, images: int) -> str:
+    """Certified accuracy at that radius, what kind of proof it is, and its images where they are not the attack's."""
+    if curve is None:
+        return "no certificate"
+    level = next(level for level in curve.levels if level.eps == eps)
+    chance = f", wrong with probability {curve.failure_probability:g} an image" if curve.failure_probability else ""
+    other = f", {level.accuracy.n:,} images" if level.accuracy.n != images else ""
+    return f"{percent(level.accuracy)}, {curve.method} ({curve.proof}{chance}{other})"
+
+
+def percent(share: Interval) -> str:
+    """For example ``53.1 (50.0 to 56.2)``."""
+    return f"{100 * share.value:.1f} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+
+
+def minutes(info: Mapping[str, Any]) -> str:
+    """Training + evaluation."""
+    timings = info.get("timings", {})
+    rest = sum(seconds for name, seconds in timings.items() if name != "train_seconds")
+    return f"{timings.get('train_seconds', 0.0) / 60:.1f} + {rest / 60:.1f}"
+
+
+def machine(info: Mapping[str, Any]) -> str:
+    """The accelerator, or the processor and its cores."""
+    found = info.get("environment", {})
+    if found.get("accelerator", "none") != "none":
+        return str(found["accelerator"])
+    return f"{found.get('cores', '?')} cores, {found.get('cpu', 'unknown')}"
+
+
+def unproven(results: Path) -> list[str]:
+    """Whatever in the records does not follow from its evidence or has changed since it was written."""
+    problems = []
+    for run in run_directories(results):
+        for verdict in (verify_hashes(run), *verify_folder(run / "records")):
+            problems += [f"{run.relative_to(results.parent)}: {problem}" for problem in verdict.problems]
+    return problems
+
+
+# --- methods ----------------------------------------------------------------------------------------------------
+
+
+def methods_tables() -> str:
+    """A table for each family of registered methods."""
+    blocks = []
+    for kind, heading in HEADINGS.items():
+        found = registry.entries(kind)  # type: ignore[arg-type]
+        facts = list(dict.fromkeys(name for entry in found for name in entry.facts))
+        rows = [[f"`{e.name}`", e.summary, e.reference, *(e.facts.get(f, "") for f in facts)] for e in found]
+        columns = ("Name", "What it does", "Source", *map(str.capitalize, facts))
+        blocks.append(f"## {heading}\n\n" + table(columns, rows))
+    return "\n".join(blocks)
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [list(columns), ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def replace_block(text: str, name: str, content: str) -> str:
+    """The text with what stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` replaced."""
+    begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"error: the markers of {name!r} are missing")
+    return f"{before}{begin}{content}{end}{after}"
+
+
+def pages(root: Path, results: Path) -> dict[Path, str]:
+    """Every generated page as it should be."""
+    readme, methods = root / "README.md", root / "docs" / "methods.md"
+    return {
+        readme: replace_block(readme.read_text(), "results", results_table(results)),
+        methods: replace_block(methods.read_text(), "methods", methods_tables()),
+    }
+
+
+def stale(root: Path, results: Path) -> list[str]:
+    """A unified diff for each page that is not as it should be."""
+    problems = []
+    for path, wanted in pages(root, results).items():
+        found = path.read_text()
+        if found != wanted:
+            lines, names = (found.splitlines(), wanted.splitlines()), (path.name, f"{path.name} from its sources")
+            problems.append("\n".join(difflib.unified_diff(*lines, *names, n=0, lineterm="")))
+    return problems
+
+
+def main() -> int:
+    """Write or check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when something is stale or unproven")
+    if parser.parse_args().check:
+        problems = unproven(RESULTS) + stale(ROOT, RESULTS)
+        for problem in problems:
+            sys.stderr.write(problem + "\n")
+        if problems:
+            sys.stderr.write("error: a generated table is stale, or a number has no record\n  run: make readme\n")
+        return bool(problems)
+    for path, text in pages(ROOT, RESULTS).items():
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The numbers of a run in a few lines, computed from its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hauberk.report import summary
+from hauberk.report.collect import load, subjects
+from hauberk.report.subject import Subject
+from hauberk.statistics import Interval
+
+
+def percent(interval: Interval) -> str:
+    """``61.2 % [58.1, 64.2]``: value and 95 % interval."""
+    return f"{100 * interval.value:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def lines(run: Path) -> list[str]:
+    """What was measured, one line each."""
+    found = subjects(part for facts in load([run]) for part in facts.parts)
+    return [line for subject in found for line in _subject_lines(subject)]
+
+
+def numbers(run: Path) -> dict[str, Any]:
+    """The same as plain values."""
+    return summary([run])
+
+
+def _subject_lines(subject: Subject) -> Iterator[str]:
+    yield f"{subject.predictor} on {subject.dataset}/{subject.split}"
+    yield f"  clean {percent(subject.clean)} of {subject.clean.n} images"
+    for attacked in subject.attacked:
+        names = ", ".join(m.name for m in attacked.methods)
+        yield f"  attacked {attacked.norm} {attacked.eps:.4g}: {percent(attacked.accuracy)} at most ({names})"
+    for curve in (*subject.certified, *subject.estimated):
+        word = "estimated" if curve.proof == "estimate" else "certified"
+        chance = curve.failure_probability
+        risk = f", each row may fail with probability {chance:g}" if chance else ""
+        for level in [x for x in curve.levels if x.accuracy.value > 0][:6]:
+            yield f"  {word} {curve.norm} {level.eps:.4g}: {percent(level.accuracy)} at least ({curve.method}{risk})"
+        yield f"  mean radius over all images {curve.mean_radius.value:.4f} {curve.norm}"

@@ -1,0 +1,52 @@
+"""``hauberk sweep TABLE``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hauberk import sweep as table_of_runs
+from hauberk.cli import options
+from hauberk.cli.console import Reporter, emit, say, table
+from hauberk.errors import HauberkError
+
+
+def sweep(
+    path: Annotated[Path, typer.Argument(metavar="TABLE", help="A YAML file with rows of recipes.")],
+    out: options.Out = None,
+    dry_run: Annotated[bool, typer.Option(help="Predict the minutes and stop.")] = False,
+    budget: Annotated[float | None, typer.Option(help="Refuse to start above this many minutes.")] = None,
+    shard: options.Shard = "0/1",
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Train and evaluate a table of recipes. Predicts its minutes first; the same command again resumes."""
+    options.threads(threads)
+    plan = table_of_runs.read(path)
+    folder = out or Path("runs") / plan.name
+    cells = table_of_runs.cells(plan, folder)
+    index, count = options.shard(shard)
+    mine = [c for c in cells[index::count] if not c.done]
+    costs = {c.path: table_of_runs.predict(c.recipe) for c in mine}
+    total = sum(cost.total for cost in costs.values())
+    if not json:
+        table(
+            f"{plan.name}: {len(mine)} of {len(cells)} cells to do, about {total:.0f} minutes on this machine",
+            ["cell", "seed", "train min", "evaluate min"],
+            [[c.label, str(c.seed), f"{costs[c.path].train:.1f}", f"{costs[c.path].evaluate:.1f}"] for c in mine],
+        )
+    if budget is not None and total > budget:
+        raise HauberkError(f"about {total:.0f} minutes, more than the {budget:g} allowed", "cut epochs, images or rows")
+    predicted = {"predicted_minutes": round(total, 1), "cells": len(mine)}
+    if dry_run:
+        emit(predicted, json, [])
+        return
+    reporter = Reporter(json)
+    for cell in mine:
+        say(f"{cell.label}, seed {cell.seed}")
+        table_of_runs.run_cell(cell, reporter.training, reporter.evaluating)
+    lines = table_of_runs.results([c for c in cells if c.done])
+    saved = table_of_runs.save(plan, lines, folder)
+    emit(predicted | {"table": str(saved), "lines": lines}, json, [saved.read_text()])

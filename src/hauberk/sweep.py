@@ -1,0 +1,284 @@
+"""Sweeps: a table of recipes whose cost is predicted before it is spent, every cell a run that resumes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import yaml
+from pydantic import Field, ValidationError
+from torch import nn
+
+from hauberk import api, recipes, registry
+from hauberk.attacks import Attack
+from hauberk.batch import Batch
+from hauberk.certificates import Certificate, SmoothingCertificate
+from hauberk.data import Dataset, load
+from hauberk.errors import HauberkError
+from hauberk.evaluation.units import Report
+from hauberk.objectives.base import Context
+from hauberk.recipes import Frozen, Recipe
+from hauberk.records import atomic_write
+from hauberk.report.collect import load as load_runs
+from hauberk.report.collect import subjects
+from hauberk.runs import Run, environment
+from hauberk.statistics import Interval
+from hauberk.training.precision import Bfloat16
+from hauberk.training.progress import Progress
+
+PROBE_STEPS = 3
+
+
+class Row(Frozen):
+    """One line of the table.
+
+    Args:
+        recipe: file or name.
+        label: of the line; by default the recipe's name.
+        set: settings that replace the recipe's, ``{training.epochs: 5}``.
+    """
+
+    recipe: str
+    label: str | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+
+
+class Table(Frozen):
+    """A table of runs.
+
+    Args:
+        name: of the table.
+        summary: one sentence.
+        seeds: every row is trained once with each.
+        rows: the lines.
+        set: settings for all rows.
+    """
+
+    name: str
+    summary: str = ""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    set: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe with one seed, and the folder of its run."""
+
+    label: str
+    seed: int
+    recipe: Recipe
+    path: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether it is trained and evaluated."""
+        return bool(Run(self.path).info.get("evaluated", False))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted minutes of one cell, on this machine with its present threads."""
+
+    train: float
+    evaluate: float
+
+    @property
+    def total(self) -> float:
+        """Minutes in all."""
+        return self.train + self.evaluate
+
+
+def read(path: Path) -> Table:
+    """Read a table.
+
+    Raises:
+        HauberkError: if the file is missing or not a table.
+    """
+    try:
+        return Table.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise HauberkError(f"there is no table {path}", "for example recipes/tables/small_cifar10.yaml") from error
+    except (yaml.YAMLError, ValidationError, TypeError) as error:
+        raise HauberkError(f"{path} is not a table: {error}", "see docs/recipes.md") from error
+
+
+def cells(table: Table, out: Path) -> list[Cell]:
+    """The cells of a table, rows first, then seeds."""
+    found = []
+    for row in table.rows:
+        settings = [f"{key}={json.dumps(value)}" for key, value in (table.set | row.set).items()]
+        for seed in table.seeds:
+            recipe = recipes.read(row.recipe, [*settings, f"seed={seed}"])
+            label = row.label or recipe.name
+            found.append(Cell(label, seed, recipe, out / f"{label.replace(' ', '_')}-seed{seed}"))
+    return found
+
+
+# --- what it will cost --------------------------------------------------------------------------------------------
+
+
+def predict(recipe: Recipe) -> Cost:
+    """Minutes of training and evaluation, from a few timed steps of each on this machine."""
+    dataset = load(recipe.data)
+    model: nn.Module = registry.build(recipe.model, "model", **api.model_context(dataset))
+    step = _train_step_seconds(recipe, model, dataset)
+    config = recipe.training
+    steps = config.epochs * -(-len(dataset.train) // config.batch_size)
+    wrapped = model if recipe.wrap is None else registry.build(recipe.wrap, "defence", base=model)
+    validation = 0.0
+    if config.validation_attack is not None and config.validate_every:
+        images = min(config.validation_images or len(dataset.val), len(dataset.val))
+        seconds = _attack_seconds(config.validation_attack, model, dataset) * images
+        validation = seconds * config.epochs / config.validate_every
+    return Cost((step * steps + validation) / 60.0, _evaluation_seconds(recipe, wrapped.eval(), dataset) / 60.0)
+
+
+def _train_step_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> float:
+    objective = registry.build(recipe.objective, "objective")
+    model.train()
+    if recipe.training.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    view = Bfloat16(model) if recipe.training.precision == "bfloat16" else model
+    batch = dataset.train.batch(slice(0, recipe.training.batch_size))
+    if recipe.training.channels_last:
+        batch = Batch(batch.images.contiguous(memory_format=torch.channels_last), batch.labels, batch.ids)
+    context = Context(torch.Generator().manual_seed(0))
+
+    def step() -> None:
+        objective(view, batch, context).total.backward()
+        model.zero_grad(set_to_none=True)
+
+    return _median_seconds(step)
+
+
+def _median_seconds(action: Callable[[], object]) -> float:
+    """Median time of a few calls, after one that warms up."""
+    action()
+    taken = []
+    for _ in range(PROBE_STEPS):
+        started = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - started)
+    return sorted(taken)[PROBE_STEPS // 2]
+
+
+def _attack_seconds(attack: Attack, model: nn.Module, dataset: Dataset) -> float:
+    """Seconds an image, from a run of a tenth of the steps."""
+    settings = registry.spec(attack)
+    steps = int(settings.get("steps", 1))
+    few = max(1, steps // 10)
+    short: Attack = registry.build(settings | {"steps": few}) if "steps" in settings else attack
+    tile = dataset.val.batch(slice(0, 64))
+    model.eval()
+    scale = steps / few
+    return scale * _median_seconds(lambda: short(model, tile)) / len(tile)
+
+
+def _certificate_seconds(certificate: Certificate, model: nn.Module, dataset: Dataset) -> float:
+    """Seconds an image; smoothing from a small number of votes."""
+    if isinstance(certificate, SmoothingCertificate):
+        votes = certificate.n0 + certificate.n
+        few = replace(certificate, n0=64, n=max(64, min(512, certificate.n)))
+        batch = dataset.val.batch(slice(0, 1))
+        return _median_seconds(lambda: few(model, batch)) * votes / (few.n0 + few.n)
+    batch = dataset.val.batch(slice(0, 64))
+    return _median_seconds(lambda: certificate(model, batch)) / len(batch)
+
+
+def _evaluation_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> float:
+    plan = recipe.evaluation
+    images = plan.images or len(dataset.test if plan.split == "test" else dataset.val)
+    attacks = [registry.build(spec, "attack") for spec in plan.attacks]
+    certificates = [registry.build(spec, "certificate") for spec in plan.certificates]
+    each = sum(_attack_seconds(a, model, dataset) for a in attacks)
+    each += sum(_certificate_seconds(c, model, dataset) for c in certificates)
+    return each * images
+
+
+# --- doing it -----------------------------------------------------------------------------------------------------
+
+
+def run_cell(cell: Cell, training: Callable[[Progress], None] | None = None, report: Report | None = None) -> Run:
+    """Train and evaluate one cell; a finished one returns at once."""
+    run = api.evaluate(api.train(cell.recipe, cell.path, training), report)
+    run.update(evaluated=True)
+    return run
+
+
+def results(done: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The lines of the table from the records of finished cells.
+
+    Several seeds are averaged; the interval then reaches from the lowest lower end to the highest upper end of the
+    seeds' own 95 % intervals, so that it covers both the images' and the seeds' spread.
+    """
+    lines = []
+    for label in dict.fromkeys(cell.label for cell in done):
+        own = [cell for cell in done if cell.label == label]
+        columns: dict[str, list[Interval]] = {}
+        for cell in own:
+            for name, value in _measured(cell.path).items():
+                columns.setdefault(name, []).append(value)
+        minutes = [Run(cell.path).info["timings"]["train_seconds"] / 60.0 for cell in own]
+        lines.append({
+            "label": label,
+            "seeds": [cell.seed for cell in own],
+            "train_minutes": round(sum(minutes) / len(minutes), 2),
+            "columns": {name: _over_seeds(values) for name, values in columns.items()},
+        })
+    return lines
+
+
+def _measured(path: Path) -> dict[str, Interval]:
+    found: dict[str, Interval] = {}
+    for subject in subjects(part for facts in load_runs([path]) for part in facts.parts):
+        found["clean"] = subject.clean
+        for attacked in subject.attacked:
+            found[f"attacked {attacked.norm} {attacked.eps:.4g}"] = attacked.accuracy
+        for curve in subject.certified:
+            for level in curve.levels:
+                if level.eps > 0 and level.accuracy.value > 0:
+                    found[f"certified {curve.norm} {level.eps:.4g}"] = level.accuracy
+            found[f"mean radius {curve.norm}"] = curve.mean_radius
+    return found
+
+
+def _over_seeds(values: Sequence[Interval]) -> dict[str, float]:
+    return {
+        "value": sum(v.value for v in values) / len(values),
+        "low": min(v.low for v in values),
+        "high": max(v.high for v in values),
+        "images": values[0].n,
+    }
+
+
+def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
+    """The table as Markdown: percentages with 95 % intervals."""
+    columns = list(dict.fromkeys(name for line in lines for name in line["columns"]))
+    rows = ["| run | seeds | min | " + " | ".join(columns) + " |", "|---|---|---|" + "---|" * len(columns)]
+    for line in lines:
+        shown = [_shown(name, line["columns"].get(name)) for name in columns]
+        seeds = ", ".join(map(str, line["seeds"]))
+        rows.append(f"| {line['label']} | {seeds} | {line['train_minutes']} | " + " | ".join(shown) + " |")
+    return f"# {table.name}\n\n{table.summary}\n\n" + "\n".join(rows) + "\n"
+
+
+def _shown(name: str, value: dict[str, float] | None) -> str:
+    if value is None:
+        return ""
+    scale, digits = (1.0, 3) if name.startswith("mean radius") else (100.0, 1)
+    shown = (f"{scale * value[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return "{} [{}, {}]".format(*shown)
+
+
+def save(table: Table, lines: Sequence[dict[str, Any]], out: Path) -> Path:
+    """Write ``table.json`` and ``table.md`` and return the latter."""
+    content = {"table": table.model_dump(mode="json"), "environment": environment(), "lines": list(lines)}
+    atomic_write(out / "table.json", json.dumps(content, indent=2).encode())
+    atomic_write(out / "table.md", markdown(table, lines).encode())
+    return out / "table.md"

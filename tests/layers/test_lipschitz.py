@@ -1,0 +1,305 @@
+"""The walk over a model: sound on what it knows, closed to everything else."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from hauberk.classifier import Normalize
+from hauberk.errors import HauberkError
+from hauberk.layers import (
+    AOLConv2d,
+    AOLLinear,
+    Bound,
+    BoundedLayer,
+    MaxMin,
+    UnitRowLinear,
+    layer_bounds,
+    model_bound,
+    pairwise_bounds,
+)
+from hauberk.layers.bound import times
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def dense_norm(model: nn.Module, shape: tuple[int, ...]) -> float:
+    """Largest singular value of an affine model's matrix."""
+    size = math.prod(shape)
+    with torch.no_grad():
+        eye = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
+        return float(torch.linalg.svdvals((model(eye) - model(torch.zeros_like(eye))).flatten(1))[0])
+
+
+def steepest_ratio(function: Callable[[Tensor], Tensor], shape: tuple[int, ...], steps: int = 60) -> float:
+    """The largest ``|f(x) - f(x')| / |x - x'|`` that gradient ascent on both points finds, in float64."""
+    generator = torch.Generator().manual_seed(1)
+    first = torch.rand(8, *shape, dtype=torch.float64, generator=generator)
+    second = first + 0.1 * torch.randn(8, *shape, dtype=torch.float64, generator=generator)
+    points = [first.requires_grad_(), second.requires_grad_()]
+    optimiser, best = torch.optim.Adam(points, 0.02), 0.0
+    for _ in range(steps):
+        change = torch.linalg.vector_norm((function(first) - function(second)).flatten(1), dim=1)
+        ratio = change / torch.linalg.vector_norm((first - second).flatten(1), dim=1)
+        best = max(best, float(ratio.detach().max()))
+        optimiser.zero_grad()
+        (-ratio.sum()).backward()
+        optimiser.step()
+    return best
+
+
+# --- soundness ------------------------------------------------------------------------------------------------
+
+
+def mixed_model() -> nn.Sequential:
+    return nn.Sequential(
+        Normalize((0.1, 0.5, 0.4), (0.5, 0.2, 0.9)),
+        nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.AvgPool2d(2)),
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2),
+        MaxMin(),
+        nn.Identity(),
+        nn.PixelUnshuffle(2),
+        AOLConv2d(24, 8, 1),
+        nn.Flatten(),
+        AOLLinear(8, 6),
+        MaxMin(),
+        UnitRowLinear(6, 4),
+    ).double().eval()  # fmt: skip
+
+
+def test_gradient_ascent_never_beats_the_bound() -> None:
+    model = mixed_model()
+    bound = model_bound(model, (3, 8, 8)).value
+    assert steepest_ratio(model, (3, 8, 8)) <= bound
+    pairwise = pairwise_bounds(model, (3, 8, 8))
+    for i, j in ((0, 1), (2, 3)):
+        found = steepest_ratio(lambda x, i=i, j=j: model(x)[:, [i]] - model(x)[:, [j]], (3, 8, 8))
+        assert found <= float(pairwise[i, j])
+
+
+def test_the_ascent_is_a_real_adversary() -> None:
+    # on a linear map it comes close to the true norm, so the test above has teeth
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double().eval()
+    bound = model_bound(model, (3, 2, 2)).value
+    assert 0.95 * bound < steepest_ratio(model, (3, 2, 2)) <= bound
+
+
+def test_names_kinds_and_product() -> None:
+    items = layer_bounds(mixed_model(), (3, 8, 8))
+    assert [i.name for i in items][:4] == ["0", "1.0", "1.1", "1.2"]
+    assert [i.kind for i in items][-3:] == ["AOLLinear", "MaxMin", "UnitRowLinear"]
+    assert items[0].bound.value == pytest.approx(5.0)
+    assert items[0].bound.method == "1/min(std)"
+    assert items[3].bound.value == pytest.approx(0.5)
+    total = model_bound(mixed_model(), (3, 8, 8))
+    assert total.method == "product of 13 layers"
+    assert not total.exact
+
+
+def test_affine_models_against_the_dense_matrix() -> None:
+    for std in ((1.0, 1.0), (0.1, 0.7), (0.7, 0.1)):
+        model = nn.Sequential(
+            Normalize((0.3, 0.6), std), nn.Conv2d(2, 4, 3, padding=1), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+        )
+        model = model.double().eval()
+        assert dense_norm(model, (2, 4, 4)) <= model_bound(model, (2, 4, 4)).value
+
+
+def test_unequal_deviations_use_the_smallest() -> None:
+    # a classifier that looks at the channel of small deviation alone: the largest would be unsound by a factor 9
+    model = nn.Sequential(Normalize((0.0, 0.0), (0.1, 0.9)), nn.Flatten(), nn.Linear(2, 2, bias=False)).double().eval()
+    with torch.no_grad():
+        model[2].weight.copy_(torch.eye(2))
+    truth = dense_norm(model, (2, 1, 1))
+    assert truth == pytest.approx(10.0)
+    assert truth <= model_bound(model, (2, 1, 1)).value <= truth * (1 + 1e-6)
+
+
+def test_pairwise_is_the_truth_on_a_linear_classifier() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double().eval()
+    bounds = pairwise_bounds(model, (3, 2, 2))
+    weight = model[1].weight.detach()
+    for i in range(5):
+        for j in range(5):
+            truth = math.dist(weight[i].tolist(), weight[j].tolist())
+            assert truth <= float(bounds[i, j]) <= truth * (1 + 1e-8)
+    assert bounds.dtype == torch.float64
+    assert torch.equal(bounds, bounds.T)
+    assert bounds.diagonal().tolist() == [0.0] * 5
+
+
+def test_pairwise_without_a_last_linear_layer() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 1, bias=False), nn.AvgPool2d(4), nn.Flatten()).double().eval()
+    bounds = pairwise_bounds(model, (2, 4, 4))
+    whole = model_bound(model, (2, 4, 4)).value
+    expected = math.sqrt(2) * whole * (1 - torch.eye(3, dtype=torch.float64))
+    assert torch.allclose(bounds, expected)
+    assert steepest_ratio(lambda x: model(x)[:, [0]] - model(x)[:, [1]], (2, 4, 4)) <= float(bounds[0, 1])
+
+
+def test_unit_rows_are_at_most_two_apart() -> None:
+    model = nn.Sequential(nn.Flatten(), AOLLinear(12, 6), MaxMin(), UnitRowLinear(6, 4)).eval()
+    assert float(pairwise_bounds(model, (3, 2, 2)).max()) <= 2.0
+
+
+def test_a_layer_used_twice_counts_twice() -> None:
+    layer = nn.Linear(4, 4, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(3.0 * torch.eye(4))
+    model = nn.Sequential(layer, layer).eval()
+    assert [i.name for i in layer_bounds(model, (4,))] == ["0", "1"]
+    assert model_bound(model, (4,)).value == pytest.approx(9.0)
+
+
+def test_a_zero_layer_makes_the_network_constant() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Linear(4, 3)).eval()
+    nn.init.zeros_(model[1].weight)
+    assert model_bound(model, (1, 2, 2)).value == 0.0
+    assert float(pairwise_bounds(model, (1, 2, 2)).max()) == 0.0
+
+
+def test_tiny_products_do_not_vanish() -> None:
+    assert times(1e-300, 1e-300) > 0.0
+    assert times(0.0, 5.0) == 0.0
+    assert times(1.0, 3.0) == 3.0
+    assert times(0.1, 0.1) > 0.1 * 0.1
+
+
+def test_effective_weights_are_bounded() -> None:
+    # the free parameters of a parametrised layer say nothing about its norm
+    layer = weight_norm(nn.Conv2d(2, 3, 3, padding=1)).double()
+    with torch.no_grad():
+        layer.parametrizations.weight.original0.mul_(10.0)
+    model = nn.Sequential(layer).eval()
+    assert dense_norm(model, (2, 4, 4)) <= model_bound(model, (2, 4, 4)).value
+    assert layer_bounds(model, (2, 4, 4))[0].kind == "Conv2d"
+
+
+def test_a_single_layer_is_a_model() -> None:
+    items = layer_bounds(AOLLinear(3, 3).eval(), (3,))
+    assert [(i.name, i.kind) for i in items] == [("model", "AOLLinear")]
+    assert isinstance(MaxMin(), BoundedLayer)
+    assert not isinstance(nn.Linear(1, 1), BoundedLayer)
+
+
+def test_a_layer_of_ones_own() -> None:
+    class Double(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+        def lipschitz_bound(self, input_shape: Sequence[int]) -> Bound:
+            return Bound(2.0, f"doubles {tuple(input_shape)}", True)
+
+    model = nn.Sequential(OrderedDict(pool=nn.AvgPool2d(2), twice=Double())).eval()
+    assert layer_bounds(model, (1, 4, 4))[1].bound.method == "doubles (1, 2, 2)"
+    assert model_bound(model, (1, 4, 4)).value == pytest.approx(1.0)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------
+
+
+class Scaled(nn.Conv2d):
+    """A convolution that computes something else than its weights say."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return 100 * super().forward(features)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Conv2d(2, 2, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.branch(features)
+
+
+class Doubled(nn.Sequential):
+    def forward(self, features: Tensor) -> Tensor:
+        return 2 * super().forward(features)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.BatchNorm2d(2),
+        nn.Dropout(0.5),
+        nn.GELU(),
+        nn.MultiheadAttention(2, 1),
+        nn.MaxPool2d(3, stride=1),
+        nn.AdaptiveAvgPool2d(1),
+        Scaled(2, 2, 1),
+        Residual(),
+        Doubled(nn.Identity()),
+        nn.AvgPool2d(3, stride=1),
+        nn.AvgPool2d(2, padding=1),
+        nn.AvgPool2d(2, divisor_override=1),
+        nn.Flatten(start_dim=0),
+        nn.Flatten(start_dim=0, end_dim=1),
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(3, 2, 1),
+        Normalize((0.0, 0.0), (1.0, 0.0)),
+        Normalize((0.0, 0.0), (1.0, math.nan)),
+        Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_refused_by_name(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Identity(), nn.Sequential(layer)).eval()
+    with pytest.raises(HauberkError, match=r"no Lipschitz bound for layer '1\.0'") as caught:
+        layer_bounds(model, (2, 4, 4))
+    assert type(layer).__name__ in str(caught.value)
+
+
+def test_channels_repeated_by_broadcasting_are_refused() -> None:
+    # three deviations on one channel would make three outputs of each pixel
+    with pytest.raises(HauberkError, match="3 channels, the input has 1"):
+        model_bound(Normalize((0.0,) * 3, (1.0,) * 3).eval(), (1, 2, 2))
+
+
+def test_train_mode_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    model[1].train()
+    with pytest.raises(HauberkError, match="train mode"):
+        model_bound(model, (1, 2, 2))
+
+
+def test_hooks_are_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    handle = model[1].register_forward_hook(lambda module, args, out: 5 * out)
+    with pytest.raises(HauberkError, match=r"layer '1' \(Linear\) has a forward hook"):
+        model_bound(model, (1, 2, 2))
+    handle.remove()
+    model[1].forward = lambda x: 5 * x[:, :2]  # type: ignore[method-assign]
+    with pytest.raises(HauberkError, match="replaced forward"):
+        model_bound(model, (1, 2, 2))
+
+
+def test_broken_weights_are_refused_by_name() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        model[1].weight[0, 0] = math.nan
+    with pytest.raises(HauberkError, match=r"layer '1' \(Linear\).*NaN"):
+        pairwise_bounds(model, (1, 2, 2))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_bound_is_finite(value: float) -> None:
+    with pytest.raises(HauberkError, match="finite Lipschitz bound"):
+        Bound(value, "guess", False)
+
+
+def test_pairwise_wants_logits() -> None:
+    with pytest.raises(HauberkError, match="expected logits"):
+        pairwise_bounds(nn.Sequential(nn.Conv2d(1, 2, 1)).eval(), (1, 4, 4))
+    with pytest.raises(HauberkError, match="no layers"):
+        pairwise_bounds(nn.Sequential().eval(), (1, 4, 4))

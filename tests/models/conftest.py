@@ -1,0 +1,5 @@
+"""Small tensors: one thread is fastest, and fair to the tests that run beside these."""
+
+import torch
+
+torch.set_num_threads(1)

@@ -1,0 +1,111 @@
+"""Two processes under torchrun train like one; the pieces of it are checked without processes."""
+
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from hauberk.objectives.base import Context
+from hauberk.training.distributed import World
+
+SCRIPT = textwrap.dedent("""
+    import sys
+    import torch
+    from torch import nn
+    from hauberk.attacks.pgd import PGD
+    from hauberk.data import Augmentation, Dataset, Split
+    from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
+    from hauberk.objectives.pgd_adversarial import PGDAdversarial
+    from hauberk.objectives.trades import TRADES
+    from hauberk.runs import Run
+    from hauberk.threats import L2, Linf
+    from hauberk.training.config import Training
+    from hauberk.training.loop import fit
+
+    def split(name, count, first):
+        generator = torch.Generator().manual_seed(first)
+        images = torch.randint(0, 256, (count, 2, 6, 6), generator=generator).to(torch.uint8)
+        return Split(name, images, images.flatten(1).long().sum(1) % 3, torch.arange(first, first + count))
+
+    def network(norm):
+        layers = [nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.Softplus()]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, 3))
+
+    dataset = Dataset("noise", ("a", "b", "c"), split("train", 95, 0), split("val", 150, 95), split("test", 3, 0))
+    for name, objective, norm in (
+        ("trades", TRADES(PGD(L2(0.5), loss="kl", steps=2), beta=2.0), False),
+        ("adversarial", PGDAdversarial(PGD(Linf(0.1), steps=2), clean_fraction=0.5), False),
+        ("noise", GaussianAugmentation(0.25), False),
+        ("norm", GaussianAugmentation(0.25), True),
+    ):
+        torch.manual_seed(0)
+        config = Training(
+            epochs=2, batch_size=19, lr=0.05, ema=0.5, augmentation=Augmentation(crop=1, flip=True), threads=1,
+            validation_attack=PGD(L2(0.2), steps=2), gradient_clip=1.0,
+        )
+        run = Run.create(f"{sys.argv[1]}/{name}", {})
+        model = fit(network(norm), objective, dataset, config, run, seed=1)
+        import os
+        torch.save(model.state_dict(), f"{sys.argv[1]}/{name}-{os.environ.get('RANK', '0')}.pt")
+""")
+
+
+def weights(folder: Path, name: str, rank: int) -> torch.Tensor:
+    state = torch.load(folder / f"{name}-{rank}.pt", weights_only=True)
+    return torch.cat([value.double().flatten() for value in state.values()])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> tuple[Path, Path]:
+    single, double = tmp_path_factory.mktemp("single"), tmp_path_factory.mktemp("double")
+    script = single / "train.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    second = subprocess.Popen([sys.executable, *launch, "--master-port", str(port), str(script), str(double)])
+    subprocess.run([sys.executable, str(script), str(single)], check=True)
+    assert second.wait(timeout=120) == 0
+    return single, double
+
+
+@pytest.mark.parametrize("name", ["trades", "adversarial", "noise"])
+def test_two_processes_train_like_one(folders, name):
+    one, two = weights(folders[0], name, 0), weights(folders[1], name, 0)
+    start = torch.linalg.vector_norm(one)
+    assert float(torch.linalg.vector_norm(one - two) / start) < 1e-4
+    assert float((one - two).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["trades", "adversarial", "noise", "norm"])
+def test_both_processes_hold_the_same_weights(folders, name):
+    assert torch.equal(weights(folders[1], name, 0), weights(folders[1], name, 1))
+
+
+def test_process_0_alone_writes_the_rows(folders):
+    for folder in folders:
+        assert (folder / "trades" / "metrics.jsonl").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize(("total", "size"), [(19, 2), (7, 3), (8, 4), (5, 5)])
+def test_rows_are_a_partition_and_weights_sum_to_one(total, size):
+    slices = [World(rank, size).rows(total) for rank in range(size)]
+    assert [i for s in slices for i in range(total)[s]] == list(range(total))
+    assert sum(World(rank, size).weight(total) for rank in range(size)) == pytest.approx(1.0)
+
+
+def test_a_row_draws_the_same_numbers_in_any_layout():
+    def draw(offset, rows, total):
+        context = Context(torch.Generator().manual_seed(3), offset=offset, total=total)
+        randomness = context.randomness(rows)
+        return torch.cat([randomness.uniform(2, 2).flatten(1), randomness.normal(3)], 1)
+
+    whole = draw(0, 10, None)
+    assert torch.equal(torch.cat([draw(0, 4, 10), draw(4, 3, 10), draw(7, 3, 10)]), whole)
+    with pytest.raises(ValueError, match="batch of 10"):
+        draw(7, 4, 10)
