@@ -9,7 +9,8 @@ from hauberk.classifier import affine_norms
 def model() -> nn.Module:
     torch.manual_seed(0)
     made = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8, affine=False), nn.Flatten(), nn.BatchNorm1d(128)
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.BatchNorm2d(8, affine=False), nn.Flatten(), nn.BatchNorm1d(128),
     )  # fmt: skip
     for norm in (made[1], made[3], made[5]):
         norm.running_mean.normal_()

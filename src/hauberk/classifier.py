@@ -208,9 +208,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def affine_norms(model: nn.Module) -> Iterator[None]:
     r"""Batch norm in eval mode, computed as what it is then: :math:`x \mapsto a x + b` for each channel.
 
-    With :math:`a = \gamma / \sqrt{\sigma^2 + \epsilon}` and :math:`b = \beta - a \mu`.  The backward pass is one product,
-    which takes about a quarter off an attack on the CPU; results differ by rounding alone.  For training's attacks, on
-    frozen parameters and in eval mode; an evaluation calls the model as it is.
+    With :math:`a = \gamma / \sqrt{\sigma^2 + \epsilon}` and :math:`b = \beta - a \mu`.  Its backward pass is one product,
+    which takes about a quarter off an attack on the CPU; results differ by rounding alone.  It is meant for training's
+    attacks, on frozen parameters and in eval mode; an evaluation calls the model as it is.
     """
     swapped = []
     for module in model.modules():

@@ -67,7 +67,7 @@ def test_weights_trained_to_stretch_stay_below_one(mode: str) -> None:
         optimiser.step()
         direction = torch.autograd.grad(layer(direction.requires_grad_()).square().sum(), direction)[0]
     bound = layer.lipschitz_bound((4, 6, 6)).value
-    assert 0.95 < bound <= 1.0  # the attack on the bound got close, and no further
+    assert 0.9 < bound <= 1.0  # the attack on the bound got close, and no further
     assert conv_norm(layer.weight, (6, 6), padding=((1, 1), (1, 1)), padding_mode=mode).value == bound
 
 

@@ -43,6 +43,17 @@ def test_the_worst_case_is_taken_image_by_image(lab, parts, known) -> None:
     assert [m.name for m in found.methods] == ["apgd", "pgd"]
 
 
+def test_attacks_that_break_different_images_add_up(lab, parts) -> None:
+    first, second = only(parts, "attack", lab.robust.name)
+    right = first.column("clean_prediction") == first.column("label")
+    even = np.arange(len(right)) % 2 == 0
+    halves = [changed(first, success=(~right | even).tolist()), changed(second, success=(~right | ~even).tolist())]
+    [subject] = collect.subjects(halves)
+    assert subject.attacked[0].accuracy.value == 0.0
+    assert subject.attacked[0].success_rate.value == 1.0
+    assert all(m.accuracy.value > 0.3 for m in subject.attacked[0].methods)
+
+
 def test_attacks_on_survivors_only_are_joined_by_id(lab, parts) -> None:
     first, second = only(parts, "attack", lab.robust.name)
     survivors = np.flatnonzero(~first.column("success"))
@@ -93,7 +104,7 @@ def test_a_broken_certificate_is_found(lab, parts) -> None:
     boasting = changed(certificate, radius=(certificate.column("radius") + 0.3).tolist())
     [subject] = collect.subjects([*attacks, boasting])
     right = certificate.column("prediction") == certificate.column("label")
-    within = [a.column("success") & (a.column("distance") <= boasting.column("radius")) for a in attacks]
+    within = [a.column("success") & (a.column("distance") < boasting.column("radius")) for a in attacks]
     assert subject.checks[0].found == (np.logical_or(*within) & right).sum() > 0
 
 

@@ -32,9 +32,9 @@ class MixedCertificate(Certificate):
     r"""What the robust model keeps, the mix keeps: Lemma 3.2.
 
     If :math:`p_y - p_i > (1-\alpha)/\alpha` for the robust model all over a ball and :math:`\alpha \ge 1/2`, then the
-    mix predicts y all over the ball.  The accurate model may do anything: it can move each difference by at most :math:`1-\alpha`.  The strict
-    inequality settles ties.  Where the robust model cannot keep the margin the mix still predicts, but nothing is
-    proved and the radius is 0.
+    mix predicts y all over the ball.  The accurate model may do anything: it can move each difference by at most
+    :math:`1-\alpha`.  The strict inequality settles ties.  Where the robust model cannot keep the margin the mix still
+    predicts, but nothing is proved: the certificate abstains.
 
     Args:
         base: the certificate of the robust model, applied to its logits times the mix's ``robust_scale``.

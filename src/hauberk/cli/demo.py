@@ -9,8 +9,11 @@ from hauberk.cli.console import Reporter, emit, say
 from hauberk.demo import run_demo
 
 
-def demo(out: options.Out = None, threads: options.Threads = None, json: options.Json = False) -> None:
-    """Train, attack, certify, mix, report and verify four small nets on embedded digits, in minutes on two cores."""
+def demo(out: options.Out = None, threads: options.Threads = 1, json: options.Json = False) -> None:
+    """Train, attack, certify, mix, report and verify four small nets on embedded digits, in minutes on two cores.
+
+    One thread by default: with nets this small, further threads mostly wait for each other.
+    """
     options.threads(threads)
     reporter = Reporter(json)
     result = run_demo(

@@ -155,7 +155,7 @@ class UnitRowLinear(nn.Linear):
 
     Two logits then differ by a function of Lipschitz constant :math:`\|w_i - w_j\| \le 2` of the features.
 
-    Source: Singla et al. 2022, Section 4 and Proposition 1.
+    Source: Singla et al. 2022, last-layer normalisation.
 
     Args:
         in_features: values that enter.

@@ -119,7 +119,7 @@ def _walk(model: nn.Module, input_shape: Sequence[int]) -> list[tuple[LayerBound
         try:
             bound = _bound(layer, shape)
             features = layer(features)
-        except (HauberkError, RuntimeError, ValueError) as error:
+        except (HauberkError, RuntimeError, ValueError, TypeError, IndexError) as error:
             raise _refusal(name, kind, shape, error) from error
         if features.dim() < 2 or len(features) != 2:
             raise _refusal(name, kind, shape, HauberkError("it mixes the images of a batch", "flatten from axis 1 on"))

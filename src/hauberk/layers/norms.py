@@ -2,7 +2,7 @@ r"""Upper bounds on spectral norms of linear and convolutional maps, in float64.
 
 A circular convolution is block diagonal in the Fourier basis: its singular values are those of the channel matrices
 :math:`K(\omega) = \sum_b W_b\,e^{i\langle\omega, b\rangle}` at the frequencies of the grid, which has the size of the
-feature map (Sedghi et al. 2019, Theorem 6) and not that of the kernel.  Everything else is a compression of one:
+feature map (Sedghi et al. 2019) and not that of the kernel.  Everything else is a compression of one:
 
 - zero padding: a convolution of n positions is a window of the circular convolution on any grid m that is long enough
   for no tap to wrap around onto data (``m >= n + k - 1`` always is; ``m >= n + padding`` is as well);

@@ -6,7 +6,7 @@ Colours are CSS custom properties (``var(--certified)``): the page decides what 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import vl_convert
@@ -121,15 +121,17 @@ def plane(mix: Mix) -> Spec:
         dots.mark_rule(color=ATTACKED, opacity=0.5).encode(alt.X("xlow:Q"), alt.X2("xhigh:Q"), y),
         dots.mark_rule(color=ATTACKED, opacity=0.5).encode(x, alt.Y("ylow:Q"), alt.Y2("yhigh:Q")),
         dots.mark_point(shape="diamond", size=90, filled=True, color=ATTACKED, opacity=1),
-        _label(dots, "datum.below", 14),
-        _label(dots, "!datum.below", -12),
+        _label(dots, "datum.alpha > 0 && datum.alpha < 1", "left", 14),
+        _label(dots, "datum.alpha === 0", "left", -12),
+        _label(dots, "datum.alpha === 1", "right", -12),
         here,
     ]), "Clean accuracy against robust accuracy for every weight of the mix")  # fmt: skip
 
 
-def _label(dots: alt.Chart, condition: str, shift: float) -> alt.Chart:
-    """Names of the chosen dots, on one side so that near ones do not cover each other."""
-    chosen = dots.transform_filter(condition).mark_text(align="left", dx=7, dy=shift, color=INK, fontSize=12)
+def _label(dots: alt.Chart, condition: str, align: Literal["left", "right"], shift: float) -> alt.Chart:
+    """Names of the chosen dots, each kind on a side of its own so that near ones do not cover each other."""
+    aside = 7 if align == "left" else -7
+    chosen = dots.transform_filter(condition).mark_text(align=align, dx=aside, dy=shift, color=INK, fontSize=12)
     encoded: alt.Chart = chosen.encode(text="label:N")
     return encoded
 

@@ -241,7 +241,7 @@ def _checks(attacks: list[Part], certificates: list[Part]) -> list[Contradiction
             _, mine, theirs = np.intersect1d(ids, rival.column("id"), return_indices=True)
             broken = rival.column("success")[theirs].astype(np.bool_)
             compared[mine] = True
-            contradicted[mine] |= broken & (rival.column("distance")[theirs] <= radius[mine])
+            contradicted[mine] |= broken & (rival.column("distance")[theirs] < radius[mine])
         method, kind = str(proof.unit["method"]["name"]), str(proof.facts["proof"])
         found.append(Contradiction(norm, method, kind, int(compared.sum()), int(contradicted.sum())))
     return found

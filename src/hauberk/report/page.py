@@ -214,7 +214,7 @@ def _numbers(mix: Mix) -> dict[str, Any]:
 def _dot(alpha: float, clean: Interval, attacked: Interval) -> dict[str, Any]:
     name = {0.0: "accurate alone", 1.0: "robust alone"}.get(alpha, f"α = {alpha:g}")
     return {
-        "label": name, "below": 0.0 < alpha < 1.0, "alpha": alpha, "text": words.percent(attacked.value, "up"),
+        "label": name, "alpha": alpha, "text": words.percent(attacked.value, "up"),
         "count": f"{words.count(attacked)} images, at most",
         "x": attacked.value, "xlow": attacked.low, "xhigh": attacked.high,
         "y": clean.value, "ylow": clean.low, "yhigh": clean.high,

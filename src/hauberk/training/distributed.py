@@ -101,5 +101,5 @@ def world(device: torch.device) -> World:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files and reports."""
+    """Whether this process is number 0 or the only one; no other writes files or speaks."""
     return int(os.environ.get("RANK", "0")) == 0

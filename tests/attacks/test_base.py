@@ -1,0 +1,180 @@
+"""The base class projects, classifies again, counts and remembers; it believes nothing that a search says."""
+
+import pytest
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from hauberk.attacks import APGD, FGSM, PGD, Attack, Query
+from hauberk.batch import Batch
+from hauberk.classifier import Traits, margins
+from hauberk.errors import HauberkError
+from hauberk.randomness import PerSample, Randomness, Shared
+from hauberk.threats import CONFIG, L1, L2, Linf, Threat
+
+ATTACKS = [
+    FGSM(Linf(0.1)),
+    FGSM(L1(1.0)),
+    PGD(Linf(0.1), steps=5, restarts=2),
+    PGD(L2(0.4), steps=5, loss="margin"),
+    PGD(L1(1.0), steps=5, loss="kl"),
+    PGD(Linf(0.1), steps=4, restarts=3, targeted=True),
+    APGD(L2(0.4), steps=8),
+    APGD(Linf(0.1), steps=8, restarts=2, loss="margin"),
+]
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Liar(Attack):
+    """Walks out of ball and box and claims it."""
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        points = query.images + 5.0 * torch.sign(torch.sin(97.0 * query.images))
+        query.value(points)
+        return points
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+def test_what_is_stated_is_true(attack: Attack, network: nn.Module, batch: Batch) -> None:
+    found = attack(network, batch, seed=1, tile=4)
+    threat = attack.threat
+    with torch.no_grad():
+        clean, now = network(batch.images), network(found.adversarial)
+    assert torch.equal(found.clean_prediction, clean.argmax(1))
+    assert torch.equal(found.prediction, now.argmax(1))
+    assert torch.equal(found.success, now.argmax(1) != batch.labels)
+    torch.testing.assert_close(found.probabilities, now.softmax(1))
+    torch.testing.assert_close(found.clean_probabilities, clean.softmax(1))
+    assert torch.equal(found.distance, threat.distance(found.adversarial, batch.images))
+    for points in (found.adversarial, found.best_loss_point, found.logit_margin_point, found.probability_margin_point):
+        assert bool(((points >= 0) & (points <= 1)).all())
+        assert bool((threat.distance(points, batch.images) <= threat.eps + 1e-6).all())
+    with torch.no_grad():
+        own = margins(network(found.logit_margin_point), batch.labels)
+        share = margins(network(found.probability_margin_point).softmax(1), batch.labels)
+    torch.testing.assert_close(found.logit_margin, own, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.probability_margin, share, atol=1e-5, rtol=1e-5)
+    assert bool((found.logit_margin <= margins(clean, batch.labels) + 1e-5).all())  # the image itself was seen
+    assert bool((found.success == (found.logit_margin < 0)).all())
+    assert found.clean_prediction[0] != batch.labels[0]
+    assert found.distance[0] == 0
+    assert found.stopped == ("misclassified", *["steps"] * 9)
+    assert bool(found.success[1:].any())
+
+
+def test_points_outside_are_brought_back_and_judged_there(network: nn.Module, batch: Batch) -> None:
+    found = Liar(Linf(1e-6))(network, batch)
+    assert float(found.distance.max()) <= 1.1e-6
+    assert found.success.tolist() == [True, *[False] * 9]
+
+
+@pytest.mark.parametrize("name", ["loss", "logit_margin", "probability_margin"])
+def test_the_best_points_are_the_best_of_all_seen(name: str, network: nn.Module, batch: Batch) -> None:
+    images, labels = batch.images, batch.labels
+    query = Query(network, images, labels, "ce", track=True)
+    others = [images, *(torch.rand(images.shape, generator=torch.Generator().manual_seed(i)) for i in range(5))]
+    for points in others:
+        query.gradient(points)
+    with torch.no_grad():
+        logits = torch.stack([network(p) for p in others])
+    values = {
+        "loss": torch.stack([-nn.functional.cross_entropy(z, labels, reduction="none") for z in logits]),
+        "logit_margin": torch.stack([margins(z, labels) for z in logits]),
+        "probability_margin": torch.stack([margins(z.softmax(1), labels) for z in logits]),
+    }[name]
+    least = values.min(0)
+    torch.testing.assert_close(query.best[name], least.values)
+    assert torch.equal(query.points[name], torch.stack(others)[least.indices, torch.arange(len(labels))])
+    assert (query.forwards, query.backwards) == (6, 6)
+    wrong = logits.argmax(2) != labels
+    assert torch.equal(query.misclassified, wrong.any(0))
+    first = torch.stack(others)[wrong.int().argmax(0), torch.arange(len(labels))]
+    assert torch.equal(query.misclassified_point[wrong.any(0)], first[wrong.any(0)])
+
+
+def test_a_targeted_loss_does_not_enter_the_untargeted_record(network: nn.Module, batch: Batch) -> None:
+    found = PGD(Linf(0.1), steps=3, targeted=True, restarts=3)(network, batch)
+    with torch.no_grad():
+        clean = nn.functional.cross_entropy(network(batch.images), batch.labels, reduction="none")
+    torch.testing.assert_close(found.loss, clean)
+    assert torch.equal(found.best_loss_point, batch.images)
+
+
+@pytest.mark.parametrize(
+    ("attack", "passes"),
+    [
+        (FGSM(Linf(0.1)), (3, 1)),
+        (PGD(Linf(0.1), steps=5), (7, 5)),
+        (PGD(Linf(0.1), steps=5, restarts=2), (13, 10)),
+        (PGD(Linf(0.1), steps=5, loss="kl"), (8, 5)),
+        (APGD(Linf(0.1), steps=5), (7, 6)),
+    ],
+    ids=str,
+)
+def test_passes_are_counted(attack: Attack, passes: tuple[int, int], network: nn.Module, batch: Batch) -> None:
+    found = attack(network, batch)
+    assert set(found.forwards.tolist()) == {passes[0]}
+    assert set(found.backwards.tolist()) == {passes[1]}
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.4)], ids=str)
+def test_training_gets_the_last_iterate_and_a_model_as_it_was(threat: Threat, network: nn.Module, batch: Batch) -> None:
+    network.train()
+    network[1].bias.requires_grad_(False)
+    attack = PGD(threat, steps=4, random_start=False, step_size=0.05)
+    points = attack.perturb(network, batch.images, batch.labels, Shared(torch.Generator(), len(batch)))
+    assert not points.requires_grad
+    assert network.training
+    assert [p.requires_grad for p in network.parameters()] == [True, False, True, True]
+    assert all(p.grad is None for p in network.parameters())
+    expected = batch.images
+    for _ in range(4):
+        leaf = expected.clone().requires_grad_(True)
+        loss = nn.functional.cross_entropy(network.eval()(leaf), batch.labels, reduction="sum")
+        gradient = torch.autograd.grad(loss, leaf)[0]
+        expected = threat.project(expected + 0.05 * threat.steepest_step(gradient), batch.images)
+    torch.testing.assert_close(points, expected, atol=1e-6, rtol=0)
+
+
+def test_a_vote_is_attacked_by_its_own_decision(batch: Batch) -> None:
+    """The forward pass is wrong everywhere, the vote is right at the image and wrong where the first pixel is bright."""
+
+    class Vote(nn.Module):
+        traits = Traits(stochastic=True)
+
+        def forward(self, images: Tensor) -> Tensor:
+            first = images.flatten(1)[:, 0]
+            return torch.stack([torch.zeros_like(first), 1.0 + first], 1)
+
+        def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
+            return (images.flatten(1)[:, 0] > 0.5).long()
+
+    images = torch.full((3, 1, 2, 2), 0.45)
+    found = PGD(Linf(0.1), steps=3, random_start=False)(Vote().eval(), Batch(images, torch.zeros(3).long(), batch.ids[:3]))
+    assert found.clean_prediction.tolist() == [0, 0, 0]
+    assert found.success.all()
+
+
+def test_errors_at_the_boundary(network: nn.Module, batch: Batch) -> None:
+    attack = FGSM(Linf(0.1))
+    with pytest.raises(HauberkError, match="no images"):
+        attack(network, batch.select(slice(0, 0)))
+    with pytest.raises(HauberkError, match="train mode"):
+        attack(network.train(), batch)
+    with pytest.raises(HauberkError, match=r"in \[0, 1\]"):
+        attack(network.eval(), Batch(batch.images * 255, batch.labels, batch.ids))
+    with pytest.raises(ValueError, match="not in l1"):
+        APGD(L1(1.0))
+
+
+def test_the_random_start_belongs_to_the_sample(network: nn.Module, batch: Batch) -> None:
+    starts: list[Tensor] = []
+
+    @dataclass(frozen=True, config=CONFIG)
+    class Start(Attack):
+        def search(self, query: Query, randomness: Randomness) -> Tensor:
+            starts.append(randomness.uniform(3))
+            return query.images
+
+    Start(Linf(0.1))(network, batch, seed=9, tile=16)
+    assert torch.equal(starts[0][:10], PerSample(9, batch.ids, "attack").uniform(3))

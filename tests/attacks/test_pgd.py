@@ -1,0 +1,97 @@
+"""PGD on linear models, where the answer is known, and its restarts, targets and step rule."""
+
+import pytest
+import torch
+from torch import nn
+
+from hauberk.attacks import PGD, Query
+from hauberk.batch import Batch
+from hauberk.conformance import LinearOracle, check_attack
+from hauberk.randomness import PerSample
+from hauberk.threats import L1, L2, Linf
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [PGD(L1(0.2), steps=6), PGD(L2(0.1), steps=6, restarts=2, loss="margin"), PGD(Linf(0.03), steps=6, targeted=True)],
+    ids=str,
+)
+def test_conformance(attack: PGD) -> None:
+    check_attack(attack)
+
+
+def test_the_divergence_needs_no_direction() -> None:
+    check_attack(PGD(L2(0.1), steps=6, loss="kl"), gradient=False)
+
+
+def test_on_a_linear_model_it_ends_in_the_corner() -> None:
+    oracle = LinearOracle.random((1, 4, 4), 2, seed=2)
+    images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))  # the box matters here
+    labels = torch.arange(6) % 2
+    batch = Batch(images, labels, torch.arange(6))
+    weight = oracle.layers[1].weight.detach()
+    toward = (weight[1] - weight[0]).reshape(1, 1, 4, 4) * (1.0 - 2.0 * labels.float()).reshape(-1, 1, 1, 1)
+    points = PGD(Linf(0.2), steps=20).perturb(oracle, batch.images, batch.labels, PerSample(0, batch.ids, "attack"))
+    torch.testing.assert_close(points, (images + 0.2 * toward.sign()).clamp(0, 1), atol=1e-6, rtol=0)
+    found = PGD(Linf(0.2), steps=20)(oracle, batch)
+    torch.testing.assert_close(found.best_loss_point, points, atol=1e-6, rtol=0)
+
+
+def test_in_l2_it_ends_on_the_sphere() -> None:
+    oracle = LinearOracle.random((1, 4, 4), 2, seed=2)
+    batch = oracle.batch(6)
+    direction = oracle.layers[1].weight.detach().diff(dim=0)[0]
+    toward = (direction / direction.norm()).reshape(1, 1, 4, 4) * (1.0 - 2.0 * batch.labels.float()).reshape(-1, 1, 1, 1)
+    points = PGD(L2(0.1), steps=200).perturb(oracle, batch.images, batch.labels, PerSample(0, batch.ids, "attack"))
+    torch.testing.assert_close(points, batch.images + 0.1 * toward, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 25])
+def test_madrys_step_rule(steps: int) -> None:
+    """The walk of 2.5 eps reaches the border from any start, and one step moves 2.5 eps / steps."""
+    oracle = LinearOracle.random((1, 2, 2), 2, seed=3)
+    batch = oracle.batch(3)
+    randomness = PerSample(0, batch.ids, "attack")
+    once = PGD(Linf(0.04), steps=steps, random_start=False)
+    walked: list[torch.Tensor] = []
+    query = Query(oracle, batch.images, batch.labels, "ce", track=False)
+    original = query.gradient
+    query.gradient = lambda points: (walked.append(points.clone()), original(points))[1]  # type: ignore[method-assign]
+    walked.append(once.search(query, randomness))
+    assert len(walked) == steps + 1
+    first = (walked[1] - walked[0]).abs().max()
+    assert float(first) == pytest.approx(min(0.04, 2.5 * 0.04 / steps), rel=1e-4)
+    assert float((walked[-1] - batch.images).abs().min()) == pytest.approx(0.04, rel=1e-4)
+
+
+def test_random_starts_differ_between_restarts_and_stay_inside(network: nn.Module, batch: Batch) -> None:
+    seen: list[torch.Tensor] = []
+    query = Query(network, batch.images, batch.labels, "ce", track=False)
+    original = query.gradient
+    query.gradient = lambda points: (seen.append(points.clone()), original(points))[1]  # type: ignore[method-assign]
+    PGD(Linf(0.1), steps=1, restarts=3).search(query, PerSample(0, batch.ids, "attack"))
+    assert len(seen) == 3
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+    assert float((seen[0] - batch.images).abs().max()) <= 0.1 + 1e-6
+
+
+def test_targets_take_turns(network: nn.Module, batch: Batch) -> None:
+    with torch.no_grad():
+        logits = network(batch.images)
+    wanted: list[torch.Tensor] = []
+    query = Query(network, batch.images, batch.labels, "ce", track=False)
+    original = query.gradient
+    query.gradient = lambda points: (wanted.append(query.targets), original(points))[1]  # type: ignore[method-assign]
+    PGD(Linf(0.1), steps=1, restarts=4, targeted=True).search(query, PerSample(0, batch.ids, "attack"))
+    for row in range(len(batch)):
+        label = int(batch.labels[row])
+        ranking = [c for c in logits[row].argsort(descending=True).tolist() if c != label]
+        assert [int(t[row]) for t in wanted] == [*ranking, ranking[0]]
+    assert query.targets is None
+
+
+def test_more_steps_find_more(network: nn.Module, batch: Batch) -> None:
+    weak, strong = (PGD(L2(0.3), steps=s, random_start=False)(network, batch).loss for s in (1, 40))
+    assert bool((strong >= weak - 1e-4).all())
+    assert float(strong.mean()) > float(weak.mean())

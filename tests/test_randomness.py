@@ -1,0 +1,54 @@
+"""Streams: independent of company, separate by seed, sample and purpose."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hauberk.randomness import PerSample, Shared, stream
+
+
+def test_streams_differ_by_seed_sample_and_purpose() -> None:
+    keys = [(s, i, p) for s in (0, 1, 11) for i in (0, 1, 11, 111, 2**40) for p in ("attack", "smoothing-counts")]
+    first = {stream(*key).integers(0, 2**63) for key in keys}
+    assert len(first) == len(keys)
+
+
+def test_a_stream_repeats() -> None:
+    np.testing.assert_array_equal(stream(3, 5, "a").random(8), stream(3, 5, "a").random(8))
+
+
+@pytest.mark.parametrize("name", ["uniform", "normal"])
+def test_a_row_depends_on_its_own_id_alone(name: str) -> None:
+    ids = torch.tensor([7, 3, 3, 12])
+    whole = getattr(PerSample(1, ids, "attack"), name)(2, 3)
+    assert whole.shape == (4, 2, 3)
+    assert whole.dtype == torch.float32
+    assert torch.equal(whole[1], whole[2])
+    for row, sample in zip(whole, ids, strict=True):
+        assert torch.equal(getattr(PerSample(1, [int(sample)], "attack"), name)(2, 3)[0], row)
+    assert not torch.equal(whole[0], whole[1])
+    assert not torch.equal(whole, getattr(PerSample(2, ids, "attack"), name)(2, 3))
+    assert not torch.equal(whole, getattr(PerSample(1, ids, "other"), name)(2, 3))
+
+
+def test_draws_go_on_and_have_their_distribution() -> None:
+    source = PerSample(0, range(20), "test")
+    first, second = source.uniform(500), source.uniform(500)
+    assert not torch.equal(first, second)
+    assert 0.0 <= float(first.min()) < float(first.max()) < 1.0
+    assert stats.kstest(first.numpy().ravel(), "uniform").pvalue > 1e-3
+    assert stats.kstest(source.normal(500).numpy().ravel(), "norm").pvalue > 1e-3
+    assert source.uniform().shape == (20,)
+
+
+def test_shared_rows_do_not_depend_on_the_number_of_processes() -> None:
+    def shared(rows: int, offset: int, total: int) -> Shared:
+        return Shared(torch.Generator().manual_seed(5), rows, offset, total)
+
+    for name in ("uniform", "normal"):
+        whole = getattr(shared(6, 0, 6), name)(3)
+        halves = [getattr(shared(3, start, 6), name)(3) for start in (0, 3)]
+        assert torch.equal(whole, torch.cat(halves))
+    with pytest.raises(ValueError, match="do not lie"):
+        shared(4, 3, 6)

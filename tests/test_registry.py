@@ -1,0 +1,140 @@
+"""``build(spec(x)) == x`` for every registered class, two levels deep, and errors that name the nearest word."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hauberk import registry
+from hauberk.attacks import APGD, FGSM, PGD
+from hauberk.certificates import LipschitzCertificate, MixedCertificate, SmoothingCertificate
+from hauberk.classifier import weights_hash
+from hauberk.errors import HauberkError
+from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
+from hauberk.objectives.pgd_adversarial import PGDAdversarial
+from hauberk.objectives.standard import Standard
+from hauberk.objectives.trades import TRADES
+from hauberk.threats import L1, L2, Linf
+
+SMOOTHING = SmoothingCertificate(sigma=0.5, n0=10, n=200, alpha=0.01)
+EXAMPLES: dict[str, list[Any]] = {
+    "linf": [Linf(8 / 255)],
+    "l2": [L2(0.5)],
+    "l1": [L1(12.0)],
+    "fgsm": [FGSM(L1(2.0)), FGSM(Linf(0.1), loss="margin")],
+    "pgd": [
+        PGD(Linf(8 / 255)),
+        PGD(L2(0.5), "kl", steps=3, step_size=0.1, restarts=2, random_start=False, targeted=True),
+    ],
+    "apgd": [APGD(L2(0.5)), APGD(Linf(0.1), "margin", steps=7, restarts=3)],
+    "lipschitz": [LipschitzCertificate()],
+    "smoothing": [SMOOTHING],
+    "mixed_margin": [MixedCertificate(), MixedCertificate(SMOOTHING)],
+    "standard": [Standard(), Standard(label_smoothing=0.1)],
+    "gaussian_augmentation": [GaussianAugmentation(sigma=0.25)],
+    "pgd_adversarial": [PGDAdversarial(PGD(Linf(8 / 255), steps=2)), PGDAdversarial(APGD(L2(0.3), steps=4), 0.5)],
+    "trades": [TRADES(PGD(L2(0.25), "kl", steps=2), beta=3.0, divergence="ce", detach_target=True)],
+}
+TASK = {"input_shape": (1, 8, 8), "num_classes": 3, "mean": (0.4,), "std": (0.3,)}
+MODELS = {
+    "small_cnn": {"widths": (4, 6), "strides": (1, 2), "batch_norm": False},
+    "resnet18": {"width": 4},
+    "lip_convnet": {"widths": (4, 6), "depth": 1, "hidden": 8},
+}
+
+
+def plain(description: Any) -> Any:
+    """As a file would give it back."""
+    return json.loads(json.dumps(description))
+
+
+def test_every_registered_class_has_an_example() -> None:
+    for kind in ("threat", "attack", "certificate", "objective"):
+        for entry in registry.entries(kind):
+            assert entry.name in EXAMPLES, f"add an example of {entry.name}"
+    assert {e.name for e in registry.entries("model")} == set(MODELS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_build_inverts_spec(name: str) -> None:
+    for example in EXAMPLES[name]:
+        description = plain(registry.spec(example))
+        assert description["name"] == name
+        again = registry.build(description)
+        assert again == example
+        assert type(again) is type(example)
+        assert registry.spec(again) == registry.spec(example)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("settings", ["default", "own"])
+def test_models_are_rebuilt_from_their_spec(name: str, settings: str) -> None:
+    chosen = MODELS[name] if settings == "own" or name == "resnet18" else {}
+    model = registry.build({"name": name, **chosen}, "model", **TASK)
+    again = registry.build(plain(registry.spec(model)))
+    assert registry.spec(again) == registry.spec(model)
+    assert {k: (v.shape, v.dtype) for k, v in again.state_dict().items()} == {
+        k: (v.shape, v.dtype) for k, v in model.state_dict().items()
+    }
+
+
+def test_defences_are_rebuilt_with_their_bases() -> None:
+    base = registry.build({"name": "small_cnn", **MODELS["small_cnn"]}, **TASK)
+    other = registry.build({"name": "lip_convnet", **MODELS["lip_convnet"]}, **TASK)
+    mix = registry.build("mixed", accurate=base, robust=other, alpha=0.8, robust_scale=3.0)
+    vote = registry.build("smoothed", base=mix, sigma=0.25, bank=3, votes=20, alpha=0.01)
+    again = registry.build(plain(registry.spec(vote)))
+    again.load_state_dict(vote.state_dict())
+    assert registry.spec(again) == registry.spec(vote)
+    assert weights_hash(again) == weights_hash(vote)
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(again.eval()(images), vote.eval()(images))
+
+
+def test_threats_have_a_shorthand_and_numbers_a_fraction() -> None:
+    assert registry.build("linf:8/255") == Linf(8 / 255)
+    assert registry.build("L2:0.5") == L2(0.5)
+    assert registry.build({"name": "pgd", "threat": "linf:8/255", "step_size": "2/255"}) == PGD(
+        Linf(8 / 255), step_size=2 / 255
+    )
+    for text in ("eight", "1/0", "1/x"):
+        with pytest.raises(HauberkError, match="expected a number"):
+            registry.number(text)
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        ({"name": "pdg", "threat": "linf:0.1"}, "did you mean 'pgd'"),
+        ({"name": "pgd", "threat": "linf:0.1", "setps": 3}, "did you mean 'steps'"),
+        ({"name": "pgd", "threat": "linf:0.1", "steps": 0}, "steps"),
+        ({"name": "pgd", "threat": "linf:0.1", "loss": "dlr"}, "loss"),
+        ({"name": "apgd", "threat": "l1:3"}, "not in l1"),
+        ({"name": "mixed_margin", "base": {"name": "mixed_margin"}}, "mix inside a mix"),
+        ({"name": "smoothing"}, "sigma"),
+        ({"steps": 3}, "needs a 'name'"),
+    ],
+)
+def test_mistakes_are_named(description: dict[str, Any], words: str) -> None:
+    with pytest.raises(HauberkError) as caught:
+        registry.build(description)
+    assert words in str(caught.value)
+
+
+def test_the_wrong_family_is_an_error() -> None:
+    with pytest.raises(HauberkError, match="no attack called 'trades'"):
+        registry.build("trades", "attack")
+
+
+def test_a_third_party_registers_its_own_and_a_taken_name_is_refused() -> None:
+    with pytest.raises(HauberkError, match="already registered"):
+        registry.register("attack", "pgd", "elsewhere:PGD", "another")
+    with pytest.raises(HauberkError, match="has no spec"):
+        registry.spec(nn.Linear(2, 2))
+
+
+def test_every_entry_can_be_imported() -> None:
+    for entry in registry.entries():
+        assert callable(entry.load()), entry.name
