@@ -38,14 +38,14 @@ lint: $(STAMP)  ## style, types and the order of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-readme: $(STAMP)  ## write the generated tables of README.md and docs/methods.md again
+readme: $(STAMP)  ## write the generated tables of README.md and docs/ again
 	$(BIN)/python benchmarks/readme.py
 
 readme-check: $(STAMP)  ## fail when a generated table is stale or a number has no record behind it
 	$(BIN)/python benchmarks/readme.py --check
 
 bench: $(STAMP)  ## measure throughput against a textbook training loop
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/training_throughput.py
 
 mutants: $(STAMP)  ## break the central formulas one by one; every break must be caught by a test
 	$(SINGLE) $(BIN)/python benchmarks/mutants.py

@@ -1,4 +1,4 @@
-"""Write the generated tables of README.md and docs/methods.md, or check that they are fresh.
+"""Write the generated tables of README.md, docs/methods.md and docs/recipes.md, or check that they are fresh.
 
 Every number of the results table is computed from the records of a run under ``results/``: the files are compared with
 the hashes that the run keeps, and every certificate is derived again from its evidence.  A number without a record, a
@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hauberk import registry
+from hauberk.recipes import Evaluation, Expectation
 from hauberk.report import collect
 from hauberk.report.subject import Attacked, Curve, Subject
 from hauberk.statistics import Interval
+from hauberk.training.config import Training
 from hauberk.verify import verify_folder, verify_hashes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,6 +168,41 @@ def methods_tables() -> str:
     return "\n".join(blocks)
 
 
+# --- recipes ----------------------------------------------------------------------------------------------------
+
+
+def settings_table(name: str, block: type) -> str:
+    """The settings of a recipe's block, from its docstring and its fields."""
+    rows = [[f"`{key}`", default(block, key), text.replace("``", "`")] for key, text in arguments(block).items()]
+    return f"### `{name}`\n\n" + table(("Key", "Default", "Meaning"), rows)
+
+
+def arguments(block: type) -> dict[str, str]:
+    """What the ``Args:`` section of a Google docstring says about each argument."""
+    _, _, section = inspect.cleandoc(block.__doc__ or "").partition("Args:\n")
+    found: dict[str, str] = {}
+    for line in section.splitlines():
+        if not line.strip():
+            break
+        name, separator, text = line.strip().partition(": ")
+        if separator and not line.startswith(" " * 5):
+            found[name] = text
+        else:
+            found[list(found)[-1]] += " " + line.strip()
+    return {key: text.rstrip(".").replace("  ", " ") for key, text in found.items()}
+
+
+def default(block: type, name: str) -> str:
+    """A field's default as a recipe writes it; nothing and empty are ``none``."""
+    value = next(p.default for p in inspect.signature(block).parameters.values() if p.name == name)
+    plain = registry.describe(value)
+    if plain is None or plain in ([], ""):
+        return "none"
+    if isinstance(plain, dict):
+        return ", ".join(f"{key}: {json.dumps(item)}" for key, item in plain.items())
+    return json.dumps(plain).strip('"')
+
+
 # --- files ------------------------------------------------------------------------------------------------------
 
 
@@ -185,10 +224,14 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 def pages(root: Path, results: Path) -> dict[Path, str]:
     """Every generated page as it should be."""
-    readme, methods = root / "README.md", root / "docs" / "methods.md"
+    readme, methods, recipe = root / "README.md", root / "docs" / "methods.md", root / "docs" / "recipes.md"
+    settings = recipe.read_text()
+    for name, block in (("training", Training), ("evaluation", Evaluation), ("expected", Expectation)):
+        settings = replace_block(settings, name, settings_table(name, block))
     return {
         readme: replace_block(readme.read_text(), "results", results_table(results)),
         methods: replace_block(methods.read_text(), "methods", methods_tables()),
+        recipe: settings,
     }
 
 

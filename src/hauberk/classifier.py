@@ -208,9 +208,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def affine_norms(model: nn.Module) -> Iterator[None]:
     r"""Batch norm in eval mode, computed as what it is then: :math:`x \mapsto a x + b` for each channel.
 
-    With :math:`a = \gamma / \sqrt{\sigma^2 + \epsilon}` and :math:`b = \beta - a \mu`.  Its backward pass is one product,
-    which takes about a quarter off an attack on the CPU; results differ by rounding alone.  It is meant for training's
-    attacks, on frozen parameters and in eval mode; an evaluation calls the model as it is.
+    With :math:`a = \gamma / \sqrt{\sigma^2 + \epsilon}` and :math:`b = \beta - a \mu`.  Its backward pass is one
+    product, which takes about a quarter off an attack on the CPU; results differ by rounding alone.  It is meant for
+    training's attacks, on frozen parameters and in eval mode; an evaluation calls the model as it is.
     """
     swapped = []
     for module in model.modules():
@@ -274,8 +274,11 @@ def weights_hash(model: nn.Module) -> str:
 
 def predictor_name(model: nn.Module) -> str:
     """What a record calls the function that decides: rows of different predictors never share an axis."""
-    own = getattr(model, "predictor", None)
-    return own if isinstance(own, str) else f"{type(model).__name__}[{weights_hash(model)}]"
+    own, spec = getattr(model, "predictor", None), getattr(model, "spec", None)
+    if isinstance(own, str):
+        return own
+    name = spec["name"] if isinstance(spec, dict) else type(model).__name__
+    return f"{name}[{weights_hash(model)}]"
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

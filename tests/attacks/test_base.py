@@ -118,7 +118,7 @@ def test_passes_are_counted(attack: Attack, passes: tuple[int, int], network: nn
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.4)], ids=str)
-def test_training_gets_the_last_iterate_and_a_model_as_it_was(threat: Threat, network: nn.Module, batch: Batch) -> None:
+def test_training_gets_the_last_iterate(threat: Threat, network: nn.Module, batch: Batch) -> None:
     network.train()
     network[1].bias.requires_grad_(False)
     attack = PGD(threat, steps=4, random_start=False, step_size=0.05)
@@ -137,7 +137,7 @@ def test_training_gets_the_last_iterate_and_a_model_as_it_was(threat: Threat, ne
 
 
 def test_a_vote_is_attacked_by_its_own_decision(batch: Batch) -> None:
-    """The forward pass is wrong everywhere, the vote is right at the image and wrong where the first pixel is bright."""
+    """The forward pass is wrong everywhere; the vote is right at the image, wrong where the first pixel is bright."""
 
     class Vote(nn.Module):
         traits = Traits(stochastic=True)
@@ -150,7 +150,8 @@ def test_a_vote_is_attacked_by_its_own_decision(batch: Batch) -> None:
             return (images.flatten(1)[:, 0] > 0.5).long()
 
     images = torch.full((3, 1, 2, 2), 0.45)
-    found = PGD(Linf(0.1), steps=3, random_start=False)(Vote().eval(), Batch(images, torch.zeros(3).long(), batch.ids[:3]))
+    rows = Batch(images, torch.zeros(3).long(), batch.ids[:3])
+    found = PGD(Linf(0.1), steps=3, random_start=False)(Vote().eval(), rows)
     assert found.clean_prediction.tolist() == [0, 0, 0]
     assert found.success.all()
 

@@ -76,7 +76,7 @@ def test_global_state_is_given_back(network, dataset, run):
     seen = []
     config = Training(**SETTINGS | {"threads": 2, "epochs": 1, "validate_every": 0})
     fit(model, Standard(), dataset, config, run, report=lambda _: seen.append(torch.get_num_threads()))
-    assert seen == [2]
+    assert set(seen) == {2}
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hauberk.attacks.losses import LossName, attack_loss, targeted_loss
 from hauberk.batch import Batch
-from hauberk.classifier import TILE, affine_norms, check_classifier, decide, evaluating, frozen, margins
+from hauberk.classifier import TILE, Decides, affine_norms, check_classifier, decide, evaluating, frozen, margins
 from hauberk.errors import HauberkError
 from hauberk.randomness import PerSample, Randomness
 from hauberk.threats import CONFIG, Norm, Threat
@@ -213,8 +213,6 @@ class Attack(ABC):
         query = Query(model, batch.images, batch.labels, self.loss, track=True)
         query.value(batch.images)  # the image itself is a point of the threat
         clean_prediction = decide(model, batch, seed, tile)
-        # a vote may decide rightly where one forward pass does not: there the search is not over
-        query.misclassified &= clean_prediction != batch.labels
         self.search(query, PerSample(seed, batch.ids, "attack", batch.images.device))
         return self._judge(model, batch, query, clean_prediction, seed, tile)
 
@@ -223,6 +221,8 @@ class Attack(ABC):
     ) -> AttackResult:
         """Project the candidate points again, classify them again, and believe only that."""
         found = torch.where(query.misclassified[:, None, None, None], query.misclassified_point, query.points["loss"])
+        if isinstance(model, Decides):  # a forward pass only stands in for the vote, and its first error may be none
+            found = query.points["logit_margin"]
         rows = len(batch)
         adversarial = self.threat.project(found, batch.images)
         check = Batch(adversarial, batch.labels, batch.ids)

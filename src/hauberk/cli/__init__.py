@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hauberk.errors import HauberkError
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run a verb; an error is one clear message and a non-zero exit code, never a traceback."""
@@ -19,9 +21,10 @@ def main() -> None:
     except HauberkError as error:
         error_line(error.message, error.hint)
         sys.exit(1)
-    except KeyboardInterrupt:
-        error_line("stopped; what was finished is kept", "the same command goes on from there")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this code, without a word
+            error_line("stopped; what was finished is kept", "the same command goes on from there")
+        raise
     except MemoryError:
         error_line("out of memory", "use a smaller --tile or batch size")
         sys.exit(1)

@@ -10,6 +10,7 @@ import typer
 from hauberk import api
 from hauberk.cli import options
 from hauberk.cli.console import emit
+from hauberk.runs import Run
 from hauberk.verify import verify_folder, verify_hashes
 
 
@@ -22,6 +23,7 @@ def verify(
     """Derive every certificate again from its evidence, with numpy and scipy alone, and check the records' hashes."""
     results = []
     for path in runs:
+        Run.open(path)
         verdicts = [verify_hashes(path), *verify_folder(path / "records")]
         if weights:
             verdicts += api.recompute(api.subject(path), rows)

@@ -123,7 +123,7 @@ def plane(mix: Mix) -> Spec:
         dots.mark_point(shape="diamond", size=90, filled=True, color=ATTACKED, opacity=1),
         _label(dots, "datum.alpha > 0 && datum.alpha < 1", "left", 14),
         _label(dots, "datum.alpha === 0", "left", -12),
-        _label(dots, "datum.alpha === 1", "right", -12),
+        _label(dots, "datum.alpha === 1", "right", 14),
         here,
     ]), "Clean accuracy against robust accuracy for every weight of the mix")  # fmt: skip
 

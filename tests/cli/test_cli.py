@@ -1,0 +1,188 @@
+"""The command line: every verb leaves one artefact; every mistake is one clear message and a non-zero exit code."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hauberk import cli
+from hauberk.records import read_all
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run the command line in this process: exit code, stdout, stderr."""
+    old = sys.argv
+    sys.argv = ["hauberk", *map(str, arguments)]
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = old
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def copied(tiny_run: Path, tmp_path: Path) -> Path:
+    """A run that a test may change."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "copied"))
+
+
+class Probabilities(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :10].softmax(1)
+
+
+class Linear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(images)
+        return logits
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return Linear().net
+
+
+def probabilities() -> nn.Module:
+    return Probabilities()
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's own that makes models."""
+    (tmp_path / "my_models.py").write_text(Path(__file__).read_text().split("@pytest.fixture\ndef factories")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return "my_models"
+
+
+def test_the_whole_path(tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    code, text, _ = run(capsys, "train", tiny_recipe, "-o", out, "--set", "training.epochs=1")
+    assert code == 0
+    assert "next: hauberk attack" in text
+    code, text, _ = run(capsys, "attack", out, "--images", 16, "--tile", 16)
+    assert code == 0
+    assert "attacked l2 0.5" in text
+    code, text, _ = run(capsys, "certify", out, "--images", 16, "--tile", 16, "--json")
+    assert code == 0
+    assert json.loads(text)
+    mixed = tmp_path / "mixed"
+    arguments = ("--accurate", out, "--robust", out, "--alpha", 0.8, "--robust-scale", 4, "-o", mixed, "--images", 16)
+    assert run(capsys, "mix", *arguments)[0] == 0
+    assert run(capsys, "attack", mixed, "--threat", "linf:8/255", "--attack", "fgsm", "--images", 16)[0] == 0
+    assert run(capsys, "certify", mixed, "--images", 16)[0] == 0
+    code, text, _ = run(capsys, "verify", out, mixed, "--weights")
+    assert code == 0, text
+    assert "0 evaluations with problems" in text
+    code, text, _ = run(capsys, "report", out, mixed, "-o", tmp_path / "page.html")
+    assert code == 0
+    assert (tmp_path / "page.html").stat().st_size > 100_000
+
+
+def test_a_model_of_ones_own(factories: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, error = run(capsys, "attack", f"{factories}:linear", "--data", "digits", "--threat", "linf:8/255",
+                            "--attack", "pgd,steps=2", "--images", 16, "-o", tmp_path / "own")  # fmt: skip
+    assert code == 0, error
+    assert "attacked linf" in text
+    code, text, error = run(capsys, "certify", f"{factories}:linear", "--data", "digits", "--images", 16,
+                            "-o", tmp_path / "own")  # fmt: skip
+    assert code == 0, error
+    assert len(read_all(tmp_path / "own" / "records", "certificate")) == 1
+
+
+def test_shards_together_are_the_whole(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p.key: p.table for p in read_all(copied / "records", "attack")}
+    shutil.rmtree(copied / "records")
+    for shard in ("0/2", "1/2"):
+        assert run(capsys, "attack", copied, "--images", 48, "--tile", 16, "--shard", shard)[0] == 0
+    after = {p.key: p.table for p in read_all(copied / "records", "attack")}
+    assert after.keys() == before.keys()
+
+
+def test_listing_and_explaining(capsys: pytest.CaptureFixture[str]) -> None:
+    for family in ("attacks", "certificates", "objectives", "defences", "models", "datasets", "threats", "recipes"):
+        code, text, _ = run(capsys, "list", family, "--json")
+        assert code == 0
+        assert len(json.loads(text)[family]) >= 2
+    code, text, _ = run(capsys, "list", "attacks")
+    assert "apgd" in text
+    code, text, _ = run(capsys, "explain", "apgd")
+    assert "checkpoint" in text
+    assert run(capsys, "--version")[1].startswith("hauberk ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["train", "no_such_recipe"], "there is no recipe", "hauberk list recipes"),
+        (["train", "demo_standard", "--set", "training.epochz=3"], "epochz", "did you mean 'epochs'"),
+        (["train", "demo_standard", "--set", "data.name=cifar10", "--set", "data.root=/nowhere"], "", "cifar-10-batches-py"),
+        (["attack", "nowhere"], "there is no run directory nowhere", "hauberk train"),
+        (["attack", "no_such_module:build", "--data", "digits"], "cannot import", "folder that holds it"),
+        (["attack", "my_models:linear"], "needs --data", "--data cifar10"),
+        (["attack", "my_models:linear", "--data", "digits"], "which threat", "--threat linf:8/255"),
+        (["attack", "my_models:linear", "--data", "digits", "--threat", "linf:eight"], "eight", ""),
+        (["attack", "my_models:linear", "--data", "digits", "--threat", "lint:8/255"], "lint", "did you mean 'linf'"),
+        (["attack", "my_models:linear", "--data", "digits", "--threat", "l1:3", "--attack", "apgd"], "not in l1", ""),
+        (["attack", "my_models:probabilities", "--data", "digits", "--threat", "l2:1"], "got probabilities", "softmax"),
+        (["certify", "my_models:probabilities", "--data", "digits"], "no deterministic certificate", "smoothing"),
+        (["attack", "my_models:linear", "--data", "digits", "--threat", "l2:1", "--images", "5000"], "5000", "fewer"),
+        (["attack", "my_models:linear", "--data", "digits", "--threat", "l2:1", "--shard", "2/2"], "--shard", "0/2"),
+        (["attack", "my_models:linear", "--data", "digits", "--threat", "l2:1", "--split", "train"], "split", ""),
+        (["verify", "nowhere"], "not a run directory", ""),
+        (["report", "nowhere"], "nowhere", ""),
+        (["list", "atacks"], "no family", "did you mean 'attacks'"),
+        (["explain", "apdg"], "apdg", "did you mean 'apgd'"),
+        (["sweep", "nowhere.yaml"], "no table", "recipes"),
+    ],
+)
+@pytest.mark.usefixtures("factories")
+def test_mistakes(arguments: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(capsys, *arguments)
+    assert code == 1
+    assert error.startswith("error: ")
+    assert message in error
+    assert hint in error
+    assert "Traceback" not in error
+
+
+def test_verify_fails_on_a_tampered_record(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "verify", copied)[0] == 0
+    victim = next((copied / "records").glob("certificate-*.parquet"))
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    code, out, err = run(capsys, "verify", copied)
+    assert code == 1
+    assert "changed" in out + err or "not a Hauberk record" in out + err
+
+
+def test_a_stopped_run_says_how_to_go_on(tiny_recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hauberk.api.fit", interrupted)
+    code, _, error = run(capsys, "train", tiny_recipe, "-o", tmp_path / "r")
+    assert code == 130
+    assert "the same command goes on" in error
+
+
+def test_the_installed_command_exits_with_the_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from hauberk.cli import main; main()", "attack", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ), check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no run directory nowhere")
+    assert done.stdout == ""

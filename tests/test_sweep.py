@@ -1,0 +1,56 @@
+"""Sweeps: predicted first, resumable cell by cell, a table with intervals."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hauberk import sweep
+from hauberk.errors import HauberkError
+from hauberk.runs import Run
+
+
+@pytest.fixture
+def table(tiny_recipe: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump({
+        "name": "t", "summary": "two rows", "seeds": [0, 1],
+        "set": {"training.epochs": 1, "evaluation.images": 16},
+        "rows": [{"recipe": str(tiny_recipe)}, {"recipe": str(tiny_recipe), "label": "cold", "set": {"training.lr": 0.01}}],
+    }))  # fmt: skip
+    return path
+
+
+def test_a_table_runs_resumes_and_is_saved(table: Path, tmp_path: Path) -> None:
+    plan = sweep.read(table)
+    cells = sweep.cells(plan, tmp_path / "out")
+    assert [(c.label, c.seed) for c in cells] == [("tiny", 0), ("tiny", 1), ("cold", 0), ("cold", 1)]
+    assert cells[2].recipe.training.lr == 0.01
+    assert cells[1].recipe.seed == 1
+    cost = sweep.predict(cells[0].recipe)
+    assert 0 < cost.train < 1
+    assert 0 < cost.evaluate < 1
+    for cell in cells[:3]:
+        assert not cell.done
+        sweep.run_cell(cell)
+        assert cell.done
+    before = Run(cells[0].path).info
+    sweep.run_cell(cells[0])
+    assert Run(cells[0].path).info["timings"]["train_seconds"] == before["timings"]["train_seconds"]
+    lines = sweep.results([c for c in cells if c.done])
+    assert [line["seeds"] for line in lines] == [[0, 1], [0]]
+    clean = lines[0]["columns"]["clean"]
+    assert clean["low"] < clean["value"] < clean["high"]
+    saved = sweep.save(plan, lines, tmp_path / "out")
+    assert "| cold | 0 |" in saved.read_text()
+    assert json.loads(saved.with_name("table.json").read_text())["lines"] == lines
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(HauberkError, match="no table"):
+        sweep.read(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: t\nrows: []\n")
+    with pytest.raises(HauberkError, match="not a table"):
+        sweep.read(bad)
