@@ -203,6 +203,8 @@ def merge(parts: Iterable[Part]) -> list[Part]:
 def group(parts: Iterable[Part]) -> list[Part]:
     """Join the parts of one evaluation: those whose units differ in ``data`` alone, rows sorted by id.
 
+    The joined part is a unit whose data is the set of the parts' data, so it may be written and read like any other.
+
     Raises:
         HauberkError: if one sample appears twice in one evaluation.
     """
@@ -216,6 +218,7 @@ def group(parts: Iterable[Part]) -> list[Part]:
         ids = table.column("id").to_numpy()
         if len(np.unique(ids)) != len(ids):
             raise HauberkError("one sample appears in two units of one evaluation", "the data changed between the runs")
-        shared = {k: v for k, v in items[0].unit.items() if k != "data"}
-        joined.append(Part(items[0].kind, shared, items[0].facts, table))
+        data = sorted(str(i.unit["data"]) for i in items)
+        unit = {**items[0].unit, "data": data[0] if len(data) == 1 else content_hash(data)}
+        joined.append(Part(items[0].kind, unit, items[0].facts, table))
     return joined

@@ -244,7 +244,7 @@ def test_the_gap_lies_between_both_staircases(lab) -> None:
     attacked = [a for a in subject.attacked if a.norm == "l2"]
     spec = charts.accuracy_against_epsilon(collect.Level(0.0, subject.clean), attacked, subject.curve("l2"))
     gap = next(layer for layer in spec["layer"] if layer["mark"]["type"] == "area")
-    rows = gap["data"]["values"] if "values" in gap["data"] else spec["datasets"][gap["data"]["name"]]
+    rows = spec["datasets"][gap["data"]["name"]]
     assert rows[0]["high"] == subject.clean.value
     assert all(r["low"] <= r["high"] for r in rows)
     elsewhere = [*attacked[:-1], dataclasses.replace(attacked[-1], images="other")]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import hauberk
-from hauberk.cli import attack, certify, demo, explain, listing, mix, report, sweep, train, verify
+from hauberk.cli import attack, bundle, certify, demo, explain, listing, mix, report, sweep, train, verify
 
 app = typer.Typer(
     help="Train, attack, certify, mix and report image classifiers that must hold up against an adversary.",
@@ -38,6 +38,7 @@ app.command("attack")(attack.attack)
 app.command("certify")(certify.certify)
 app.command("mix")(mix.mix)
 app.command("report")(report.report)
+app.command("bundle")(bundle.bundle)
 app.command("sweep")(sweep.sweep)
 app.command("verify")(verify.verify)
 app.command("list")(listing.listing)

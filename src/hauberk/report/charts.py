@@ -6,6 +6,7 @@ Colours are CSS custom properties (``var(--certified)``): the page decides what 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import altair as alt
@@ -62,20 +63,22 @@ def accuracy_against_epsilon(clean: Level, attacked: list[Attacked], curve: Curv
     """
     _, norm = one_axis([*attacked, *([curve] if curve else [])])
     factor, title = epsilon_axis(norm)
-    points = [_row(Level(a.eps, a.accuracy), factor) for a in attacked]
+    rows = {"measured": [_row(Level(a.eps, a.accuracy), factor) for a in attacked]}
     upper = falling([clean, *(Level(a.eps, a.accuracy) for a in attacked)])
     lower = list(curve.steps) if curve else []
     end = max([level.eps for level in (*upper, *lower)] or [1.0]) * 1.04 or 1.0
     x = alt.X("x:Q", title=title, scale=alt.Scale(domain=[0, end * factor], nice=False))
     layers: list[alt.Chart] = []
     if curve and all(a.images == curve.images for a in attacked):
-        layers.append(_area(_between(lower, upper, end, factor), x, GAP))
+        rows["gap"] = _between(lower, upper, end, factor)
+        layers.append(_area("gap", x, GAP))
     if curve:
-        layers.append(_staircase([_row(level, factor) for level in _closed(lower, end)], x, CERTIFIED, 2.5))
+        rows["certified"] = [_row(level, factor) for level in _closed(lower, end)]
+        layers.append(_staircase("certified", x, CERTIFIED, 2.5))
     if attacked:
-        layers.append(_staircase([_row(level, factor) for level in _closed(upper, end)], x, ATTACKED, 1.5))
-        layers += _measured(points, x)
-    return styled(alt.LayerChart(layer=layers), f"Accuracy against the budget in {NORMS.get(norm, norm)}")
+        rows["attacked"] = [_row(level, factor) for level in _closed(upper, end)]
+        layers += [_staircase("attacked", x, ATTACKED, 1.5), *_measured("measured", x)]
+    return styled(alt.LayerChart(layer=layers), rows, f"Accuracy against the budget in {NORMS.get(norm, norm)}")
 
 
 def accuracy_against_radius(curve: Curve) -> Spec:
@@ -88,14 +91,14 @@ def accuracy_against_radius(curve: Curve) -> Spec:
     factor, title = epsilon_axis(norm)
     title = title.replace("budget ε", "radius")
     end = max(level.eps for level in curve.steps) * 1.04 or 1.0
-    rows = [_row(level, factor) for level in _closed(list(curve.steps), end)]
+    rows = {"steps": [_row(level, factor) for level in _closed(list(curve.steps), end)]}
     x = alt.X("x:Q", title=title, scale=alt.Scale(domain=[0, end * factor], nice=False))
     colour = MUTED if curve.proof == "estimate" else CERTIFIED
-    band = _area([{"x": r["x"], "low": r["low"], "high": r["high"]} for r in rows], x, colour, opacity=0.18)
+    band = _area("steps", x, colour, opacity=0.18)
     name = "Estimated" if curve.proof == "estimate" else "Certified"
-    line = _staircase(rows, x, colour, 2.5, dash=curve.proof == "estimate")
+    line = _staircase("steps", x, colour, 2.5, dash=curve.proof == "estimate")
     description = f"{name} accuracy against the radius in {NORMS.get(norm, norm)}"
-    return styled(alt.LayerChart(layer=[band, line]), description)
+    return styled(alt.LayerChart(layer=[band, line]), rows, description)
 
 
 def plane(mix: Mix) -> Spec:
@@ -125,7 +128,7 @@ def plane(mix: Mix) -> Spec:
         _label(dots, "datum.alpha === 0", "left", -12),
         _label(dots, "datum.alpha === 1", "right", 14),
         here,
-    ]), "Clean accuracy against robust accuracy for every weight of the mix")  # fmt: skip
+    ]), {}, "Clean accuracy against robust accuracy for every weight of the mix")  # fmt: skip
 
 
 def _label(dots: alt.Chart, condition: str, align: Literal["left", "right"], shift: float) -> alt.Chart:
@@ -145,8 +148,8 @@ def falling(levels: list[Level]) -> list[Level]:
     return best
 
 
-def styled(chart: alt.LayerChart, description: str) -> Spec:
-    """Size, fonts and colours of the house."""
+def styled(chart: alt.LayerChart, rows: Mapping[str, list[Row]], description: str) -> Spec:
+    """Size, fonts and colours of the house, with the rows of the chart's named data (too many for Altair to check)."""
     found: Spec = chart.properties(
         width="container", height=HEIGHT, background="transparent", description=description,
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
@@ -156,7 +159,7 @@ def styled(chart: alt.LayerChart, description: str) -> Spec:
         titleFont=FONT, labelFontSize=12, titleFontSize=12, titleFontWeight="normal", titlePadding=8, tickCount=6,
         labelFlush=False,
     ).configure_text(font=FONT).to_dict()  # fmt: skip
-    return found
+    return found | {"datasets": dict(rows)} if rows else found
 
 
 def _row(level: Level, factor: float) -> Row:
@@ -191,22 +194,22 @@ def _percent_axis() -> alt.Axis:
     return alt.Axis(format=".0%")
 
 
-def _area(rows: list[Row], x: alt.X, colour: str, opacity: float = 1.0) -> alt.Chart:
-    chart = alt.Chart(alt.InlineData(values=rows)).mark_area(interpolate="step-after", color=colour, opacity=opacity)
+def _area(name: str, x: alt.X, colour: str, opacity: float = 1.0) -> alt.Chart:
+    chart = alt.Chart(alt.NamedData(name)).mark_area(interpolate="step-after", color=colour, opacity=opacity)
     encoded: alt.Chart = chart.encode(x, alt.Y("low:Q", title="accuracy"), alt.Y2("high:Q"))
     return encoded
 
 
-def _staircase(rows: list[Row], x: alt.X, colour: str, width: float, dash: bool = False) -> alt.Chart:
-    mark = alt.Chart(alt.InlineData(values=rows)).mark_line(
+def _staircase(name: str, x: alt.X, colour: str, width: float, dash: bool = False) -> alt.Chart:
+    mark = alt.Chart(alt.NamedData(name)).mark_line(
         interpolate="step-after", color=colour, strokeWidth=width, strokeDash=[5, 4] if dash else [1, 0], clip=True
     )
     encoded: alt.Chart = mark.encode(x, _share_axis(), order="x:Q")
     return encoded
 
 
-def _measured(rows: list[Row], x: alt.X) -> list[alt.Chart]:
-    base = alt.Chart(alt.InlineData(values=rows))
+def _measured(name: str, x: alt.X) -> list[alt.Chart]:
+    base = alt.Chart(alt.NamedData(name))
     return [
         base.mark_rule(color=ATTACKED, strokeWidth=1.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q")),
         base.mark_point(shape="diamond", size=90, filled=True, color=ATTACKED, opacity=1).encode(x, _share_axis()),

@@ -239,7 +239,8 @@ def _checks(attacks: list[Part], certificates: list[Part]) -> list[Contradiction
         compared, contradicted = np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.bool_)
         for rival in rivals:
             _, mine, theirs = np.intersect1d(ids, rival.column("id"), return_indices=True)
-            broken = rival.column("success")[theirs].astype(np.bool_)
+            # an abstention is an error of the classifier, but no proof that its class changes
+            broken = rival.column("success")[theirs].astype(np.bool_) & (rival.column("prediction")[theirs] >= 0)
             compared[mine] = True
             contradicted[mine] |= broken & (rival.column("distance")[theirs] < radius[mine])
         method, kind = str(proof.unit["method"]["name"]), str(proof.facts["proof"])

@@ -1,0 +1,174 @@
+"""Margin over Lipschitz bound: tight on linear nets, never broken by brute force on small ones."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hauberk.batch import Batch
+from hauberk.certificates import ABSTAIN, LipschitzCertificate
+from hauberk.conformance import LinearOracle, check_certificate
+from hauberk.errors import HauberkError
+from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear
+
+CERTIFICATE = LipschitzCertificate()
+
+
+def evidence(logits: list[float], speed: float = 1.0) -> tuple[dict, dict]:
+    classes = len(logits)
+    pairwise = (speed * (1 - np.eye(classes))).tolist()
+    return {"logits": logits}, {"pairwise": pairwise, "layers": []}
+
+
+def small_net(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    body = (AOLConv2d(1, 4, 2), MaxMin(), nn.Flatten(), AOLLinear(4, 4), MaxMin())
+    net = nn.Sequential(*body, UnitRowLinear(4, 3)).eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return net
+
+
+def images_of(rows: int, seed: int, side: int = 2) -> Batch:
+    images = torch.rand(rows, 1, side, side, generator=torch.Generator().manual_seed(seed))
+    return Batch(images, torch.zeros(rows).long(), torch.arange(rows))
+
+
+def test_conformance() -> None:
+    check_certificate(CERTIFICATE)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_on_a_linear_net_the_radius_is_the_true_one(classes: int) -> None:
+    oracle = LinearOracle.random((1, 4, 5), classes, seed=classes)
+    batch = oracle.batch(50)
+    found = CERTIFICATE(oracle.layers, batch)
+    true = oracle.true_radius(batch.images, "l2")
+    assert bool((found.radius <= true).all())
+    torch.testing.assert_close(found.radius, true, rtol=1e-6, atol=0)
+    assert torch.equal(found.prediction, batch.labels)
+    assert (found.norm, found.kind) == ("l2", "deterministic")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_brute_force_finds_no_violation(seed: int) -> None:
+    """20 images, 4000 changes each, from just inside the radius inwards; the decision in float64 never changes."""
+    net, batch = small_net(seed), images_of(20, seed)
+    found = CERTIFICATE(net, batch)
+    exact = small_net(seed).double()
+    assert bool((found.radius > 0).any())
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.randn(20, 4000, 4, generator=generator, dtype=torch.float64)
+    direction /= direction.norm(dim=2, keepdim=True)
+    length = found.radius[:, None, None] * torch.rand(20, 4000, 1, generator=generator, dtype=torch.float64).pow(0.1)
+    moved = (batch.images.double().flatten(1)[:, None] + length * direction).reshape(-1, 1, 2, 2)
+    with torch.no_grad():
+        decisions = exact(moved).argmax(1).reshape(20, 4000)
+    assert bool((decisions == found.prediction[:, None]).all())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_propagated_margin_is_never_above_what_happens(seed: int) -> None:
+    net, batch = small_net(seed), images_of(20, seed + 10)
+    rows, shared = CERTIFICATE.gather(net, batch, 0, 32)
+    exact = small_net(seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    for radius in (0.0, 0.02, 0.1, 0.3):
+        direction = torch.randn(20, 1500, 4, generator=generator, dtype=torch.float64)
+        direction *= radius / direction.norm(dim=2, keepdim=True)
+        moved = (batch.images.double().flatten(1)[:, None] + direction).reshape(-1, 1, 2, 2)
+        with torch.no_grad():
+            p = exact(moved).softmax(1).reshape(20, 1500, 3)
+        for i, row in enumerate(rows):
+            y = CERTIFICATE.decision(row, shared)
+            others = [j for j in range(3) if j != y]
+            least = float((p[i, :, y, None] - p[i][:, others]).min())
+            stated = CERTIFICATE.margin(row, shared, radius)
+            assert stated <= least + 1e-12
+            if radius == 0.0:
+                wide = p[i, 0, y] * (1 - p[i, 0, others].max() / p[i, 0, y])
+                assert stated == pytest.approx(float(wide), abs=1e-9)
+
+
+def test_the_margin_of_two_classes_is_attained_on_a_linear_net() -> None:
+    oracle = LinearOracle.random((1, 2, 3), 2, seed=5)
+    batch = oracle.batch(10)
+    rows, shared = CERTIFICATE.gather(oracle.layers, batch, 0, 16)
+    w = oracle.layers[1].weight.detach().double().diff(dim=0)[0]
+    for row in rows:
+        y = CERTIFICATE.decision(row, shared)
+        gap = row["logits"][y] - row["logits"][1 - y]
+        for r in (0.0, 0.3 * gap / float(w.norm()), 0.9 * gap / float(w.norm())):
+            worst = math.tanh(0.5 * (gap - r * float(w.norm())))  # p_y - p_j of two classes
+            assert CERTIFICATE.margin(row, shared, r) == pytest.approx(worst, rel=1e-6)
+            assert CERTIFICATE.margin(row, shared, r) <= worst + 1e-15
+        assert CERTIFICATE.margin(row, shared, 1.1 * gap / float(w.norm())) == -1.0
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.5, 0.9])
+def test_the_radius_at_a_margin_is_the_largest_that_keeps_it(margin: float) -> None:
+    row, shared = evidence([6.0, 1.0, 0.5], speed=2.0)
+    found = CERTIFICATE.radius(row, shared, margin)
+    assert CERTIFICATE.margin(row, shared, found) > margin
+    assert CERTIFICATE.margin(row, shared, found + 1e-9) < margin
+    assert found < CERTIFICATE.radius(row, shared)
+
+
+def test_the_nearest_rival_counts_by_its_own_bound() -> None:
+    shared = {"pairwise": [[0.0, 1.0, 4.0], [1.0, 0.0, 3.0], [4.0, 3.0, 0.0]], "layers": []}
+    assert CERTIFICATE.radius({"logits": [5.0, 3.0, 1.0]}, shared) == pytest.approx(1.0)  # 4 / 4 before 2 / 1
+    assert CERTIFICATE.radius({"logits": [3.0, 5.0, 1.0]}, shared) == pytest.approx(4 / 3)
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1.0, 2.0], [math.nan, 1.0, 0.0], [math.inf, 0.0, 1.0], [-math.inf, 0.0, 1]],
+)
+def test_ties_nan_and_infinity_give_nothing(logits: list[float]) -> None:
+    row, shared = evidence(logits)
+    assert CERTIFICATE.radius(row, shared) == 0.0
+    assert CERTIFICATE.radius(row, shared, 0.3) == 0.0
+    assert CERTIFICATE.margin(row, shared, 0.0) <= 0.0
+    if not all(map(math.isfinite, logits)):
+        assert CERTIFICATE.decision(row, shared) == ABSTAIN
+
+
+def test_a_level_rival_that_never_moves_is_a_tie() -> None:
+    """Two identical rows of the last layer: their gap is 0 and so is its bound."""
+    row, shared = evidence([3.0, 3.0, 1.0])
+    shared["pairwise"][0][1] = shared["pairwise"][1][0] = 0.0
+    assert CERTIFICATE.radius(row, shared) == 0.0
+    assert CERTIFICATE.radius({"logits": [3.0, 2.0, 1.0]}, shared) == pytest.approx(2.0)  # behind and never nearer
+
+
+def test_a_constant_net_claims_nothing() -> None:
+    row, shared = evidence([3.0, 1.0], speed=0.0)
+    assert CERTIFICATE.radius(row, shared) == 0.0
+
+
+def test_tiny_and_huge_logits() -> None:
+    for scale in (1e-300, 1e-30, 1e30, 1e300):
+        row, shared = evidence([2.0 * scale, scale], speed=scale)
+        assert CERTIFICATE.radius(row, shared) == pytest.approx(1.0, rel=1e-9)
+        assert CERTIFICATE.radius(row, shared) <= 1.0
+
+
+def test_the_evidence_is_in_double_precision() -> None:
+    net, batch = small_net(0), images_of(3, 1)
+    rows, shared = CERTIFICATE.gather(net, batch, 0, 4)
+    with torch.no_grad():
+        logits = small_net(0).double()(batch.images.double())
+    np.testing.assert_allclose([row["logits"] for row in rows], logits.numpy(), rtol=1e-12)
+    assert next(net.parameters()).dtype == torch.float32
+    pairwise = np.asarray(shared["pairwise"])
+    assert (pairwise == pairwise.T).all()
+    assert (np.diag(pairwise) == 0).all()
+    assert [layer["kind"] for layer in shared["layers"]][-1] == "UnitRowLinear"
+
+
+def test_what_is_not_understood_is_refused() -> None:
+    with pytest.raises(HauberkError, match="no Lipschitz bound"):
+        CERTIFICATE(nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(4, 2)).eval(), images_of(2, 0))

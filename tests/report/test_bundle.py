@@ -1,0 +1,25 @@
+"""A bundle says the same as its run."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hauberk.records import group, read_all
+from hauberk.report import summary
+from hauberk.report.bundle import write_bundle
+from hauberk.runs import Run
+from hauberk.verify import verify_folder, verify_hashes
+
+
+def test_a_bundle_says_the_same_as_its_run(tiny_run: Path, tmp_path: Path) -> None:
+    bundle = write_bundle(Run.open(tiny_run), tmp_path / "bundle")
+    assert write_bundle(Run.open(tiny_run), bundle) == bundle
+    whole, small = group(read_all(tiny_run / "records")), group(read_all(bundle / "records"))
+    assert len(small) == len(whole) == len(list((bundle / "records").iterdir()))
+    assert all(a.table.equals(b.table) for a, b in zip(whole, small, strict=True))
+    assert not verify_hashes(bundle).problems
+    assert all(not verdict.problems for verdict in verify_folder(bundle / "records"))
+    assert not (bundle / "checkpoints").exists()
+    run, copy = summary([tiny_run]), summary([bundle])
+    assert np.array_equal(sorted(run), sorted(copy))
+    assert Run.open(bundle).metrics() == Run.open(tiny_run).metrics()
