@@ -1,10 +1,10 @@
 """Adversarial training throughput on the CPU: Hauberk's step against a textbook loop.
 
 PGD-10 (Linf 8/255, step 2/255) on small_cnn, 32x32 colour images, batch 128.  The textbook loop is what a tutorial
-shows: ``loss.backward()`` inside the attack, so that gradients of the weights are computed and thrown away, the model in
-train mode, default memory format.  Both sides run in float32 and take turns, each from its own copy of the same weights; a
-third line shows Hauberk with bfloat16 autocast.  Hauberk's time is that of the whole ``fit``: loading, attack, step and
-checkpoint.
+shows: ``loss.backward()`` inside the attack, so that gradients of the weights are computed and thrown away, the model
+in train mode, default memory format.  Both sides run in float32 and take turns, each from its own copy of the same
+weights; a third line shows Hauberk with bfloat16 autocast.  Hauberk's time is that of the whole ``fit``: loading,
+attack, step and checkpoint.
 
     python benchmarks/training_throughput.py [--repeats 5] [--threads 2] [--batch 128] [--output results]
 """

@@ -125,7 +125,10 @@ def test_the_nearest_rival_counts_by_its_own_bound() -> None:
 
 @pytest.mark.parametrize(
     "logits",
-    [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1.0, 2.0], [math.nan, 1.0, 0.0], [math.inf, 0.0, 1.0], [-math.inf, 0.0, 1]],
+    [
+        [1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1.0, 2.0],
+        [math.nan, 1.0, 0.0], [math.inf, 0.0, 1.0], [-math.inf, 0.0, 1.0],
+    ],
 )
 def test_ties_nan_and_infinity_give_nothing(logits: list[float]) -> None:
     row, shared = evidence(logits)

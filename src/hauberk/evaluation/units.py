@@ -22,7 +22,7 @@ from hauberk.attacks import Attack
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, MixedCertificate
 from hauberk.certificates.mixed import needed_alpha
-from hauberk.classifier import TILE, frozen, logits_of, predictor_name, traits, weights_hash
+from hauberk.classifier import TILE, frozen, is_random, logits_of, predictor_name, traits, weights_hash
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.records import Part, RecordKind, content_hash, data_hash, part, read, unit_key, write
@@ -96,7 +96,10 @@ def attack_records(model: nn.Module, batch: Batch, attack: Attack, setting: Sett
     unit = _unit(model, predictor_name(model), registry.spec(attack), setting) | {
         "threat": registry.spec(attack.threat)
     }
-    facts = _facts(batch, setting) | {"stochastic": traits(model).stochastic}
+    declared = traits(model)
+    # what is not declared is unknown, so it is probed
+    stochastic = declared.stochastic or (not declared.declared and is_random(model, batch.images[:1]))
+    facts = _facts(batch, setting) | {"stochastic": stochastic}
     return _run("attack", unit, facts, batch, rows, setting.tile, work)
 
 
