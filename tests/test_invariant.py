@@ -13,8 +13,9 @@ from hauberk.attacks import APGD, FGSM, PGD, Attack
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate, SmoothingCertificate
 from hauberk.conformance import LinearOracle
-from hauberk.defences import MixedClassifier, SmoothedClassifier
+from hauberk.defences import MixedClassifier, SmoothedClassifier, smoothed
 from hauberk.evaluation.units import Setting, Work, attack_records, certificate_records
+from hauberk.models import small_cnn
 from hauberk.noise import Gaussian
 from hauberk.records import Part, group, read_all
 from hauberk.threats import L1, L2, Linf, norm_equivalence
@@ -138,10 +139,29 @@ def test_batch_size_and_order_leave_no_trace(
     found = work(tmp_path, cut(whole_batch, size, order), 64)
     for kind in ("attack", "certificate"):
         assert found[kind].table.equals(whole[kind].table)
-        assert found[kind].key == whole[kind].key
     ids = found["attack"].column("id")
     assert (np.diff(ids) > 0).all()
     assert len(ids) == 70
+
+
+def test_the_order_of_images_does_not_change_the_units(whole_batch: Batch, tmp_path: Path) -> None:
+    order = torch.randperm(70, generator=torch.Generator().manual_seed(3))
+    for name, batch in (("straight", whole_batch), ("shuffled", whole_batch.select(order))):
+        work(tmp_path / name, [batch], 16)
+    names = [sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("straight", "shuffled")]
+    assert names[0] == names[1]
+    assert len(names[0]) == 10
+
+
+def test_shards_share_the_work(whole_batch: Batch, tmp_path: Path) -> None:
+    setting = Setting("oracle", "test", ("a", "b", "c"), tile=16, gallery=0)
+    oracle = LinearOracle.random((1, 4, 4), 3, seed=1)
+    done = [
+        {p.key for p in attack_records(oracle, whole_batch, FGSM(L2(0.1)), setting, Work(tmp_path, (i, 3)))}
+        for i in range(3)
+    ]
+    assert [len(keys) for keys in done] == [2, 2, 1]
+    assert len(set.union(*done)) == 5
 
 
 def test_two_shards_leave_no_trace(whole_batch: Batch, tmp_path: Path) -> None:
@@ -154,6 +174,7 @@ def test_two_shards_leave_no_trace(whole_batch: Batch, tmp_path: Path) -> None:
 
 def test_what_changes_a_result_changes_its_key(whole_batch: Batch, tmp_path: Path) -> None:
     oracle = LinearOracle.random((1, 4, 4), 3, seed=1)
+    base = small_cnn((1, 4, 4), 3, (0.5,), (0.2,), widths=(2,), strides=(1,), batch_norm=False)
     few = whole_batch.select(slice(0, 4))
     keys = set()
     models = [
@@ -162,10 +183,11 @@ def test_what_changes_a_result_changes_its_key(whole_batch: Batch, tmp_path: Pat
         MixedClassifier(oracle, oracle, 0.84, 1.0, 1.0).eval(),
         MixedClassifier(oracle, oracle, 0.84000001, 1.0, 1.0).eval(),
         MixedClassifier(oracle, oracle, 0.84, 1.0, 1.00000001).eval(),
+        *(smoothed(base, 0.1, bank=2, votes=votes).eval() for votes in (5, 6)),
     ]
     for model in models:
         for attack in (FGSM(L2(0.2)), FGSM(L2(0.3)), FGSM(Linf(0.2)), FGSM(L2(0.2), loss="margin")):
             for seed, tile in ((0, 4), (1, 4), (0, 8)):
                 setting = Setting("oracle", "test", ("a", "b", "c"), seed=seed, tile=tile, gallery=0)
                 keys |= {p.key for p in attack_records(model, few, attack, setting, Work(tmp_path))}
-    assert len(keys) == 5 * 4 * 3
+    assert len(keys) == 7 * 4 * 3

@@ -31,7 +31,7 @@ class Hostile(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         near = (images - self.images).flatten(1).abs().amax(1) < 1e-9
-        sure = torch.where(near, 1e4, -1e4)
+        sure = torch.where(near, 1e4, -1e4).to(images)
         return torch.stack([sure, -sure], 1) if self.label == 0 else torch.stack([-sure, sure], 1)
 
 

@@ -44,7 +44,8 @@ def test_gradients_are_finite_where_probabilities_underflow(gap: float) -> None:
     for column in range(3):
         gradients = torch.autograd.grad(found[0, column], (g, h), retain_graph=True)
         assert all(bool(part.isfinite().all()) for part in gradients)
-        assert any(bool((part != 0).any()) for part in gradients)
+        if column == 2:  # neither model believes in it: the naive form is log(0) here
+            assert all(bool((part != 0).any()) for part in gradients)
     assert float(found[0, 0].detach()) == pytest.approx(math.log(0.2), abs=1e-5)
     assert float(found[0, 1].detach()) == pytest.approx(math.log(0.8), abs=1e-5)
 

@@ -40,6 +40,7 @@ def check_objective(
         trained = copy.deepcopy(network).train()
         with untouched(nn.Module(), objective):
             loss = objective(trained, batch, Context(torch.Generator().manual_seed(seed)))
+        require(torch.equal(batch.images, images), objective, "the batch is not changed in place")
         whole = loss.total.dim() == 0 and bool(loss.total.isfinite()) and loss.total.requires_grad
         require(whole, objective, "the total is a finite scalar with a gradient")
         require(not any(t.requires_grad for t in loss.terms.values()), objective, "the terms are detached")
@@ -52,4 +53,3 @@ def check_objective(
         return float(loss.total.detach())
 
     require(once(1) == once(1), objective, "the same generator gives the same loss")
-    require(torch.equal(batch.images, images), objective, "the batch is not changed in place")

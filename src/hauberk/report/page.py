@@ -255,7 +255,7 @@ def _run_summary(run: RunFacts) -> dict[str, Any]:
                 "method": p.unit["method"]["name"],
                 "threat": words.budget(p.unit["threat"]["name"], p.unit["threat"]["eps"]) if p.kind == "attack" else "",
                 "seed": p.unit["seed"],
-                "data": p.unit["data"],
+                "data": p.unit.get("data", "joined"),
             }
             for p in run.parts
         ],

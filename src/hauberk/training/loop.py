@@ -370,7 +370,7 @@ def _purpose(model: nn.Module, objective: Objective, dataset: Dataset, config: T
     harmless = ("threads", "checkpoint_minutes")
     settings = {f.name: str(getattr(config, f.name)) for f in fields(config) if f.name not in harmless}
     shapes = "|".join(f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items())
-    labels = hashlib.sha256(dataset.train.labels.numpy().tobytes()).hexdigest()[:12]
+    labels = hashlib.sha256(dataset.train.labels.cpu().numpy().tobytes()).hexdigest()[:12]
     return settings | {
         "objective": repr(objective),
         "seed": str(seed),
