@@ -37,14 +37,12 @@ def test_a_part_reads_back_as_written(tmp_path: Path) -> None:
 
 
 def test_absent_columns_and_nan_are_null() -> None:
-    item = records.part(
-        "mix", UNIT, {}, {"id": [1], "label": [0], "alpha_low": [float("nan")], "certified_alpha": [[0.5, float("nan")]]}
-    )
+    columns = {"id": [1], "label": [0], "alpha_low": [np.nan], "certified_alpha": [[0.5, np.nan]]}
+    item = records.part("mix", UNIT, {}, columns)
     row = item.table.to_pylist()[0]
     assert row["alpha_low"] is None
     assert row["accurate_prediction"] is None
-    assert item.table.equals(records.part("mix", UNIT, {}, {"id": [1], "label": [0], "alpha_low": [np.nan],
-                                                            "certified_alpha": [[0.5, np.nan]]}).table)  # fmt: skip
+    assert item.table.equals(records.part("mix", UNIT, {}, columns).table)
 
 
 def test_writing_the_same_unit_twice_keeps_one_and_a_different_one_is_an_error(tmp_path: Path) -> None:

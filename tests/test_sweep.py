@@ -17,7 +17,10 @@ def table(tiny_recipe: Path, tmp_path: Path) -> Path:
     path.write_text(yaml.safe_dump({
         "name": "t", "summary": "two rows", "seeds": [0, 1],
         "set": {"training.epochs": 1, "evaluation.images": 16},
-        "rows": [{"recipe": str(tiny_recipe)}, {"recipe": str(tiny_recipe), "label": "cold", "set": {"training.lr": 0.01}}],
+        "rows": [
+            {"recipe": str(tiny_recipe)},
+            {"recipe": str(tiny_recipe), "label": "cold", "set": {"training.lr": 0.01}},
+        ],
     }))  # fmt: skip
     return path
 

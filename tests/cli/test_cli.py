@@ -130,7 +130,7 @@ def test_listing_and_explaining(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["train", "no_such_recipe"], "there is no recipe", "hauberk list recipes"),
         (["train", "demo_standard", "--set", "training.epochz=3"], "epochz", "did you mean 'epochs'"),
-        (["train", "demo_standard", "--set", "data.name=cifar10", "--set", "data.root=/nowhere"], "", "cifar-10-batches-py"),
+        (["train", "pgd_cifar10_small", "--set", "data.root=/nowhere"], "", "cifar-10-batches-py"),
         (["attack", "nowhere"], "there is no run directory nowhere", "hauberk train"),
         (["attack", "no_such_module:build", "--data", "digits"], "cannot import", "folder that holds it"),
         (["attack", "my_models:linear"], "needs --data", "--data cifar10"),

@@ -71,7 +71,9 @@ def test_another_set_under_the_same_names_is_noticed(tmp_path, write_mnist):
         load("mnist", tmp_path)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(bytes(100), mtime=0)[:-9], b"text", b"\x1f\x8b"], ids=["short", "text", "magic"])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(bytes(100), mtime=0)[:-9], b"text", b"\x1f\x8b"], ids=["short", "text", "magic"]
+)
 def test_damaged_gzip(tmp_path, write_mnist, content):
     write_mnist(tmp_path, compressed=True)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(content)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from hauberk import api
 from hauberk.evaluation.units import right_interval
-from hauberk.records import Part, group, read_all
 from hauberk.recipes import Evaluation
+from hauberk.records import Part, group, read_all
 
 SCRIPT = """
 import sys, torch
@@ -39,7 +39,8 @@ def tables(folder: Path) -> dict[str, Part]:
 
 
 def start(run: Path, out: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(run), str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [sys.executable, "-c", SCRIPT, str(run), str(out)]
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.slow
@@ -89,7 +90,8 @@ def test_the_interval_where_a_mix_is_right_agrees_with_a_scan(g: np.ndarray, h: 
 def test_the_alpha_path_agrees_with_certificates_at_each_alpha(tiny_run: Path, tmp_path: Path) -> None:
     subject, certified_rows = api.subject(tiny_run), 0
     for alpha in (0.8, 0.95, 1.0):
-        run = api.mix(subject, subject, api.Mixture(alpha, robust_scale=10.0), tmp_path / f"{alpha}", Evaluation(images=24))
+        how = api.Mixture(alpha, robust_scale=10.0)
+        run = api.mix(subject, subject, how, tmp_path / f"{alpha}", Evaluation(images=24))
         mixed = api.subject(run.path)
         certificate = api.default_certificate(mixed)
         assert certificate is not None
@@ -97,7 +99,8 @@ def test_the_alpha_path_agrees_with_certificates_at_each_alpha(tiny_run: Path, t
         (path,) = group(read_all(run.records, "mix"))
         (certified,) = group(read_all(run.records, "certificate"))
         eps = np.array(path.facts["eps"])
-        from_path = np.array([[a is not None and a <= alpha for a in r["certified_alpha"]] for r in path.table.to_pylist()])
+        needed = path.table.column("certified_alpha").to_pylist()
+        from_path = np.array([[a is not None and a <= alpha for a in row] for row in needed])
         right = certified.column("prediction") == certified.column("label")
         radius = certified.column("radius")
         direct = right[:, None] & (radius[:, None] > eps[None, :])
