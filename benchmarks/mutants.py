@@ -48,7 +48,6 @@ def _group(group: str, file: str, tests: str, *changes: tuple[str, str]) -> list
 THREATS = _group(
     "threats", "threats.py", "tests/test_threats.py",
     ("origins + budget).clamp_(0.0, 1.0)", "origins + budget).clamp_(-1.0, 1.0)"),
-    ('length = _per_row(norms(nearest - origins, "l2"), origins)', 'length = _per_row(norms(change, "l2"), origins)'),
     ("low = self._bisect(origins, change, budget, low)", "low = low * 1.0"),
     ("low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)",
      "low, high = torch.where(inside, low, middle), torch.where(inside, middle, high)"),

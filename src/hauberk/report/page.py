@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -122,7 +122,7 @@ def render(runs: Sequence[RunFacts]) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.globals.update({
-        "words": words, "short": short, "yaml": lambda value: yaml.safe_dump(_plain(value), sort_keys=False),
+        "words": words, "short": names(runs), "yaml": lambda value: yaml.safe_dump(_plain(value), sort_keys=False),
     })  # fmt: skip
     return environment.get_template("template.html.j2").render(
         views=[_view(s, parts) for s in known],
@@ -137,9 +137,16 @@ def render(runs: Sequence[RunFacts]) -> str:
     )
 
 
-def short(predictor: str) -> str:
-    """A predictor's name with its hashes cut to eight digits."""
-    return re.sub(r"\[([0-9a-f]{8})[0-9a-f]+\]", r"[\1]", predictor)
+def names(runs: Sequence[RunFacts]) -> Callable[[str], str]:
+    """What a person calls a predictor: a run by its folder's name, another model with its hash cut to eight digits."""
+    known = {str(r.info["predictor"]): r.name for r in runs if r.info.get("predictor")}
+
+    def short(predictor: str) -> str:
+        for full in sorted(known, key=len, reverse=True):  # a mix before the models in it
+            predictor = predictor.replace(full, known[full])
+        return re.sub(r"\[([0-9a-f]{8})[0-9a-f]+\]", r"[\1]", predictor)
+
+    return short
 
 
 def _view(subject: Subject, parts: Iterable[Part]) -> SubjectView:
