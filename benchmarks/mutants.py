@@ -7,19 +7,22 @@ against the copy.  A survivor, or an old text that does not occur exactly once, 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTEST = ["-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before the fork
+FAULT = 99
 
 
 @dataclass(frozen=True)
@@ -277,46 +280,87 @@ def problems(mutants: list[Mutant]) -> list[str]:
     return found
 
 
-def run_tests(copy: Path, tests: str) -> subprocess.CompletedProcess[str]:
-    """The named tests against a copy of the sources."""
-    environment = os.environ | {
-        "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
-    return subprocess.run(
-        [sys.executable, *PYTEST, *tests.split()],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def start(copy: Path, tests: str, log: Path) -> int:
+    """Run the named tests against a copy of the sources in a forked process, and return its id.
+
+    Forking spares each mutant the import of torch, which takes longer than most of the tests.
+    """
+    child = os.fork()
+    if child:
+        return child
+    with log.open("w") as handle:
+        os.dup2(handle.fileno(), 1)
+        os.dup2(handle.fileno(), 2)
+        sys.path.insert(0, str(copy))
+        status = FAULT
+        try:
+            origin = importlib.import_module("hauberk").__file__ or ""
+            if origin.startswith(str(copy)):
+                status = int(pytest.main([*PYTEST, *(str(ROOT / t) for t in tests.split())]))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
 
 
-def killed(mutant: Mutant, copy: Path) -> tuple[bool, float]:
-    """Whether some test fails on the mutant, and the seconds it took."""
-    path = copy / "hauberk" / mutant.file
-    original = path.read_text()
-    started = time.monotonic()
-    path.write_text(original.replace(mutant.old, mutant.new))
-    try:
-        done = run_tests(copy, mutant.tests)
-    finally:
-        path.write_text(original)
-    if done.returncode not in (0, 1):  # 1: tests ran and some failed
-        raise SystemExit(f"pytest could not run {mutant.tests}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.returncode == 1, time.monotonic() - started
+def finish(child: int, status: int, log: Path) -> bool:
+    """Whether some test failed; anything but a clean pass or failure of tests ends the run."""
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, 1):
+        raise SystemExit(f"process {child} could not run the tests (exit {code}):\n{log.read_text()[-3000:]}")
+    return code == 1
 
 
-def copies(folder: Path, count: int) -> Queue[Path]:
-    """Copies of ``src``, proved to be what Python imports and to pass the tests while nothing is broken."""
-    free: Queue[Path] = Queue()
-    for index in range(count):
-        copy = folder / str(index)
-        shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
-        free.put(copy)
-    probe = subprocess.run(
-        [sys.executable, "-c", "import hauberk; print(hauberk.__file__)"],
-        env=os.environ | {"PYTHONPATH": str(copy)}, cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    if not probe.stdout.startswith(str(copy)):
-        raise SystemExit(f"the copy in {copy} is not what Python imports: {probe.stdout}")
-    return free
+class Bench:
+    """Copies of ``src``, one for each mutant that is tried at the same time.
+
+    Args:
+        folder: where the copies and the logs go.
+        workers: how many.
+    """
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.folder, self.running = folder, dict[int, tuple[Mutant, Path, str, float]]()
+        self.free = [folder / str(index) for index in range(workers)]
+        self.survivors: list[Mutant] = []
+        for copy in self.free:
+            shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def log(self, copy: Path) -> Path:
+        """Where the tests of a copy write."""
+        return self.folder / f"{copy.name}.log"
+
+    def whole(self, tests: str) -> bool:
+        """Whether the tests pass while nothing is broken."""
+        copy = self.free[0]
+        child = start(copy, tests, self.log(copy))
+        return not finish(*os.waitpid(child, 0), self.log(copy))
+
+    def begin(self, mutant: Mutant) -> None:
+        """Break a free copy and run the mutant's tests on it; waits until a copy is free."""
+        while not self.free:
+            self.reap()
+        copy = self.free.pop()
+        path = copy / "hauberk" / mutant.file
+        original = path.read_text()
+        path.write_text(original.replace(mutant.old, mutant.new))
+        child = start(copy, mutant.tests, self.log(copy))
+        self.running[child] = (mutant, copy, original, time.monotonic())
+
+    def reap(self) -> None:
+        """Wait for one mutant, tell its fate and mend its copy."""
+        child, status = os.wait()
+        mutant, copy, original, started = self.running.pop(child)
+        dead = finish(child, status, self.log(copy))
+        (copy / "hauberk" / mutant.file).write_text(original)
+        self.free.append(copy)
+        if not dead:
+            self.survivors.append(mutant)
+        word, name = "killed  " if dead else "SURVIVED", " ".join(mutant.old.split())
+        seconds = time.monotonic() - started
+        print(f"{word} {seconds:5.1f} s  {mutant.group:10} {mutant.file}: {name[:80]}", flush=True)
 
 
 def main() -> int:
@@ -331,29 +375,23 @@ def main() -> int:
         print("\n".join(broken))
         return 1
     started = time.monotonic()
-    survivors: list[Mutant] = []
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.workers) as pool:
-        free = copies(Path(folder), arguments.workers)
-        sound = run_tests(Path(folder) / "0", " ".join(sorted({t for m in chosen for t in m.tests.split()})))
-        if sound.returncode != 0:
-            print(sound.stdout[-3000:], "\nthe tests must pass before anything is broken")
+    os.chdir(ROOT)
+    sys.dont_write_bytecode = True
+    for name in ("torch", "scipy.stats", "scipy.optimize", "hypothesis", "pydantic", "pyarrow.parquet"):
+        importlib.import_module(name)
+    sys.modules["torch"].set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), arguments.workers)
+        if not bench.whole(" ".join(sorted({t for m in chosen for t in m.tests.split()}))):
+            print(bench.log(Path(folder) / "0").read_text()[-3000:], "\nthe tests must pass before anything is broken")
             return 1
-
-        def one(mutant: Mutant) -> None:
-            copy = free.get()
-            try:
-                dead, seconds = killed(mutant, copy)
-            finally:
-                free.put(copy)
-            if not dead:
-                survivors.append(mutant)
-            name = " ".join(mutant.old.split())
-            word = "killed  " if dead else "SURVIVED"
-            print(f"{word} {seconds:5.1f} s  {mutant.group:10} {mutant.file}: {name[:80]}", flush=True)
-
-        list(pool.map(one, chosen))
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed in {time.monotonic() - started:.0f} s")
-    return 1 if survivors else 0
+        for mutant in chosen:
+            bench.begin(mutant)
+        while bench.running:
+            bench.reap()
+    dead = len(chosen) - len(bench.survivors)
+    print(f"{dead} of {len(chosen)} mutants killed in {time.monotonic() - started:.0f} s")
+    return 1 if bench.survivors else 0
 
 
 if __name__ == "__main__":

@@ -130,9 +130,18 @@ class Run:
         atomic_write(self._info_file, json.dumps(self.info | facts, indent=2, sort_keys=True).encode())
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append one line to ``metrics.jsonl``."""
-        with self._metrics_file.open("a") as handle:
-            handle.write(json.dumps(dict(row)) + "\n")
+        """Append one line to ``metrics.jsonl``.
+
+        Raises:
+            HauberkError: if it cannot be written.
+        """
+        try:
+            with self._metrics_file.open("a") as handle:
+                handle.write(json.dumps(dict(row)) + "\n")
+        except OSError as error:
+            raise HauberkError(
+                f"cannot write {self._metrics_file}: {error.strerror}", "free some space, then run it again"
+            ) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``; a last line cut short by a kill is left out."""

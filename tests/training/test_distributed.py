@@ -1,6 +1,6 @@
 """Two processes under torchrun train like one; the pieces of it are checked without processes."""
 
-import socket
+import os
 import subprocess
 import sys
 import textwrap
@@ -12,6 +12,8 @@ import torch
 from hauberk.objectives.base import Context
 from hauberk.training.distributed import World
 
+# threads that share a core with others wait for each other at every barrier
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 SCRIPT = textwrap.dedent("""
     import sys
     import torch
@@ -64,13 +66,11 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     single, double = tmp_path_factory.mktemp("single"), tmp_path_factory.mktemp("double")
     script = single / "train.py"
     script.write_text(SCRIPT)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    second = subprocess.Popen([sys.executable, *launch, "--master-port", str(port), str(script), str(double)])
-    subprocess.run([sys.executable, str(script), str(single)], check=True)
-    assert second.wait(timeout=120) == 0
+    # standalone: the launcher finds a free port itself
+    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    for command in ([str(script), str(single)], [*launch, str(script), str(double)]):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
     return single, double
 
 

@@ -1,5 +1,6 @@
 """A real process, killed with SIGKILL at random moments, ends with the bits of an undisturbed one."""
 
+import os
 import random
 import signal
 import subprocess
@@ -46,7 +47,7 @@ SCRIPT = textwrap.dedent("""
 
 def start(folder: Path, name: str) -> subprocess.Popen:
     command = [sys.executable, str(folder / "train.py"), str(folder / name), str(folder / f"{name}.pt")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert process.stdout.readline() == "ready\n"
     return process
 
