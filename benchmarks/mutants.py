@@ -123,7 +123,6 @@ LIPSCHITZ = [
     *_group(
         "lipschitz", "certificates/base.py", "tests/certificates/test_base.py",
         ("radius * (1.0 - relative)", "radius * (1.0 + relative)"),
-        ("if not margin_at(0.0) > margin:", "if margin_at(0.0) < margin:"),
         ("(middle, high) if margin_at(middle) > margin else (low, middle)",
          "(middle, high) if margin_at(middle) > 0 else (low, middle)"),
     ),

@@ -63,8 +63,20 @@ def test_merge_is_the_set_union_and_refuses_a_contradiction() -> None:
 def test_group_joins_units_that_differ_in_data_alone_and_refuses_a_sample_twice() -> None:
     joined = records.group([certificate([2], data="b"), certificate([1], data="a")])
     assert [part.column("id").tolist() for part in joined] == [[1, 2]]
-    with pytest.raises(HauberkError, match="two units"):
-        records.group([certificate([1], data="a"), certificate([1], data="b")])
+    with pytest.raises(HauberkError, match="two rows"):
+        records.group([certificate([1], data="a"), certificate([1], radius=0.6, data="b")])
+
+
+def test_a_sample_that_stands_twice_with_the_same_row_counts_once() -> None:
+    (joined,) = records.group([certificate([1, 2], data="a"), certificate([2, 3], data="b")])
+    assert joined.column("id").tolist() == [1, 2, 3]
+
+
+def test_the_same_rows_with_other_facts_contradict() -> None:
+    one = certificate([1])
+    other = records.Part(one.kind, one.unit, {"norm": "linf"}, one.table)
+    with pytest.raises(HauberkError, match="different rows"):
+        records.merge([one, other])
 
 
 def test_a_foreign_a_truncated_and_a_renamed_file_are_refused(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_tampered_prediction_is_found(name: str, good: dict[str, Part]) -> Non
 def test_a_row_that_should_abstain_may_not_be_certified(name: str, good: dict[str, Part]) -> None:
     def spoil(values: list[str]) -> list[str]:
         row = json.loads(values[certified_row(good[name])])
-        for key in row:
+        for key in row.keys() & {"logits", "counts0", "counts"}:
             row[key] = [1.0] * len(row[key]) if key == "logits" else [sum(row[key]) // 2] * len(row[key])
         return [json.dumps(row) if i == certified_row(good[name]) else v for i, v in enumerate(values)]
 
@@ -162,6 +162,23 @@ def test_a_lipschitz_constant_must_be_positive(value: float, good: dict[str, Par
     assert verify.verify_part(described(good["lipschitz"], edit)).problems
 
 
+@pytest.mark.parametrize("name", ["mixed_lipschitz", "mixed_smoothing"])
+def test_the_weight_of_the_mix_must_be_that_of_its_name(name: str, good: dict[str, Part]) -> None:
+    bad = described(good[name], lambda unit, facts: facts["shared"].update(mix_alpha=0.75000001))
+    assert any("not that of its predictor" in p for p in verify.verify_part(bad).problems)
+
+
+def test_a_model_that_decides_otherwise_in_its_own_precision_is_not_certified(good: dict[str, Part]) -> None:
+    row = certified_row(good["lipschitz"])
+
+    def disagree(values: list[str]) -> list[str]:
+        found = json.loads(values[row])
+        found["deployed"] = 1 - found["deployed"]
+        return [json.dumps(found) if i == row else v for i, v in enumerate(values)]
+
+    assert len(verify.verify_part(changed(good["lipschitz"], evidence=disagree)).problems) == 2
+
+
 def test_an_unknown_method_is_not_passed(good: dict[str, Part]) -> None:
     bad = described(good["lipschitz"], lambda unit, facts: unit["method"].update(name="trust_me"))
     assert "no independent derivation" in verify.verify_part(bad).problems[0]
@@ -191,7 +208,8 @@ def test_a_mix_by_hand() -> None:
     top, radius = verify.mixed_margin({"logits": [3.0, 0.0]}, shared)
     assert (top, radius) == (0, pytest.approx(3.0 - 2 * np.arctanh(0.25)))  # tanh(gap / 2) = 1/4
     assert verify.mixed_margin({"logits": [0.5, 0.0]}, shared) == (-1, 0.0)
-    assert verify.mixed_margin({"logits": [3.0, 0.0]}, shared | {"mix_alpha": 0.49}) == (-1, 0.0)
+    for alpha in (0.0, 0.49, 0.5):
+        assert verify.mixed_margin({"logits": [3.0, 0.0]}, shared | {"mix_alpha": alpha}) == (-1, 0.0)
 
 
 def test_the_alpha_path_agrees_with_the_certificates(good: dict[str, Part], tmp_path: Path) -> None:

@@ -269,10 +269,13 @@ def recompute(target: Subject, rows: int = 32) -> list[Verdict]:
         problems = []
         if certificate.predictor(target.model) != found.unit["predictor"]:
             problems.append(f"the records are about {found.unit['predictor']}, the weights are another model's")
-        for sample, prediction, radius in zip(
-            again.ids.tolist(), again.prediction.tolist(), again.radius.tolist(), strict=True
-        ):
+        for sample, label, prediction, radius in zip(
+            again.ids.tolist(), split.labels[wanted].tolist(), again.prediction.tolist(), again.radius.tolist(),
+            strict=True,
+        ):  # fmt: skip
             row = recorded[sample]
+            if row["label"] != label:
+                problems.append(f"sample {sample}: recorded label {row['label']}, the data says {label}")
             if row["prediction"] != prediction or abs(row["radius"] - radius) > 1e-6 * max(1.0, radius):
                 problems.append(f"sample {sample}: recorded {row['prediction']} within {row['radius']:.9g}, "
                                 f"the weights give {prediction} within {radius:.9g}")  # fmt: skip

@@ -7,6 +7,8 @@ stand at the boundary and say what was expected, what came, and what to do.
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from hauberk.batch import Batch
 from hauberk.errors import HauberkError
 
 TILE = 64
+ABSTAIN = -1
 Gradient = Literal["exact", "bpda", "none"]
 
 
@@ -77,8 +80,8 @@ _WORST: dict[Gradient, int] = {"exact": 0, "bpda": 1, "none": 2}
 def traits(model: nn.Module) -> Traits:
     """Fold the traits of all modules; the worst wins.
 
-    Modules of torch itself are known to be deterministic and differentiable in eval mode; a module with children
-    and no declaration is judged by its children.  Any other module is undeclared.
+    Modules of torch and of Hauberk are known to be deterministic and differentiable in eval mode.  Any other module
+    may do anything in its ``forward``, whatever its children are, so it is undeclared.
     """
     gradient: Gradient = "exact"
     stochastic, declared = False, True
@@ -88,10 +91,8 @@ def traits(model: nn.Module) -> Traits:
             stochastic |= own.stochastic
             gradient = max(gradient, own.gradient, key=_WORST.__getitem__)
             declared &= own.declared
-        elif type(module).__module__.startswith("hauberk."):
-            continue
-        elif not type(module).__module__.startswith("torch.nn") and next(module.children(), None) is None:
-            declared = False
+        else:
+            declared &= type(module).__module__.startswith(("hauberk.", "torch.nn."))
     return Traits(stochastic, gradient, declared)
 
 
@@ -162,11 +163,25 @@ def check_eval(model: nn.Module) -> None:
 
 
 @torch.no_grad()
+def check_separate(model: nn.Module, images: Tensor) -> None:
+    """Raise if the answer for one image depends on the other images of its batch, probed on the first few."""
+    few = images[:8]
+    first = model(few)[0]
+    among_others = model(torch.cat([few[:1], 1.0 - few[1:]]))[0]  # of the same shape, so rounding is the same
+    moved = (among_others - first).abs().max() > 1e-3 * (1.0 + first.abs().max())
+    if bool(moved) and not traits(model).stochastic and not is_random(model, few[:1]):
+        raise HauberkError(
+            "the model's answer for one image depends on the other images of the batch",
+            "normalise with fixed statistics: a batch is not part of the threat",
+        )
+
+
+@torch.no_grad()
 def check_classifier(model: nn.Module, batch: Batch) -> int:
-    """Check model and batch together on a first tile and return the number of classes.
+    """Check model, images and labels together on a first tile and return the number of classes.
 
     Raises:
-        HauberkError: on train mode, bad images, bad labels, or an output that is not logits.
+        HauberkError: on train mode, bad images, bad labels, an output that is not logits, or one that mixes images.
     """
     check_eval(model)
     check_images(batch.images)
@@ -174,6 +189,7 @@ def check_classifier(model: nn.Module, batch: Batch) -> int:
     logits = model(tile.images)
     check_logits(logits, len(tile))
     check_labels(batch.labels, logits.shape[1], len(batch))
+    check_separate(model, batch.images)
     return int(logits.shape[1])
 
 
@@ -260,10 +276,15 @@ class Decides(Protocol):
 
 @torch.no_grad()
 def decide(model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> Tensor:
-    """The classifier's decisions on a batch, shape (B,), int64."""
+    """The classifier's decisions on a batch, shape (B,), int64; -1 for none."""
     if isinstance(model, Decides):
         return torch.cat([model.decide(t.images, t.ids, seed)[:used] for t, used in batch.tiles(tile)])
-    return logits_of(model, batch, tile).argmax(1)
+    return classes(logits_of(model, batch, tile))
+
+
+def classes(logits: Tensor) -> Tensor:
+    """The class of the largest logit of each row, (B,); -1 where a logit is NaN or infinite, which is nobody's win."""
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), ABSTAIN)
 
 
 # --- names ----------------------------------------------------------------------------------------------------
@@ -279,12 +300,28 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def predictor_name(model: nn.Module) -> str:
-    """What a record calls the function that decides: rows of different predictors never share an axis."""
+    """What a record calls the function that decides: rows of different predictors never share an axis.
+
+    The name holds a hash of weights and architecture: the spec of a registered model, else the printed structure and
+    the source code of every class that is not torch's.
+    """
     own, spec = getattr(model, "predictor", None), getattr(model, "spec", None)
     if isinstance(own, str):
         return own
-    name = spec["name"] if isinstance(spec, dict) else type(model).__name__
-    return f"{name}[{weights_hash(model)}]"
+    if isinstance(spec, dict):
+        name, architecture = str(spec["name"]), json.dumps(spec, sort_keys=True)
+    else:
+        foreign = {type(m) for m in model.modules() if not type(m).__module__.startswith("torch.nn.")}
+        name, architecture = type(model).__name__, repr(model) + "".join(sorted(map(_source, foreign)))
+    digest = hashlib.sha256(f"{weights_hash(model)}|{architecture}".encode())
+    return f"{name}[{digest.hexdigest()[:16]}]"
+
+
+def _source(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # made in an interpreter, or compiled
+        return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

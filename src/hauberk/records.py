@@ -59,6 +59,7 @@ SCHEMAS: dict[RecordKind, pa.Schema] = {
         ("alpha_low", pa.float64()),  # the mix is right for alpha strictly between these two (NaN: never)
         ("alpha_high", pa.float64()),
         ("certified_alpha", pa.list_(pa.float64())),  # for each eps of the metadata: certified and right from here up
+        ("evidence", pa.string()),  # JSON: of the robust model's certificate
     ]),
 }
 
@@ -150,7 +151,7 @@ def write(folder: Path, item: Part) -> Path:
     """
     path = folder / f"{item.kind}-{item.key}.parquet"
     if path.exists():
-        if not read(path).table.equals(item.table):
+        if not _same(read(path), item):
             raise HauberkError(
                 f"{path.name}: the same unit of work gave different rows",
                 "the machine, library or code changed between the runs; move the old records away",
@@ -195,7 +196,7 @@ def merge(parts: Iterable[Part]) -> list[Part]:
     union: dict[str, Part] = {}
     for item in parts:
         known = union.setdefault(item.key, item)
-        if known is not item and not known.table.equals(item.table):
+        if known is not item and not _same(known, item):
             raise HauberkError(f"unit {item.key} comes with different rows", "one of the runs is stale; run it again")
     return [union[key] for key in sorted(union)]
 
@@ -206,7 +207,7 @@ def group(parts: Iterable[Part]) -> list[Part]:
     The joined part is a unit whose data is the set of the parts' data, so it may be written and read like any other.
 
     Raises:
-        HauberkError: if one sample appears twice in one evaluation.
+        HauberkError: if one sample appears twice in one evaluation with different rows.
     """
     groups: dict[str, list[Part]] = {}
     for item in merge(parts):
@@ -214,11 +215,23 @@ def group(parts: Iterable[Part]) -> list[Part]:
         groups.setdefault(content_hash({"kind": item.kind, "unit": shared, "facts": dict(item.facts)}), []).append(item)
     joined = []
     for items in groups.values():
-        table = pa.concat_tables([i.table for i in items]).sort_by("id")
-        ids = table.column("id").to_numpy()
-        if len(np.unique(ids)) != len(ids):
-            raise HauberkError("one sample appears in two units of one evaluation", "the data changed between the runs")
+        table = _each_sample_once(pa.concat_tables([i.table for i in items]).sort_by("id"))
         data = sorted(str(i.unit["data"]) for i in items)
         unit = {**items[0].unit, "data": data[0] if len(data) == 1 else content_hash(data)}
         joined.append(Part(items[0].kind, unit, items[0].facts, table))
     return joined
+
+
+def _same(one: Part, other: Part) -> bool:
+    """Whether two parts say the same, rows and facts."""
+    return bool(one.table.equals(other.table)) and content_hash(dict(one.facts)) == content_hash(dict(other.facts))
+
+
+def _each_sample_once(table: pa.Table) -> pa.Table:
+    """Drop repeated rows: after ``--images 100`` and then ``--images 150`` the last, padded tile stands twice."""
+    ids = table.column("id").to_numpy()
+    again = np.flatnonzero(ids[1:] == ids[:-1]) + 1
+    for row in again.tolist():
+        if not table.slice(row, 1).equals(table.slice(row - 1, 1)):
+            raise HauberkError("one sample has two rows in one evaluation", "the data changed between the runs")
+    return table.take(np.setdiff1d(np.arange(len(ids)), again))

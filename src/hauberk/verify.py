@@ -50,6 +50,8 @@ def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     if not np.isfinite(logits).all() or not np.isfinite(constants).all():
         return -1, 0.0
     top = int(np.argmax(logits))
+    if row.get("deployed", top) != top:  # the model in its own precision decides otherwise
+        return -1, 0.0
     others = np.delete(np.arange(len(logits)), top)
     gaps, speeds = logits[top] - logits[others], constants[top, others]
     if gaps.min() <= 0.0 or not (speeds > 0.0).any():
@@ -66,6 +68,17 @@ def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     if kept(0.0) <= margin:
         return top, 0.0
     return top, float(optimize.brentq(lambda r: kept(r) - margin, 0.0, largest, xtol=1e-14, rtol=1e-14))
+
+
+def kept_margin(row: Mapping[str, Any], shared: Mapping[str, Any], radius: float) -> tuple[int, float]:
+    r"""Class, and the probability margin that Lipschitz logits keep at a radius; -1 where the class may change."""
+    top, largest = lipschitz(row, shared)
+    if top < 0 or radius > largest:
+        return top, -1.0
+    logits, constants = np.asarray(row["logits"], dtype=np.float64), np.asarray(shared["pairwise"])[top]
+    others = np.delete(np.arange(len(logits)), top)
+    left = logits[top] - logits[others] - constants[others] * radius
+    return top, float((1.0 - np.exp(-left.min())) / (1.0 + np.exp(-left).sum()))
 
 
 def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
@@ -133,6 +146,8 @@ def _statement_problems(part: Part) -> list[str]:
         found.append(f"claims failure probability {claimed}, its evidence says otherwise")
     if (part.facts["proof"] == "probabilistic") != probabilistic:
         found.append(f"claims to be {part.facts['proof']}, its evidence says otherwise")
+    if "base" in shared and f"alpha={shared['mix_alpha']!r}," not in str(part.unit["predictor"]):
+        found.append("the alpha of its evidence is not that of its predictor")
     if "pairwise" in shared:
         body = np.prod([layer["value"] for layer in shared["layers"][:-1]])
         off_diagonal = np.asarray(shared["pairwise"])[~np.eye(len(shared["pairwise"]), dtype=bool)]
@@ -163,8 +178,16 @@ def _row_problems(row: Mapping[str, Any], top: int, radius: float) -> list[str]:
 
 
 def verify_mix(mix: Part, certificates: list[Part]) -> Verdict:
-    """Compare the alpha path of a mix with the certificates made at its chosen alpha."""
+    """Derive the alpha path of a mix again, and compare it with the certificates made at its chosen alpha."""
     problems: list[str] = []
+    shared = mix.facts["shared"]
+    for row in mix.table.to_pylist():
+        evidence = json.loads(row["evidence"])
+        for eps, recorded in zip(mix.facts["eps"], row["certified_alpha"], strict=True):
+            top, kept = kept_margin(evidence, shared, float(eps))
+            derived = 1.0 / (1.0 + kept) if top == row["label"] and kept > 0.0 else None
+            if recorded is not None and (derived is None or recorded < derived * (1.0 - SLACK)):
+                problems.append(f"sample {row['id']}: certified at {eps} from alpha {recorded}, not {derived}")
     matching = [c for c in certificates if c.unit["predictor"] == mix.unit["predictor"]]
     for part in matching:
         known = {r["id"]: r for r in part.table.to_pylist()}
@@ -177,7 +200,7 @@ def verify_mix(mix: Part, certificates: list[Part]) -> Verdict:
                 proved = other["radius"] * (1.0 + SLACK) >= eps and other["prediction"] == row["label"]
                 if says and not proved:
                     problems.append(f"sample {row['id']}: the alpha path claims radius {eps}, the certificate does not")
-    return Verdict(str(mix.unit["predictor"]), "alpha path", mix.table.num_rows if matching else 0, tuple(problems))
+    return Verdict(str(mix.unit["predictor"]), "alpha path", mix.table.num_rows, tuple(problems))
 
 
 def verify_hashes(run: Path) -> Verdict:

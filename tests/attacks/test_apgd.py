@@ -120,6 +120,6 @@ def test_it_is_no_weaker_than_pgd(network: nn.Module, batch: Batch) -> None:
 
 
 def test_training_gets_the_best_point(network: nn.Module, batch: Batch) -> None:
-    query = Query(network, batch.images, batch.labels, "ce", track=True)
+    query = Query(network, batch.images, batch.labels, APGD(Linf(0.1)), track=True)
     points = APGD(Linf(0.1), steps=12).search(query, PerSample(0, batch.ids, "attack"))
     assert torch.equal(points, query.points["loss"])

@@ -6,6 +6,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.attacks import APGD, FGSM, PGD, Attack, Query
+from hauberk.attacks.losses import attack_loss
 from hauberk.batch import Batch
 from hauberk.classifier import Traits, margins
 from hauberk.errors import HauberkError
@@ -71,7 +72,7 @@ def test_points_outside_are_brought_back_and_judged_there(network: nn.Module, ba
 @pytest.mark.parametrize("name", ["loss", "logit_margin", "probability_margin"])
 def test_the_best_points_are_the_best_of_all_seen(name: str, network: nn.Module, batch: Batch) -> None:
     images, labels = batch.images, batch.labels
-    query = Query(network, images, labels, "ce", track=True)
+    query = Query(network, images, labels, FGSM(Linf(1.0)), track=True)
     others = [images, *(torch.rand(images.shape, generator=torch.Generator().manual_seed(i)) for i in range(5))]
     for points in others:
         query.gradient(points)
@@ -92,10 +93,12 @@ def test_the_best_points_are_the_best_of_all_seen(name: str, network: nn.Module,
     assert torch.equal(query.misclassified_point[wrong.any(0)], first[wrong.any(0)])
 
 
-def test_a_targeted_loss_does_not_enter_the_untargeted_record(network: nn.Module, batch: Batch) -> None:
-    found = PGD(Linf(0.1), steps=3, targeted=True, restarts=3)(network, batch)
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_a_targeted_loss_does_not_enter_the_untargeted_record(loss: str, network: nn.Module, batch: Batch) -> None:
+    found = PGD(Linf(0.3), steps=3, targeted=True, restarts=3, loss=loss)(network, batch)
     with torch.no_grad():
-        clean = nn.functional.cross_entropy(network(batch.images), batch.labels, reduction="none")
+        clean = attack_loss(loss, network(batch.images), batch.labels)
+    assert bool(found.success[1:].any())
     torch.testing.assert_close(found.loss, clean)
     assert torch.equal(found.best_loss_point, batch.images)
 
@@ -154,6 +157,11 @@ def test_a_vote_is_attacked_by_its_own_decision(batch: Batch) -> None:
     found = PGD(Linf(0.1), steps=3, random_start=False)(Vote().eval(), rows)
     assert found.clean_prediction.tolist() == [0, 0, 0]
     assert found.success.all()
+    assert bool((found.distance > 0).all())
+    mislabelled = PGD(Linf(0.1), steps=3)(Vote().eval(), Batch(images, torch.ones(3).long(), rows.ids))
+    assert mislabelled.success.all()
+    assert torch.equal(mislabelled.adversarial, images)  # wrong already: the image itself is the answer
+    assert mislabelled.prediction.tolist() == [0, 0, 0]
 
 
 def test_errors_at_the_boundary(network: nn.Module, batch: Batch) -> None:

@@ -57,7 +57,7 @@ def test_madrys_step_rule(steps: int) -> None:
     randomness = PerSample(0, batch.ids, "attack")
     once = PGD(Linf(0.04), steps=steps, random_start=False)
     walked: list[torch.Tensor] = []
-    query = Query(oracle, batch.images, batch.labels, "ce", track=False)
+    query = Query(oracle, batch.images, batch.labels, once, track=False)
     original = query.gradient
     query.gradient = lambda points: (walked.append(points.clone()), original(points))[1]  # type: ignore[method-assign]
     walked.append(once.search(query, randomness))
@@ -69,7 +69,7 @@ def test_madrys_step_rule(steps: int) -> None:
 
 def test_random_starts_differ_between_restarts_and_stay_inside(network: nn.Module, batch: Batch) -> None:
     seen: list[torch.Tensor] = []
-    query = Query(network, batch.images, batch.labels, "ce", track=False)
+    query = Query(network, batch.images, batch.labels, PGD(Linf(0.1)), track=False)
     original = query.gradient
     query.gradient = lambda points: (seen.append(points.clone()), original(points))[1]  # type: ignore[method-assign]
     PGD(Linf(0.1), steps=1, restarts=3).search(query, PerSample(0, batch.ids, "attack"))
@@ -83,7 +83,7 @@ def test_targets_take_turns(network: nn.Module, batch: Batch) -> None:
     with torch.no_grad():
         logits = network(batch.images)
     wanted: list[torch.Tensor] = []
-    query = Query(network, batch.images, batch.labels, "ce", track=False)
+    query = Query(network, batch.images, batch.labels, PGD(Linf(0.1)), track=False)
     original = query.gradient
     query.gradient = lambda points: (wanted.append(query.targets), original(points))[1]  # type: ignore[method-assign]
     PGD(Linf(0.1), steps=1, restarts=4, targeted=True).search(query, PerSample(0, batch.ids, "attack"))

@@ -160,4 +160,4 @@ def test_the_smoothed_classifier_is_named_not_its_base() -> None:
     assert SMALL.predictor(net) == SMALL.predictor(vote) == predictor_name(vote)
     assert predictor_name(net) in SMALL.predictor(net) != predictor_name(net)
     with pytest.raises(HauberkError, match="smoothed with sigma"):
-        SMALL(smoothed(net, 0.5).eval(), grey(1))
+        SMALL(smoothed(net, 0.5).eval(), Batch(torch.rand(2, 1, 2, 2), torch.zeros(2).long(), torch.arange(2)))

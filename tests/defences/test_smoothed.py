@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from hauberk.batch import Batch
-from hauberk.classifier import decide, traits, weights_hash
+from hauberk.classifier import decide, predictor_name, traits
 from hauberk.conformance import LinearOracle, check_classifier
 from hauberk.defences import SmoothedClassifier
 from hauberk.defences.smoothed import noisy_votes, smoothed_name
@@ -115,6 +115,6 @@ def test_contract_and_names() -> None:
     model = vote(LinearOracle.random((1, 2, 2), 3))
     assert traits(model).stochastic
     check_classifier(model, (1, 2, 2))
-    assert model.predictor == smoothed_name(f"LinearOracle[{weights_hash(model.base)}]", Gaussian(0.25))
+    assert model.predictor == smoothed_name(predictor_name(model.base), Gaussian(0.25))
     assert smoothed_name("f", Gaussian(0.25)) == "smoothed(sigma=0.25, f)"
     assert smoothed_name("f", Gaussian(0.25)) != smoothed_name("f", Gaussian(0.2500000001))

@@ -17,10 +17,21 @@ from torch import Tensor, nn
 
 from hauberk.attacks.losses import LossName, attack_loss, targeted_loss
 from hauberk.batch import Batch
-from hauberk.classifier import TILE, Decides, affine_norms, check_classifier, decide, evaluating, frozen, margins
+from hauberk.classifier import (
+    ABSTAIN,
+    TILE,
+    Decides,
+    affine_norms,
+    check_classifier,
+    classes,
+    decide,
+    evaluating,
+    frozen,
+    margins,
+)
 from hauberk.errors import HauberkError
 from hauberk.randomness import PerSample, Randomness
-from hauberk.threats import CONFIG, Norm, Threat
+from hauberk.threats import CONFIG, Norm, Threat, norms
 
 
 @plain_dataclass(frozen=True)
@@ -82,13 +93,13 @@ class Query:
         model: in eval mode, parameters frozen.
         images: clean images, (B, C, H, W).
         labels: (B,).
-        loss: which loss the search maximises.
+        attack: whose loss is maximised, inside whose threat.
         track: remember the best points (evaluation) or not (training, where only the last iterate is used).
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, loss: LossName, track: bool) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, attack: Attack, track: bool) -> None:
         self.model, self.images, self.labels = model, images, labels
-        self._loss, self.track = loss, track
+        self._loss, self._threat, self.track = attack.loss, attack.threat, track
         self.targets: Tensor | None = None
         self.forwards = self.backwards = 0
         self._clean: Tensor | None = None
@@ -122,6 +133,11 @@ class Query:
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         self.forwards += 1
         self.backwards += 1
+        if self.track and not bool(gradient.isfinite().all()):
+            raise HauberkError(
+                "the model's gradient is NaN or infinite, so a gradient attack would be blind",
+                "look for sqrt(0), log(0) or 0/0 in its forward pass; its robustness cannot be judged like this",
+            )
         self._remember(points, logits.detach(), value.detach())
         return value.detach(), gradient
 
@@ -143,13 +159,22 @@ class Query:
             "logit_margin": margins(logits, self.labels),
             "probability_margin": margins(logits.softmax(1), self.labels),
         }
+        inside = self._inside(points)
         for name, current in seen.items():
-            better = current < self.best[name]
+            better = (current < self.best[name]) & inside
             self.best[name] = torch.where(better, current, self.best[name])
             self.points[name] = torch.where(better[:, None, None, None], points, self.points[name])
-        wrong = (logits.argmax(1) != self.labels) & ~self.misclassified
+        wrong = (classes(logits) != self.labels) & inside & ~self.misclassified
         self.misclassified_point = torch.where(wrong[:, None, None, None], points, self.misclassified_point)
         self.misclassified |= wrong
+
+
+    def _inside(self, points: Tensor) -> Tensor:
+        """Which points belong to the threat, up to rounding: only those are remembered, wherever a search walks."""
+        budget = self._threat.eps * (1.0 + 1e-5) + 1e-7
+        near = norms(points - self.images, self._threat.norm) <= budget
+        flat = points.flatten(1)
+        return near & (flat.amin(1) >= -1e-6) & (flat.amax(1) <= 1.0 + 1e-6)
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -186,7 +211,7 @@ class Attack(ABC):
             the search's last iterate, projected, detached, (B, C, H, W).
         """
         with frozen(model), evaluating(model), affine_norms(model):
-            points = self.search(Query(model, images, labels, self.loss, track=False), randomness)
+            points = self.search(Query(model, images, labels, self, track=False), randomness)
         return self.threat.project(points.detach(), images)
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> AttackResult:
@@ -210,7 +235,7 @@ class Attack(ABC):
             )
 
     def _attack_tile(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> AttackResult:
-        query = Query(model, batch.images, batch.labels, self.loss, track=True)
+        query = Query(model, batch.images, batch.labels, self, track=True)
         query.value(batch.images)  # the image itself is a point of the threat
         clean_prediction = decide(model, batch, seed, tile)
         self.search(query, PerSample(seed, batch.ids, "attack", batch.images.device))
@@ -236,7 +261,8 @@ class Attack(ABC):
         count = torch.full((rows,), 0, dtype=torch.int64)
         return AttackResult(
             adversarial=adversarial,
-            success=clean_wrong | (prediction != batch.labels),
+            # an abstention at the image is a natural error; at another point it does not show that the class changed
+            success=clean_wrong | ((prediction != batch.labels) & (prediction != ABSTAIN)),
             clean_prediction=clean_prediction,
             prediction=prediction,
             distance=self.threat.distance(adversarial, batch.images),

@@ -1,9 +1,10 @@
 """Certificates: proofs that there is no adversarial point within a radius."""
 
-from hauberk.certificates.base import ABSTAIN, Certificate, Certificates
+from hauberk.certificates.base import Certificate, Certificates
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.mixed import MixedCertificate
 from hauberk.certificates.smoothing import SmoothingCertificate
+from hauberk.classifier import ABSTAIN
 
 __all__ = [
     "ABSTAIN",

@@ -18,12 +18,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.batch import Batch
-from hauberk.classifier import TILE, check_eval, check_images
+from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images, check_separate
 from hauberk.errors import HauberkError
 from hauberk.threats import CONFIG, Norm
 
 Proof = Literal["deterministic", "probabilistic", "estimate"]
-ABSTAIN = -1
 Evidence = Mapping[str, Any]
 
 
@@ -109,6 +108,7 @@ class Certificate(ABC):
         check_eval(model)
         check_images(batch.images)
         evidence, shared = self.gather(model, batch, seed, tile)
+        check_separate(model, batch.images)
         decisions = [self.decision(row, shared) for row in evidence]
         radii = [
             self.radius(row, shared) if d != ABSTAIN else 0.0 for row, d in zip(evidence, decisions, strict=True)

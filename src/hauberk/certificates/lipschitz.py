@@ -10,8 +10,8 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from hauberk.batch import Batch
-from hauberk.certificates.base import ABSTAIN, Certificate, Evidence, Proof, largest_radius, round_down
-from hauberk.classifier import logits_of, predictor_name
+from hauberk.certificates.base import Certificate, Evidence, Proof, largest_radius, round_down
+from hauberk.classifier import ABSTAIN, decide, logits_of, predictor_name
 from hauberk.layers.lipschitz import layer_bounds, pairwise_bounds
 from hauberk.threats import CONFIG, Norm
 
@@ -29,9 +29,9 @@ class LipschitzCertificate(Certificate):
     kind: ClassVar[Proof] = "deterministic"
 
     def gather(
-        self, model: nn.Module, batch: Batch, seed: int, tile: int  # noqa: ARG002
+        self, model: nn.Module, batch: Batch, seed: int, tile: int
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Float64 logits of each row; pairwise and layer bounds for all."""
+        """Float64 logits of each row and the decision of the model as it is; pairwise and layer bounds for all."""
         exact = copy.deepcopy(model).double().eval()
         shape = tuple(batch.images.shape[1:])
         shared = {
@@ -42,14 +42,17 @@ class LipschitzCertificate(Certificate):
             ],
         }
         logits = logits_of(exact, Batch(batch.images.double(), batch.labels, batch.ids), tile)
-        return [{"logits": row} for row in logits.tolist()], shared
+        deployed = decide(model, batch, seed, tile).tolist()
+        rows = [{"logits": row, "deployed": own} for row, own in zip(logits.tolist(), deployed, strict=True)]
+        return rows, shared
 
     def decision(self, row: Evidence, shared: Evidence) -> int:  # noqa: ARG002
-        """The class of the largest logit; abstains on NaN."""
+        """The class of the largest logit; abstains on NaN, and where the model in its own precision disagrees."""
         logits = row["logits"]
         if not all(map(math.isfinite, logits)):
             return ABSTAIN
-        return max(range(len(logits)), key=logits.__getitem__)
+        top = max(range(len(logits)), key=logits.__getitem__)
+        return top if row.get("deployed", top) == top else ABSTAIN
 
     def _gaps(self, row: Evidence, shared: Evidence) -> list[tuple[float, float]]:
         """For each rival j: the logit gap and its Lipschitz bound."""

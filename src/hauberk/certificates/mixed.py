@@ -9,9 +9,9 @@ from torch import nn
 
 from hauberk import registry
 from hauberk.batch import Batch
-from hauberk.certificates.base import ABSTAIN, Certificate, Evidence
+from hauberk.certificates.base import Certificate, Evidence
 from hauberk.certificates.lipschitz import LipschitzCertificate
-from hauberk.classifier import predictor_name
+from hauberk.classifier import ABSTAIN, predictor_name
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.threats import CONFIG
@@ -73,7 +73,7 @@ class MixedCertificate(Certificate):
         rows, shared = self.base.gather(model.robust, batch, seed, tile)
         if "logits" in rows[0] and model.robust_scale != 1.0:
             scale = model.robust_scale
-            rows = [{"logits": [scale * z for z in row["logits"]]} for row in rows]
+            rows = [row | {"logits": [scale * z for z in row["logits"]]} for row in rows]
             shared = shared | {"pairwise": [[scale * k for k in line] for line in shared["pairwise"]]}
         return rows, shared | {"base": registry.spec(self.base)["name"], "mix_alpha": model.alpha}
 
@@ -98,4 +98,6 @@ class MixedCertificate(Certificate):
     def predictor(self, model: nn.Module) -> str:
         """The mix; over a smoothed base, the mix with exact vote probabilities, which no finite sample equals."""
         name = predictor_name(model)
-        return name if self.kind == "deterministic" else f"expected votes of {name}"
+        if self.kind == "deterministic" or not isinstance(model, MixedClassifier):
+            return name
+        return f"{name} with exact votes of {self.base.predictor(model.robust)}"

@@ -10,8 +10,8 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from hauberk.batch import Batch
-from hauberk.certificates.base import ABSTAIN, Certificate, Evidence, Proof, round_down
-from hauberk.classifier import predictor_name
+from hauberk.certificates.base import Certificate, Evidence, Proof, round_down
+from hauberk.classifier import ABSTAIN, predictor_name
 from hauberk.defences.smoothed import SmoothedClassifier, noisy_votes, smoothed_name
 from hauberk.errors import HauberkError
 from hauberk.noise import Gaussian

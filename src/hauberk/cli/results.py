@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hauberk.report import summary
+from hauberk.report import summary, words
 from hauberk.report.collect import load, subjects
 from hauberk.report.subject import Subject
 from hauberk.statistics import Interval
 
 
-def percent(interval: Interval) -> str:
-    """``61.2 % [58.1, 64.2]``: value and 95 % interval."""
-    return f"{100 * interval.value:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+def percent(interval: Interval, rounding: Literal["up", "down", "near"] = "near") -> str:
+    """``61.2 % [58.1, 64.2]``: value and 95 % interval; bounds are rounded to the safe side."""
+    return f"{words.percent(interval.value, rounding)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def lines(run: Path) -> list[str]:
@@ -33,11 +33,13 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
     yield f"  clean {percent(subject.clean)} of {subject.clean.n} images"
     for attacked in subject.attacked:
         names = ", ".join(m.name for m in attacked.methods)
-        yield f"  attacked {attacked.norm} {attacked.eps:.4g}: {percent(attacked.accuracy)} at most ({names})"
+        upper = percent(attacked.accuracy, "up")
+        yield f"  attacked {attacked.norm} {attacked.eps:.4g}: {upper} at most ({names})"
     for curve in (*subject.certified, *subject.estimated):
         word = "estimated" if curve.proof == "estimate" else "certified"
         chance = curve.failure_probability
         risk = f", each row may fail with probability {chance:g}" if chance else ""
         for level in [x for x in curve.levels if x.accuracy.value > 0][:6]:
-            yield f"  {word} {curve.norm} {level.eps:.4g}: {percent(level.accuracy)} at least ({curve.method}{risk})"
+            lower = percent(level.accuracy, "down")
+            yield f"  {word} {curve.norm} {level.eps:.4g}: {lower} at least ({curve.method}{risk})"
         yield f"  mean radius over all images {curve.mean_radius.value:.4f} {curve.norm}"

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import hauberk
 from hauberk import registry
 from hauberk.attacks import Attack
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, MixedCertificate
 from hauberk.certificates.mixed import needed_alpha
-from hauberk.classifier import TILE, frozen, is_random, logits_of, predictor_name, traits, weights_hash
+from hauberk.classifier import TILE, check_eval, frozen, is_random, logits_of, predictor_name, traits, weights_hash
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.records import Part, RecordKind, content_hash, data_hash, part, read, unit_key, write
@@ -161,9 +162,13 @@ def mix_records(
             "the alpha path needs a deterministic certificate of the robust model",
             "certify one alpha instead: hauberk certify MIX --method mixed_margin",
         )
+    check_eval(model)
+    shared: dict[str, Any] = {}
 
     def rows(tile: Batch) -> Columns:
-        return _mix_columns(model, tile, certificate, radii, setting)
+        columns, found = _mix_columns(model, tile, certificate, radii, setting)
+        shared.update(found)
+        return columns
 
     unit = _unit(model, predictor_name(model), registry.spec(certificate), setting) | {"radii": list(radii)}
     facts = _facts(batch, setting) | {
@@ -173,6 +178,7 @@ def mix_records(
         "eps": list(radii),
         "accurate": predictor_name(model.accurate),
         "robust": predictor_name(model.robust),
+        "shared": shared,
     }
     return _run("mix", unit, facts, batch, rows, setting.tile, work)
 
@@ -222,6 +228,7 @@ def _unit(model: nn.Module, predictor: str, method: registry.Spec, setting: Sett
         # strides, scales and numbers of votes have no weights
         "structure": content_hash(getattr(model, "spec", None) or type(model).__name__),
         "method": method,
+        "hauberk": hauberk.__version__,
         "seed": setting.seed,
         "tile": setting.tile,
         "dtype": str(dtype).removeprefix("torch."),
@@ -269,11 +276,12 @@ def _pictures(images: Tensor, keep: list[bool]) -> list[bytes | None]:
 
 def _mix_columns(
     model: MixedClassifier, tile: Batch, certificate: MixedCertificate, radii: Sequence[float], setting: Setting
-) -> Columns:
+) -> tuple[Columns, dict[str, Any]]:
     with frozen(model):
         accurate = (model.accurate_scale * logits_of(model.accurate, tile, setting.tile)).double().softmax(1).numpy()
         robust = (model.robust_scale * logits_of(model.robust, tile, setting.tile)).double().softmax(1).numpy()
-        evidence, shared = certificate.gather(model, tile, setting.seed, setting.tile)
+    # outside, because a certificate computes the weights again in float64 and must not meet those kept in float32
+    evidence, shared = certificate.gather(model, tile, setting.seed, setting.tile)
     labels = tile.labels.tolist()
     intervals = [right_interval(g, h, y) for g, h, y in zip(accurate, robust, labels, strict=True)]
     base = certificate.base
@@ -281,7 +289,7 @@ def _mix_columns(
         [needed_alpha(base.margin(row, shared, r)) if base.decision(row, shared) == y else float("nan") for r in radii]
         for row, y in zip(evidence, labels, strict=True)
     ]
-    return {
+    columns = {
         "id": tile.ids.tolist(),
         "label": labels,
         "accurate_prediction": accurate.argmax(1),
@@ -289,7 +297,9 @@ def _mix_columns(
         "alpha_low": [low for low, _ in intervals],
         "alpha_high": [high for _, high in intervals],
         "certified_alpha": certified,
+        "evidence": [json.dumps(row) for row in evidence],
     }
+    return columns, shared
 
 
 def right_interval(accurate: np.ndarray, robust: np.ndarray, label: int) -> tuple[float, float]:
@@ -304,6 +314,8 @@ def right_interval(accurate: np.ndarray, robust: np.ndarray, label: int) -> tupl
         (low, high); where the mix is right at an end of [0, 1] itself, the interval reaches beyond it (-1 or 2), so
         that strict comparison is always right; (NaN, NaN) where the mix is never right.
     """
+    if not (np.isfinite(accurate).all() and np.isfinite(robust).all()):
+        return float("nan"), float("nan")
     rivals = np.arange(len(accurate)) != label
     start = (accurate[label] - accurate)[rivals]  # the difference at alpha = 0, linear from here ...
     end = (robust[label] - robust)[rivals]  # ... to alpha = 1

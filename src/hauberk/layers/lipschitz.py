@@ -160,6 +160,11 @@ def _refusal(name: str, kind: str, shape: Shape, error: Exception) -> HauberkErr
 
 def _bound(layer: nn.Module, shape: Shape) -> Bound:
     if isinstance(layer, BoundedLayer):
+        if _owner(type(layer), "forward") not in _owner(type(layer), "lipschitz_bound").__mro__:
+            raise HauberkError(
+                "it changes forward but inherits the bound of another class",
+                "give the class that defines forward its own lipschitz_bound",
+            )
         return layer.lipschitz_bound(shape)
     # exact types: a subclass may compute something else
     known = _KNOWN.get(type_before_parametrizations(layer))
@@ -169,6 +174,11 @@ def _bound(layer: nn.Module, shape: Shape) -> Bound:
             "use 1-Lipschitz layers (hauberk.layers), or give it a method lipschitz_bound(input_shape) -> Bound",
         )
     return known(layer, shape)
+
+
+def _owner(cls: type, method: str) -> type:
+    """The class in which a method is defined."""
+    return next(c for c in cls.__mro__ if method in vars(c))
 
 
 def _linear(layer: nn.Linear, _: Shape) -> Bound:

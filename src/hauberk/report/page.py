@@ -139,7 +139,8 @@ def render(runs: Sequence[RunFacts]) -> str:
 
 def names(runs: Sequence[RunFacts]) -> Callable[[str], str]:
     """What a person calls a predictor: a run by its folder's name, another model with its hash cut to eight digits."""
-    known = {str(r.info["predictor"]): r.name for r in runs if r.info.get("predictor")}
+    folders = [r.name for r in runs]
+    known = {str(r.info["predictor"]): r.name for r in runs if r.info.get("predictor") and folders.count(r.name) == 1}
 
     def short(predictor: str) -> str:
         for full in sorted(known, key=len, reverse=True):  # a mix before the models in it

@@ -194,15 +194,17 @@ def _knowledge(name: str) -> str:
     return entry.facts.get("knowledge", "") if entry else ""
 
 
-def verdict(subject: Subject, headline: Attacked, curve: Curve | None) -> str:
+def verdict(headline: Attacked, curve: Curve | None) -> str:
     """The sentence that joins both bounds, where both are about the same images."""
     where = budget(headline.norm, headline.eps)
     upper = percent(headline.accuracy.value, "up")
     if curve is None or curve.images != headline.images:
         return f"At {where} the robust accuracy on these images is at most {upper}."
     lower = next(level.accuracy for level in curve.levels if level.eps == headline.eps)
+    if lower.value > headline.accuracy.value:  # a vote that abstains counts as an error, but certifies its limit
+        return f"At {where} the certified accuracy is {percent(lower.value, 'down')}, the attacked one {upper}."
     ending = "" if curve.proof == "deterministic" else ", if every certificate holds"
     return (
-        f"At {where} the true robust accuracy of this model on these {subject.clean.n} images lies between "
+        f"At {where} the true robust accuracy of this model on these {headline.accuracy.n} images lies between "
         f"{percent(lower.value, 'down')} (proved) and {upper} (attacked){ending}."
     )

@@ -1,0 +1,5 @@
+"""``python -m hauberk`` is the command line."""
+
+from hauberk.cli import main
+
+main()
