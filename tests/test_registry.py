@@ -138,3 +138,14 @@ def test_a_third_party_registers_its_own_and_a_taken_name_is_refused() -> None:
 def test_every_entry_can_be_imported() -> None:
     for entry in registry.entries():
         assert callable(entry.load()), entry.name
+
+
+def test_plugins_register_through_their_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        def load(self) -> None:
+            registry.register("attack", "from_a_plugin", "plugin.module:Attack", "a third party's")
+
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point()] if group == "hauberk" else [])
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    registry.load_plugins()
+    assert registry.entry("from_a_plugin", "attack").path == "plugin.module:Attack"

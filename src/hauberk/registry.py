@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -59,6 +60,12 @@ def register(kind: Kind, name: str, path: str, summary: str, reference: str = ""
     if name in _ENTRIES and _ENTRIES[name].path != path:
         raise HauberkError(f"the name {name!r} is already registered for {_ENTRIES[name].path}", "choose another name")
     _ENTRIES[name] = Entry(kind, name, path, summary, reference, facts)
+
+
+def load_plugins() -> None:
+    """Import what other packages offer under the entry point group ``hauberk``: modules that call ``register``."""
+    for point in importlib.metadata.entry_points(group="hauberk"):
+        point.load()
 
 
 def entries(kind: Kind | None = None) -> list[Entry]:

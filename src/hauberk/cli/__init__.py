@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from hauberk.errors import HauberkError
+from hauberk.registry import load_plugins
 
 INTERRUPTED = 130
 
@@ -17,6 +18,7 @@ def main() -> None:
 
     sys.path.append(str(Path.cwd()))  # module:factory is found in the current folder, after everything installed
     try:
+        load_plugins()
         app(standalone_mode=True)
     except HauberkError as error:
         error_line(error.message, error.hint)

@@ -182,7 +182,7 @@ def _weak_attacks(subject: Subject) -> list[str]:
     said = []
     if len(names) == 1:
         said.append(f"Only {attack(names[0])} was run; several kinds of attack together usually break more images.")
-    if not any("black" in _knowledge(n) for n in names):
+    if all(_knowledge(n) == "white box" for n in names):
         said.append("No attack without gradients was run, so gradients that mislead an attacker would go unnoticed.")
     if subject.stochastic and not any(int(m.settings.get("eot", 1)) > 1 for m in methods):
         said.append("The classifier is random, and no attack averaged over its randomness.")
