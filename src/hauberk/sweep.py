@@ -123,20 +123,23 @@ def cells(table: Table, out: Path) -> list[Cell]:
 # --- what it will cost --------------------------------------------------------------------------------------------
 
 
-def predict(recipe: Recipe) -> Cost:
-    """Minutes of training and evaluation, from a few timed steps of each on this machine."""
+def predict(recipe: Recipe, trained: bool = False) -> Cost:
+    """Minutes of training (none if trained already) and evaluation, from a few timed steps of each on this machine."""
     dataset = load(recipe.data)
     model: nn.Module = registry.build(recipe.model, "model", **api.model_context(dataset))
+    wrapped = model if recipe.wrap is None else registry.build(recipe.wrap, "defence", base=model)
+    evaluation = _evaluation_seconds(recipe, wrapped.eval(), dataset) / 60.0
+    if trained:
+        return Cost(0.0, evaluation)
     step = _train_step_seconds(recipe, model, dataset)
     config = recipe.training
     steps = config.epochs * -(-len(dataset.train) // config.batch_size)
-    wrapped = model if recipe.wrap is None else registry.build(recipe.wrap, "defence", base=model)
     validation = 0.0
     if config.validation_attack is not None and config.validate_every:
         images = min(config.validation_images or len(dataset.val), len(dataset.val))
         seconds = _attack_seconds(config.validation_attack, model, dataset) * images
         validation = seconds * config.epochs / config.validate_every
-    return Cost((step * steps + validation) / 60.0, _evaluation_seconds(recipe, wrapped.eval(), dataset) / 60.0)
+    return Cost((step * steps + validation) / 60.0, evaluation)
 
 
 def _train_step_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> float:

@@ -164,6 +164,53 @@ def test_a_vote_is_attacked_by_its_own_decision(batch: Batch) -> None:
     assert mislabelled.prediction.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_an_error_of_the_model(broken: float) -> None:
+
+    class Trap(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            first = images.flatten(1)[:, :1]
+            logits = torch.cat([torch.zeros_like(first), first - 0.5], 1)
+            return torch.where((first > 0.46) & (first < 0.51), broken, logits)
+
+    def attack(eps: float) -> tuple[list[bool], list[int]]:
+        walk = Steps(Linf(eps))
+        found = walk(Trap().eval(), Batch(torch.full((2, 1, 1, 2), 0.45), torch.zeros(2).long(), torch.arange(2)))
+        return found.success.tolist(), found.prediction.tolist()
+
+    assert attack(0.005) == ([False, False], [0, 0])
+    assert attack(0.03) == ([True, True], [-1, -1])
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Steps(Attack):
+    """Brightens the image step by step, without a gradient."""
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        for step in range(1, 11):
+            query.value(query.images + 0.1 * step * self.threat.eps)
+        return query.images
+
+
+def test_a_vote_that_abstains_is_not_broken() -> None:
+    class Shy(nn.Module):
+        traits = Traits(stochastic=True)
+
+        def forward(self, images: Tensor) -> Tensor:
+            first = images.flatten(1)[:, 0]
+            return torch.stack([torch.zeros_like(first), first - 0.5], 1)
+
+        def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
+            return torch.where(images.flatten(1)[:, 0] > 0.5, -1, 0)
+
+    images = torch.full((2, 1, 1, 2), 0.45)
+    found = Steps(Linf(0.1))(Shy().eval(), Batch(images, torch.zeros(2).long(), torch.arange(2)))
+    assert found.prediction.tolist() == [-1, -1]
+    assert found.success.tolist() == [False, False]
+    shy_at_once = Steps(Linf(0.01))(Shy().eval(), Batch(images + 0.1, torch.zeros(2).long(), torch.arange(2)))
+    assert shy_at_once.success.tolist() == [True, True]
+
+
 def test_errors_at_the_boundary(network: nn.Module, batch: Batch) -> None:
     attack = FGSM(Linf(0.1))
     with pytest.raises(HauberkError, match="no images"):

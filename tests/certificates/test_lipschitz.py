@@ -139,6 +139,16 @@ def test_ties_nan_and_infinity_give_nothing(logits: list[float]) -> None:
         assert CERTIFICATE.decision(row, shared) == ABSTAIN
 
 
+def test_what_the_model_itself_decides_otherwise_is_not_certified() -> None:
+    """In float32 the bias swallows the gap, so the model that is attacked sees a tie and says class 0."""
+    oracle = LinearOracle(torch.tensor([[0.0, 0.0], [0.01, 0.0]]), torch.tensor([3e6, 3e6]), (1, 1, 2), centre=0.0)
+    batch = Batch(torch.tensor([[[[0.9, 0.1]]]]), torch.tensor([1]), torch.tensor([0]))
+    found = CERTIFICATE(oracle.layers, batch)
+    assert found.evidence[0]["logits"][1] > found.evidence[0]["logits"][0]
+    assert int(oracle.layers(batch.images).argmax(1)) == 0
+    assert (found.prediction.tolist(), found.radius.tolist()) == ([ABSTAIN], [0.0])
+
+
 def test_a_level_rival_that_never_moves_is_a_tie() -> None:
     """Two identical rows of the last layer: their gap is 0 and so is its bound."""
     row, shared = evidence([3.0, 3.0, 1.0])

@@ -261,8 +261,7 @@ class Attack(ABC):
         count = torch.full((rows,), 0, dtype=torch.int64)
         return AttackResult(
             adversarial=adversarial,
-            # an abstention at the image is a natural error; at another point it does not show that the class changed
-            success=clean_wrong | ((prediction != batch.labels) & (prediction != ABSTAIN)),
+            success=clean_wrong | self._changed(model, prediction, batch.labels),
             clean_prediction=clean_prediction,
             prediction=prediction,
             distance=self.threat.distance(adversarial, batch.images),
@@ -279,3 +278,10 @@ class Attack(ABC):
             stopped=tuple("misclassified" if wrong else "steps" for wrong in clean_wrong.tolist()),
         )
 
+    @staticmethod
+    def _changed(model: nn.Module, prediction: Tensor, labels: Tensor) -> Tensor:
+        """Whether the decision is wrong.  Logits that are NaN are; a vote that is too close to call is not, since it
+        does not show that the class of the vote's limit has changed.
+        """  # noqa: D205
+        wrong = prediction != labels
+        return wrong & (prediction != ABSTAIN) if isinstance(model, Decides) else wrong

@@ -11,6 +11,7 @@ from hauberk import sweep as table_of_runs
 from hauberk.cli import options
 from hauberk.cli.console import Reporter, emit, say, table
 from hauberk.errors import HauberkError
+from hauberk.runs import Run
 
 
 def sweep(
@@ -29,7 +30,7 @@ def sweep(
     cells = table_of_runs.cells(plan, folder)
     index, count = options.shard(shard)
     mine = [c for c in cells[index::count] if not c.done]
-    costs = {c.path: table_of_runs.predict(c.recipe) for c in mine}
+    costs = {c.path: table_of_runs.predict(c.recipe, Run(c.path).has_model) for c in mine}
     total = sum(cost.total for cost in costs.values())
     if not json:
         table(
