@@ -17,7 +17,7 @@ def run(name: str, folder: Path) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
     found = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "examples" / name)],
-        capture_output=True, text=True, timeout=120, cwd=folder, env=environment,
+        capture_output=True, text=True, timeout=300, cwd=folder, env=environment,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert not found.stderr, "an example speaks on stdout alone"

@@ -213,7 +213,7 @@ def test_contributing_works_by_its_own_steps(tmp_path: Path) -> None:
         path.write_text(path.read_text() + "\n" + text if place.startswith("append") else text)
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests"]
-    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stdout
     assert re.search(r"\b7 passed", found.stdout)
     lint = [sys.executable, "-m", "ruff", "check", "--quiet", *(p.removeprefix("append to ") for p, _ in blocks)]

@@ -67,6 +67,52 @@ def test_points_outside_are_brought_back_and_judged_there(network: nn.Module, ba
     found = Liar(Linf(1e-6))(network, batch)
     assert float(found.distance.max()) <= 1.1e-6
     assert found.success.tolist() == [True, *[False] * 9]
+    for name in ("best_loss_point", "logit_margin_point", "probability_margin_point"):
+        assert float(Linf(1.0).distance(getattr(found, name), batch.images).max()) <= 1.1e-6
+    with torch.no_grad():
+        torch.testing.assert_close(found.logit_margin, margins(network(batch.images), batch.labels), atol=1e-3, rtol=0)
+
+
+class Bright(nn.Module):
+    """Class 1 where the first pixel exceeds a threshold, or is below 0."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = images.flatten(1)[:, 0]
+        z = torch.where(first < 0.0, 1.0, first - self.threshold)
+        return torch.stack([-z, z], 1)
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Visits(Attack):
+    """Asks for the image moved by given amounts."""
+
+    moves: tuple[float, ...] = ()
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        for move in self.moves:
+            query.value(query.images + move)
+        return query.images
+
+
+def test_a_point_outside_does_not_stand_in_the_way_of_one_inside() -> None:
+    rows = Batch(torch.full((2, 1, 1, 2), 0.4), torch.zeros(2).long(), torch.arange(2))
+    model = Bright(0.45).eval()
+    assert Visits(Linf(0.04), moves=(0.4, 0.1))(model, rows).success.tolist() == [False, False]
+    # straight ahead lies a misclassified point outside, whose projection is not the one inside
+    found = Visits(L2(0.08), moves=(0.4, 0.055))(model, rows)
+    assert found.success.tolist() == [True, True]
+    torch.testing.assert_close(found.adversarial, rows.images + 0.055)
+
+
+def test_a_rounding_outside_the_box_is_cut_off() -> None:
+    rows = Batch(torch.zeros(2, 1, 1, 2), torch.zeros(2).long(), torch.arange(2))
+    found = Visits(Linf(0.1), moves=(-5e-7,))(Bright(0.45).eval(), rows)
+    assert float(found.adversarial.min()) == 0.0
+    assert found.success.tolist() == [False, False]
 
 
 @pytest.mark.parametrize("name", ["loss", "logit_margin", "probability_margin"])
