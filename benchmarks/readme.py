@@ -12,13 +12,14 @@ import difflib
 import inspect
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from hauberk import registry
 from hauberk.recipes import Evaluation, Expectation
-from hauberk.report import collect
+from hauberk.report import collect, words
 from hauberk.report.subject import Attacked, Curve, Subject
 from hauberk.statistics import Interval
 from hauberk.training.config import Training
@@ -35,6 +36,7 @@ HEADINGS = {
     "dataset": "Data sets",
     "threat": "Threats",
 }
+Usual: TypeAlias = Counter[tuple[str, str, float]]  # how many rows were attacked at (data, norm, budget)
 COLUMNS = (
     "Run", "Model", "Data", "Clean", "Threat", "Survives attack", "Certified", "Images",
     "Seed", "Minutes", "Machine",
@@ -46,9 +48,12 @@ COLUMNS = (
 
 def results_table(results: Path) -> str:
     """One row for each run, predictor and norm, in percent with 95 % Wilson intervals."""
-    rows = [row for run in run_directories(results) for row in run_rows(run, run.relative_to(results).as_posix())]
-    if not rows:
+    runs = {path.relative_to(results).as_posix(): collect.load([path])[0] for path in run_directories(results)}
+    if not runs:
         return "No results are recorded yet.\n"
+    found = [(name, run, subject) for name, run in runs.items() for subject in collect.subjects(run.parts)]
+    usual = Counter((s.dataset, a.norm, a.eps) for _, _, s in found for a in s.attacked)
+    rows = [row for name, run, subject in found for row in subject_rows(name, run, subject, usual)]
     note = (
         "Accuracy in percent with its 95 % Wilson interval, on the first images of the test split. An attack gives an "
         "upper bound,\na certificate a lower one. Minutes are training + evaluation.\n"
@@ -61,23 +66,20 @@ def run_directories(results: Path) -> list[Path]:
     return sorted(p.parent for p in results.rglob("run.json") if any((p.parent / "records").glob("*.parquet")))
 
 
-def run_rows(path: Path, name: str) -> list[list[str]]:
-    """The table's rows for one run, which is called by its place under ``results/``."""
-    run = collect.load([path])[0]
-    subjects = collect.subjects(run.parts)
+def subject_rows(name: str, run: collect.RunFacts, subject: Subject, usual: Usual) -> list[list[str]]:
+    """A row for each norm; the run is called by its place under ``results/``."""
+    smoothed = subject.predictor.startswith("smoothed(") and not run.recipe.get("wrap")
+    who = model_name(run.recipe) + (", smoothed" if smoothed else "")
     rows = []
-    for subject in subjects:
-        who = model_name(run.recipe) + (f" as {subject.predictor.partition('(')[0]}" if len(subjects) > 1 else "")
-        link = f"[{name}](results/{name})"
-        for norm in subject.norms:
-            attacked, curve = headline(subject, norm), subject.curve(norm)
-            eps = attacked.eps if attacked else middle_budget(curve)
-            images = attacked.accuracy.n if attacked else subject.clean.n
-            rows.append([
-                link, who, subject.dataset, percent(subject.clean), f"{norm} {eps:.4g}", survives(attacked),
-                certified(curve, eps, images), f"{images:,}", str(run.info.get("seed", "")), minutes(run.info),
-                machine(run.info),
-            ])  # fmt: skip
+    for norm in subject.norms:
+        attacked, curve = headline(subject, norm, usual), subject.curve(norm)
+        eps = attacked.eps if attacked else middle_budget(curve)
+        images = attacked.accuracy.n if attacked else subject.clean.n
+        rows.append([
+            f"[{Path(name).name}](results/{name})", who, subject.dataset, percent(subject.clean, "near"),
+            f"{norm} {budget(eps)}", survives(attacked), certified(curve, eps, images), f"{images:,}",
+            str(run.info.get("seed", "")), minutes(run.info), machine(run.info),
+        ])  # fmt: skip
     return rows
 
 
@@ -92,13 +94,13 @@ def model_name(recipe: Mapping[str, Any]) -> str:
     return f"{wrapped}, {objective}" if objective else str(wrapped)
 
 
-def headline(subject: Subject, norm: str) -> Attacked | None:
-    """The budget attacked by most methods on most images; among equals the middle one."""
+def headline(subject: Subject, norm: str, usual: Usual) -> Attacked | None:
+    """The budget that most rows share; among equals the one attacked by most methods, then the middle one."""
     own = [a for a in subject.attacked if a.norm == norm]
     if not own:
         return None
-    most = max((len(a.methods), a.accuracy.n) for a in own)
-    equals = [a for a in own if (len(a.methods), a.accuracy.n) == most]
+    weights = [(usual[subject.dataset, norm, a.eps], len(a.methods), a.accuracy.n) for a in own]
+    equals = [a for a, weight in zip(own, weights, strict=True) if weight == max(weights)]
     return equals[(len(equals) - 1) // 2]
 
 
@@ -107,11 +109,17 @@ def middle_budget(curve: Curve | None) -> float:
     return curve.levels[len(curve.levels) // 2].eps if curve else 0.0
 
 
+def budget(eps: float) -> str:
+    """A budget as the field writes it: short decimals as they are, others in 255ths where that is exact."""
+    short, steps = f"{eps:.4g}", eps * 255
+    return f"{round(steps)}/255" if float(short) != eps and abs(steps - round(steps)) < 1e-6 else short
+
+
 def survives(attacked: Attacked | None) -> str:
     """Accuracy under the worst case over attacks, and their names."""
     if attacked is None:
         return "not attacked"
-    return f"{percent(attacked.accuracy)}, {', '.join(sorted({m.name for m in attacked.methods}))}"
+    return f"{percent(attacked.accuracy, 'up')}, {', '.join(sorted({m.name for m in attacked.methods}))}"
 
 
 def certified(curve: Curve | None, eps: float, images: int) -> str:
@@ -121,12 +129,12 @@ def certified(curve: Curve | None, eps: float, images: int) -> str:
     level = next(level for level in curve.levels if level.eps == eps)
     chance = f", wrong with probability {curve.failure_probability:g} an image" if curve.failure_probability else ""
     other = f", {level.accuracy.n:,} images" if level.accuracy.n != images else ""
-    return f"{percent(level.accuracy)}, {curve.method} ({curve.proof}{chance}{other})"
+    return f"{percent(level.accuracy, 'down')}, {curve.method} ({curve.proof}{chance}{other})"
 
 
-def percent(share: Interval) -> str:
-    """For example ``53.1 (50.0 to 56.2)``."""
-    return f"{100 * share.value:.1f} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+def percent(share: Interval, rounding: words.Rounding) -> str:
+    """For example ``53.1 (50.0 to 56.2)``, rounded as in reports: a bound to its safe side, an interval outwards."""
+    return f"{words.percent(share.value, rounding).removesuffix(' %')} ({words.span(share)})"
 
 
 def minutes(info: Mapping[str, Any]) -> str:
