@@ -134,7 +134,7 @@ def certified(curve: Curve | None, eps: float, images: int) -> str:
 
 def percent(share: Interval, rounding: words.Rounding) -> str:
     """For example ``53.1 (50.0 to 56.2)``, rounded as in reports: a bound to its safe side, an interval outwards."""
-    return f"{words.percent(share.value, rounding).removesuffix(' %')} ({words.span(share)})"
+    return f"{words.percent(share.value, rounding).removesuffix(' %')} ({words.span(share).removesuffix(' %')})"
 
 
 def minutes(info: Mapping[str, Any]) -> str:

@@ -15,9 +15,10 @@ from types import ModuleType
 import pytest
 import yaml
 
-from hauberk import registry
+from hauberk import recipes, registry
 from hauberk.cli.app import app
 from hauberk.report.bundle import write_bundle
+from hauberk.report.collect import load, subjects
 from hauberk.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,6 +143,29 @@ def test_a_changed_record_is_found(project: Path) -> None:
 
 
 # --- size and shape ---------------------------------------------------------------------------------------------
+
+
+def test_results_are_what_their_recipes_expect() -> None:
+    """A recipe's ``expected`` block holds for the run of that recipe that is recorded, at its first attack's threat."""
+    compared = 0
+    for path in sorted((ROOT / "results").rglob("run.json")):
+        run = Run.open(path.parent)
+        if run.recipe["name"] not in {p.stem for p in recipes.available()}:
+            continue
+        expected, plan = recipes.read(run.recipe["name"]).expected, run.recipe["evaluation"]
+        found = subjects(p for facts in load([path.parent]) for p in facts.parts)
+        (subject,) = [s for s in found if s.attacked]
+        threat = registry.build(plan["attacks"][0]["threat"], "threat")
+        attacked = next(a for a in subject.attacked if (a.norm, a.eps) == (threat.norm, threat.eps))
+        values = {"clean": subject.clean.value, "robust": attacked.accuracy.value}
+        for curve in subject.certified:
+            steps = [level.accuracy.value for level in curve.steps if level.eps >= (expected.radius or 0.0)]
+            values["certified"] = steps[0] if steps else 0.0
+        for name, value in values.items():
+            low, high = getattr(expected, name)
+            assert low <= value <= high, f"{run.path.name}: {name} {value}"
+            compared += 1
+    assert compared >= 6
 
 
 def test_nothing_large_is_committed() -> None:

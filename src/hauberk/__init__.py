@@ -1,6 +1,6 @@
 """Hauberk: train, attack, certify, mix and report image classifiers that must hold up against an adversary.
 
-The verbs of the command line are functions here (``hauberk.train``, ``attack``, ``certify``, ``mix``, ``report``);
+The verbs of the command line are functions here: ``hauberk.train``, ``attack``, ``certify``, ``mix``, ``write_report``;
 every part is importable by itself and works on any ``nn.Module`` that takes images in [0, 1] and gives logits.
 """
 
@@ -16,7 +16,7 @@ _VERBS = {
     "certify": "hauberk.api:certify",
     "mix": "hauberk.api:mix",
     "subject": "hauberk.api:subject",
-    "report": "hauberk.report:write_report",
+    "write_report": "hauberk.report:write_report",
     "read_recipe": "hauberk.recipes:read",
     "build": "hauberk.registry:build",
     "spec": "hauberk.registry:spec",

@@ -172,7 +172,7 @@ def _row_problems(row: Mapping[str, Any], top: int, radius: float) -> list[str]:
         found.append(f"sample {row['id']}: predicts {row['prediction']}, the evidence says {top}")
     if recorded > radius * (1.0 + SLACK):
         found.append(f"sample {row['id']}: radius {recorded:.9g} is larger than the evidence allows ({radius:.9g})")
-    if recorded < radius * (1.0 - 1e-6):
+    if recorded < radius * (1.0 - 1e-6) - SLACK:
         found.append(f"sample {row['id']}: radius {recorded:.9g} does not follow from the evidence ({radius:.9g})")
     return found
 

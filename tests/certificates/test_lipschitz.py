@@ -139,6 +139,17 @@ def test_ties_nan_and_infinity_give_nothing(logits: list[float]) -> None:
         assert CERTIFICATE.decision(row, shared) == ABSTAIN
 
 
+@pytest.mark.parametrize("bias", [0.0, 1.0, 1e3, 1e6, 1e9])
+def test_large_biases_do_not_round_a_radius_up(bias: float) -> None:
+    """Two logits of that size and a tiny gap: the sum loses digits that the difference of the two then shows."""
+    oracle = LinearOracle(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([bias, bias]), (1, 1, 2), centre=0.0)
+    gaps = torch.linspace(1e-7, 3e-6, 200)
+    images = torch.stack([gaps, torch.zeros(200)], 1).reshape(200, 1, 1, 2)
+    found = CERTIFICATE(oracle.layers, Batch(images, torch.zeros(200).long(), torch.arange(200)))
+    assert bool((found.radius <= gaps.double()).all())  # the gap is the distance: w_0 - w_1 has length 1
+    assert bool((found.radius > 0.9 * gaps.double()).all()) == (bias <= 1e3)
+
+
 def test_what_the_model_itself_decides_otherwise_is_not_certified() -> None:
     """In float32 the bias swallows the gap, so the model that is attacked sees a tie and says class 0."""
     oracle = LinearOracle(torch.tensor([[0.0, 0.0], [0.01, 0.0]]), torch.tensor([3e6, 3e6]), (1, 1, 2), centre=0.0)

@@ -15,6 +15,9 @@ from hauberk.classifier import ABSTAIN, decide, logits_of, predictor_name
 from hauberk.layers.lipschitz import layer_bounds, pairwise_bounds
 from hauberk.threats import CONFIG, Norm
 
+# Float64 sums of thousands of terms are off by less than this share of their size; a gap must exceed it.
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True, config=CONFIG)
 class LipschitzCertificate(Certificate):
@@ -55,10 +58,11 @@ class LipschitzCertificate(Certificate):
         return top if row.get("deployed", top) == top else ABSTAIN
 
     def _gaps(self, row: Evidence, shared: Evidence) -> list[tuple[float, float]]:
-        """For each rival j: the logit gap and its Lipschitz bound."""
+        """For each rival j: the logit gap, less what rounding may have added, and its Lipschitz bound."""
         y = self.decision(row, shared)
         logits, bounds = row["logits"], shared["pairwise"][y]
-        return [(logits[y] - z, bounds[j]) for j, z in enumerate(logits) if j != y]
+        top = logits[y]
+        return [(top - z - ROUNDING * (abs(top) + abs(z)), bounds[j]) for j, z in enumerate(logits) if j != y]
 
     def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
         r"""Propagate logit gaps: with :math:`d_j^- = d_j - K_j r`, :math:`p_y \ge p^- = 1/(1+\sum_j e^{-d_j^-})` and
