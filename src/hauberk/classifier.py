@@ -67,13 +67,6 @@ class Traits:
     declared: bool = True
 
 
-@runtime_checkable
-class HasTraits(Protocol):
-    """A module that declares its traits."""
-
-    traits: Traits
-
-
 _WORST: dict[Gradient, int] = {"exact": 0, "bpda": 1, "none": 2}
 
 
