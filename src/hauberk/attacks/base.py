@@ -217,6 +217,9 @@ class Attack(ABC):
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> AttackResult:
         """Attack every image; the result does not depend on batch size or order.
 
+        Exactly so where the kernels treat all places of a tile alike, which some narrow matrix products do not in the last
+        bits; an evaluation by units sorts the images first, so that each has a fixed place.
+
         Args:
             model: a classifier in eval mode.
             batch: images in [0, 1], labels, ids.

@@ -92,7 +92,7 @@ class Certificate(ABC):
         return 0.0
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> Certificates:
-        """Certify every image; the result does not depend on batch size or order.
+        """Certify every image; the result does not depend on batch size or order (as exactly as ``Attack`` says).
 
         Args:
             model: a classifier in eval mode.
