@@ -217,8 +217,8 @@ class Attack(ABC):
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> AttackResult:
         """Attack every image; the result does not depend on batch size or order.
 
-        Exactly so where the kernels treat all places of a tile alike, which some narrow matrix products do not in the last
-        bits; an evaluation by units sorts the images first, so that each has a fixed place.
+        Exactly so where the kernels treat all places of a tile alike, which some narrow matrix products do not in the
+        last bits; an evaluation by units sorts the images first, so that each has a fixed place.
 
         Args:
             model: a classifier in eval mode.
