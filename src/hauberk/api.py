@@ -306,4 +306,6 @@ def _sign(run: Run, timing: str, started: float) -> None:
     timings = info.get("timings", {})
     timings[timing] = round(timings.get(timing, 0.0) + time.monotonic() - started, 1)
     files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.records.glob("*.parquet"))}
-    run.update(timings=timings, hashes=info.get("hashes", {}) | {"records": files}, environment=environment())
+    # the training's own environment stays as it is: threads and machine may differ
+    environments = info.get("environments", {}) | {timing.removesuffix("_seconds"): environment()}
+    run.update(timings=timings, hashes=info.get("hashes", {}) | {"records": files}, environments=environments)
