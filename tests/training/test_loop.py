@@ -137,6 +137,8 @@ def test_the_test_split_is_never_read(network, dataset, run):
             return super().__getattribute__(name)
 
     test = object.__new__(Untouchable)
+    with pytest.raises(AssertionError, match="read the test split"):
+        _ = test.images
     closed = object.__new__(Dataset)
     for name, value in (vars(dataset) | {"test": test}).items():
         object.__setattr__(closed, name, value)
