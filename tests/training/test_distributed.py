@@ -26,6 +26,7 @@ SCRIPT = textwrap.dedent("""
     from hauberk.runs import Run
     from hauberk.threats import L2, Linf
     from hauberk.training.config import Training
+    from hauberk.training.distributed import leave
     from hauberk.training.loop import fit
 
     def split(name, count, first):
@@ -53,6 +54,7 @@ SCRIPT = textwrap.dedent("""
         model = fit(network(norm), objective, dataset, config, run, seed=1)
         import os
         torch.save(model.state_dict(), f"{sys.argv[1]}/{name}-{os.environ.get('RANK', '0')}.pt")
+    leave()
 """)
 
 

@@ -9,7 +9,8 @@ import typer
 from hauberk import api, recipes
 from hauberk.cli import options
 from hauberk.cli.console import Reporter, emit
-from hauberk.training.distributed import is_main
+from hauberk.runs import Run
+from hauberk.training.distributed import is_main, leave
 
 
 def train(
@@ -22,8 +23,12 @@ def train(
     """Train a recipe's model. The same command again resumes."""
     options.threads(threads)
     run = api.train(recipes.read(recipe, set_ or []), out, Reporter(json or not is_main()).training)
-    if not is_main():
-        return
+    if is_main():
+        _say(run, json)
+    leave()
+
+
+def _say(run: Run, json: bool) -> None:
     best = run.info.get("selected", {})
     emit(
         {"run": str(run.path), "predictor": run.info["predictor"], "timings": run.info["timings"], "selected": best},

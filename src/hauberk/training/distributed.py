@@ -9,8 +9,8 @@ little where ten attack steps stand before every backward pass.
 
 from __future__ import annotations
 
-import atexit
 import os
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -78,7 +78,7 @@ def world(device: torch.device) -> World:
     """The processes that ``torchrun`` started, or this one alone.
 
     A process group that the caller has made is used as it is.  Otherwise one is made, and kept until the program ends,
-    for a second one could not meet under the same address.
+    for a second one could not meet under the same address; the program then ends with ``leave``.
 
     Args:
         device: where the model is; it decides how the processes talk (NCCL on a GPU, gloo elsewhere).
@@ -96,10 +96,27 @@ def world(device: torch.device) -> World:
                 f"the {os.environ['WORLD_SIZE']} processes cannot find each other: {error}",
                 "start them with torchrun --nproc-per-node N, or unset WORLD_SIZE to train in one process",
             ) from error
-        atexit.register(torch.distributed.destroy_process_group)
     return World(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
 def is_main() -> bool:
     """Whether this process is number 0 or the only one; no other writes files or speaks."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def leave(code: int = 0) -> None:
+    """End a process of several at once, when all of them have come this far; alone, do nothing.
+
+    The threads behind gloo may still run while the interpreter is taken down, which aborts the process (about one in
+    ten on a busy machine) after all its work is done, and ``torchrun`` then calls the whole training a failure.
+
+    Args:
+        code: the exit status.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
