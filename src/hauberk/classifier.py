@@ -252,6 +252,16 @@ def _affine(scale: Tensor, shift: Tensor, values: Tensor) -> Tensor:
     return torch.addcmul(shift.to(values).reshape(shape), values, scale.to(values).reshape(shape))
 
 
+def named_outputs(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """The model's named outputs, ``logits`` (B, K) among them.
+
+    A model with more to tell than logits (a mixing network's weight, a detector's score) has a method
+    ``outputs(images)`` that returns them by name; an adaptive attack's loss reads them.
+    """
+    outputs = getattr(model, "outputs", None)
+    return dict(outputs(images)) if callable(outputs) else {"logits": model(images)}
+
+
 @torch.no_grad()
 def logits_of(model: nn.Module, batch: Batch, tile: int = TILE) -> Tensor:
     """Logits of a batch, computed on padded tiles, shape (B, K)."""

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from hauberk.errors import HauberkError
 
-Kind = Literal["threat", "attack", "certificate", "objective", "defence", "model", "dataset"]
+Kind = Literal["threat", "loss", "attack", "certificate", "objective", "defence", "model", "dataset"]
 Spec = dict[str, Any]
 
 
@@ -214,12 +214,40 @@ register("threat", "linf", "hauberk.threats:Linf", "each pixel moves by at most 
 register("threat", "l2", "hauberk.threats:L2", "the Euclidean length of the change is at most eps")
 register("threat", "l1", "hauberk.threats:L1", "the sum of absolute changes is at most eps")
 
+register("loss", "detector_joint", "hauberk.defences.detector:DetectorJoint",
+         "fool the classifier and its detector at once", "Metzen et al. 2017, Section 3.3")
+
 register("attack", "fgsm", "hauberk.attacks.fgsm:FGSM", "one step along the gradient", "Goodfellow et al. 2015",
          norms="L1 L2 Linf", knowledge="white box", cost="2 passes")
+register("attack", "n_fgsm", "hauberk.attacks.n_fgsm:NFGSM", "one step from strong noise, for fast training",
+         "de Jorge et al. 2022, Algorithm 1", norms="Linf", knowledge="white box", cost="2 passes")
 register("attack", "pgd", "hauberk.attacks.pgd:PGD", "projected gradient ascent with restarts and targets",
          "Madry et al. 2018", norms="L1 L2 Linf", knowledge="white box", cost="2 passes a step")
+register("attack", "friendly_pgd", "hauberk.attacks.friendly_pgd:FriendlyPGD",
+         "PGD that stops tau steps after the first error, for training", "Zhang et al. 2020, Algorithm 1",
+         norms="L1 L2 Linf", knowledge="white box", cost="2 passes a step")
 register("attack", "apgd", "hauberk.attacks.apgd:APGD", "step-size-free projected gradient ascent",
-         "Croce & Hein 2020, Algorithm 1", norms="L2 Linf", knowledge="white box", cost="2 passes a step")
+         "Croce & Hein 2020, Algorithm 1; 2021 for L1", norms="L1 L2 Linf", knowledge="white box",
+         cost="2 passes a step")
+register("attack", "fab", "hauberk.attacks.fab:FAB", "the nearest misclassified point by linearised boundaries",
+         "Croce & Hein 2020 (FAB), Algorithm 1", norms="L1 L2 Linf", knowledge="white box",
+         cost="2 passes a step and target, K without targets")
+register("attack", "square", "hauberk.attacks.square:Square", "random search over squares, by scores alone",
+         "Andriushchenko et al. 2020, Algorithm 1", norms="L1 L2 Linf", knowledge="scores", cost="1 pass a query")
+register("attack", "ddn", "hauberk.attacks.ddn:DDN", "the nearest misclassified point, direction and norm decoupled",
+         "Rony et al. 2019, Algorithm 1", norms="L2", knowledge="white box", cost="2 passes a step")
+register("attack", "fmn", "hauberk.attacks.fmn:FMN", "the nearest misclassified point, with a budget that adapts",
+         "Pintor et al. 2021, Algorithm 1", norms="L1 L2 Linf", knowledge="white box", cost="2 passes a step")
+register("attack", "deepfool", "hauberk.attacks.deepfool:DeepFool", "steps to the nearest linearised boundary",
+         "Moosavi-Dezfooli et al. 2016, Algorithm 2", norms="L2 Linf", knowledge="white box", cost="K passes a step")
+register("attack", "carlini_wagner", "hauberk.attacks.carlini_wagner:CarliniWagner",
+         "distance plus a hinge on the margin, minimised", "Carlini & Wagner 2017, Section V", norms="L2",
+         knowledge="white box", cost="2 passes a step")
+register("attack", "transfer", "hauberk.attacks.transfer:Transfer", "points found on another model",
+         "Papernot et al. 2016", norms="L1 L2 Linf", knowledge="decisions", cost="2 passes, and those of the source")
+register("attack", "autoattack", "hauberk.attacks.autoattack:AutoAttack",
+         "an ensemble of attacks on survivors: fast, standard, plus, rand or custom", "Croce & Hein 2020, Section 5",
+         norms="L1 L2 Linf", knowledge="white box", cost="standard about 11,000 passes, fast 2,000")
 
 register("certificate", "lipschitz", "hauberk.certificates.lipschitz:LipschitzCertificate",
          "logit margin over the pairwise Lipschitz bound", "Tsuzuku et al. 2018; Singla et al. 2022, Prop. 1",
@@ -238,11 +266,16 @@ register("objective", "pgd_adversarial", "hauberk.objectives.pgd_adversarial:PGD
          "cross-entropy on attacked images", "Madry et al. 2018, Eq. 2.1")
 register("objective", "trades", "hauberk.objectives.trades:TRADES",
          "clean cross-entropy plus beta times the divergence to the attacked output", "Zhang et al. 2019, Eq. 3")
+register("objective", "detector", "hauberk.objectives.detector:Detector",
+         "binary cross-entropy of a detector head on clean and attacked images", "Metzen et al. 2017, Section 3.2")
 
 register("defence", "mixed", "hauberk.defences.mixed:mixed", "probabilities of an accurate and a robust model, mixed",
          "Bai et al. 2024, Eq. 5", proof="mixed_margin")
 register("defence", "smoothed", "hauberk.defences.smoothed:smoothed", "the majority vote under Gaussian noise",
          "Cohen et al. 2019, Eq. 1", proof="smoothing")
+
+register("defence", "detected", "hauberk.defences.detector:detected", "a classifier with a head that rejects attacks",
+         "Metzen et al. 2017")
 
 register("model", "small_cnn", "hauberk.models.small_cnn:small_cnn", "3x3 convolutions with batch norm and ReLU")
 register("model", "resnet18", "hauberk.models.resnet:resnet18", "ResNet-18 with a 3x3 stem for small images",

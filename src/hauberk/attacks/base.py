@@ -1,21 +1,26 @@
 """The attack contract: a subclass writes the search; the base class projects, re-classifies and decides success.
 
-Every model call goes through a ``Query``, which counts passes and keeps, for every image, the evaluated points of
-highest loss, smallest logit margin and smallest probability margin, at no extra forward pass.
+Every model call goes through a ``Query``, which packs the images that are still undecided into full tiles, counts
+passes and keeps, for every image, the evaluated points of highest loss, smallest logit margin, smallest probability
+margin and smallest change of class, at no extra forward pass.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from hauberk.attacks.losses import LossName, attack_loss, targeted_loss
+from hauberk.attacks.gradients import attackable, draws, seeded
+from hauberk.attacks.losses import AttackLoss, LossName
+from hauberk.attacks.query import Decided, Query
 from hauberk.batch import Batch
 from hauberk.classifier import (
     ABSTAIN,
@@ -27,11 +32,14 @@ from hauberk.classifier import (
     decide,
     evaluating,
     frozen,
-    margins,
+    logits_of,
 )
 from hauberk.errors import HauberkError
 from hauberk.randomness import PerSample, Randomness
-from hauberk.threats import CONFIG, Norm, Threat, norms
+from hauberk.threats import CONFIG, Norm, Threat
+
+LOCKSTEP = 512  # images searched together, as far as memory allows
+PIXELS = 2**25
 
 
 @plain_dataclass(frozen=True)
@@ -39,7 +47,7 @@ class AttackResult:
     r"""What an attack found for each of B images.
 
     Args:
-        adversarial: the returned point, (B, C, H, W): a misclassified point if one was found, else the best one.
+        adversarial: the returned point, (B, C, H, W): the nearest misclassified point of the threat, else the best one.
         success: whether some point of the threat, the image itself included, is misclassified; (B,) bool.
         clean_prediction: decision at the image, (B,).
         prediction: decision at the returned point, (B,).
@@ -47,11 +55,15 @@ class AttackResult:
         loss: the highest loss seen, (B,), and where, ``best_loss_point``.
         logit_margin: the smallest :math:`z_y - \max_{j\ne y} z_j` seen, (B,), and where, ``logit_margin_point``.
         probability_margin: the smallest :math:`p_y - \max_{j\ne y} p_j` seen, (B,), and where.
+        nearest: distance of the nearest misclassified point of the box that was seen, whatever the budget; (B,)
+            float64, 0 where the image itself is misclassified, infinite where none was seen; and where.
         clean_probabilities: softmax at the image, (B, K).
         probabilities: softmax at the returned point, (B, K).
         forwards: forward passes spent on each image, (B,).
         backwards: backward passes spent on each image, (B,).
-        stopped: why the search ended: ``misclassified`` (before any search) or ``steps`` (budget used).
+        zero_gradients: how many of its gradients were zero in every pixel, (B,).
+        stopped: why the search ended: ``misclassified`` (before any search), ``found`` (decided on the way) or
+            ``steps`` (budget used).
     """
 
     adversarial: Tensor
@@ -65,126 +77,45 @@ class AttackResult:
     logit_margin_point: Tensor
     probability_margin: Tensor
     probability_margin_point: Tensor
+    nearest: Tensor
+    nearest_point: Tensor
     clean_probabilities: Tensor
     probabilities: Tensor
     forwards: Tensor
     backwards: Tensor
+    zero_gradients: Tensor
     stopped: tuple[str, ...]
 
     @staticmethod
     def concatenate(results: list[AttackResult]) -> AttackResult:
-        """Join the results of consecutive tiles."""
+        """Join the results of consecutive groups of images."""
         columns: dict[str, Any] = {}
         for f in fields(AttackResult):
             values = [getattr(r, f.name) for r in results]
             columns[f.name] = sum(values, ()) if f.name == "stopped" else torch.cat(values)
         return AttackResult(**columns)
 
-    def head(self, rows: int) -> AttackResult:
-        """The first rows."""
-        columns: dict[str, Any] = {f.name: getattr(self, f.name)[:rows] for f in fields(AttackResult)}
-        return AttackResult(**columns)
-
-
-class Query:
-    """The model as a search sees it: value and gradient of the loss at points, counted and remembered.
-
-    Args:
-        model: in eval mode, parameters frozen.
-        images: clean images, (B, C, H, W).
-        labels: (B,).
-        attack: whose loss is maximised, inside whose threat.
-        track: remember the best points (evaluation) or not (training, where only the last iterate is used).
-    """
-
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, attack: Attack, track: bool) -> None:
-        self.model, self.images, self.labels = model, images, labels
-        self._loss, self._threat, self.track = attack.loss, attack.threat, track
-        self.targets: Tensor | None = None
-        self.forwards = self.backwards = 0
-        self._clean: Tensor | None = None
-        if track:
-            worst = torch.full((len(labels),), torch.inf, device=images.device)
-            self.best = {name: worst.clone() for name in ("loss", "logit_margin", "probability_margin")}
-            self.points = {name: images.clone() for name in self.best}
-            self.misclassified = torch.zeros(len(labels), dtype=torch.bool, device=images.device)
-            self.misclassified_point = images.clone()
-
-    @property
-    def clean_logits(self) -> Tensor:
-        """Logits at the clean images, (B, K), computed once."""
-        if self._clean is None:
-            with torch.no_grad():
-                self._clean = self.model(self.images)
-            self.forwards += 1
-        return self._clean
-
-    def _value(self, logits: Tensor) -> Tensor:
-        if self.targets is not None:
-            return targeted_loss(self._loss, logits, self.targets)
-        return attack_loss(self._loss, logits, self.labels, self.clean_logits if self._loss == "kl" else None)
-
-    def gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (B,) and its gradient with respect to the points (B, C, H, W)."""
-        leaf = points.detach().requires_grad_(True)
-        with torch.enable_grad():
-            logits = self.model(leaf)
-            value = self._value(logits)
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        self.forwards += 1
-        self.backwards += 1
-        if self.track and not bool(gradient.isfinite().all()):
-            raise HauberkError(
-                "the model's gradient is NaN or infinite, so a gradient attack would be blind",
-                "look for sqrt(0), log(0) or 0/0 in its forward pass; its robustness cannot be judged like this",
-            )
-        self._remember(points, logits.detach(), value.detach())
-        return value.detach(), gradient
-
-    @torch.no_grad()
-    def value(self, points: Tensor) -> Tensor:
-        """Loss (B,) without a gradient."""
-        logits = self.model(points)
-        self.forwards += 1
-        value = self._value(logits)
-        self._remember(points, logits, value)
-        return value
-
-    def _remember(self, points: Tensor, logits: Tensor, value: Tensor) -> None:
-        if not self.track:
-            return
-        seen = {
-            # a loss is comparable only within one definition, so targeted runs do not enter
-            "loss": -value if self.targets is None else torch.full_like(value, torch.inf),
-            "logit_margin": margins(logits, self.labels),
-            "probability_margin": margins(logits.softmax(1), self.labels),
-        }
-        inside = self._inside(points)
-        for name, current in seen.items():
-            better = (current < self.best[name]) & inside
-            self.best[name] = torch.where(better, current, self.best[name])
-            self.points[name] = torch.where(better[:, None, None, None], points, self.points[name])
-        wrong = (classes(logits) != self.labels) & inside & ~self.misclassified
-        self.misclassified_point = torch.where(wrong[:, None, None, None], points, self.misclassified_point)
-        self.misclassified |= wrong
-
-
-    def _inside(self, points: Tensor) -> Tensor:
-        """Which points belong to the threat, up to rounding: only those are remembered, wherever a search walks."""
-        budget = self._threat.eps * (1.0 + 1e-5) + 1e-7
-        near = norms(points - self.images, self._threat.norm) <= budget
-        flat = points.flatten(1)
-        return near & (flat.amin(1) >= -1e-6) & (flat.amax(1) <= 1.0 + 1e-6)
-
 
 @dataclass(frozen=True, config=CONFIG)
 class Attack(ABC):
-    """Looks for a misclassified point inside a threat; its result is an upper bound on robustness."""
+    """Looks for a misclassified point inside a threat; its result is an upper bound on robustness.
+
+    Args:
+        threat: norm ball in the pixel box.
+        loss: ``ce``, ``margin``, ``dlr``, ``kl``, or a registered loss that reads the model's named outputs.
+        early_stop: leave an image alone once a misclassified point of the threat is found.  Verdicts are the same
+            either way; distances and margins of broken images are then those of the first point found.
+        eot: model calls averaged for one loss and gradient (expectation over transformation); None takes 1 for a
+            deterministic model and 20 for one that is random.
+    """
 
     threat: Threat
-    loss: LossName = "ce"
+    loss: LossName | AttackLoss = "ce"
+    early_stop: bool = True
+    eot: Annotated[int, Field(ge=1)] | None = None
 
     norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
+    projects: ClassVar[bool] = True  # whether training gets the point projected onto the ball
 
     def __post_init__(self) -> None:
         if self.threat.norm not in self.norms:
@@ -192,10 +123,11 @@ class Attack(ABC):
 
     @abstractmethod
     def search(self, query: Query, randomness: Randomness) -> Tensor:
-        """Maximise the query's loss inside the threat.
+        """Maximise the query's loss inside the threat, or look for the nearest misclassified point.
 
         Args:
-            query: the model, the images and the labels; call ``query.gradient`` or ``query.value`` on points.
+            query: the model, the images and the labels; call ``query.gradient`` or ``query.value`` on points.  Rows
+                that are decided are no longer evaluated: their values and gradients are zero.
             randomness: one draw for each row.
 
         Returns:
@@ -211,20 +143,20 @@ class Attack(ABC):
             the search's last iterate, projected, detached, (B, C, H, W).
         """
         with frozen(model), evaluating(model), affine_norms(model):
-            points = self.search(Query(model, images, labels, self, track=False), randomness)
-        return self.threat.project(points.detach(), images)
+            points = self.search(Query(model, images, labels, self.threat, self.loss), randomness)
+        return self.threat.project(points.detach(), images) if self.projects else points.detach()
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> AttackResult:
         """Attack every image; the result does not depend on batch size or order.
 
         Exactly so where the kernels treat all places of a tile alike, which some narrow matrix products do not in the
-        last bits; an evaluation by units sorts the images first, so that each has a fixed place.
+        last bits; an evaluation by units sorts the images first, so that each has the same neighbours every time.
 
         Args:
             model: a classifier in eval mode.
             batch: images in [0, 1], labels, ids.
             seed: with each sample's id, the source of all randomness.
-            tile: rows of every model call; the last tile is padded.
+            tile: rows of every model call; images that are still undecided fill the tiles.
 
         Raises:
             HauberkError: if model or batch break the classifier contract.
@@ -232,54 +164,98 @@ class Attack(ABC):
         if len(batch) == 0:
             raise HauberkError("there are no images to attack", "check --images and the split")
         check_classifier(model, batch)
-        with frozen(model):
-            return AttackResult.concatenate(
-                [self._attack_tile(model, rows, seed, tile).head(used) for rows, used in batch.tiles(tile)]
-            )
+        rows = max(tile, min(LOCKSTEP, PIXELS // batch.images[0].numel()))
+        with frozen(model), attackable(model), seeded(model, seed, int(batch.ids[0])):
+            groups = [slice(start, start + rows) for start in range(0, len(batch), rows)]
+            return AttackResult.concatenate([self._attack(model, batch.select(g), seed, tile) for g in groups])
 
-    def _attack_tile(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> AttackResult:
-        query = Query(model, batch.images, batch.labels, self, track=True)
-        query.value(batch.images)  # the image itself is a point of the threat
-        clean_prediction = decide(model, batch, seed, tile)
-        self.search(query, PerSample(seed, batch.ids, "attack", batch.images.device))
+    def _attack(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> AttackResult:
+        query = self.query(model, batch, tile)
+        clean_prediction = decide(model, batch, seed, tile) if isinstance(model, Decides) else None
+        with suppress(Decided):
+            query.value(batch.images)  # the image itself is a point of the threat
+            self.search(query, PerSample(seed, batch.ids, "attack", batch.images.device))
         return self._judge(model, batch, query, clean_prediction, seed, tile)
 
+    def query(self, model: nn.Module, batch: Batch, tile: int = TILE) -> Query:
+        """The model as this attack's search sees it, remembering what it sees."""
+        drop = self.early_stop and not isinstance(model, Decides)
+        eot = draws(model, batch.images[:1]) if self.eot is None else self.eot
+        return Query(
+            model, batch.images, batch.labels, self.threat, self.loss, tile=tile, track=True, drop=drop and eot == 1,
+            eot=eot,
+        )  # fmt: skip
+
     def _judge(
-        self, model: nn.Module, batch: Batch, query: Query, clean_prediction: Tensor, seed: int, tile: int
+        self, model: nn.Module, batch: Batch, query: Query, decided: Tensor | None, seed: int, tile: int
     ) -> AttackResult:
         """Project the candidate points again, classify them again, and believe only that."""
-        found = torch.where(query.misclassified[:, None, None, None], query.misclassified_point, query.points["loss"])
-        if isinstance(model, Decides):  # a forward pass only stands in for the vote, and its first error may be none
-            found = query.points["logit_margin"]
-        rows = len(batch)
-        adversarial = self.threat.project(found, batch.images)
-        check = Batch(adversarial, batch.labels, batch.ids)
-        prediction = decide(model, check, seed, tile)
+        adversarial = self._inside(self._candidates(model, query), batch.images)
+        clean_logits = query.clean_logits
+        clean_prediction = classes(clean_logits) if decided is None else decided
         clean_wrong = clean_prediction != batch.labels
         adversarial = torch.where(clean_wrong[:, None, None, None], batch.images, adversarial)
+        check = Batch(adversarial, batch.labels, batch.ids)
+        logits = logits_of(model, check, tile)
+        prediction = classes(logits) if decided is None else decide(model, check, seed, tile)
         prediction = torch.where(clean_wrong, clean_prediction, prediction)
-        with torch.no_grad():
-            probabilities = model(adversarial).softmax(1)
-            clean_probabilities = model(batch.images).softmax(1)
-        count = torch.full((rows,), 0, dtype=torch.int64)
+        distance = self.threat.distance(adversarial, batch.images)
+        changed = self._changed(model, prediction, batch.labels) & (distance <= self.threat.eps)
+        success = clean_wrong | changed
+        nearest = self._nearest(model, batch, query, clean_wrong, seed, tile)
+        reasons = zip(clean_wrong.tolist(), (~query.active).tolist(), strict=True)
         return AttackResult(
             adversarial=adversarial,
-            success=clean_wrong | self._changed(model, prediction, batch.labels),
+            success=success,
             clean_prediction=clean_prediction,
             prediction=prediction,
-            distance=self.threat.distance(adversarial, batch.images),
+            distance=distance,
             loss=-query.best["loss"],
             best_loss_point=query.points["loss"],
             logit_margin=query.best["logit_margin"],
             logit_margin_point=query.points["logit_margin"],
             probability_margin=query.best["probability_margin"],
             probability_margin_point=query.points["probability_margin"],
-            clean_probabilities=clean_probabilities,
-            probabilities=probabilities,
-            forwards=count + query.forwards,
-            backwards=count + query.backwards,
-            stopped=tuple("misclassified" if wrong else "steps" for wrong in clean_wrong.tolist()),
+            nearest=torch.where(success, torch.minimum(nearest, distance), nearest),
+            nearest_point=query.points["nearest"],
+            clean_probabilities=clean_logits.softmax(1),
+            probabilities=logits.softmax(1),
+            forwards=query.forwards,
+            backwards=query.backwards,
+            zero_gradients=query.zero_gradients,
+            stopped=tuple("misclassified" if wrong else "found" if done else "steps" for wrong, done in reasons),
         )
+
+    def _candidates(self, model: nn.Module, query: Query) -> Tensor:
+        """The point of each image that is judged."""
+        if isinstance(model, Decides):  # a forward pass only stands in for the decision: its first error may be none
+            return query.points["loss" if isinstance(self.loss, AttackLoss) else "logit_margin"]
+        return torch.where(query.misclassified[:, None, None, None], query.points["nearest"], query.points["loss"])
+
+    def _inside(self, points: Tensor, images: Tensor) -> Tensor:
+        """The points in the threat itself, not only up to rounding: float32 may exceed a budget in the seventh digit."""
+        inside = self.threat.project(points, images)
+        over = self.threat.distance(inside, images) > self.threat.eps
+        if not bool(over.any()):
+            return inside
+        shrunk = self.threat.project(points, images, max(0.0, self.threat.eps * (1.0 - 1e-5) - 1e-7))
+        return torch.where(over[:, None, None, None], shrunk, inside)
+
+    def _nearest(
+        self, model: nn.Module, batch: Batch, query: Query, clean_wrong: Tensor, seed: int, tile: int
+    ) -> Tensor:
+        """Distance of the nearest misclassified point, classified again where it lies beyond the budget."""
+        nearest = self.threat.distance(query.points["nearest"], batch.images)
+        nearest = torch.where(query.best["nearest"].isfinite(), nearest, torch.inf)
+        nearest = torch.where(clean_wrong, 0.0, nearest)
+        beyond = (nearest > self.threat.eps) & nearest.isfinite()
+        if bool(beyond.any()):
+            rows = beyond.nonzero().flatten()
+            there = Batch(query.points["nearest"][rows], batch.labels[rows], batch.ids[rows])
+            wrong = self._changed(model, decide(model, there, seed, tile), there.labels)
+            nearest[rows] = torch.where(wrong, nearest[rows], torch.inf)
+        # within the budget the verdict on the returned point decides
+        return torch.where((nearest <= self.threat.eps) & ~clean_wrong, torch.inf, nearest)
 
     @staticmethod
     def _changed(model: nn.Module, prediction: Tensor, labels: Tensor) -> Tensor:

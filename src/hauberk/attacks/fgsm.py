@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from hauberk.attacks.base import Attack, Query
+from hauberk.attacks.base import Attack
+from hauberk.attacks.query import Query
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG
 

@@ -8,8 +8,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from hauberk.attacks.base import Attack, Query
+from hauberk.attacks.base import Attack
 from hauberk.attacks.losses import target_classes
+from hauberk.attacks.query import Query
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG
 

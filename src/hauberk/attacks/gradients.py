@@ -1,0 +1,109 @@
+"""Gradients of models that have none, or a random one: BPDA and EOT, chosen from the classifier's traits.
+
+BPDA (Athalye, Carlini & Wagner 2018, Section 4.1.2): the forward pass is exact, the backward pass is a surrogate's.
+EOT (Section 4.2 there): the gradient of the mean over draws, :math:`\\nabla E_t[\\ell(f_t(x))]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hauberk.classifier import Traits, is_random, traits
+from hauberk.errors import HauberkError
+
+EOT_DRAWS = 20  # AutoAttack's number for random defences
+
+Function = Callable[[Tensor], Tensor]
+
+
+def bpda(forward: Function, surrogate: Function | None, values: Tensor) -> Tensor:
+    """The exact ``forward(values)`` with the gradient of ``surrogate(values)``; None stands for the identity.
+
+    Raises:
+        HauberkError: if the surrogate's shape is another one.
+    """
+    with torch.no_grad():
+        exact = forward(values)
+    smooth = values if surrogate is None else surrogate(values)
+    if smooth.shape != exact.shape:
+        raise HauberkError(
+            f"the surrogate gives shape {tuple(smooth.shape)}, the exact pass {tuple(exact.shape)}",
+            "a step that changes the shape needs a surrogate of its own: BPDA(step, surrogate)",
+        )
+    # exact + (smooth - smooth) would round; the value is the exact one bit for bit
+    return _Straight.apply(exact, smooth)  # type: ignore[no-any-return]
+
+
+class _Straight(torch.autograd.Function):
+    """Value of the first argument, gradient to the second."""
+
+    @staticmethod
+    def forward(_ctx: object, exact: Tensor, smooth: Tensor) -> Tensor:  # noqa: ARG004
+        return exact.clone()
+
+    @staticmethod
+    def backward(_ctx: object, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+        return None, gradient
+
+
+class BPDA(nn.Module):
+    """A step without a useful gradient, with a surrogate for the backward pass.
+
+    Args:
+        step: the exact step, for example JPEG or rounding.
+        surrogate: a differentiable stand-in of the same output shape; None is the identity.
+    """
+
+    traits = Traits(gradient="bpda")
+
+    def __init__(self, step: nn.Module, surrogate: nn.Module | None = None) -> None:
+        super().__init__()
+        self.step, self.surrogate = step, surrogate
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The step's exact output."""
+        return bpda(self.step, self.surrogate, values)
+
+
+@contextmanager
+def attackable(model: nn.Module) -> Iterator[None]:
+    """Inside, every module that declares ``gradient="none"`` passes a surrogate's gradient; values do not change.
+
+    The surrogate is the module's own method or submodule ``surrogate`` if it has one, else the identity.
+    """
+    swapped = []
+    for module in model.modules():
+        own = getattr(module, "traits", None)
+        if isinstance(own, Traits) and own.gradient == "none" and "forward" not in vars(module):
+            vars(module)["forward"] = partial(bpda, module.forward, getattr(module, "surrogate", None))
+            swapped.append(module)
+    try:
+        yield
+    finally:
+        for module in swapped:
+            del vars(module)["forward"]
+
+
+def draws(model: nn.Module, images: Tensor) -> int:
+    """How many model calls one gradient should average: 1 for a deterministic model, else ``EOT_DRAWS``."""
+    known = traits(model)
+    doubtful = known.stochastic or not known.declared
+    return EOT_DRAWS if doubtful and is_random(model, images) else 1
+
+
+@contextmanager
+def seeded(model: nn.Module, seed: int, first_id: int) -> Iterator[None]:
+    """Inside, torch's global generator starts from (seed, id), so that a random model's answers can be repeated."""
+    known = traits(model)
+    if known.declared and not known.stochastic:
+        yield
+        return
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng([d.index or 0 for d in devices]):
+        torch.manual_seed((seed * 1_000_003 + first_id) % 2**63)
+        yield
