@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from hauberk.batch import Batch
 from hauberk.errors import HauberkError
 
-RecordKind = Literal["attack", "certificate", "mix"]
+RecordKind = Literal["attack", "certificate", "mix", "diagnosis"]
 
 SCHEMAS: dict[RecordKind, pa.Schema] = {
     "attack": pa.schema([
@@ -36,13 +36,17 @@ SCHEMAS: dict[RecordKind, pa.Schema] = {
         ("loss", pa.float64()),
         ("logit_margin", pa.float64()),  # smallest z_y - max z_j seen
         ("probability_margin", pa.float64()),  # smallest p_y - max p_j seen
+        ("nearest", pa.float64()),  # distance of the nearest misclassified point seen, whatever the budget; inf if none
         ("forwards", pa.int64()),
         ("backwards", pa.int64()),
+        ("zero_gradients", pa.int64()),
         ("stopped", pa.string()),
         ("image", pa.binary()),  # float32, C order; kept for a few rows only, else null
         ("adversarial", pa.binary()),
         ("clean_probabilities", pa.list_(pa.float64())),
         ("probabilities", pa.list_(pa.float64())),  # at the returned point
+        ("clean_draws", pa.list_(pa.int64())),  # of a random model: decisions of fresh draws at the image; else empty
+        ("draws", pa.list_(pa.int64())),  # and at the returned point
     ]),
     "certificate": pa.schema([
         ("id", pa.int64()),
@@ -60,6 +64,15 @@ SCHEMAS: dict[RecordKind, pa.Schema] = {
         ("alpha_high", pa.float64()),
         ("certified_alpha", pa.list_(pa.float64())),  # for each eps of the metadata: certified and right from here up
         ("evidence", pa.string()),  # JSON: of the robust model's certificate
+    ]),
+    "diagnosis": pa.schema([  # one row a check of an evaluation, not a sample
+        ("id", pa.int64()),  # number of the check
+        ("check", pa.string()),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("verdict", pa.string()),  # sound, questionable or broken
+        ("reason", pa.string()),
+        ("images", pa.int64()),
     ]),
 }
 
@@ -83,7 +96,7 @@ class Part:
     """The rows of one unit of work.
 
     Args:
-        kind: ``attack``, ``certificate`` or ``mix``.
+        kind: ``attack``, ``certificate``, ``mix`` or ``diagnosis``.
         unit: all that the result depends on, plain JSON values; its hash is the key.
         facts: what else the rows need to be read, the same for every row (a model's Lipschitz bounds, class names).
         table: the rows.
@@ -204,6 +217,10 @@ def merge(parts: Iterable[Part]) -> list[Part]:
 def group(parts: Iterable[Part]) -> list[Part]:
     """Join the parts of one evaluation: those whose units differ in ``data`` alone, rows sorted by id.
 
+    A part of attacks is superseded by a larger one that holds all its samples with the same labels and clean
+    predictions: the last unit of an evaluation that was then extended.  In it the same images had other neighbours, so
+    the last bits of an attack may differ.
+
     The joined part is a unit whose data is the set of the parts' data, so it may be written and read like any other.
 
     Raises:
@@ -214,12 +231,26 @@ def group(parts: Iterable[Part]) -> list[Part]:
         shared = {k: v for k, v in item.unit.items() if k != "data"}
         groups.setdefault(content_hash({"kind": item.kind, "unit": shared, "facts": dict(item.facts)}), []).append(item)
     joined = []
-    for items in groups.values():
+    for found in groups.values():
+        items = _largest(found)
         table = _each_sample_once(pa.concat_tables([i.table for i in items]).sort_by("id"))
         data = sorted(str(i.unit["data"]) for i in items)
         unit = {**items[0].unit, "data": data[0] if len(data) == 1 else content_hash(data)}
         joined.append(Part(items[0].kind, unit, items[0].facts, table))
     return joined
+
+
+def _largest(items: list[Part]) -> list[Part]:
+    """The parts without those attacks that a larger part repeats."""
+    if items[0].kind != "attack":
+        return items
+    kept: list[tuple[Part, dict[int, tuple[int, int]]]] = []
+    for item in sorted(items, key=lambda i: (-i.table.num_rows, i.key)):
+        columns = (item.column(name).tolist() for name in ("id", "label", "clean_prediction"))
+        known = {i: (label, clean) for i, label, clean in zip(*columns, strict=True)}
+        if not any(len(known) < len(larger) and known.items() <= larger.items() for _, larger in kept):
+            kept.append((item, known))
+    return [item for item, _ in kept]
 
 
 def _same(one: Part, other: Part) -> bool:
@@ -228,7 +259,7 @@ def _same(one: Part, other: Part) -> bool:
 
 
 def _each_sample_once(table: pa.Table) -> pa.Table:
-    """Drop repeated rows: after ``--images 100`` and then ``--images 150`` the last, padded tile stands twice."""
+    """Drop repeated rows, which must say the same."""
     ids = table.column("id").to_numpy()
     again = np.flatnonzero(ids[1:] == ids[:-1]) + 1
     for row in again.tolist():

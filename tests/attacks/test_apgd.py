@@ -1,17 +1,20 @@
-"""Auto-PGD: the schedule of the paper, halving, restarts from the best point."""
+"""Auto-PGD: the schedule of the paper, halving, restarts from the best point, and the published code's own walk."""
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hauberk.attacks import APGD, PGD, Query
-from hauberk.attacks.apgd import checkpoints
+from hauberk.attacks.apgd import ascend_l1, checkpoints
+from hauberk.attacks.losses import attack_loss
 from hauberk.batch import Batch
-from hauberk.conformance import check_attack
+from hauberk.classifier import margins
+from hauberk.conformance import LinearOracle, check_attack
 from hauberk.randomness import PerSample
-from hauberk.threats import L2, Linf, norms
+from hauberk.threats import L1, L2, Linf, Threat, norms
 
 
 def test_the_published_schedule() -> None:
@@ -28,7 +31,17 @@ def test_the_schedule_of_other_lengths(steps: int) -> None:
     assert min(periods) >= max(1, int(0.06 * steps))
 
 
-@pytest.mark.parametrize("attack", [APGD(L2(0.1), steps=10), APGD(Linf(0.03), steps=10, loss="margin")], ids=str)
+CONFORMING = [
+    APGD(L2(0.1), steps=10),
+    APGD(Linf(0.03), steps=10, loss="margin"),
+    APGD(Linf(0.03), steps=10, loss="dlr"),
+    APGD(L2(0.1), steps=10, loss="dlr", targets=9),
+    APGD(L1(0.3), steps=25),
+    APGD(L1(0.3), steps=50, loss="dlr", targets=2, shrinking=True),
+]
+
+
+@pytest.mark.parametrize("attack", CONFORMING, ids=str)
 def test_conformance(attack: APGD) -> None:
     check_attack(attack)
 
@@ -120,6 +133,177 @@ def test_it_is_no_weaker_than_pgd(network: nn.Module, batch: Batch) -> None:
 
 
 def test_training_gets_the_best_point(network: nn.Module, batch: Batch) -> None:
-    query = Query(network, batch.images, batch.labels, APGD(Linf(0.1)), track=True)
+    query = Query(network, batch.images, batch.labels, Linf(0.1), "ce", track=True)
     points = APGD(Linf(0.1), steps=12).search(query, PerSample(0, batch.ids, "attack"))
     assert torch.equal(points, query.points["loss"])
+
+
+class Smooth(nn.Module):
+    """A small net without kinks, in float64."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, 6, 3, padding=1), nn.Softplus(), nn.Flatten(), nn.Linear(6 * 5 * 4, 12), nn.Tanh(),
+            nn.Linear(12, classes),
+        )  # fmt: skip
+        self.double().eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 4.0 * self.layers(images)
+
+
+class Recorder(Query):
+    """Keeps the points it is asked about."""
+
+    asked: list[Tensor]
+
+    def gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked = [*getattr(self, "asked", []), points.detach().clone()]
+        return super().gradient(points)
+
+
+def inside(rows: int, classes: int = 5) -> tuple[Smooth, Tensor, Tensor]:
+    """A smooth net with images that keep away from the box's faces."""
+    net = Smooth(classes)
+    images = 0.3 + 0.4 * torch.rand(rows, 2, 5, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return net, images, net(images).argmax(1)
+
+
+def by_the_paper(net: nn.Module, x: Tensor, y: Tensor, start: Tensor, norm: str, eps: float) -> list[np.ndarray]:
+    """Algorithm 1 of Croce & Hein 2020 for one image, written for one image and in numpy, box inactive."""
+
+    def ask(point: np.ndarray) -> tuple[float, np.ndarray]:
+        leaf = torch.from_numpy(point)[None].requires_grad_(True)
+        loss = nn.functional.cross_entropy(net(leaf), y)
+        return float(loss.detach()), torch.autograd.grad(loss, leaf)[0][0].numpy()
+
+    def pull(point: np.ndarray) -> np.ndarray:
+        change = point - origin
+        if norm == "linf":
+            return origin + np.clip(change, -eps, eps)
+        length = np.sqrt((change**2).sum())
+        return origin + change * min(1.0, eps / length)
+
+    def unit(gradient: np.ndarray) -> np.ndarray:
+        return np.sign(gradient) if norm == "linf" else gradient / np.sqrt((gradient**2).sum())
+
+    origin, now = x[0].numpy(), start[0].numpy()
+    step, checks = 2.0 * eps, [22, 41, 57, 70, 80, 87, 93, 99]
+    before = now
+    losses, gradients, walk = [], [], [now]
+    loss, gradient = ask(now)
+    best, best_loss, best_gradient = now, loss, gradient
+    losses.append(loss)
+    since, previous_best, halved = 0, best_loss, True
+    for k in range(1, 101):
+        towards = pull(now + step * unit(gradient))
+        a = 1.0 if k == 1 else 0.75
+        following = pull(now + a * (towards - now) + (1.0 - a) * (now - before))
+        before, now = now, following
+        loss, gradient = ask(now)
+        walk.append(now)
+        losses.append(loss)
+        gradients.append(gradient)
+        if loss > best_loss:
+            best, best_loss, best_gradient = now, loss, gradient
+        if k in checks:
+            rises = sum(losses[i] > losses[i - 1] for i in range(since + 1, k + 1))
+            stuck = not halved and best_loss <= previous_best
+            halved = rises <= 0.75 * (k - since) or stuck
+            if halved:
+                step, now, gradient = step / 2.0, best, best_gradient
+            since, previous_best = k, best_loss
+    return walk
+
+
+@pytest.mark.parametrize("threat", [Linf(0.12), L2(0.2)], ids=str)
+def test_it_follows_the_paper_step_by_step(threat: Threat) -> None:
+    net, images, labels = inside(4)
+    start = APGD(threat).start(images, PerSample(0, range(4), "attack"))
+    query = Recorder(net, images, labels, threat, "ce")
+    APGD(threat).ascend(query, start)
+    for row in range(4):
+        own = slice(row, row + 1)
+        walk = by_the_paper(net, images[own], labels[own], start[own], threat.norm, threat.eps)
+        ours = torch.stack([p[row] for p in query.asked]).numpy()
+        assert np.abs(ours - np.stack(walk)).max() < 1e-5
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+@pytest.mark.parametrize("threat", [Linf(0.12), L2(0.2), L1(2.0)], ids=str)
+def test_it_follows_the_published_code(threat: Threat, loss: str) -> None:
+    published = pytest.importorskip("pyautoattack.autopgd_base")
+    net, images, labels = inside(6)
+    start = APGD(threat).start(images, PerSample(0, range(6), "attack"))
+    walk: list[Tensor] = []
+
+    def watched(points: Tensor) -> Tensor:
+        walk.append(points.detach().clone())
+        return net(points)
+
+    reference = published.APGDAttack(
+        watched, norm=threat.norm.capitalize(), eps=threat.eps, loss=loss, device="cpu", n_iter=100
+    )
+    reference.init_hyperparam(images)
+    reference.attack_single_run(images, labels, x_init=start)
+    query = Recorder(net, images, labels, threat, loss)
+    if threat.norm == "l1":
+        ascend_l1(query, start, threat.eps, 100)
+    else:
+        APGD(threat, loss=loss).ascend(query, start)
+    assert len(query.asked) == len(walk) == 101
+    # in L1 the published projection computes in float32 and leaves dust where a pixel should return to the image's
+    # own value, which its count of changed pixels then counts: the walks agree up to the first such count
+    steps = 5 if threat.norm == "l1" else 101
+    pairs = list(zip(query.asked, walk, strict=True))[:steps]
+    assert max(float((ours - theirs).abs().max()) for ours, theirs in pairs) < 1e-5
+
+
+def test_targets_are_the_likeliest_wrong_classes_in_turn() -> None:
+    net, images, labels = inside(5)
+    seen: list[Tensor] = []
+
+    class Watching(Query):
+        def gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+            assert self.targets is not None
+            seen.append(self.targets)
+            return super().gradient(points)
+
+    query = Watching(net, images, labels, Linf(0.05), "dlr")
+    APGD(Linf(0.05), steps=2, loss="dlr", targets=9).search(query, PerSample(0, range(5), "attack"))
+    assert query.targets is None
+    ranked = net(images).argsort(1, descending=True)
+    assert torch.equal(torch.stack(seen[::3], 1), ranked[:, 1:])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes_have_few_targets(classes: int) -> None:
+    net, images, labels = inside(5, classes)
+    batch = Batch(images, labels, torch.arange(5))
+    for threat in (Linf(0.9), L2(4.0), L1(20.0)):
+        found = APGD(threat, steps=20, loss="dlr", targets=9, early_stop=False)(net, batch)
+        assert found.backwards.tolist() == [(classes - 1) * 21] * 5
+        assert bool((found.logit_margin < margins(found.clean_probabilities.log(), labels)).all())
+
+
+def test_phases_of_l1_shrink_to_the_budget() -> None:
+    oracle = LinearOracle.random((1, 4, 4), 2, seed=1)
+    batch = oracle.at_distance(0.2, "l1")
+    query = Recorder(oracle, batch.images, batch.labels, L1(0.1), "ce")
+    APGD(L1(0.1), steps=10, shrinking=True).search(query, PerSample(0, batch.ids, "attack"))
+    assert len(query.asked) == 13
+    reach = [float(norms(p - batch.images, "l1").max()) for p in query.asked]
+    assert max(reach[:4]) == pytest.approx(0.3, rel=1e-3)
+    assert max(reach[4:8]) <= 0.2 * (1 + 1e-4)
+    assert max(reach[8:]) <= 0.1 * (1 + 1e-4)
+
+
+def test_the_difference_of_logits_ratio_by_hand() -> None:
+    logits = torch.tensor([[3.0, 1.0, 0.5, -1.0], [0.0, 2.0, 1.0, 1.5]])
+    labels = torch.tensor([0, 2])
+    value = attack_loss("dlr", logits, labels)
+    torch.testing.assert_close(value, torch.tensor([-(3.0 - 1.0) / 2.5, -(1.0 - 2.0) / 1.0]))
+    torch.testing.assert_close(attack_loss("dlr", 1e4 * logits, labels), value)
+    torch.testing.assert_close(attack_loss("dlr", logits[:, :2], labels % 2), torch.tensor([-2.0, 2.0]))

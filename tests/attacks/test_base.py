@@ -1,5 +1,7 @@
 """The base class projects, classifies again, counts and remembers; it believes nothing that a search says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic.dataclasses import dataclass
@@ -11,7 +13,7 @@ from hauberk.batch import Batch
 from hauberk.classifier import Traits, margins
 from hauberk.errors import HauberkError
 from hauberk.randomness import PerSample, Randomness, Shared
-from hauberk.threats import CONFIG, L1, L2, Linf, Threat
+from hauberk.threats import CONFIG, L1, L2, Linf, Threat, norms
 
 ATTACKS = [
     FGSM(Linf(0.1)),
@@ -35,7 +37,7 @@ class Liar(Attack):
         return points
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+@pytest.mark.parametrize("attack", [*ATTACKS, *(replace(a, early_stop=False) for a in ATTACKS[3:7])], ids=str)
 def test_what_is_stated_is_true(attack: Attack, network: nn.Module, batch: Batch) -> None:
     found = attack(network, batch, seed=1, tile=4)
     threat = attack.threat
@@ -59,7 +61,8 @@ def test_what_is_stated_is_true(attack: Attack, network: nn.Module, batch: Batch
     assert bool((found.success == (found.logit_margin < 0)).all())
     assert found.clean_prediction[0] != batch.labels[0]
     assert found.distance[0] == 0
-    assert found.stopped == ("misclassified", *["steps"] * 9)
+    broken = found.success[1:].tolist()
+    assert found.stopped == ("misclassified", *["found" if b and attack.early_stop else "steps" for b in broken])
     assert bool(found.success[1:].any())
 
 
@@ -118,7 +121,7 @@ def test_a_rounding_outside_the_box_is_cut_off() -> None:
 @pytest.mark.parametrize("name", ["loss", "logit_margin", "probability_margin"])
 def test_the_best_points_are_the_best_of_all_seen(name: str, network: nn.Module, batch: Batch) -> None:
     images, labels = batch.images, batch.labels
-    query = Query(network, images, labels, FGSM(Linf(1.0)), track=True)
+    query = Query(network, images, labels, Linf(1.0), "ce", track=True)
     others = [images, *(torch.rand(images.shape, generator=torch.Generator().manual_seed(i)) for i in range(5))]
     for points in others:
         query.gradient(points)
@@ -132,11 +135,14 @@ def test_the_best_points_are_the_best_of_all_seen(name: str, network: nn.Module,
     least = values.min(0)
     torch.testing.assert_close(query.best[name], least.values)
     assert torch.equal(query.points[name], torch.stack(others)[least.indices, torch.arange(len(labels))])
-    assert (query.forwards, query.backwards) == (6, 6)
+    assert query.forwards.tolist() == query.backwards.tolist() == [6] * len(labels)
     wrong = logits.argmax(2) != labels
     assert torch.equal(query.misclassified, wrong.any(0))
-    first = torch.stack(others)[wrong.int().argmax(0), torch.arange(len(labels))]
-    assert torch.equal(query.misclassified_point[wrong.any(0)], first[wrong.any(0)])
+    distance = torch.stack([norms(p - images, "linf") for p in others])
+    nearest = torch.where(wrong, distance, torch.inf).min(0)
+    assert torch.equal(query.best["nearest"], nearest.values)
+    found = nearest.values.isfinite()
+    assert torch.equal(query.points["nearest"][found], torch.stack(others)[nearest.indices, range(len(labels))][found])
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
@@ -149,21 +155,68 @@ def test_a_targeted_loss_does_not_enter_the_untargeted_record(loss: str, network
     assert torch.equal(found.best_loss_point, batch.images)
 
 
-@pytest.mark.parametrize(
-    ("attack", "passes"),
-    [
-        (FGSM(Linf(0.1)), (3, 1)),
-        (PGD(Linf(0.1), steps=5), (7, 5)),
-        (PGD(Linf(0.1), steps=5, restarts=2), (13, 10)),
-        (PGD(Linf(0.1), steps=5, loss="kl"), (8, 5)),
-        (APGD(Linf(0.1), steps=5), (7, 6)),
-    ],
-    ids=str,
-)
+PASSES = [
+    (FGSM(Linf(0.1), early_stop=False), (3, 1)),
+    (PGD(Linf(0.1), steps=5, early_stop=False), (7, 5)),
+    (PGD(Linf(0.1), steps=5, restarts=2, early_stop=False), (13, 10)),
+    (PGD(Linf(0.1), steps=5, loss="kl", early_stop=False), (8, 5)),
+    (APGD(Linf(0.1), steps=5, early_stop=False), (7, 6)),
+]
+
+
+@pytest.mark.parametrize(("attack", "passes"), PASSES, ids=str)
 def test_passes_are_counted(attack: Attack, passes: tuple[int, int], network: nn.Module, batch: Batch) -> None:
-    found = attack(network, batch)
+    found = attack(network, batch, tile=16)
     assert set(found.forwards.tolist()) == {passes[0]}
     assert set(found.backwards.tolist()) == {passes[1]}
+
+
+@pytest.mark.parametrize("attack", [a for a, _ in PASSES[1:]], ids=str)
+def test_an_image_costs_nothing_once_it_is_broken(attack: Attack, network: nn.Module, batch: Batch) -> None:
+    """Each row alone, step by step by hand: evaluated until the first misclassified point, and no further."""
+    full, short = attack(network, batch), replace(attack, early_stop=True)(network, batch)
+    assert torch.equal(full.success, short.success)
+    assert torch.equal(full.clean_prediction, short.clean_prediction)
+    assert short.forwards[0] == (2 if attack.loss == "kl" else 1)
+    assert short.backwards[0] == 0
+    assert bool((short.forwards <= full.forwards).all())
+    assert bool((short.forwards < full.forwards)[short.success].any())
+    assert torch.equal(short.forwards[~short.success], full.forwards[~full.success])
+    survived = ~full.success
+    for name in ("loss", "logit_margin", "best_loss_point", "adversarial"):
+        assert torch.equal(getattr(full, name)[survived], getattr(short, name)[survived])
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Shells(Attack):
+    """Brightens by one, two, ... tenths of the pixel range, whatever the budget."""
+
+    early_stop: bool = False
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        for step in range(1, 6):
+            query.value(query.images + 0.1 * step)
+        return query.images
+
+
+def test_the_nearest_error_of_the_box_is_reported_whatever_the_budget() -> None:
+    rows = Batch(torch.full((3, 1, 1, 2), 0.2), torch.tensor([0, 0, 1]), torch.arange(3))
+    found = Shells(Linf(0.15))(Bright(0.45).eval(), rows)
+    assert found.success.tolist() == [False, False, True]
+    assert found.nearest.tolist() == pytest.approx([0.3, 0.3, 0.0])
+    torch.testing.assert_close(found.nearest_point[:2], rows.images[:2] + 0.3)
+    assert bool((found.distance <= 0.15).all())
+    wide = Shells(Linf(0.35))(Bright(0.45).eval(), rows)
+    assert wide.success.all()
+    assert torch.equal(wide.nearest, wide.distance)
+    none = Shells(Linf(0.15))(Bright(0.9).eval(), rows.select([0]))
+    assert none.nearest.tolist() == [torch.inf]
+
+
+def test_a_success_lies_within_the_budget_to_the_last_bit(network: nn.Module, batch: Batch) -> None:
+    for threat in (Linf(8 / 255), L2(0.3), L1(0.7)):
+        found = PGD(threat, steps=20, early_stop=False)(network, batch)
+        assert bool((found.distance[found.success] <= threat.eps).all())
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.4)], ids=str)
@@ -257,6 +310,13 @@ def test_a_vote_that_abstains_is_not_broken() -> None:
     assert shy_at_once.success.tolist() == [True, True]
 
 
+@dataclass(frozen=True, config=CONFIG)
+class Flat(FGSM):
+    """An attack of one norm."""
+
+    norms = ("linf",)
+
+
 def test_errors_at_the_boundary(network: nn.Module, batch: Batch) -> None:
     attack = FGSM(Linf(0.1))
     with pytest.raises(HauberkError, match="no images"):
@@ -266,7 +326,7 @@ def test_errors_at_the_boundary(network: nn.Module, batch: Batch) -> None:
     with pytest.raises(HauberkError, match=r"in \[0, 1\]"):
         attack(network.eval(), Batch(batch.images * 255, batch.labels, batch.ids))
     with pytest.raises(ValueError, match="not in l1"):
-        APGD(L1(1.0))
+        Flat(L1(1.0))
 
 
 def test_the_random_start_belongs_to_the_sample(network: nn.Module, batch: Batch) -> None:

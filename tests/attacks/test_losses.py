@@ -18,7 +18,7 @@ def test_cross_entropy() -> None:
 
 def test_margin_is_positive_where_misclassified() -> None:
     assert attack_loss("margin", LOGITS, LABELS).tolist() == [-1.0, 3.0]
-    assert targeted_loss("margin", LOGITS, torch.tensor([1, 1])).tolist() == [-2.0, 3.0]
+    assert targeted_loss("margin", LOGITS, torch.tensor([0, 0]), torch.tensor([1, 1])).tolist() == [-2.0, 3.0]
 
 
 def test_divergence_from_the_clean_output() -> None:
@@ -33,7 +33,7 @@ def test_divergence_from_the_clean_output() -> None:
 
 @pytest.mark.parametrize("name", ["ce", "kl"])
 def test_a_target_is_raised(name: str) -> None:
-    torch.testing.assert_close(targeted_loss(name, LOGITS, torch.tensor([2, 1])), LOGITS.log_softmax(1)[[0, 1], [2, 1]])
+    torch.testing.assert_close(targeted_loss(name, LOGITS, torch.tensor([0, 0]), torch.tensor([2, 1])), LOGITS.log_softmax(1)[[0, 1], [2, 1]])
 
 
 def test_wrong_classes_in_the_order_of_likelihood() -> None:

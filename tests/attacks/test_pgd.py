@@ -33,7 +33,7 @@ def test_on_a_linear_model_it_ends_in_the_corner() -> None:
     toward = (weight[1] - weight[0]).reshape(1, 1, 4, 4) * (1.0 - 2.0 * labels.float()).reshape(-1, 1, 1, 1)
     points = PGD(Linf(0.2), steps=20).perturb(oracle, batch.images, batch.labels, PerSample(0, batch.ids, "attack"))
     torch.testing.assert_close(points, (images + 0.2 * toward.sign()).clamp(0, 1), atol=1e-6, rtol=0)
-    found = PGD(Linf(0.2), steps=20)(oracle, batch)
+    found = PGD(Linf(0.2), steps=20, early_stop=False)(oracle, batch)
     torch.testing.assert_close(found.best_loss_point, points, atol=1e-6, rtol=0)
 
 
@@ -57,7 +57,7 @@ def test_madrys_step_rule(steps: int) -> None:
     randomness = PerSample(0, batch.ids, "attack")
     once = PGD(Linf(0.04), steps=steps, random_start=False)
     walked: list[torch.Tensor] = []
-    query = Query(oracle, batch.images, batch.labels, once, track=False)
+    query = Query(oracle, batch.images, batch.labels, once.threat, once.loss)
     original = query.gradient
     query.gradient = lambda points: (walked.append(points.clone()), original(points))[1]  # type: ignore[method-assign]
     walked.append(once.search(query, randomness))
@@ -69,7 +69,7 @@ def test_madrys_step_rule(steps: int) -> None:
 
 def test_random_starts_differ_between_restarts_and_stay_inside(network: nn.Module, batch: Batch) -> None:
     seen: list[torch.Tensor] = []
-    query = Query(network, batch.images, batch.labels, PGD(Linf(0.1)), track=False)
+    query = Query(network, batch.images, batch.labels, Linf(0.1), "ce")
     original = query.gradient
     query.gradient = lambda points: (seen.append(points.clone()), original(points))[1]  # type: ignore[method-assign]
     PGD(Linf(0.1), steps=1, restarts=3).search(query, PerSample(0, batch.ids, "attack"))
@@ -83,7 +83,7 @@ def test_targets_take_turns(network: nn.Module, batch: Batch) -> None:
     with torch.no_grad():
         logits = network(batch.images)
     wanted: list[torch.Tensor] = []
-    query = Query(network, batch.images, batch.labels, PGD(Linf(0.1)), track=False)
+    query = Query(network, batch.images, batch.labels, Linf(0.1), "ce")
     original = query.gradient
     query.gradient = lambda points: (wanted.append(query.targets), original(points))[1]  # type: ignore[method-assign]
     PGD(Linf(0.1), steps=1, restarts=4, targeted=True).search(query, PerSample(0, batch.ids, "attack"))
@@ -95,6 +95,6 @@ def test_targets_take_turns(network: nn.Module, batch: Batch) -> None:
 
 
 def test_more_steps_find_more(network: nn.Module, batch: Batch) -> None:
-    weak, strong = (PGD(L2(0.3), steps=s, random_start=False)(network, batch).loss for s in (1, 40))
+    weak, strong = (PGD(L2(0.3), steps=s, random_start=False, early_stop=False)(network, batch).loss for s in (1, 40))
     assert bool((strong >= weak - 1e-4).all())
     assert float(strong.mean()) > float(weak.mean())

@@ -1,10 +1,23 @@
 """Attacks: searches for a misclassified point inside a threat, one a file."""
 
 from hauberk.attacks.apgd import APGD
+from hauberk.attacks.autoattack import AutoAttack
 from hauberk.attacks.base import Attack, AttackResult
+from hauberk.attacks.carlini_wagner import CarliniWagner
+from hauberk.attacks.ddn import DDN
+from hauberk.attacks.deepfool import DeepFool
+from hauberk.attacks.fab import FAB
 from hauberk.attacks.fgsm import FGSM
+from hauberk.attacks.fmn import FMN
+from hauberk.attacks.friendly_pgd import FriendlyPGD
+from hauberk.attacks.gradients import BPDA
 from hauberk.attacks.losses import AttackLoss
+from hauberk.attacks.n_fgsm import NFGSM
 from hauberk.attacks.pgd import PGD
 from hauberk.attacks.query import Query
+from hauberk.attacks.square import Square
 
-__all__ = ["APGD", "FGSM", "PGD", "Attack", "AttackLoss", "AttackResult", "Query"]
+__all__ = [
+    "APGD", "BPDA", "DDN", "FAB", "FGSM", "FMN", "NFGSM", "PGD", "Attack", "AttackLoss", "AttackResult", "AutoAttack",
+    "CarliniWagner", "DeepFool", "FriendlyPGD", "Query", "Square",
+]  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+import math
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -10,9 +11,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from hauberk.attacks.base import Attack
+from hauberk.attacks.losses import target_classes
 from hauberk.attacks.query import Query
 from hauberk.randomness import Randomness
-from hauberk.threats import CONFIG, L2, Norm, norms
+from hauberk.threats import CONFIG, L1, Linf, norms
 
 RHO = 0.75
 MOMENTUM = 0.75
@@ -48,38 +50,71 @@ class APGD(Attack):
 
     The step starts at :math:`2\epsilon` and is halved, image by image, at a checkpoint if fewer than
     :math:`\rho = 0.75` of the steps since the last one raised the loss, or if neither the step nor the best loss
-    changed since the last checkpoint; the walk then goes on from the best point.
+    changed since the last checkpoint; the walk then goes on from the best point.  In L1 the step is sparse and its
+    sparsity adapts (Croce & Hein 2021, Algorithm 1).
 
     Args:
-        threat: Linf or L2 ball in the pixel box.
-        loss: ``ce`` or ``margin``.
-        steps: gradient steps.
+        threat: L1, L2 or Linf ball in the pixel box.
+        loss: ``ce``, ``margin``, ``dlr``, ``kl`` or a registered loss.
+        steps: gradient steps of one run.
         restarts: independent runs from fresh random starts.
+        targets: None raises the loss of the label; n aims in turn at the n most likely wrong classes of the clean
+            image (fewer where there are fewer), with ``restarts`` runs for each.
+        shrinking: in L1, spend 30, 30 and 40 % of the steps at budgets 3 eps, 2 eps and eps, each phase going on from
+            the last one's best point (Croce & Hein 2021, Section 3.4).
     """
 
     steps: Annotated[int, Field(ge=1)] = 100
     restarts: Annotated[int, Field(ge=1)] = 1
+    targets: Annotated[int, Field(ge=1)] | None = None
+    shrinking: bool = False
 
-    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shrinking and self.threat.norm != "l1":
+            raise ValueError("shrinking budgets are for l1 alone")
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:
-        """Run the restarts; the best point of the last one is returned."""
+        """Run the targets and restarts; the best point of the last run is returned."""
         points = query.images
-        for _ in range(self.restarts):
-            points = self.ascend(query, self.start(query.images, randomness))
+        for rank in range(self._targets(query)):
+            if self.targets is not None:
+                query.targets = target_classes(query.clean_logits, query.labels, rank)
+            for _ in range(self.restarts):
+                points = self._run(query, randomness)
+        query.targets = None
         return points
 
-    def start(self, images: Tensor, randomness: Randomness) -> Tensor:
-        """A random point on the surface of the ball (as in the reference), cut to the box."""
-        if isinstance(self.threat, L2):
-            direction = randomness.normal(*images.shape[1:]).to(images)
-        else:
+    def _targets(self, query: Query) -> int:
+        return 1 if self.targets is None else min(self.targets, query.clean_logits.shape[1] - 1)
+
+    def _run(self, query: Query, randomness: Randomness) -> Tensor:
+        if self.threat.norm != "l1":
+            return self.ascend(query, self.start(query.images, randomness))
+        if not self.shrinking:
+            return ascend_l1(query, self.start(query.images, randomness), self.threat.eps, self.steps, fresh=True)
+        first, second = math.ceil(0.3 * self.steps), math.ceil(0.3 * self.steps)
+        phases = [(3.0, first), (2.0, second), (1.0, self.steps - first - second)]
+        points = self.start(query.images, randomness, 3.0 * self.threat.eps)
+        for factor, steps in phases:
+            eps = factor * self.threat.eps
+            points = ascend_l1(query, self.threat.project(points, query.images, eps), eps, steps)
+        return points
+
+    def start(self, images: Tensor, randomness: Randomness, eps: float | None = None) -> Tensor:
+        """A random point on the surface of the ball (as in the reference), cut to the box; in L1 a projected normal."""
+        eps = self.threat.eps if eps is None else eps
+        if isinstance(self.threat, Linf):
             direction = 2.0 * randomness.uniform(*images.shape[1:]).to(images) - 1.0
+        else:
+            direction = randomness.normal(*images.shape[1:]).to(images)
+        if isinstance(self.threat, L1):
+            return self.threat.project(images + direction, images, eps)
         length = _column(norms(direction, self.threat.norm)).clamp_min(1e-12)
-        return (images + self.threat.eps * direction / length).clamp(0.0, 1.0)
+        return (images + eps * direction / length).clamp(0.0, 1.0)
 
     def ascend(self, query: Query, start: Tensor) -> Tensor:
-        """Algorithm 1 from a given start; returns the point of highest loss, (B, C, H, W)."""
+        """Algorithm 1 in L2 or Linf from a given start; returns the point of highest loss, (B, C, H, W)."""
         images, threat = query.images, self.threat
         judged = set(checkpoints(self.steps))
         points = previous = best = start
@@ -112,3 +147,63 @@ class APGD(Attack):
                 gradient = torch.where(_column(halved), best_gradient, gradient)
                 risen, last_check, stalled_loss = torch.zeros_like(loss), k, best_loss.clone()
         return best
+
+
+def ascend_l1(query: Query, start: Tensor, eps: float, steps: int, fresh: bool = False) -> Tensor:
+    r"""APGD for L1 from a given start: a step moves the k pixels of largest gradient by equal amounts.
+
+    Every 4 % of the steps k becomes the number of changed pixels of the best point divided by 1.5; where that number
+    fell below 95 % of the last one, the step goes back to :math:`\epsilon` and the walk to the best point, elsewhere
+    the step is divided by 1.5, down to :math:`\epsilon/10` (Croce & Hein 2021, Algorithm 1).
+
+    Args:
+        query: the model, the images and the labels.
+        start: a point of the ball, (B, C, H, W).
+        eps: budget of this walk, pixel units.
+        steps: gradient steps.
+        fresh: the start is random, so its sparsity says nothing and k starts at 20 % of the pixels.
+
+    Returns:
+        the point of highest loss, (B, C, H, W).
+    """
+    images, threat = query.images, query.threat
+    features, period = images[0].numel(), max(int(0.04 * steps), 1)
+    points = best = start
+    loss, gradient = query.gradient(start)
+    best_loss, best_gradient = loss.clone(), gradient
+    changed = _changed(start, images)
+    share = torch.full_like(loss, 0.2) if fresh else changed / features / 1.5
+    changed = torch.full_like(loss, features) if fresh else changed
+    step = torch.full_like(loss, eps)
+
+    for k in range(1, steps + 1):
+        points = threat.project(points + _column(step) * _sparse_step(gradient, share), images, eps)
+        loss, gradient = query.gradient(points)
+        better = loss > best_loss
+        best = torch.where(_column(better), points, best)
+        best_gradient = torch.where(_column(better), gradient, best_gradient)
+        best_loss = torch.where(better, loss, best_loss)
+
+        if k % period == 0:
+            now = _changed(best, images)
+            sparser = now / changed.clamp_min(1.0) < 0.95
+            share, changed = now / features / 1.5, now
+            step = torch.where(sparser, eps, step / 1.5).clamp(eps / 10.0, eps)
+            points = torch.where(_column(sparser), best, points)
+            gradient = torch.where(_column(sparser), best_gradient, gradient)
+    return best
+
+
+def _changed(points: Tensor, images: Tensor) -> Tensor:
+    """How many values differ from the image's, (B,)."""
+    return (points != images).flatten(1).sum(1).to(images.dtype)
+
+
+def _sparse_step(gradient: Tensor, share: Tensor) -> Tensor:
+    """The unit L1 step that spreads over the given share of values, those of largest gradient; (B, C, H, W)."""
+    size = gradient.flatten(1).abs()
+    features = size.shape[1]
+    rank = ((1.0 - share) * features).clamp(0, features - 1).long()
+    threshold = size.sort(1).values.gather(1, rank[:, None])
+    sign = torch.where(size >= threshold, gradient.flatten(1).sign(), 0.0)
+    return (sign / sign.abs().sum(1, keepdim=True).clamp_min(1e-10)).reshape(gradient.shape)

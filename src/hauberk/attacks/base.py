@@ -59,6 +59,8 @@ class AttackResult:
             float64, 0 where the image itself is misclassified, infinite where none was seen; and where.
         clean_probabilities: softmax at the image, (B, K).
         probabilities: softmax at the returned point, (B, K).
+        clean_draws: of a random model, the decisions of n fresh draws at the image, (B, n); n is 0 for any other.
+        draws: the same at the returned point; ``prediction`` is then the class with most of them.
         forwards: forward passes spent on each image, (B,).
         backwards: backward passes spent on each image, (B,).
         zero_gradients: how many of its gradients were zero in every pixel, (B,).
@@ -81,6 +83,8 @@ class AttackResult:
     nearest_point: Tensor
     clean_probabilities: Tensor
     probabilities: Tensor
+    clean_draws: Tensor
+    draws: Tensor
     forwards: Tensor
     backwards: Tensor
     zero_gradients: Tensor
@@ -191,13 +195,13 @@ class Attack(ABC):
     ) -> AttackResult:
         """Project the candidate points again, classify them again, and believe only that."""
         adversarial = self._inside(self._candidates(model, query), batch.images)
-        clean_logits = query.clean_logits
-        clean_prediction = classes(clean_logits) if decided is None else decided
+        clean_logits, clean_draws = query.clean_logits, _draws(model, batch, query.eot, tile)
+        clean_prediction = vote(clean_draws, classes(clean_logits)) if decided is None else decided
         clean_wrong = clean_prediction != batch.labels
         adversarial = torch.where(clean_wrong[:, None, None, None], batch.images, adversarial)
         check = Batch(adversarial, batch.labels, batch.ids)
-        logits = logits_of(model, check, tile)
-        prediction = classes(logits) if decided is None else decide(model, check, seed, tile)
+        logits, fresh = logits_of(model, check, tile), _draws(model, check, query.eot, tile)
+        prediction = vote(fresh, classes(logits)) if decided is None else decide(model, check, seed, tile)
         prediction = torch.where(clean_wrong, clean_prediction, prediction)
         distance = self.threat.distance(adversarial, batch.images)
         changed = self._changed(model, prediction, batch.labels) & (distance <= self.threat.eps)
@@ -220,6 +224,8 @@ class Attack(ABC):
             nearest_point=query.points["nearest"],
             clean_probabilities=clean_logits.softmax(1),
             probabilities=logits.softmax(1),
+            clean_draws=clean_draws,
+            draws=fresh,
             forwards=query.forwards,
             backwards=query.backwards,
             zero_gradients=query.zero_gradients,
@@ -233,7 +239,7 @@ class Attack(ABC):
         return torch.where(query.misclassified[:, None, None, None], query.points["nearest"], query.points["loss"])
 
     def _inside(self, points: Tensor, images: Tensor) -> Tensor:
-        """The points in the threat itself, not only up to rounding: float32 may exceed a budget in the seventh digit."""
+        """The points within the budget to the last bit: float32 may exceed it in the seventh digit."""
         inside = self.threat.project(points, images)
         over = self.threat.distance(inside, images) > self.threat.eps
         if not bool(over.any()):
@@ -264,3 +270,15 @@ class Attack(ABC):
         """  # noqa: D205
         wrong = prediction != labels
         return wrong & (prediction != ABSTAIN) if isinstance(model, Decides) else wrong
+
+
+def vote(draws: Tensor, single: Tensor) -> Tensor:
+    """The class with most of n draws, (B, n) to (B,); the first of several; ``single`` where there are none."""
+    return single if draws.shape[1] == 0 else draws.mode(1).values
+
+
+def _draws(model: nn.Module, batch: Batch, eot: int, tile: int) -> Tensor:
+    """Decisions of a random model in fresh draws, as many as one gradient averages, (B, n); n is 0 for any other."""
+    count = 0 if eot == 1 or isinstance(model, Decides) else eot
+    fresh = [classes(logits_of(model, batch, tile)) for _ in range(count)]
+    return torch.stack(fresh, 1) if fresh else batch.labels.new_empty(len(batch), 0)

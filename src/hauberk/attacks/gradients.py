@@ -1,7 +1,7 @@
-"""Gradients of models that have none, or a random one: BPDA and EOT, chosen from the classifier's traits.
+r"""Gradients of models that have none, or a random one: BPDA and EOT, chosen from the classifier's traits.
 
 BPDA (Athalye, Carlini & Wagner 2018, Section 4.1.2): the forward pass is exact, the backward pass is a surrogate's.
-EOT (Section 4.2 there): the gradient of the mean over draws, :math:`\\nabla E_t[\\ell(f_t(x))]`.
+EOT (Section 4.2 there): the gradient of the mean over draws, :math:`\nabla E_t[\ell(f_t(x))]`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def bpda(forward: Function, surrogate: Function | None, values: Tensor) -> Tenso
             "a step that changes the shape needs a surrogate of its own: BPDA(step, surrogate)",
         )
     # exact + (smooth - smooth) would round; the value is the exact one bit for bit
-    return _Straight.apply(exact, smooth)  # type: ignore[no-any-return]
+    result: Tensor = _Straight.apply(exact, smooth)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Straight(torch.autograd.Function):
@@ -47,7 +48,7 @@ class _Straight(torch.autograd.Function):
         return exact.clone()
 
     @staticmethod
-    def backward(_ctx: object, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(_ctx: object, gradient: Tensor) -> tuple[None, Tensor]:
         return None, gradient
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -12,12 +13,15 @@ from hauberk.attacks.base import Attack
 from hauberk.attacks.losses import target_classes
 from hauberk.attacks.query import Query
 from hauberk.randomness import Randomness
-from hauberk.threats import CONFIG
+from hauberk.threats import CONFIG, norms
 
 
 @dataclass(frozen=True, config=CONFIG)
 class PGD(Attack):
     r"""Projected gradient ascent, :math:`x_{k+1} = \Pi(x_k + a\,u(\nabla\ell(x_k)))`, with u the steepest unit step.
+
+    With momentum, u takes :math:`g_{k+1} = \mu g_k + \nabla\ell(x_k) / \|\nabla\ell(x_k)\|_1` in the gradient's place
+    (Dong et al. 2018, Eq. 6).
 
     Args:
         threat: norm ball in the pixel box.
@@ -27,6 +31,7 @@ class PGD(Attack):
         restarts: independent runs from fresh random starts.
         random_start: start at a random point of the ball instead of the image.
         targeted: in restart r, raise the (r+1)-th most likely wrong class (of the clean image) instead.
+        momentum: mu; 0 follows the present gradient alone, 1 (the paper's value) sums up all of them.
     """
 
     steps: Annotated[int, Field(ge=1)] = 10
@@ -34,6 +39,7 @@ class PGD(Attack):
     restarts: Annotated[int, Field(ge=1)] = 1
     random_start: bool = True
     targeted: bool = False
+    momentum: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """Run the restarts; the last iterate of the last one is returned."""
@@ -51,10 +57,18 @@ class PGD(Attack):
         points = query.images
         if self.random_start or self.loss == "kl":  # the gradient of the divergence vanishes at the image itself
             points = self.threat.random_point(points, randomness)
+        velocity = torch.zeros_like(points)
         for _ in range(self.steps):
             _, gradient = query.gradient(points)
+            if self.momentum:
+                gradient = velocity = self.momentum * velocity + _unit(gradient)
             points = self.threat.project(points + size * self.threat.steepest_step(gradient), query.images)
         if query.track:
             query.value(points)
         return points
 
+
+def _unit(gradient: Tensor) -> Tensor:
+    """The gradient of each row divided by its L1 norm; zero where it is zero."""
+    length = norms(gradient, "l1").clamp_min(torch.finfo(gradient.dtype).tiny)
+    return gradient / length[:, None, None, None]

@@ -34,7 +34,7 @@ class Query:
         eot: model calls averaged for one value.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a search may know, and how it is watched
         self,
         model: nn.Module,
         images: Tensor,
@@ -52,6 +52,7 @@ class Query:
         self.targets: Tensor | None = None  # (B,); the classes that a targeted search wants
         rows, device = len(labels), images.device
         self.active = torch.ones(rows, dtype=torch.bool, device=device)
+        self.wrong = torch.zeros_like(self.active)  # is the last point looked at misclassified, row by row
         self.forwards, self.backwards, self.zero_gradients = torch.zeros(3, rows, dtype=torch.int64, device=device)
         self.history: list[Tensor] | None = None  # a diagnosis sets a list and gets the value of every call, NaN where
         self._clean: Tensor | None = None  # a row was not evaluated
@@ -84,7 +85,8 @@ class Query:
         """
         if not self.track and bool(self.active.all()):
             leaf = points.detach().requires_grad_(True)
-            value, _, gradient = self._differentiate(leaf, slice(None))
+            value, logits, gradient = self._differentiate(leaf, slice(None))
+            self.wrong = classes(logits) != self.labels
             return value, gradient
         asked = self.active.clone()
         values = torch.zeros(len(points), device=points.device, dtype=points.dtype)
@@ -117,22 +119,23 @@ class Query:
         self._keep(values, asked)
         return values
 
-    def differences(self, points: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor]:
+    def differences(self, points: Tensor, rivals: Tensor, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""How far some classes are ahead of the label, :math:`z_j - z_y`, and the gradients: k backward passes.
 
         Args:
             points: where, (B, C, H, W).
-            rivals: the classes j, (B, k).
+            rivals: the classes j, (B, k); with k = 0 the points are looked at and nothing is differentiated.
+            only: the rows wanted, a mask (B,); None is all of them.
 
         Returns:
-            differences (B, k) and their gradients (B, k, C, H, W); zero for decided rows.
+            differences (B, k) and their gradients (B, k, C, H, W); zero for decided rows and rows that are not wanted.
         """
         values = torch.zeros(rivals.shape, device=points.device, dtype=points.dtype)
         gradients = torch.zeros(*rivals.shape, *points.shape[1:], device=points.device, dtype=points.dtype)
-        for rows, used in self._undecided():
+        for rows, used in self._undecided(only):
             own = rows[:used]
             leaf = points[rows].detach().requires_grad_(True)
-            with torch.enable_grad():
+            with torch.set_grad_enabled(rivals.shape[1] > 0):
                 value, logits = self._average(leaf, rows)
                 ahead = logits.gather(1, rivals[rows]) - logits.gather(1, self.labels[rows][:, None])
                 for k in range(rivals.shape[1]):
@@ -147,11 +150,11 @@ class Query:
 
     # --- model calls ----------------------------------------------------------------------------------------------
 
-    def _undecided(self) -> Iterator[tuple[Tensor, int]]:
+    def _undecided(self, only: Tensor | None = None) -> Iterator[tuple[Tensor, int]]:
         rows = self.active.nonzero().flatten()
         if len(rows) == 0:
             raise Decided
-        return self._tiles(rows)
+        return self._tiles(rows if only is None else rows[only[rows]])
 
     def _tiles(self, rows: Tensor) -> Iterator[tuple[Tensor, int]]:
         """Row numbers in tiles, padded by repeating the last one, and how many of each are real."""
@@ -214,6 +217,7 @@ class Query:
             self.history.append(torch.where(asked, values, torch.nan))
 
     def _remember(self, rows: Tensor, points: Tensor, logits: Tensor, value: Tensor) -> None:
+        wrong = self.wrong[rows] = classes(logits) != self.labels[rows]
         if not self.track:
             return
         distance = norms(points - self.images[rows], self.threat.norm)
@@ -221,7 +225,6 @@ class Query:
         boxed = (flat.amin(1) >= -1e-6) & (flat.amax(1) <= 1.0 + 1e-6)
         # up to rounding: the base class projects again before it believes anything
         inside = boxed & (distance <= self.threat.eps * (1.0 + 1e-5) + 1e-7)
-        wrong = classes(logits) != self.labels[rows]
         self._improve("logit_margin", rows, points, margins(logits, self.labels[rows]), inside)
         self._improve("probability_margin", rows, points, margins(logits.softmax(1), self.labels[rows]), inside)
         self._improve("nearest", rows, points, distance, wrong & boxed)

@@ -1,6 +1,6 @@
-"""Units of work: attack or certify a tile of images, leave a record, skip what is done.
+"""Units of work: attack or certify some images, leave a record, skip what is done.
 
-A unit is one tile of images and one method.  Its key says all its result depends on, so an evaluation resumes by doing
+A unit is a few images and one method.  Its key says all its result depends on, so an evaluation resumes by doing
 the units that are missing, and shards by taking every n-th.
 """
 
@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 import hauberk
 from hauberk import registry
-from hauberk.attacks import Attack
+from hauberk.attacks import Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, MixedCertificate
 from hauberk.certificates.mixed import needed_alpha
@@ -27,6 +28,8 @@ from hauberk.classifier import TILE, check_eval, frozen, is_random, logits_of, p
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.records import Part, RecordKind, content_hash, data_hash, part, read, unit_key, write
+
+UNIT_TILES = 4  # tiles in one unit of an attack
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Setting:
         split: ``test``, or ``val`` for calibration.
         classes: their names.
         seed: of all randomness.
-        tile: rows of every model call, and images of one unit.
+        tile: rows of every model call, and images of one unit (of an attack: four tiles).
         gallery: the images with the smallest ids, this many, are kept in the records for the report's pictures.
     """
 
@@ -82,6 +85,9 @@ class Work:
 def attack_records(model: nn.Module, batch: Batch, attack: Attack, setting: Setting, work: Work) -> list[Part]:
     """Attack every image of the batch in units; returns the parts of this shard.
 
+    A unit of an attack holds several tiles, so that the images still undecided fill them.  AutoAttack leaves records
+    of each of its stages, each on the images that survived the stages before.
+
     Args:
         model: a classifier in eval mode.
         batch: all images of the evaluation.
@@ -90,18 +96,27 @@ def attack_records(model: nn.Module, batch: Batch, attack: Attack, setting: Sett
         work: where the records go, and which share to do.
     """
     shown = set(batch.ids.sort().values[: setting.gallery].tolist())
-
-    def rows(tile: Batch) -> Columns:
-        return _attack_columns(model, tile, attack, setting, shown)
-
-    unit = _unit(model, predictor_name(model), registry.spec(attack), setting) | {
-        "threat": registry.spec(attack.threat)
-    }
     declared = traits(model)
     # what is not declared is unknown, so it is probed
     stochastic = declared.stochastic or (not declared.declared and is_random(model, batch.images[:1]))
     facts = _facts(batch, setting) | {"stochastic": stochastic}
-    return _run("attack", unit, facts, batch, rows, setting.tile, work)
+    predictor = predictor_name(model)
+    stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)
+    suite = {"suite": registry.spec(attack)} if isinstance(attack, AutoAttack) else {}
+    parts, progress = [], _Progress(batch, setting.tile * UNIT_TILES, work)
+    for rows in progress.units:
+        left = rows
+        for number, stage in enumerate(stages):
+            if len(left) == 0:
+                break
+            unit = _unit(model, predictor, registry.spec(stage), setting) | {"threat": registry.spec(stage.threat)}
+            unit |= suite | ({"stage": number} if suite else {})
+            columns = partial(_attack_columns, model, left, stage, setting, shown)
+            parts.append(_do("attack", unit | {"data": data_hash(left)}, facts, columns, work.folder))
+            survived = parts[-1].column("id")[~parts[-1].column("success").astype(bool)]
+            left = left.select(torch.isin(left.ids, torch.as_tensor(survived.copy(), device=left.ids.device)))
+        progress.report(f"attack {registry.spec(attack)['name']}")
+    return parts
 
 
 def certificate_records(
@@ -186,6 +201,20 @@ def mix_records(
 # --- the sweep over units ---------------------------------------------------------------------------------------
 
 
+class _Progress:
+    """The units of one shard, and what is said after each."""
+
+    def __init__(self, batch: Batch, size: int, work: Work) -> None:
+        index, count = work.shard
+        self.units = list(_units(batch, size))[index::count]
+        self._work, self._started, self._done = work, time.monotonic(), 0
+
+    def report(self, label: str) -> None:
+        self._done += 1
+        if self._work.report is not None:
+            self._work.report(Step(self._done, len(self.units), time.monotonic() - self._started, label))
+
+
 def _run(
     kind: RecordKind,
     unit: dict[str, Any],
@@ -196,21 +225,24 @@ def _run(
     work: Work,
 ) -> list[Part]:
     """Do the units of one shard that are not there yet."""
-    index, count = work.shard
-    mine = list(_units(batch, tile_size))[index::count]
-    started, parts = time.monotonic(), []
-    for done, tile in enumerate(mine, 1):
-        keyed = unit | {"data": data_hash(tile)}
-        path = work.folder / f"{kind}-{unit_key(kind, keyed)}.parquet"
-        if path.exists():
-            parts.append(read(path))
-        else:
-            columns = rows(tile)
-            parts.append(part(kind, keyed, facts, columns))
-            write(work.folder, parts[-1])
-        if work.report is not None:
-            work.report(Step(done, len(mine), time.monotonic() - started, f"{kind} {unit['method']['name']}"))
+    parts, progress = [], _Progress(batch, tile_size, work)
+    for tile in progress.units:
+        parts.append(_do(kind, unit | {"data": data_hash(tile)}, facts, partial(rows, tile), work.folder))
+        progress.report(f"{kind} {unit['method']['name']}")
     return parts
+
+
+def _do(
+    kind: RecordKind, unit: dict[str, Any], facts: dict[str, Any], columns: Callable[[], Columns], folder: Path
+) -> Part:
+    """One unit: read it if it is there, else compute and write it."""
+    path = folder / f"{kind}-{unit_key(kind, unit)}.parquet"
+    if path.exists():
+        return read(path)
+    values = columns()  # a certificate completes its facts while it works
+    made = part(kind, unit, facts, values)
+    write(folder, made)
+    return made
 
 
 def _units(batch: Batch, size: int) -> Iterator[Batch]:
@@ -257,13 +289,17 @@ def _attack_columns(model: nn.Module, tile: Batch, attack: Attack, setting: Sett
         "loss": found.loss.double().tolist(),
         "logit_margin": found.logit_margin.double().tolist(),
         "probability_margin": found.probability_margin.double().tolist(),
+        "nearest": found.nearest.tolist(),
         "forwards": found.forwards.tolist(),
         "backwards": found.backwards.tolist(),
+        "zero_gradients": found.zero_gradients.tolist(),
         "stopped": list(found.stopped),
         "image": _pictures(tile.images, keep),
         "adversarial": _pictures(found.adversarial, keep),
         "clean_probabilities": found.clean_probabilities.double().tolist(),
         "probabilities": found.probabilities.double().tolist(),
+        "clean_draws": found.clean_draws.tolist(),
+        "draws": found.draws.tolist(),
     }
 
 

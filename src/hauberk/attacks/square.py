@@ -1,0 +1,255 @@
+"""Square: random search over squares by scores alone, without gradients (Andriushchenko et al. 2020)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from hauberk.attacks.base import Attack
+from hauberk.attacks.losses import AttackLoss, LossName
+from hauberk.attacks.query import Query
+from hauberk.randomness import Randomness
+from hauberk.threats import CONFIG, Linf, Threat
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, in a run of 10,000 queries
+BLOCK = 100  # queries whose random numbers are drawn at once
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Square(Attack):
+    r"""Random search (Algorithm 1): change one square, keep the change where the loss rises.
+
+    The squares cover the share p of the image, which falls from ``p_init`` by halves.  In Linf every square is set to
+    :math:`x \pm \epsilon`, one sign for each channel (Algorithm 2); in L2 and L1 the mass of one window is moved into
+    another, shaped by two opposite peaks (Algorithm 3; L1 as in Croce & Hein 2021, Section 4.1).  It uses the values
+    of the loss alone, so it sees what a masked gradient hides.
+
+    The published implementation gives all images of a batch the same squares and never draws the last row and column;
+    here each image has squares of its own, at all places.
+
+    Args:
+        threat: norm ball in the pixel box.
+        loss: ``margin`` as in the paper, or another one.
+        queries: squares tried in each run, one forward pass each, and one more for its start.
+        p_init: share of the pixels that the first squares cover.
+        restarts: independent runs.
+        rescale_schedule: shrink the schedule of p, made for 10,000 queries, to ``queries``; AutoAttack does not.
+    """
+
+    loss: LossName | AttackLoss = "margin"
+    queries: Annotated[int, Field(ge=1)] = 5000
+    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8
+    restarts: Annotated[int, Field(ge=1)] = 1
+    rescale_schedule: bool = False
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        """Run the restarts; the point of highest loss of the last one is returned."""
+        points = query.images
+        for _ in range(self.restarts):
+            points = self._climb(query, randomness)
+        return points
+
+    def share(self, number: int) -> float:
+        """The share p of the pixels that the query of this number, from 0, changes."""
+        at = number * 10_000 // self.queries if self.rescale_schedule else number
+        return self.p_init / 2.0 ** sum(at > halving for halving in HALVINGS)
+
+    def _climb(self, query: Query, randomness: Randomness) -> Tensor:
+        kind = _Signs if isinstance(self.threat, Linf) else _Masses
+        walk = kind(query.images, self.threat, randomness)
+        loss = query.value(walk.points)
+        for start in range(0, self.queries, BLOCK):
+            numbers = randomness.uniform(min(BLOCK, self.queries - start), walk.draws)
+            rows = query.active.nonzero().flatten()
+            walk.take(rows)
+            for offset, drawn in enumerate(numbers[rows].unbind(1)):
+                walk.propose(self.share(start + offset), drawn)
+                value, before = query.value(walk.points)[rows], loss[rows]
+                better = value > before
+                walk.settle(better)
+                loss[rows] = torch.where(better, value, before)
+        return walk.points
+
+
+class _Walk(ABC):
+    """The current point of every image, changed in place: a small window costs less than a copy of the image.
+
+    Args:
+        images: (B, C, H, W).
+        threat: norm ball.
+        randomness: for the start.
+    """
+
+    draws: int  # random numbers a proposal needs
+
+    def __init__(self, images: Tensor, threat: Threat, randomness: Randomness) -> None:
+        self.shape, self.threat = images.shape[1:], threat
+        self.images = images.contiguous()
+        self.points = self.start(randomness)
+        self._pixels, self._moved = self.images.view(-1), self.points.view(-1)
+        self._undo: list[tuple[Tensor, Tensor]] = []
+
+    @abstractmethod
+    def start(self, randomness: Randomness) -> Tensor:
+        """The first point of each image, a new tensor (B, C, H, W)."""
+
+    @abstractmethod
+    def propose(self, share: float, drawn: Tensor) -> None:
+        """Change one window of the rows taken, drawn from numbers in [0, 1) of shape (R, draws)."""
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with these rows, (R,), alone."""
+        self.rows = rows
+
+    def settle(self, better: Tensor) -> None:
+        """Take the last change back where it is not better, (R,)."""
+        worse = (~better).nonzero().flatten()
+        for index, old in reversed(self._undo):
+            self._moved[index[worse]] = old[worse]
+        self._undo = []
+
+    def _corner(self, vertical: Tensor, horizontal: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Row and column of a window's first pixel, uniform over all places where it fits; each (R,)."""
+        height, width = self.shape[1:]
+        return _floor(vertical, height - side + 1), _floor(horizontal, width - side + 1)
+
+    def _window(self, corner: tuple[Tensor, Tensor], side: int) -> Tensor:
+        """Where the window's pixels lie in the flat batch, (R, C, side * side)."""
+        channels, height, width = self.shape
+        count = torch.arange(max(channels, side), device=self.rows.device)
+        inner = (count[:side, None] * width + count[:side]).flatten()
+        inside = count[:channels, None] * (height * width) + inner
+        first = self.rows * (channels * height * width) + corner[0] * width + corner[1]
+        return first[:, None, None] + inside
+
+    def _write(self, index: Tensor, values: Tensor) -> None:
+        self._undo.append((index, self._moved[index]))
+        self._moved[index] = values
+
+
+class _Signs(_Walk):
+    """Linf: stripes to start from, then squares of one sign a channel (Algorithm 2)."""
+
+    def start(self, randomness: Randomness) -> Tensor:
+        channels, _, width = self.shape
+        self.draws = 2 + channels
+        self._low = (self.images - self.threat.eps).clamp_(0.0, 1.0)
+        self._high = (self.images + self.threat.eps).clamp_(0.0, 1.0)
+        return torch.where(randomness.uniform(channels, 1, width) < 0.5, self._low, self._high)
+
+    def propose(self, share: float, drawn: Tensor) -> None:
+        # adding +-2 eps to a point of the ball and cutting it to the ball gives the ball's end
+        height, width = self.shape[1:]
+        side = min(max(round((share * height * width) ** 0.5), 1), height, width)
+        index = self._window(self._corner(drawn[:, 0], drawn[:, 1], side), side)
+        low, high = self._low.view(-1)[index], self._high.view(-1)[index]
+        self._write(index, torch.where(drawn[:, 2:, None] < 0.5, low, high))
+
+
+class _Masses(_Walk):
+    """L2 and L1: mass moved from one window into another (Algorithm 3)."""
+
+    def start(self, randomness: Randomness) -> Tensor:
+        (channels, height, width), rows = self.shape, len(self.images)
+        self.draws = 5 + channels
+        self._power = 2 if self.threat.norm == "l2" else 1
+        self._peaks: dict[int, Tensor] = {}
+        side = max(min(height, width) // 5, 1)
+        down, across = height // side, width // side
+        turned = (randomness.uniform(down, across) < 0.5).long()
+        signs = _signs(randomness.uniform(channels, down, across)).to(self.images)
+        tiles = self._shapes(side)[turned][:, None] * signs[..., None]
+        tiles = tiles.unflatten(-1, (side, side)).transpose(3, 4).reshape(rows, channels, down * side, across * side)
+        top, left = (height - down * side) // 2, (width - across * side) // 2
+        change = torch.zeros_like(self.images)
+        change[:, :, top : top + down * side, left : left + across * side] = tiles
+        change *= self.threat.eps / self._size(change.flatten(1)).pow(1 / self._power)[:, None, None, None]
+        return (self.images + change).clamp_(0.0, 1.0)
+
+    def take(self, rows: Tensor) -> None:
+        super().take(rows)
+        # not carried on for ever, so that rounding does not add up
+        self._spent = self._size((self.points[rows] - self.images[rows]).double().flatten(1))
+
+    def propose(self, share: float, drawn: Tensor) -> None:
+        height, width = self.shape[1:]
+        side = min(max(round((share * height * width) ** 0.5), 3) // 2 * 2 + 1, height, width)
+        corner, other = self._corner(drawn[:, 0], drawn[:, 1], side), self._corner(drawn[:, 2], drawn[:, 3], side)
+        index, emptied = self._window(corner, side), self._window(other, side)
+        origin, nothing = self._pixels[index], self._pixels[emptied]
+        change, lost = self._moved[index] - origin, self._moved[emptied] - nothing
+        lost = lost.masked_fill(_overlap(corner, other, side)[:, None], 0.0)
+        freed = self._size(change) + self._size(lost)  # (R, C)
+        peaks = self._shapes(side)[(drawn[:, 4] < 0.5).long()]
+        wanted = peaks[:, None] * _signs(drawn[:, 5:, None]) + self._unit(change)
+        left = (self.threat.eps**self._power - self._spent).clamp_min(0.0).to(freed)
+        wanted = self._unit(wanted) * (freed + left[:, None] / self.shape[0]).pow(1 / self._power)[..., None]
+        self._write(emptied, nothing)
+        values = (origin + wanted).clamp_(0.0, 1.0)
+        self._write(index, values)
+        self._proposed = self._spent - freed.double().sum(1) + self._size((values - origin).double().flatten(1))
+
+    def settle(self, better: Tensor) -> None:
+        super().settle(better)
+        self._spent = torch.where(better, self._proposed, self._spent)
+
+    def _size(self, change: Tensor) -> Tensor:
+        """The sum of the absolute values to the norm's power over the last axis."""
+        return change.square().sum(-1) if self._power == 2 else change.abs().sum(-1)
+
+    def _unit(self, change: Tensor) -> Tensor:
+        return change / (self._size(change).pow(1 / self._power)[..., None] + 1e-12)
+
+    def _shapes(self, side: int) -> Tensor:
+        """The two windows of :func:`peaks`, upright and turned, flat: (2, side * side)."""
+        if side not in self._peaks:
+            upright = peaks(side, self._power)
+            self._peaks[side] = torch.stack([upright, upright.T]).flatten(1).to(self.images)
+        return self._peaks[side]
+
+
+def peaks(side: int, power: int) -> Tensor:
+    r"""A square of norm 1 with a positive peak in its upper half and a negative one in its lower half (Eq. 2).
+
+    Args:
+        side: pixels of a side.
+        power: 2 for the L2 norm and peaks of heights :math:`1/k^2`, 1 for the L1 norm and :math:`1/k^4`.
+
+    Returns:
+        shape (side, side).
+    """
+    upper = side // 2
+    square = torch.cat([_peak(upper, side, power), -_peak(side - upper, side, power)])
+    return square / square.abs().pow(power).sum().pow(1 / power)
+
+
+def _peak(height: int, width: int, power: int) -> Tensor:
+    r"""The sum of :math:`k^{-2}` (L2) or :math:`k^{-4}` (L1) over rings k from a pixel's own to the outermost."""
+    rings = torch.maximum(
+        (torch.arange(height) - height // 2).abs()[:, None], (torch.arange(width) - width // 2).abs()[None]
+    )
+    heights = torch.arange(1, max(height // 2, width // 2) + 2).double() ** (-2 if power == 2 else -4)
+    rectangle = heights.flip(0).cumsum(0).flip(0)[rings]
+    return rectangle / rectangle.pow(power).sum().pow(1 / power).clamp_min(1e-12)
+
+
+def _floor(uniform: Tensor, count: int) -> Tensor:
+    """Whole numbers below ``count``, all equally likely, from numbers in [0, 1)."""
+    return (uniform * count).long().clamp_max(count - 1)
+
+
+def _signs(uniform: Tensor) -> Tensor:
+    return 1.0 - 2.0 * (uniform < 0.5)
+
+
+def _overlap(corner: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], side: int) -> Tensor:
+    """Which pixels of the second window lie in the first, (R, side * side)."""
+    count = torch.arange(side, device=corner[0].device)
+    rows, columns = ((b - a)[:, None] + count for a, b in zip(corner, other, strict=True))
+    rows, columns = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
+    return (rows[:, :, None] & columns[:, None]).flatten(1)

@@ -1,0 +1,312 @@
+"""Checks that judge the evaluation itself: can this attack's failures be believed?
+
+An attack gives an upper bound on robustness, and a weak attack a useless one.  The symptoms of a weak attack are known:
+Carlini et al. 2019 (On evaluating adversarial robustness), Pintor et al. 2022 (Indicators of attack failure, here
+I1 to I6), Zimmermann et al. 2022 (Increasing confidence in adversarial robustness evaluations) and the flags of
+Croce & Hein 2020.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from math import log2
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hauberk.attacks import APGD, FGSM, PGD, Attack, AttackResult, Query
+from hauberk.attacks.gradients import EOT_DRAWS, attackable, seeded
+from hauberk.batch import Batch
+from hauberk.classifier import TILE, Decides, check_classifier, decide, frozen, is_random, traits
+from hauberk.errors import HauberkError
+from hauberk.evaluation import indicators
+from hauberk.evaluation.binarisation import GUESSES, INNER, binarise, border_point
+from hauberk.evaluation.indicators import ORDER, Check, Subject, Verdict, grade
+from hauberk.randomness import Randomness
+from hauberk.threats import CONFIG, Threat
+from pydantic.dataclasses import dataclass as configured
+
+__all__ = ["Check", "Diagnosis", "cost", "diagnose"]
+
+QUERIES = 300
+RANDOM_POINTS = 100
+BUDGETS = 4
+SWEEP_STEPS = 30
+GREY = 0.5  # Linf distance at which every image can become uniformly grey
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the checks say together.
+
+    Args:
+        checks: one row each.
+    """
+
+    checks: tuple[Check, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all checks."""
+        return max((c.verdict for c in self.checks), key=ORDER.index, default="sound")
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """One sentence for each check that is not sound, the worst first."""
+        bad = [c for c in self.checks if c.verdict != "sound"]
+        return tuple(c.reason for c in sorted(bad, key=lambda c: -ORDER.index(c.verdict)))
+
+
+def cost(steps: int = 100, random: bool = False) -> int:
+    """Most forward and backward passes an image that a diagnosis with the default attack takes, each counted as one.
+
+    Args:
+        steps: of the attack.
+        random: whether the model is random, so that each value averages ``EOT_DRAWS`` draws.
+    """
+    around = 4  # the image, its class, the verdict on what was found, and a far point
+    look = 4 + 6 * 2 + 2 * 2 + 2 + 2 * (1 + indicators.DIRECTIONS) + 1 + indicators.NEIGHBOURS
+    attacks = sum(around + 2 * (n + 1) for n in (steps, 2 * steps, 1, *[min(steps, SWEEP_STEPS)] * BUDGETS))
+    guesses = 2 * around + QUERIES + RANDOM_POINTS
+    planted = INNER + GUESSES + around + 2 * (steps + 1) + 4
+    return look + (attacks + guesses) * (EOT_DRAWS if random else 1) + (0 if random else planted)
+
+
+def diagnose(
+    model: nn.Module,
+    batch: Batch,
+    threat: Threat,
+    *,
+    seed: int = 0,
+    tile: int = TILE,
+    steps: int = 100,
+    attack: Attack | None = None,
+    surrogate: nn.Module | None = None,
+) -> Diagnosis:
+    """Judge an attack on a model: whether the images it did not break can be believed.
+
+    Only rightly classified images count.  About 64 to 128 of them are enough; ``cost`` says what it takes.
+
+    Args:
+        model: a classifier in eval mode.
+        batch: images in [0, 1], labels, ids.
+        threat: of the evaluation.
+        seed: with each id, the source of all randomness.
+        tile: rows of a model call.
+        steps: of the default attack.
+        attack: the attack to judge; None is APGD on cross-entropy (PGD where APGD does not know the norm).
+        surrogate: another classifier, to see whether points found on it break images that the attack missed.
+
+    Raises:
+        HauberkError: if model or batch break the classifier contract, no image is classified right, or a gradient is
+            NaN or infinite.
+    """
+    check_classifier(model, batch)
+    if attack is None:
+        attack = (APGD if threat.norm in APGD.norms else PGD)(threat, steps=steps)
+    if not isinstance(model, Decides) and not _has_graph(model, batch.images[:1]):
+        model = _Connected(model)
+    with frozen(model), attackable(model), seeded(model, seed, int(batch.ids[0])), torch.no_grad():
+        right = decide(model, batch, seed, tile) == batch.labels
+        if not bool(right.any()):
+            raise HauberkError("no image is classified right, so no attack can fail", "train the model, or check labels")
+        subject = Subject(model, batch.select(right), threat, attack, seed, tile)
+        return Diagnosis((*_look(subject), *_compare(subject, surrogate)))
+
+
+def _look(subject: Subject) -> Iterator[Check]:
+    """The checks of the model."""
+    yield indicators.randomness(subject)
+    yield indicators.output_form(subject)
+    yield indicators.zero_gradients(subject)
+    yield indicators.vanishing_gradients(subject)
+    if not traits(subject.model).stochastic:  # finite differences of noise are noise
+        yield indicators.wrong_gradients(subject)
+        yield indicators.neighbourhood(subject)
+
+
+def _compare(subject: Subject, surrogate: nn.Module | None) -> Iterator[Check]:
+    """The checks of the attack: what it missed, and who finds it."""
+    from hauberk.attacks.square import Square
+
+    attack, threat, batch = subject.attack, subject.threat, subject.batch
+    result, traces = _traced(subject)
+    missed = ~result.success
+    rest = replace(subject, batch=batch.select(missed))
+    every = len(batch)
+
+    if traces is not None:
+        silent = int((traces.misclassified & missed).sum()) / every
+        seen = f"{silent:.0%} of the images had an adversarial point on the attack's path that it did not return"
+        yield grade("silent_success", silent, every, seen, "return the best point seen, not the last one")
+        yield _rising(traces.values[:, missed], every)
+    black_box, guesses = Square(threat, queries=QUERIES), _RandomPoints(threat, tries=RANDOM_POINTS)
+    yield _beaten(rest, every, "black_box", black_box, f"Square with {QUERIES} queries", "gradients mislead the attack")
+    yield _beaten(rest, every, "random_search", guesses, f"the best of {RANDOM_POINTS} random points", "do not trust it")
+    yield _beaten(rest, every, "single_step", FGSM(threat, loss=subject.loss), "FGSM", "choose a better step size")
+    if "steps" in _names(attack):
+        longer = replace(attack, steps=2 * attack.steps)  # type: ignore[attr-defined]
+        yield _beaten(rest, every, "more_steps", longer, "the same attack with twice the steps", "use more steps")
+    if surrogate is not None:
+        yield _transferred(rest, every, surrogate)
+    yield from _sweep(subject, 1.0 - int(result.success.sum()) / every)
+    if not isinstance(subject.model, Decides) and not is_random(subject.model, batch.images[:1]):
+        yield _binarised(subject)
+
+
+# --- the attack's own path ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Traces:
+    values: Tensor  # (calls, B), NaN where a row was not evaluated
+    misclassified: Tensor  # (B,)
+
+
+def _traced(subject: Subject) -> tuple[AttackResult, _Traces | None]:
+    """The attack's result, and what its queries saw; None where it does not search by queries of its own."""
+    attack, batch, queries = subject.attack, subject.batch, list[Query]()
+
+    def query(model: nn.Module, batch: Batch, tile: int = TILE) -> Query:
+        queries.append(type(attack).query(attack, model, batch, tile))
+        queries[-1].history = []
+        return queries[-1]
+
+    traced = copy.copy(attack)
+    object.__setattr__(traced, "query", query)
+    result = traced(subject.model, batch, subject.seed, subject.tile)
+    if sum(len(q.labels) for q in queries) != len(batch) or not all(q.history for q in queries):
+        return result, None
+    calls = max(len(q.history or ()) for q in queries)
+    columns = []
+    for q in queries:  # groups of images may have ended after fewer calls
+        seen = torch.stack(q.history or [])
+        columns.append(torch.cat([seen, seen.new_full((calls - len(seen), seen.shape[1]), torch.nan)]))
+    return result, _Traces(torch.cat(columns, 1), torch.cat([q.misclassified for q in queries]))
+
+
+def _rising(values: Tensor, every: int) -> Check:
+    """Share of images whose best loss rose by more than 5 % of its whole rise in the last tenth of the calls (I4).
+
+    Args:
+        values: loss of the images that the attack missed, (calls, B).
+        every: images in all.
+    """
+    best = values.nan_to_num(nan=-torch.inf).cummax(0).values
+    late = best[-1] - best[-1 - max(1, round(0.1 * len(best)))] if len(best) > 1 else torch.zeros_like(values[0])
+    share = int((late > 0.05 * (best[-1] - best[0])).sum()) / every
+    seen = f"the loss still rises at the end of the attack on {share:.0%} of the images"
+    return grade("rising_loss", share, every, seen, "use more steps, or a step size that shrinks")
+
+
+# --- other attacks --------------------------------------------------------------------------------------------
+
+
+@configured(frozen=True, config=CONFIG)
+class _RandomPoints(Attack):
+    """The worst of random points, by turns from the whole ball and from its border."""
+
+    tries: int = RANDOM_POINTS
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        points = query.images
+        for k in range(self.tries):
+            border = k % 2 == 1
+            points = (
+                border_point(self.threat, query.images, randomness)
+                if border
+                else self.threat.random_point(query.images, randomness)
+            )
+            query.value(points)
+        return points
+
+
+def _beaten(rest: Subject, every: int, name: str, other: Attack, who: str, remedy: str) -> Check:
+    """Share of all images that the attack missed and the other one breaks."""
+    found = 0
+    if len(rest.batch):
+        found = int(other(rest.model, rest.batch, rest.seed, rest.tile).success.sum())
+    seen = f"{who} breaks {found} of {every} images that the attack missed"
+    return grade(name, found / every, every, seen, remedy)
+
+
+def _transferred(rest: Subject, every: int, surrogate: nn.Module) -> Check:
+    """Share of all images that the attack missed and points found on another model break."""
+    found = 0
+    if len(rest.batch):
+        points = rest.attack(surrogate, rest.batch, rest.seed, rest.tile).adversarial
+        there = Batch(points, rest.batch.labels, rest.batch.ids)
+        found = int((decide(rest.model, there, rest.seed, rest.tile) != there.labels).sum())
+    seen = f"points found on the surrogate break {found} of {every} images that the attack missed"
+    return grade("transfer", found / every, every, seen, "gradients mislead the attack, so attack the surrogate too")
+
+
+def _sweep(subject: Subject, accuracy: float) -> Iterator[Check]:
+    """Robust accuracy must fall with the budget, and to zero where nothing holds the attack back (I6)."""
+    threat, every = subject.threat, len(subject.batch)
+    pixels = subject.batch.images[0].numel()
+    largest = GREY * {"linf": 1.0, "l2": pixels**0.5, "l1": float(pixels)}[threat.norm]
+    if not 0.0 < threat.eps < largest:
+        return
+    budgets = [threat.eps * 2 ** (log2(largest / threat.eps) * k / BUDGETS) for k in range(1, BUDGETS + 1)]
+    accuracies = [accuracy]
+    for budget in budgets:
+        attack = _rescaled(subject.attack, budget)
+        success = attack(subject.model, subject.batch, subject.seed, subject.tile).success
+        accuracies.append(1.0 - int(success.sum()) / every)
+    rise = max(after - min(accuracies[: k + 1]) for k, after in enumerate(accuracies[1:]))
+    seen = f"robust accuracy rises by {max(0.0, rise):.0%} when the budget grows"
+    yield grade("budget_sweep", max(0.0, rise), every, seen, "the attack gets lost in large balls, so mistrust it in small")
+    seen = f"with a budget of {largest:.3g}, where every image can be made grey, {accuracies[-1]:.0%} survive"
+    yield grade("unbounded", accuracies[-1], every, seen, "the attack fails where it must succeed, so change its loss")
+
+
+def _rescaled(attack: Attack, budget: float) -> Attack:
+    """The attack with another budget, few steps, and a fixed step size that grows with the budget."""
+    changes: dict[str, Any] = {"threat": type(attack.threat)(budget)}
+    if "steps" in _names(attack):
+        changes["steps"] = min(attack.steps, SWEEP_STEPS)  # type: ignore[attr-defined]
+    size = getattr(attack, "step_size", None)
+    if isinstance(size, float):
+        changes["step_size"] = size * budget / attack.threat.eps
+    return replace(attack, **changes)
+
+
+def _binarised(subject: Subject) -> Check:
+    """Share of planted adversarial points that the attack finds (Zimmermann et al. 2022)."""
+    test = binarise(subject.model, subject.batch, subject.threat, subject.attack, subject.seed, subject.tile)
+    images = int(test.planted.sum())
+    if images == 0:
+        seen = "no adversarial point could be planted, for the features do not move within the ball"
+        return Check("binarisation", 0.0, 0.95, "questionable", f"{seen[:1].upper()}{seen[1:]}: look for a constant.", 0)
+    found, guessed = int(test.found.sum()) / images, int(test.guessed.sum()) / images
+    seen = f"the attack finds {found:.0%} of the planted adversarial points, random guessing {guessed:.0%}"
+    return grade("binarisation", found, images, seen, "an attack that misses what is there proves nothing")
+
+
+# --- models without a graph -----------------------------------------------------------------------------------
+
+
+class _Connected(nn.Module):
+    """A model whose output does not depend on its input by autograd, with the zero gradient that this amounts to."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits + 0.0 * images.flatten(1).sum(1, keepdim=True)
+
+
+def _has_graph(model: nn.Module, images: Tensor) -> bool:
+    with frozen(model), attackable(model), torch.enable_grad():
+        return bool(model(images.detach().clone().requires_grad_(True)).requires_grad)
+
+
+def _names(attack: Attack) -> set[str]:
+    return {f.name for f in fields(attack)}
