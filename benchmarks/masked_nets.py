@@ -1,6 +1,7 @@
 """The confusion matrix of ``hauberk.evaluation.diagnostics``: nets that hide their gradients, and honest ones.
 
-Small nets are trained on the digits.  Masked ones wrap them in a known trick; honest ones are left alone.  Half of each
+Small nets are trained on the digits.  Masked ones wrap them in a known trick; honest ones are left alone; weak attacks
+are badly set ones on honest nets.  Half of each
 kind is the tuning half, on which the limits were chosen; the other half was run once, after that.  What is required:
 every masked net is flagged (questionable or broken), and no honest net is called broken.
 """
@@ -13,12 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hauberk.attacks import PGD
+from hauberk.attacks import FGSM, PGD, Attack
 from hauberk.batch import Batch
 from hauberk.classifier import Traits
 from hauberk.data.dataset import Dataset
@@ -32,6 +34,8 @@ from hauberk.runs import environment
 from hauberk.threats import Linf
 
 EPS = 0.1
+Row: TypeAlias = dict[str, Any]
+Cases: TypeAlias = dict[str, tuple[nn.Module, Attack | None]]
 
 
 class Then(nn.Module):
@@ -43,6 +47,7 @@ class Then(nn.Module):
         self.net, self.before, self.after = net, before, after
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
         values = images if self.before is None else self.before(images)
         logits: Tensor = self.net(values)
         return logits if self.after is None else self.after(logits)
@@ -56,6 +61,7 @@ class Detached(nn.Module):
         self.net, self.other = net, other
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
         decoy: Tensor = self.other(images)
         logits: Tensor = self.net(images.detach())
         return logits + 1e-4 * decoy
@@ -69,9 +75,24 @@ class WinnersTakeAll(nn.Module):
         self.share = share
 
     def forward(self, values: Tensor) -> Tensor:
+        """The largest share of the activations, zero elsewhere."""
         flat = values.flatten(1)
         least = flat.topk(max(1, int(self.share * flat.shape[1])), dim=1).values[:, -1:]
         return torch.where(flat >= least, flat, 0.0).reshape(values.shape)
+
+
+class InputNoise(nn.Module):
+    """Adds Gaussian noise to the image, and says so."""
+
+    traits = Traits(stochastic=True)
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The noisy images."""
+        return values + self.sigma * torch.randn(values.shape)
 
 
 class RandomScale(nn.Module):
@@ -80,6 +101,7 @@ class RandomScale(nn.Module):
     traits = Traits(stochastic=True)
 
     def forward(self, values: Tensor) -> Tensor:
+        """The images at a random scale."""
         return values * (0.5 + torch.rand(len(values), 1, 1, 1))
 
 
@@ -155,13 +177,16 @@ class Bases:
             "adversarial mlp": (mlp(64, 64), {"adversarial": EPS}),
             "linear": (mlp(), {}),
             "mlp": (mlp(64), {}),
+            "overtrained mlp": (mlp(256, 256), {"epochs": 60}),
             "tanh mlp": (mlp(64, 64, activation=nn.Tanh), {}),
             "noise-trained pooling": (cnn(pool=True), {"noise": 0.2}),
             "smooth cnn": (cnn(activation=nn.GELU), {"adversarial": EPS / 2}),
             "binary-trained": (Then(cnn(), before=rounded(1)), {}),
             "8 levels, trained": (Then(cnn(), before=rounded(3)), {"noise": 0.1}),
-            "winners take all": (nn.Sequential(nn.Flatten(), nn.Linear(64, 256), WinnersTakeAll(0.08),
-                                               nn.Linear(256, 10)), {}),  # fmt: skip
+            "winners take all": (
+                nn.Sequential(nn.Flatten(), nn.Linear(64, 256), WinnersTakeAll(0.08), nn.Linear(256, 10)),
+                {},
+            ),
         }
         net, options = plans[name]
         return train(net, data, **options)  # type: ignore[arg-type]
@@ -195,7 +220,8 @@ def masked_held_out(bases: Bases) -> dict[str, nn.Module]:
 
 
 def honest_tuning(bases: Bases) -> dict[str, nn.Module]:
-    return {n: bases[n] for n in ("cnn", "adversarial cnn", "linear", "batch norm", "mlp")}
+    found = {n: bases[n] for n in ("cnn", "adversarial cnn", "linear", "batch norm", "mlp", "overtrained mlp")}
+    return found | {"declared input noise": nn.Sequential(InputNoise(0.05), bases["adversarial cnn"])}
 
 
 def honest_held_out(bases: Bases) -> dict[str, nn.Module]:
@@ -204,16 +230,41 @@ def honest_held_out(bases: Bases) -> dict[str, nn.Module]:
     return found | {"declared random scale": nn.Sequential(RandomScale(), bases["adversarial cnn"])}
 
 
-HALVES = {
-    ("masked", "tuning"): masked_tuning, ("masked", "held out"): masked_held_out,
-    ("honest", "tuning"): honest_tuning, ("honest", "held out"): honest_held_out,
-}  # fmt: skip
+def weak_tuning(bases: Bases) -> Cases:
+    return {
+        "adversarial cnn, tiny steps": (bases["adversarial cnn"], PGD(Linf(EPS), steps=10, step_size=EPS / 50)),
+        "batch norm, FGSM": (bases["batch norm"], FGSM(Linf(EPS))),
+    }
 
 
-def row(kind: str, half: str, name: str, net: nn.Module, batch: Batch, steps: int) -> dict[str, object]:
-    """One net's line."""
+def weak_held_out(bases: Bases) -> Cases:
+    return {
+        "mlp, tiny steps": (bases["mlp"], PGD(Linf(EPS), steps=20, step_size=EPS / 100, random_start=False)),
+        "smooth cnn, huge steps": (bases["smooth cnn"], PGD(Linf(EPS), steps=10, step_size=0.8)),
+    }
+
+
+def plain(nets: dict[str, nn.Module]) -> Cases:
+    """Nets under the default attack."""
+    return {name: (net.eval(), None) for name, net in nets.items()}
+
+
+HALVES: dict[tuple[str, str], Callable[[Bases], Cases]] = {
+    ("masked", "tuning"): lambda bases: plain(masked_tuning(bases)),
+    ("masked", "held out"): lambda bases: plain(masked_held_out(bases)),
+    ("weak attack", "tuning"): weak_tuning,
+    ("weak attack", "held out"): weak_held_out,
+    ("honest", "tuning"): lambda bases: plain(honest_tuning(bases)),
+    ("honest", "held out"): lambda bases: plain(honest_held_out(bases)),
+}
+
+
+def row(
+    kind: str, half: str, name: str, case: tuple[nn.Module, Attack | None], batch: Batch, steps: int
+) -> Row:  # fmt: skip
+    """One line."""
     began = time.perf_counter()
-    found: Diagnosis = diagnose(net, batch, Linf(EPS), steps=steps)
+    found: Diagnosis = diagnose(case[0], batch, Linf(EPS), steps=steps, attack=case[1])
     fired = {c.name: c.verdict for c in found.checks if c.verdict != "sound"}
     return {
         "kind": kind, "half": half, "net": name, "verdict": found.verdict, "fired": fired,
@@ -221,18 +272,19 @@ def row(kind: str, half: str, name: str, net: nn.Module, batch: Batch, steps: in
     }  # fmt: skip
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: list[Row]) -> str:
     """The rows, then the matrix."""
-    lines = [f"{'kind':7} {'half':9} {'net':27} {'verdict':13} {'s':>5}  checks that fired (! broken)"]
+    lines = [f"{'kind':11} {'half':9} {'net':27} {'verdict':13} {'s':>5}  checks that fired (! broken)"]
     for r in rows:
-        fired = ", ".join(n + ("!" if v == "broken" else "") for n, v in r["fired"].items())  # type: ignore[attr-defined]
-        lines.append(f"{r['kind']:7} {r['half']:9} {r['net']:27} {r['verdict']:13} {r['seconds']:5.1f}  {fired or '-'}")
-    lines += ["", f"{'':17} {'sound':>7} {'questionable':>13} {'broken':>7}"]
+        fired = ", ".join(n + ("!" if v == "broken" else "") for n, v in r["fired"].items())
+        name = f"{r['kind']:11} {r['half']:9} {r['net']:27}"
+        lines.append(f"{name} {r['verdict']:13} {r['seconds']:5.1f}  {fired or '-'}")
+    lines += ["", f"{'':21} {'sound':>7} {'questionable':>13} {'broken':>7}"]
     for kind, half in HALVES:
         verdicts = [r["verdict"] for r in rows if (r["kind"], r["half"]) == (kind, half)]
         if verdicts:
             counts = [verdicts.count(v) for v in ("sound", "questionable", "broken")]
-            lines.append(f"{kind + ', ' + half:17} {counts[0]:7d} {counts[1]:13d} {counts[2]:7d}")
+            lines.append(f"{kind + ', ' + half:21} {counts[0]:7d} {counts[1]:13d} {counts[2]:7d}")
     return "\n".join(lines)
 
 
@@ -254,11 +306,11 @@ def main() -> None:
     for (kind, half), nets in HALVES.items():
         if half != "tuning" and options.half == "tuning":
             continue
-        for name, net in nets(bases).items():
+        for name, case in nets(bases).items():
             torch.manual_seed(0)  # the undeclared noise
-            rows.append(row(kind, half, name, net.eval(), batch, options.steps))
+            rows.append(row(kind, half, name, case, batch, options.steps))
             if options.values:
-                print(kind, "|", name, {c["name"]: round(c["value"], 4) for c in rows[-1]["checks"]}, flush=True)  # type: ignore[attr-defined]
+                print(kind, "|", name, {c["name"]: round(c["value"], 4) for c in rows[-1]["checks"]}, flush=True)
     print(table(rows))
     seconds = time.perf_counter() - began
     print(f"{seconds:.0f} s in all, at most {cost(options.steps)} passes an image for a deterministic net")

@@ -50,6 +50,7 @@ class Counted(nn.Module):
         self.model, self.forwards, self.backwards = model, 0, 0
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits, (B, K)."""
         logits: Tensor = self.model(images)
         self.forwards += len(images)
         if logits.requires_grad:

@@ -17,14 +17,24 @@ from hauberk import registry
 from hauberk.attacks import Attack
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
-from hauberk.classifier import predictor_name, weights_hash
+from hauberk.classifier import decide, is_random, predictor_name, weights_hash
 from hauberk.data import Dataset, load
 from hauberk.defences import MixedClassifier, SmoothedClassifier, mixed
 from hauberk.errors import HauberkError
-from hauberk.evaluation.units import Report, Setting, Work, attack_records, certificate_records, mix_records
+from hauberk.evaluation.preflight import Bill, Finding, Speed, bills, measure, preflight
+from hauberk.evaluation.units import (
+    Report,
+    Setting,
+    Work,
+    attack_records,
+    certificate_records,
+    diagnosis_records,
+    mix_records,
+)
 from hauberk.recipes import Evaluation, Recipe, parse
 from hauberk.records import group, read_all
 from hauberk.runs import Run, environment
+from hauberk.threats import Threat
 from hauberk.training.distributed import is_main
 from hauberk.training.loop import fit
 from hauberk.training.progress import Progress
@@ -154,6 +164,66 @@ def attack(
         attack_records(target.model, batch, item, setting, Work(target.run.records, shard, report))
     _sign(target.run, "attack_seconds", started)
     return target.run
+
+
+def diagnose(
+    target: Subject, attack: Attack, plan: Evaluation = Evaluation(images=64), report: Report | None = None
+) -> Run:
+    """Judge whether an attack's failures on a subject can be believed, and leave the checks in its run.
+
+    Args:
+        target: from ``subject``.
+        attack: the attack to judge.
+        plan: split, number of images (64 to 128 are enough), seed and tile.
+        report: called at the end.
+    """
+    batch, setting = _setting(target, plan)
+    started = time.monotonic()
+    diagnosis_records(target.model, batch, attack, setting, Work(target.run.records, report=report))
+    _sign(target.run, "diagnose_seconds", started)
+    return target.run
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What ``check`` saw.
+
+    Args:
+        findings: of the model.
+        speed: seconds an image; None where the model cannot be called.
+        bills: what each version of AutoAttack takes at most.
+    """
+
+    findings: tuple[Finding, ...]
+    speed: Speed | None = None
+    bills: tuple[Bill, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing stands against an evaluation."""
+        return all(f.good for f in self.findings)
+
+
+def check(target: Subject, threat: Threat | None = None, images: int = 1000, tile: int = 64) -> Preflight:
+    """Look at a model before anything is spent on it; with a threat, predict what each suite takes.
+
+    Args:
+        target: from ``subject``.
+        threat: of the evaluation planned.
+        images: how many it will see.
+        tile: rows of a model call.
+    """
+    batch = evaluation_batch(target.dataset, "val", min(tile, len(target.dataset.val)))
+    findings = tuple(preflight(target.model, batch, tile))
+    blocking = {"forward", "logits", "images"}
+    if any(f.name in blocking and not f.good for f in findings):
+        return Preflight(findings)
+    speed = measure(target.model, next(batch.tiles(tile))[0].images)
+    if threat is None:
+        return Preflight(findings, speed)
+    random = is_random(target.model, batch.images[:1])
+    right = round(images * float((decide(target.model, batch, tile=tile) == batch.labels).float().mean()))
+    return Preflight(findings, speed, tuple(bills(threat, speed, target.dataset.num_classes, right, random)))
 
 
 def certify(

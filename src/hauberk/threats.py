@@ -230,3 +230,19 @@ def norm_equivalence(source: Norm, target: Norm, dimension: int) -> float:
     """
     exponent = {"l1": 1.0, "l2": 0.5, "linf": 0.0}
     return 1.0 if exponent[target] >= exponent[source] else math.pow(dimension, exponent[target] - exponent[source])
+
+
+def counterpart(threat: Threat, dimension: int) -> Threat:
+    r"""A threat of about the same size in another norm: L2 for Linf, Linf for the others.
+
+    The budget is the typical length, in the other norm, of a change uniform in the given ball: for an Linf ball the
+    root mean square of the Euclidean length, :math:`\epsilon_2 = \epsilon_\infty\sqrt{d/3}`, and back by the same rule;
+    for L1 the mean of the sum of absolute values, :math:`\epsilon_\infty = 2\epsilon_1/d`.
+
+    Args:
+        threat: the one known.
+        dimension: number of pixel values d.
+    """
+    if threat.norm == "linf":
+        return L2(threat.eps * math.sqrt(dimension / 3.0))
+    return Linf(threat.eps * (math.sqrt(3.0 / dimension) if threat.norm == "l2" else 2.0 / dimension))

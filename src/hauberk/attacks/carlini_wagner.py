@@ -82,7 +82,7 @@ class CarliniWagner(Attack):
             points = 0.5 * (tanh + 1.0)
             value, gradient = query.gradient(points)
             distance = norms(points - images, "l2")
-            closer = (value > 0.0) & (value >= self.confidence) & (distance < nearest)
+            closer = query.wrong & (value >= self.confidence) & (distance < nearest)
             nearest = torch.where(closer, distance, nearest)
             kept = torch.where((closer | nearest.isinf()).reshape(SHAPE), points, kept)
 

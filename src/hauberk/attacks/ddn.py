@@ -1,21 +1,18 @@
-"""Decoupled direction and norm: steps on a sphere that shrinks after an error and grows otherwise (Rony et al. 2019)."""
+"""Decoupled direction and norm: steps on a sphere that shrinks after errors and grows otherwise (Rony et al. 2019)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
 from hauberk.attacks.base import Attack
-from hauberk.attacks.losses import AttackLoss, attack_loss
 from hauberk.attacks.query import Query
-from hauberk.batch import Batch
-from hauberk.classifier import TILE, classes
+from hauberk.classifier import classes
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, Norm, norms
 
@@ -23,15 +20,6 @@ from hauberk.threats import CONFIG, Norm, norms
 def annealed(first: float, last: float, step: int, steps: int) -> float:
     r"""Cosine schedule, :math:`b + (a - b)(1 + \cos(\pi k / N)) / 2` at step k of N, from a to b."""
     return last + (first - last) * (1.0 + math.cos(math.pi * step / steps)) / 2.0
-
-
-@dataclass(frozen=True, config=CONFIG)
-class _Signed(AttackLoss):
-    """The value of the margin, whose sign tells an error, with the gradient of cross-entropy: no second pass."""
-
-    def __call__(self, outputs: Mapping[str, Tensor], labels: Tensor, targets: Tensor | None) -> Tensor:  # noqa: ARG002
-        entropy = attack_loss("ce", outputs["logits"], labels)
-        return entropy - entropy.detach() + attack_loss("margin", outputs["logits"], labels).detach()
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -49,7 +37,7 @@ class DDN(Attack):
 
     Args:
         threat: L2 ball in the pixel box; its budget decides success and has no influence on the walk.
-        loss: ``ce`` (the paper's) or ``margin``.  The loss reported is the margin either way.
+        loss: ``ce`` (the paper's), ``margin`` or ``dlr``.
         steps: gradient steps, one forward and one backward pass each; at evaluation one more forward at the end.
         gamma: relative change of the norm in one step.
         init_norm: first norm, in pixel units.
@@ -58,7 +46,6 @@ class DDN(Attack):
         early_stop: leave an image alone at the first misclassified point of the threat, which is seldom the nearest.
     """
 
-    loss: Literal["ce", "margin"] = "ce"
     steps: Annotated[int, Field(ge=1)] = 100
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
     init_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -67,15 +54,8 @@ class DDN(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = ("l2",)
 
-    def query(self, model: nn.Module, batch: Batch, tile: int = TILE) -> Query:
-        """The model as the search sees it: every value is a margin, that of the clean image too."""
-        query = super().query(model, batch, tile)
-        self._sign(query)
-        return query
-
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """Walk; the nearest misclassified point is returned, and the last iterate where there is none."""
-        self._sign(query)
         if query.track:
             query.retire(classes(query.clean_logits) != query.labels)  # nothing is nearer than the image itself
         images, shape = query.images, (-1, 1, 1, 1)
@@ -85,26 +65,23 @@ class DDN(Attack):
         radius = torch.full_like(largest, self.init_norm)
         nearest = torch.full_like(largest, torch.inf)
         for step in range(self.steps):
-            value, gradient = query.gradient(points)
+            _, gradient = query.gradient(points)
             change = points - images
-            wrong, distance = value > 0.0, norms(change, "l2")
-            closer = wrong & (distance < nearest)
+            distance = norms(change, "l2")
+            closer = query.wrong & (distance < nearest)
             nearest = torch.where(closer, distance, nearest)
             kept = torch.where(closer.reshape(shape), points, kept)
 
             flat = gradient.flatten(1).abs().amax(1).reshape(shape) == 0.0
             direction = self.threat.steepest_step(torch.where(flat, spare, gradient))
             change = change + annealed(1.0, 0.01, step, self.steps) * direction
-            factor = torch.where(wrong, 1.0 - self.gamma, 1.0 + self.gamma)
+            factor = torch.where(query.wrong, 1.0 - self.gamma, 1.0 + self.gamma)
             radius = torch.minimum(factor * radius, largest)
             change = change * (radius / norms(change, "l2").clamp_min(1e-12)).reshape(shape)
             points = self._round((images + change).clamp(0.0, 1.0))
         if query.track:
             query.value(points)
         return torch.where(nearest.isfinite().reshape(shape), kept, points)
-
-    def _sign(self, query: Query) -> None:
-        query.loss = _Signed() if self.loss == "ce" else self.loss
 
     def _round(self, points: Tensor) -> Tensor:
         return points if self.quantise is None else (points * (self.quantise - 1)).round() / (self.quantise - 1)

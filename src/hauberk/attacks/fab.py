@@ -34,8 +34,9 @@ class FAB(Attack):
         \mathrm{clip}\big((1 - \alpha)(x + \eta\,\delta) + \alpha\,(x_0 + \eta\,\delta_0)\big), \qquad
         \alpha = \min\big(\|\delta\|_p / (\|\delta\|_p + \|\delta_0\|_p),\ \alpha_{\max}\big)
 
-    (Algorithm 1, Eqs. 6 to 8), and a misclassified point moves back, :math:`x_0 + \beta\,(x - x_0)`.  The budget is
-    used by random starts and early stops only; ``result.nearest`` tells the distance that was found.
+    (Algorithm 1), and a misclassified point moves back, :math:`x_0 + \beta\,(x - x_0)`.  The budget is used by
+    random starts and early stops only; ``result.nearest`` tells the distance that was found.  Which class is nearest is
+    judged without the box, as published; with targets each class has a run of its own.
 
     Args:
         threat: norm ball in the pixel box.
@@ -126,8 +127,8 @@ class FAB(Attack):
         both = step_to_hyperplane(
             torch.cat([points, images]), torch.cat([normal, normal]), torch.cat([value, value_there]), self.threat.norm
         )
-        length, length_there = norms(both, self.threat.norm).split(rows)
-        weight = _column((length / (length + length_there).clamp_min(tiny)).clamp(max=self.alpha_max))
-        step, step_there = both.split(rows)
-        here, there = points + self.eta * step, images + self.eta * step_there
+        lengths = norms(both, self.threat.norm)
+        share = lengths[:rows] / (lengths[:rows] + lengths[rows:]).clamp_min(tiny)
+        weight = _column(share.clamp(max=self.alpha_max))
+        here, there = points + self.eta * both[:rows], images + self.eta * both[rows:]
         return ((1.0 - weight) * here + weight * there).clamp(0.0, 1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from hauberk.classifier import Traits, is_random, traits
 from hauberk.errors import HauberkError
 
 EOT_DRAWS = 20  # AutoAttack's number for random defences
+PROBES = 10  # a model that tosses one coin a call looks deterministic in every one of them with probability 1/1024
 
 Function = Callable[[Tensor], Tensor]
 
@@ -24,11 +26,15 @@ Function = Callable[[Tensor], Tensor]
 def bpda(forward: Function, surrogate: Function | None, values: Tensor) -> Tensor:
     """The exact ``forward(values)`` with the gradient of ``surrogate(values)``; None stands for the identity.
 
+    Where no gradient is wanted the surrogate is not asked, so a step that has none can still be evaluated.
+
     Raises:
         HauberkError: if the surrogate's shape is another one.
     """
+    if not torch.is_grad_enabled():
+        return forward(values)
     with torch.no_grad():
-        exact = forward(values)
+        exact = forward(values.detach().clone())  # a copy, because the step may work in place
     smooth = values if surrogate is None else surrogate(values)
     if smooth.shape != exact.shape:
         raise HauberkError(
@@ -77,34 +83,48 @@ def attackable(model: nn.Module) -> Iterator[None]:
 
     The surrogate is the module's own method or submodule ``surrogate`` if it has one, else the identity.
     """
-    swapped = []
+    swapped: list[tuple[nn.Module, Function | None]] = []
     for module in model.modules():
-        own = getattr(module, "traits", None)
-        if isinstance(own, Traits) and own.gradient == "none" and "forward" not in vars(module):
+        own, forward = getattr(module, "traits", None), vars(module).get("forward")
+        done = isinstance(forward, partial) and forward.func is bpda  # an attack inside an attack
+        if isinstance(own, Traits) and own.gradient == "none" and not done:
             vars(module)["forward"] = partial(bpda, module.forward, getattr(module, "surrogate", None))
-            swapped.append(module)
+            swapped.append((module, forward))
     try:
         yield
     finally:
-        for module in swapped:
-            del vars(module)["forward"]
+        for module, forward in swapped:
+            if forward is None:
+                del vars(module)["forward"]
+            else:
+                vars(module)["forward"] = forward
 
 
 def draws(model: nn.Module, images: Tensor) -> int:
-    """How many model calls one gradient should average: 1 for a deterministic model, else ``EOT_DRAWS``."""
+    """How many model calls one gradient should average: 1 for a deterministic model, else ``EOT_DRAWS``.
+
+    A model that declares itself deterministic is believed; any other is probed on the images.
+    """
     known = traits(model)
     doubtful = known.stochastic or not known.declared
-    return EOT_DRAWS if doubtful and is_random(model, images) else 1
+    return EOT_DRAWS if doubtful and any(is_random(model, images) for _ in range(PROBES)) else 1
 
 
 @contextmanager
 def seeded(model: nn.Module, seed: int, first_id: int) -> Iterator[None]:
-    """Inside, torch's global generator starts from (seed, id), so that a random model's answers can be repeated."""
+    """Inside, torch's global generators start from (seed, id), so that a random model's answers can be repeated.
+
+    Those of the CPU and of the model's own devices are set, and afterwards what they were before.
+    """
     known = traits(model)
     if known.declared and not known.stochastic:
         yield
         return
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng([d.index or 0 for d in devices]):
-        torch.manual_seed((seed * 1_000_003 + first_id) % 2**63)
+    tensors = chain(model.parameters(), model.buffers())
+    devices = sorted({t.device.index or 0 for t in tensors if t.device.type == "cuda"})
+    start = (seed * 1_000_003 + first_id) % 2**63
+    with torch.random.fork_rng(devices):
+        torch.default_generator.manual_seed(start)  # torch.manual_seed would set every GPU, forked or not
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(start)
         yield

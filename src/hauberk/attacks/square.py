@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import Annotated
 
 import torch
@@ -14,7 +15,7 @@ from hauberk.attacks.base import Attack
 from hauberk.attacks.losses import AttackLoss, LossName
 from hauberk.attacks.query import Query
 from hauberk.randomness import Randomness
-from hauberk.threats import CONFIG, Linf, Threat
+from hauberk.threats import CONFIG, Norm, Threat
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, in a run of 10,000 queries
 BLOCK = 100  # queries whose random numbers are drawn at once
@@ -60,8 +61,7 @@ class Square(Attack):
         return self.p_init / 2.0 ** sum(at > halving for halving in HALVINGS)
 
     def _climb(self, query: Query, randomness: Randomness) -> Tensor:
-        kind = _Signs if isinstance(self.threat, Linf) else _Masses
-        walk = kind(query.images, self.threat, randomness)
+        walk = _WALKS[self.threat.norm](query.images, self.threat, randomness)
         loss = query.value(walk.points)
         for start in range(0, self.queries, BLOCK):
             numbers = randomness.uniform(min(BLOCK, self.queries - start), walk.draws)
@@ -152,13 +152,16 @@ class _Signs(_Walk):
 
 
 class _Masses(_Walk):
-    """L2 and L1: mass moved from one window into another (Algorithm 3)."""
+    """L2: the mass of two windows goes into the first, shaped by two peaks (Algorithm 3).
+
+    The mass is the sum of squares, of which all channels together have the budget's square.
+    """
+
+    power = 2
 
     def start(self, randomness: Randomness) -> Tensor:
         (channels, height, width), rows = self.shape, len(self.images)
         self.draws = 5 + channels
-        self._power = 2 if self.threat.norm == "l2" else 1
-        self._peaks: dict[int, Tensor] = {}
         side = max(min(height, width) // 5, 1)
         down, across = height // side, width // side
         turned = (randomness.uniform(down, across) < 0.5).long()
@@ -168,51 +171,89 @@ class _Masses(_Walk):
         top, left = (height - down * side) // 2, (width - across * side) // 2
         change = torch.zeros_like(self.images)
         change[:, :, top : top + down * side, left : left + across * side] = tiles
-        change *= self.threat.eps / self._size(change.flatten(1)).pow(1 / self._power)[:, None, None, None]
+        change = self.threat.eps * self._unit(change.flatten(1)).view_as(change)
         return (self.images + change).clamp_(0.0, 1.0)
 
     def take(self, rows: Tensor) -> None:
         super().take(rows)
-        # not carried on for ever, so that rounding does not add up
-        self._spent = self._size((self.points[rows] - self.images[rows]).double().flatten(1))
+        # measured anew now and then, so that rounding does not add up
+        self._spent = self._mass((self.points[rows] - self.images[rows]).double().flatten(1))
 
     def propose(self, share: float, drawn: Tensor) -> None:
-        height, width = self.shape[1:]
-        side = min(max(round((share * height * width) ** 0.5), 3) // 2 * 2 + 1, height, width)
-        corner, other = self._corner(drawn[:, 0], drawn[:, 1], side), self._corner(drawn[:, 2], drawn[:, 3], side)
-        index, emptied = self._window(corner, side), self._window(other, side)
-        origin, nothing = self._pixels[index], self._pixels[emptied]
-        change, lost = self._moved[index] - origin, self._moved[emptied] - nothing
-        lost = lost.masked_fill(_overlap(corner, other, side)[:, None], 0.0)
-        freed = self._size(change) + self._size(lost)  # (R, C)
-        peaks = self._shapes(side)[(drawn[:, 4] < 0.5).long()]
-        wanted = peaks[:, None] * _signs(drawn[:, 5:, None]) + self._unit(change)
-        left = (self.threat.eps**self._power - self._spent).clamp_min(0.0).to(freed)
-        wanted = self._unit(wanted) * (freed + left[:, None] / self.shape[0]).pow(1 / self._power)[..., None]
-        self._write(emptied, nothing)
+        emptied, index, origin, wanted, freed = self._exchange(share, drawn)
+        self._write(emptied, self._pixels[emptied])
         values = (origin + wanted).clamp_(0.0, 1.0)
         self._write(index, values)
-        self._proposed = self._spent - freed.double().sum(1) + self._size((values - origin).double().flatten(1))
+        self._proposed = self._spent - freed.double().sum(1) + self._mass((values - origin).double().flatten(1))
 
     def settle(self, better: Tensor) -> None:
         super().settle(better)
         self._spent = torch.where(better, self._proposed, self._spent)
 
-    def _size(self, change: Tensor) -> Tensor:
-        """The sum of the absolute values to the norm's power over the last axis."""
-        return change.square().sum(-1) if self._power == 2 else change.abs().sum(-1)
+    def _exchange(self, share: float, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The pixels to empty, those to fill, their origins, their new change, and the mass of both in each channel."""
+        height, width = self.shape[1:]
+        side = min(max(round((share * height * width) ** 0.5), 3) // 2 * 2 + 1, height, width)
+        corner, other = self._corner(drawn[:, 0], drawn[:, 1], side), self._corner(drawn[:, 2], drawn[:, 3], side)
+        index, emptied = self._window(corner, side), self._window(other, side)
+        origin = self._pixels[index]
+        change, lost = self._moved[index] - origin, self._moved[emptied] - self._pixels[emptied]
+        lost = lost.masked_fill(_overlap(corner, other, side)[:, None], 0.0)
+        freed = self._mass(change) + self._mass(lost)
+        left = (self.threat.eps**self.power - self._spent).clamp_min(0.0).to(freed)
+        shapes = self._shapes(side)[(drawn[:, 4] < 0.5).long()]
+        wanted = self._unit(shapes[:, None] * _signs(drawn[:, 5:, None]) + self._unit(change))
+        wanted = wanted * (freed + left[:, None] / self.shape[0]).pow(1 / self.power)[..., None]
+        return emptied, index, origin, wanted, freed
+
+    def _mass(self, change: Tensor) -> Tensor:
+        """The norm to its power, over the last axis."""
+        return change.square().sum(-1) if self.power == 2 else change.abs().sum(-1)
 
     def _unit(self, change: Tensor) -> Tensor:
-        return change / (self._size(change).pow(1 / self._power)[..., None] + 1e-12)
+        return change / (self._mass(change).pow(1 / self.power)[..., None] + 1e-12)
 
     def _shapes(self, side: int) -> Tensor:
-        """The two windows of :func:`peaks`, upright and turned, flat: (2, side * side)."""
-        if side not in self._peaks:
-            upright = peaks(side, self._power)
-            self._peaks[side] = torch.stack([upright, upright.T]).flatten(1).to(self.images)
-        return self._peaks[side]
+        """The peaks of that side, upright and turned, flat: (2, side * side)."""
+        upright = peaks(side, self.power)
+        return torch.stack([upright, upright.T]).flatten(1).to(self.images)
 
 
+class _SparseMasses(_Masses):
+    """L1: the window gets C times its mass, and the projection onto ball and box takes the excess from all pixels.
+
+    The projection sets the smallest changes to zero, which is what makes the change sparse, as an L1 attack's should be.
+    """
+
+    power = 1
+
+    def propose(self, share: float, drawn: Tensor) -> None:
+        emptied, index, origin, wanted, _ = self._exchange(share, drawn)
+        self._before = self.points[self.rows]
+        self._moved[emptied] = self._pixels[emptied]
+        self._moved[index] = origin + self.shape[0] * wanted
+        points, origins = self.points[self.rows].flatten(1), self.images[self.rows].flatten(1)
+        # an unchanged pixel stays so: projecting the changed ones alone is much less to sort
+        row, column = (points != origins).nonzero(as_tuple=True)
+        counts = torch.bincount(row, minlength=len(points))
+        place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+        some, theirs = torch.zeros(2, len(points), int(counts.max()), device=row.device, dtype=points.dtype)
+        some[row, place], theirs[row, place] = points[row, column], origins[row, column]
+        some = self.threat.project(some, theirs)
+        self._proposed = self._mass((some - theirs).double())
+        points[row, column] = some[row, place]
+        self.points[self.rows] = points.view_as(self._before)
+
+    def settle(self, better: Tensor) -> None:
+        worse = (~better).nonzero().flatten()
+        self.points[self.rows[worse]] = self._before[worse]
+        self._spent = torch.where(better, self._proposed, self._spent)
+
+
+_WALKS: dict[Norm, type[_Walk]] = {"l1": _SparseMasses, "l2": _Masses, "linf": _Signs}
+
+
+@cache
 def peaks(side: int, power: int) -> Tensor:
     r"""A square of norm 1 with a positive peak in its upper half and a negative one in its lower half (Eq. 2).
 

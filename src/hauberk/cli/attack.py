@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
 
 from hauberk import api, registry
-from hauberk.attacks import Attack
+from hauberk.attacks import APGD, Attack
 from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, emit
 from hauberk.errors import HauberkError
+from hauberk.threats import counterpart
+
+OTHER_STEPS = 50  # of the attack in another norm
 
 
 def attack(
@@ -19,6 +23,12 @@ def attack(
     attacks: Annotated[
         list[str] | None, typer.Option("--attack", help="For example apgd,steps=50; may be repeated.")
     ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="AutoAttack's version instead: fast, standard, plus or rand.")
+    ] = None,
+    one_norm: Annotated[
+        bool, typer.Option("--one-norm", help="Do not attack in another norm as well.")
+    ] = False,
     data: options.Data = None,
     split: options.Split = "test",
     images: options.Images = None,
@@ -29,10 +39,12 @@ def attack(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Attack a model; by default with the attacks of its recipe. The same command again resumes."""
+    """Attack a model: with its recipe's attacks, or AutoAttack in a threat. The same command again resumes."""
     options.threads(threads)
     subject = api.subject(target, out, data)
-    planned = _attacks(subject, threat, attacks)
+    planned = _attacks(subject, threat, attacks, suite)
+    if not (one_norm or attacks):
+        planned += _other_norm(subject, planned)
     plan = options.plan(split, images or subject.run.recipe.get("evaluation", {}).get("images"), seed, tile)
     run = api.attack(subject, planned, plan, options.shard(shard), Reporter(json).evaluating)
     emit(
@@ -42,12 +54,24 @@ def attack(
     )
 
 
-def _attacks(subject: api.Subject, threat: str | None, names: list[str] | None) -> list[Attack]:
+def _attacks(
+    subject: api.Subject, threat: str | None, names: list[str] | None, suite: str | None
+) -> list[Attack]:
     if threat is None:
         planned = subject.run.recipe.get("evaluation", {}).get("attacks", [])
-        if names or not planned:
+        if names or suite or not planned:
             raise HauberkError("which threat?", "for example --threat linf:8/255")
         return [registry.build(spec, "attack") for spec in planned]
     ball = registry.build(threat, "threat")
-    default = ["apgd"] if ball.norm in ("linf", "l2") else ["pgd,steps=100"]
-    return [options.method(name, "attack", threat=ball) for name in names or default]
+    found = [options.method(name, "attack", threat=ball) for name in names or ()]
+    if suite is not None or not found:
+        found.append(registry.build({"name": "autoattack", "threat": ball, "version": suite or "fast"}, "attack"))
+    return found
+
+
+def _other_norm(subject: api.Subject, planned: list[Attack]) -> list[Attack]:
+    """A look at a norm the model was perhaps not trained for, where only one is planned."""
+    if len({a.threat.norm for a in planned}) > 1:
+        return []
+    largest = max((a.threat for a in planned), key=lambda t: t.eps)
+    return [APGD(counterpart(largest, math.prod(subject.dataset.input_shape)), steps=OTHER_STEPS)]

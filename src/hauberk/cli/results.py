@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hauberk.report import summary, words
-from hauberk.report.collect import load, subjects
+from hauberk.report.collect import judgements, load, subjects
 from hauberk.report.subject import Subject
 from hauberk.statistics import Interval
 
@@ -23,6 +23,15 @@ def lines(run: Path) -> list[str]:
     return [line for subject in found for line in _subject_lines(subject)]
 
 
+def diagnosis_lines(run: Path) -> list[str]:
+    """What the checks of an evaluation say, one line each, the worst first."""
+    found = judgements(part for facts in load([run]) for part in facts.parts)
+    return [line for j in found for line in [
+        f"evaluation {j.verdict}: {words.judged(j)}",
+        *(f"  {f.verdict}  {f.name.replace('_', ' ')}: {f.reason}" for f in j.findings),
+    ]]  # fmt: skip
+
+
 def numbers(run: Path) -> dict[str, Any]:
     """The same as plain values."""
     return summary([run])
@@ -32,9 +41,12 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
     yield f"{subject.predictor} on {subject.dataset}/{subject.split}"
     yield f"  clean {percent(subject.clean)} of {subject.clean.n} images"
     for attacked in subject.attacked:
-        names = ", ".join(m.name for m in attacked.methods)
+        names = ", ".join(dict.fromkeys(m.suite or m.name for m in attacked.methods))
         upper = percent(attacked.accuracy, "up")
         yield f"  attacked {attacked.norm} {attacked.eps:.4g}: {upper} at most ({names})"
+    for judgement in subject.judgements:
+        yield f"  evaluation {judgement.verdict}: {words.judged(judgement)}"
+        yield from (f"    {f.name.replace('_', ' ')}: {f.reason}" for f in judgement.findings if f.verdict != "sound")
     for curve in (*subject.certified, *subject.estimated):
         word = "estimated" if curve.proof == "estimate" else "certified"
         chance = curve.failure_probability

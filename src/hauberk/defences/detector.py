@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hauberk import registry
 from hauberk.attacks.losses import AttackLoss, attack_loss, targeted_loss
 from hauberk.batch import Batch
-from hauberk.classifier import ABSTAIN, TILE, Traits, classes, evaluating
+from hauberk.classifier import ABSTAIN, TILE, Traits, check_eval, classes, evaluating
 from hauberk.errors import HauberkError
 from hauberk.threats import CONFIG
 
@@ -131,9 +131,8 @@ def _head(activation: Tensor, width: int) -> nn.Module:
 def calibrate(model: DetectedClassifier, clean: Batch, false_positives: float = 0.05) -> float:
     r"""Set the threshold so that at most a given share of clean images is rejected, and return it.
 
-    It is the :math:`(\lfloor n p \rfloor + 1)`-th largest of the n scores, so without ties exactly
-    :math:`\lfloor n p \rfloor` of them exceed it.  Of unseen images of the same kind the share is p in expectation
-    (up to 1/n).
+    With :math:`k = \lfloor n p \rfloor` it is the (k+1)-th largest of the n scores, so without ties k of them exceed
+    it, and an unseen image of the same kind does so with probability (k+1)/(n+1).
 
     Args:
         model: in eval mode; its threshold and its spec are set.
@@ -142,8 +141,10 @@ def calibrate(model: DetectedClassifier, clean: Batch, false_positives: float = 
     """
     if not 0.0 <= false_positives < 1.0:
         raise HauberkError(
-            f"expected a share of false positives in [0, 1), got {false_positives}", "0.05 rejects one clean image in 20"
+            f"expected a share of false positives in [0, 1), got {false_positives}",
+            "0.05 rejects one clean image in 20",
         )
+    check_eval(model)
     if len(clean) == 0:
         raise HauberkError("there are no images to calibrate on", "give the validation split")
     scores = torch.cat([model.outputs(tile.images)["detector"][:used] for tile, used in clean.tiles(TILE)])
@@ -155,20 +156,22 @@ def calibrate(model: DetectedClassifier, clean: Batch, false_positives: float = 
 
 @dataclass(frozen=True, config=CONFIG)
 class DetectorJoint(AttackLoss):
-    r"""Fool the classifier and stay below the detector's threshold, the worse of the two deciding.
+    r"""Fool the classifier and stay below the detector's threshold at once.
 
-    .. math:: \ell(x) = \min\bigl((1 - w)\,(\max_{j \ne y} z_j - z_y),\; w\,(\theta - d(x))\bigr)
+    .. math::
+        \ell = \min(a, 0) + \min(b, 0) + \max(\min(a, b), 0), \quad
+        a = (1 - w)(\max_{j \ne y} z_j - z_y), \quad b = w\,(\theta - d)
 
-    with detector logit d and threshold :math:`\theta`.  For every w the loss is positive exactly where the image is
-    misclassified and not rejected, so the point of highest loss is a break whenever one was seen; and since the gradient
-    is that of the worse term alone, a step of fixed length does not depend on the scale of either.
+    with detector logit d and threshold :math:`\theta`.  Each goal counts until it is reached and then leaves the
+    gradient to the other; beyond, the narrower of the two grows.  So for every w the loss is positive exactly where the
+    image is misclassified and not rejected (up to ties): the point of highest loss is a break whenever one was seen.
 
-    Metzen et al. 2017, Section 3.3 instead add the signs of two gradients, weighted by :math:`1 - \sigma` and
-    :math:`\sigma`.  A sum (of losses or of signs) has its optimum where one term is very large and the other fails: a
-    confident misclassification that is detected, or a clean image that is not.
+    Metzen et al. 2017, Section 3.3 instead step along the signs of both gradients, weighted by :math:`1 - \sigma` and
+    :math:`\sigma`.  A sum (of signs or of losses) is unbounded in either term, so its best point may be a confident
+    misclassification that is rejected, or a right answer that is not.
 
     Args:
-        weight: w in (0, 1); more weight evens out a detector whose logits are short beside the classifier's.
+        weight: w in (0, 1); how much the detector's logit counts beside the classifier's margin.
     """
 
     weight: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -181,12 +184,13 @@ class DetectorJoint(AttackLoss):
         """
         if not {"detector", "threshold"} <= outputs.keys():
             raise HauberkError(
-                f"the model tells {', '.join(outputs)}, the joint loss reads a detector", "attack a model of kind detected"
+                f"the model tells {', '.join(outputs)}, the joint loss reads a detector",
+                "attack a model of kind detected",
             )
         logits = outputs["logits"]
         if targets is None:
             fooled = attack_loss("margin", logits, labels)
         else:
             fooled = targeted_loss("margin", logits, labels, targets)
-        hidden = outputs["threshold"] - outputs["detector"]
-        return torch.minimum((1.0 - self.weight) * fooled, self.weight * hidden)
+        a, b = (1.0 - self.weight) * fooled, self.weight * (outputs["threshold"] - outputs["detector"])
+        return a.clamp_max(0.0) + b.clamp_max(0.0) + torch.minimum(a, b).clamp_min(0.0)

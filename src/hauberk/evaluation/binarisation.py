@@ -19,9 +19,9 @@ from hauberk.threats import Threat
 
 INNER = 96  # points of the inner ball that the discriminator must keep
 GUESSES = 64  # random points of the border, to see how hard the test is
-INNER_RADIUS = 0.5  # of the budget
-GAP = 0.25  # how far the boundary lies behind the planted point, in parts of the way to the innermost points
-RIDGE = 1e-3
+INNER_RADIUS = 0.9  # of the budget
+GAP = 0.1  # how far the boundary lies behind the planted point, in parts of the way to the innermost points
+RIDGE = 1.0  # of the mean square; with less, weights fall on features that are flat at the image and rare in the ball
 
 Features = Callable[[Tensor], Tensor]
 
@@ -82,10 +82,10 @@ def binarise(
 ) -> Binarisation:
     r"""Plant an adversarial point on the border of every ball and see whether the attack finds one.
 
-    For each image a ridge regression on the model's features separates ``INNER`` points of the ball of half the budget
-    from one point of the border; its boundary lies just before that point, so the binary classifier has an adversarial
-    point by construction.  Its logits are scaled so that the margin at the image is the model's own: what saturates in
-    the model saturates here.
+    For each image a ridge regression on the model's features separates ``INNER`` points of the ball of nine tenths of
+    the budget from one point of the border; its boundary lies just before that point, so the binary classifier has an
+    adversarial point by construction.  Its logits are scaled so that the margin at the image is the model's own: what
+    saturates in the model saturates here.
 
     Args:
         model: in eval mode, parameters frozen, deterministic.
@@ -124,7 +124,7 @@ def border_point(threat: Threat, images: Tensor, randomness: Randomness, share: 
 
 
 def feature_map(model: nn.Module, images: Tensor) -> Features:
-    """What goes into the last layer if that is an ``nn.Linear`` whose output is the model's, else the logits; (B, F)."""
+    """The input of the last layer, (B, F), if that is an ``nn.Linear`` whose output is the model's; else the logits."""
     last: list[tuple[nn.Linear, Tensor]] = []
     hooks = [
         m.register_forward_hook(lambda module, _, out: last.append((module, out)))
@@ -136,7 +136,7 @@ def feature_map(model: nn.Module, images: Tensor) -> Features:
     for hook in hooks:
         hook.remove()
     if not last or last[-1][1] is not output or sum(m is last[-1][0] for m, _ in last) > 1:
-        return lambda points: model(points)  # type: ignore[no-any-return]
+        return model
     head = last[-1][0]
 
     def penultimate(points: Tensor) -> Tensor:
@@ -202,5 +202,6 @@ def discriminator(inner: Tensor, planted: Tensor) -> Tensor:
     eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     target = torch.zeros_like(gram[:, :, :1])
     target[:, -1] = 1.0
-    weight = (rows.transpose(1, 2) @ torch.linalg.solve(gram + RIDGE * size[:, None, None] * eye, target)).squeeze(2)
+    solution: Tensor = torch.linalg.solve(gram + RIDGE * size[:, None, None] * eye, target)
+    weight: Tensor = (rows.transpose(1, 2) @ solution).squeeze(2)
     return weight / torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp_min(1e-30)

@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from math import log2
 from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass as configured
 from torch import Tensor, nn
 
 from hauberk.attacks import APGD, FGSM, PGD, Attack, AttackResult, Query
 from hauberk.attacks.gradients import EOT_DRAWS, attackable, seeded
 from hauberk.batch import Batch
-from hauberk.classifier import TILE, Decides, check_classifier, decide, frozen, is_random, traits
+from hauberk.classifier import TILE, Decides, check_classifier, decide, frozen
 from hauberk.errors import HauberkError
 from hauberk.evaluation import indicators
 from hauberk.evaluation.binarisation import GUESSES, INNER, binarise, border_point
 from hauberk.evaluation.indicators import ORDER, Check, Subject, Verdict, grade
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, Threat
-from pydantic.dataclasses import dataclass as configured
 
 __all__ = ["Check", "Diagnosis", "cost", "diagnose"]
 
@@ -112,49 +113,49 @@ def diagnose(
     with frozen(model), attackable(model), seeded(model, seed, int(batch.ids[0])), torch.no_grad():
         right = decide(model, batch, seed, tile) == batch.labels
         if not bool(right.any()):
-            raise HauberkError("no image is classified right, so no attack can fail", "train the model, or check labels")
+            raise HauberkError("no image is classified right, so no attack can fail", "check the labels")
         subject = Subject(model, batch.select(right), threat, attack, seed, tile)
-        return Diagnosis((*_look(subject), *_compare(subject, surrogate)))
+        return Diagnosis(tuple(_checks(subject, surrogate)))
 
 
-def _look(subject: Subject) -> Iterator[Check]:
-    """The checks of the model."""
-    yield indicators.randomness(subject)
+def _checks(subject: Subject, surrogate: nn.Module | None) -> Iterator[Check]:
+    """The checks of the model, then those of the attack."""
+    first = indicators.randomness(subject)
+    noisy = first.value > first.threshold
+    yield first
     yield indicators.output_form(subject)
     yield indicators.zero_gradients(subject)
-    yield indicators.vanishing_gradients(subject)
-    if not traits(subject.model).stochastic:  # finite differences of noise are noise
+    if not noisy:  # two gradients or values of noise cannot be compared
+        yield indicators.vanishing_gradients(subject)
         yield indicators.wrong_gradients(subject)
         yield indicators.neighbourhood(subject)
+    yield from _compare(subject, noisy, surrogate)
+    if not noisy and not isinstance(subject.model, Decides):  # elsewhere no point can be planted for certain
+        yield _binarised(subject)
 
 
-def _compare(subject: Subject, surrogate: nn.Module | None) -> Iterator[Check]:
-    """The checks of the attack: what it missed, and who finds it."""
-    from hauberk.attacks.square import Square
-
-    attack, threat, batch = subject.attack, subject.threat, subject.batch
+def _compare(subject: Subject, noisy: bool, surrogate: nn.Module | None) -> Iterator[Check]:
+    """The checks of the attack: what happened on its path, and who finds what it missed."""
+    every = len(subject.batch)
     result, traces = _traced(subject)
     missed = ~result.success
-    rest = replace(subject, batch=batch.select(missed))
-    every = len(batch)
-
+    rest = replace(subject, batch=subject.batch.select(missed))
     if traces is not None:
-        silent = int((traces.misclassified & missed).sum()) / every
-        seen = f"{silent:.0%} of the images had an adversarial point on the attack's path that it did not return"
-        yield grade("silent_success", silent, every, seen, "return the best point seen, not the last one")
+        if not noisy:  # an error that a second draw does not repeat is none
+            yield _silent(int((traces.misclassified & missed).sum()), every)
         yield _rising(traces.values[:, missed], every)
-    black_box, guesses = Square(threat, queries=QUERIES), _RandomPoints(threat, tries=RANDOM_POINTS)
-    yield _beaten(rest, every, "black_box", black_box, f"Square with {QUERIES} queries", "gradients mislead the attack")
-    yield _beaten(rest, every, "random_search", guesses, f"the best of {RANDOM_POINTS} random points", "do not trust it")
-    yield _beaten(rest, every, "single_step", FGSM(threat, loss=subject.loss), "FGSM", "choose a better step size")
-    if "steps" in _names(attack):
-        longer = replace(attack, steps=2 * attack.steps)  # type: ignore[attr-defined]
-        yield _beaten(rest, every, "more_steps", longer, "the same attack with twice the steps", "use more steps")
+    worst: Verdict = "questionable" if noisy else "broken"  # another attack is another chance of an unlucky draw
+    for name, (other, who, remedy) in _rivals(subject).items():
+        found = int(_run(other, rest).success.sum()) if len(rest.batch) else 0
+        seen = f"{who} breaks {found} of {every} images that the attack missed"
+        yield grade(name, found / every, every, seen, remedy, worst)
     if surrogate is not None:
         yield _transferred(rest, every, surrogate)
     yield from _sweep(subject, 1.0 - int(result.success.sum()) / every)
-    if not isinstance(subject.model, Decides) and not is_random(subject.model, batch.images[:1]):
-        yield _binarised(subject)
+
+
+def _run(attack: Attack, subject: Subject) -> AttackResult:
+    return attack(subject.model, subject.batch, subject.seed, subject.tile)
 
 
 # --- the attack's own path ------------------------------------------------------------------------------------
@@ -188,6 +189,12 @@ def _traced(subject: Subject) -> tuple[AttackResult, _Traces | None]:
     return result, _Traces(torch.cat(columns, 1), torch.cat([q.misclassified for q in queries]))
 
 
+def _silent(count: int, every: int) -> Check:
+    """Share of images whose adversarial point was seen and not returned (I3)."""
+    seen = f"{count} of {every} images had an adversarial point on the attack's path that it did not return"
+    return grade("silent_success", count / every, every, seen, "return the best point seen, not the last one")
+
+
 def _rising(values: Tensor, every: int) -> Check:
     """Share of images whose best loss rose by more than 5 % of its whole rise in the last tenth of the calls (I4).
 
@@ -214,30 +221,42 @@ class _RandomPoints(Attack):
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         points = query.images
         for k in range(self.tries):
-            border = k % 2 == 1
-            points = (
-                border_point(self.threat, query.images, randomness)
-                if border
-                else self.threat.random_point(query.images, randomness)
-            )
+            draw = partial(border_point, self.threat) if k % 2 else self.threat.random_point
+            points = draw(query.images, randomness)
             query.value(points)
         return points
 
 
-def _beaten(rest: Subject, every: int, name: str, other: Attack, who: str, remedy: str) -> Check:
-    """Share of all images that the attack missed and the other one breaks."""
-    found = 0
-    if len(rest.batch):
-        found = int(other(rest.model, rest.batch, rest.seed, rest.tile).success.sum())
-    seen = f"{who} breaks {found} of {every} images that the attack missed"
-    return grade(name, found / every, every, seen, remedy)
+def _rivals(subject: Subject) -> dict[str, tuple[Attack, str, str]]:
+    """Attacks that should break nothing that the judged one missed: by the check's name, with words for it."""
+    from hauberk.attacks.square import Square
+
+    attack, threat = subject.attack, subject.threat
+    rivals: dict[str, tuple[Attack, str, str]] = {
+        "black_box": (Square(threat, queries=QUERIES), "Square", "gradients mislead the attack, so add Square to it"),
+        "random_search": (_RandomPoints(threat), "the best random point", "gradients mislead the attack, so find why"),
+        "single_step": (FGSM(threat, loss=subject.loss), "FGSM", "choose a step size that can reach the border"),
+    }
+    if _steps(attack):
+        longer = _with(attack, steps=2 * _steps(attack))
+        rivals["more_steps"] = (longer, "the same attack with twice the steps", "use more steps")
+    return rivals
+
+
+def _steps(attack: Attack) -> int:
+    """Its number of steps, 0 for an attack that has none."""
+    return int(getattr(attack, "steps", 0))
+
+
+def _with(attack: Attack, **changes: Any) -> Attack:
+    return replace(attack, **changes)
 
 
 def _transferred(rest: Subject, every: int, surrogate: nn.Module) -> Check:
     """Share of all images that the attack missed and points found on another model break."""
     found = 0
     if len(rest.batch):
-        points = rest.attack(surrogate, rest.batch, rest.seed, rest.tile).adversarial
+        points = _run(rest.attack, replace(rest, model=surrogate)).adversarial
         there = Batch(points, rest.batch.labels, rest.batch.ids)
         found = int((decide(rest.model, there, rest.seed, rest.tile) != there.labels).sum())
     seen = f"points found on the surrogate break {found} of {every} images that the attack missed"
@@ -254,12 +273,10 @@ def _sweep(subject: Subject, accuracy: float) -> Iterator[Check]:
     budgets = [threat.eps * 2 ** (log2(largest / threat.eps) * k / BUDGETS) for k in range(1, BUDGETS + 1)]
     accuracies = [accuracy]
     for budget in budgets:
-        attack = _rescaled(subject.attack, budget)
-        success = attack(subject.model, subject.batch, subject.seed, subject.tile).success
-        accuracies.append(1.0 - int(success.sum()) / every)
+        accuracies.append(1.0 - int(_run(_rescaled(subject.attack, budget), subject).success.sum()) / every)
     rise = max(after - min(accuracies[: k + 1]) for k, after in enumerate(accuracies[1:]))
     seen = f"robust accuracy rises by {max(0.0, rise):.0%} when the budget grows"
-    yield grade("budget_sweep", max(0.0, rise), every, seen, "the attack gets lost in large balls, so mistrust it in small")
+    yield grade("budget_sweep", max(0.0, rise), every, seen, "the attack loses its way in large balls, so find why")
     seen = f"with a budget of {largest:.3g}, where every image can be made grey, {accuracies[-1]:.0%} survive"
     yield grade("unbounded", accuracies[-1], every, seen, "the attack fails where it must succeed, so change its loss")
 
@@ -267,12 +284,12 @@ def _sweep(subject: Subject, accuracy: float) -> Iterator[Check]:
 def _rescaled(attack: Attack, budget: float) -> Attack:
     """The attack with another budget, few steps, and a fixed step size that grows with the budget."""
     changes: dict[str, Any] = {"threat": type(attack.threat)(budget)}
-    if "steps" in _names(attack):
-        changes["steps"] = min(attack.steps, SWEEP_STEPS)  # type: ignore[attr-defined]
+    if _steps(attack):
+        changes["steps"] = min(_steps(attack), SWEEP_STEPS)
     size = getattr(attack, "step_size", None)
     if isinstance(size, float):
         changes["step_size"] = size * budget / attack.threat.eps
-    return replace(attack, **changes)
+    return _with(attack, **changes)
 
 
 def _binarised(subject: Subject) -> Check:
@@ -281,7 +298,7 @@ def _binarised(subject: Subject) -> Check:
     images = int(test.planted.sum())
     if images == 0:
         seen = "no adversarial point could be planted, for the features do not move within the ball"
-        return Check("binarisation", 0.0, 0.95, "questionable", f"{seen[:1].upper()}{seen[1:]}: look for a constant.", 0)
+        return grade("binarisation", 0.0, 0, seen, "look for a step that is constant there", "questionable")
     found, guessed = int(test.found.sum()) / images, int(test.guessed.sum()) / images
     seen = f"the attack finds {found:.0%} of the planted adversarial points, random guessing {guessed:.0%}"
     return grade("binarisation", found, images, seen, "an attack that misses what is there proves nothing")
@@ -306,7 +323,3 @@ class _Connected(nn.Module):
 def _has_graph(model: nn.Module, images: Tensor) -> bool:
     with frozen(model), attackable(model), torch.enable_grad():
         return bool(model(images.detach().clone().requires_grad_(True)).requires_grad)
-
-
-def _names(attack: Attack) -> set[str]:
-    return {f.name for f in fields(attack)}

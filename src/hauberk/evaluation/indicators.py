@@ -24,23 +24,24 @@ Verdict = Literal["sound", "questionable", "broken"]
 ORDER: tuple[Verdict, ...] = ("sound", "questionable", "broken")
 
 # Up to the first number a check is sound, beyond the second it is broken; where the second is the smaller one, small
-# values are the bad ones.  Chosen on the tuning nets of benchmarks/masked_nets.py.
-LIMITS: dict[str, tuple[float, float]] = {
-    "zero_gradients": (0.05, 0.5),
-    "vanishing_gradients": (0.1, 0.5),
-    "wrong_gradients": (0.3, 0.7),
+# values are the bad ones.  Without a second number the check shows a risk, whose effect others measure, and is never
+# broken.  Chosen on the tuning half of benchmarks/masked_nets.py.
+LIMITS: dict[str, tuple[float, float | None]] = {
     "randomness": (1e-6, 1e-3),
-    "output_form": (0.2, 0.5),
+    "output_form": (0.2, None),
+    "zero_gradients": (0.05, 0.5),
+    "vanishing_gradients": (0.1, None),
+    "wrong_gradients": (0.3, 0.7),
     "neighbourhood": (0.05, 0.2),
+    "silent_success": (0.0, 0.0),
+    "rising_loss": (0.1, 0.3),
     "black_box": (0.02, 0.05),
     "random_search": (0.0, 0.02),
     "single_step": (0.02, 0.05),
-    "rising_loss": (0.1, 0.3),
     "more_steps": (0.03, 0.1),
+    "transfer": (0.02, 0.05),
     "budget_sweep": (0.02, 0.1),
     "unbounded": (0.0, 0.05),
-    "silent_success": (0.0, 0.0),
-    "transfer": (0.02, 0.05),
     "binarisation": (0.95, 0.8),
 }
 NEAR = 1 / 16  # share of the budget within which a model should be nearly linear
@@ -93,7 +94,7 @@ class Subject:
     def loss(self) -> LossName:
         """What the attack maximises; cross-entropy stands in for a loss of its own, and for one without labels."""
         own = self.attack.loss
-        return own if own in ("ce", "margin", "dlr") else "ce"  # type: ignore[return-value]
+        return own if own in ("ce", "margin", "dlr") else "ce"
 
     def draws(self, purpose: str) -> PerSample:
         """Random numbers for one purpose."""
@@ -117,8 +118,8 @@ class Subject:
 def grade(name: str, value: float, images: int, seen: str, remedy: str, worst: Verdict = "broken") -> Check:
     """The check with its verdict by ``LIMITS``, no worse than ``worst``; the remedy is told unless it is sound."""
     sound, broken = LIMITS[name]
-    sign = 1.0 if broken >= sound else -1.0
-    level = 0 if sign * value <= sign * sound else 1 if sign * value <= sign * broken else 2
+    sign = -1.0 if broken is not None and broken < sound else 1.0
+    level = 0 if sign * value <= sign * sound else 1 if broken is None or sign * value <= sign * broken else 2
     verdict = ORDER[min(level, ORDER.index(worst))]
     reason = f"{seen}." if verdict == "sound" else f"{seen}: {remedy}."
     return Check(name, value, sound, verdict, reason[:1].upper() + reason[1:], images)
@@ -191,9 +192,8 @@ def vanishing_gradients(subject: Subject) -> Check:
     # scaled by the largest entry first: squares of tiny gradients underflow
     cosine = torch.cosine_similarity(_unit(rounded), _unit(exact), dim=1)
     share = float((cosine < 0.9).double().mean())
-    worst: Verdict = "broken" if subject.loss == "ce" else "questionable"
     seen = f"cross-entropy is saturated in float32 on {share:.0%} of the images"
-    return grade("vanishing_gradients", share, len(images), seen, "attack with the margin or dlr loss", worst)
+    return grade("vanishing_gradients", share, len(images), seen, "attack with the margin or dlr loss")
 
 
 def wrong_gradients(subject: Subject) -> Check:
@@ -234,7 +234,7 @@ def neighbourhood(subject: Subject) -> Check:
         total += (margins(subject.logits(there), labels) - here).abs() / spread
     value = float((total / NEIGHBOURS).mean())
     seen = f"within a sixteenth of the budget the margin moves by {value:.1%} of the logits' spread"
-    remedy = "the loss is too rough for single gradients, so average them over neighbours (eot) and add a black-box attack"
+    remedy = "the loss is too rough for gradients, so add a black-box attack"
     return grade("neighbourhood", value, len(images), seen, remedy)
 
 

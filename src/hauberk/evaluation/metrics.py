@@ -7,6 +7,7 @@ s_i = [f(x'_i) = y_i] after the strongest attack, both boolean of shape (N,).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -120,6 +121,203 @@ def mean_perturbation_lecture(correct: ArrayLike, survived: ArrayLike, distance:
     d = np.asarray(distance, dtype=np.float64)
     _check_rows(c, d)
     return mean_interval(np.where(c & s, 0.0, d), seed=seed)
+
+
+def robust_accuracy_curve(correct: ArrayLike, nearest: ArrayLike, eps: Sequence[float]) -> list[Interval]:
+    r"""Robust accuracy at every budget from one minimum-norm attack.
+
+    .. math:: \mathrm{RA}(\epsilon) = \frac1N\sum_i c_i\,[d_i > \epsilon]
+
+    An upper bound of the true curve at each budget, as tight as the distances are small.
+
+    Args:
+        correct: shape (N,).
+        nearest: distance of the nearest misclassified point found, infinite where none was; shape (N,).
+        eps: budgets, in the distances' norm.
+
+    Raises:
+        HauberkError: if a distance or a budget is negative or NaN.
+    """
+    c, d = _certified(correct, nearest)
+    return [_share(c & (d > budget)) for budget in _radii(eps)]
+
+
+def median_distance(correct: ArrayLike, nearest: ArrayLike) -> Interval:
+    """Median distance to the nearest misclassified point over the images that were right, failures at infinity.
+
+    Unlike ``median_perturbation`` it cannot fall because an attack fails on the robust images.  The interval is that
+    of the order statistics; value and ends are infinite where too many searches failed.
+
+    Args:
+        correct: shape (N,).
+        nearest: distance of the nearest misclassified point found, infinite where none was; shape (N,).
+
+    Raises:
+        HauberkError: if a distance is negative or NaN.
+    """
+    c, d = _certified(correct, nearest)
+    return median_interval(d[c])
+
+
+# --- two models: when does mixing them help? ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How confident a model is over a set of images.
+
+    Args:
+        mean: of the gap between the two largest probabilities, with a bootstrap interval.
+        median: of that gap, with its exact order-statistic interval.
+        n: how many images; with none the values are NaN.
+    """
+
+    mean: Interval
+    median: Interval
+    n: int
+
+
+@dataclass(frozen=True)
+class ConfidenceGaps:
+    """The confidence gap of one model in four cases, of which Table 1 of Bai et al. 2024 compares two models'.
+
+    Args:
+        clean_right: images it gets right.
+        clean_wrong: images it gets wrong.
+        attacked_right: attacked images it gets right.
+        attacked_wrong: attacked images it gets wrong.
+    """
+
+    clean_right: Gap
+    clean_wrong: Gap
+    attacked_right: Gap
+    attacked_wrong: Gap
+
+
+def confidence_gap(probabilities: ArrayLike, chosen: ArrayLike, seed: int = 0) -> Gap:
+    r"""How far the winner leads, :math:`p_{(1)} - p_{(2)}`, over the chosen images.
+
+    Args:
+        probabilities: shape (N, K), K at least 2; rows sum to 1.
+        chosen: which images, shape (N,) bool.
+        seed: of the bootstrap.
+
+    Raises:
+        HauberkError: if the rows are no distributions or the lengths differ.
+
+    Reference: Bai et al. 2024 (adaptive smoothing), Table 1.
+    """
+    p, picked = _distributions(probabilities), _bools(chosen)
+    _check_rows(picked, p[:, 0])
+    top = np.sort(p[picked], axis=1)[:, -2:]
+    gap = top[:, 1] - top[:, 0]
+    return Gap(mean_interval(gap, seed=seed), median_interval(gap), len(gap))
+
+
+def confidence_gaps(clean: ArrayLike, attacked: ArrayLike, labels: ArrayLike, seed: int = 0) -> ConfidenceGaps:
+    """Confidence gaps of one model where it is right and where it is wrong, before and after an attack.
+
+    Mixing an accurate model g with a robust model h pays where h is sure when right under attack and unsure when wrong
+    on clean images: compare h's ``attacked_right`` with g's ``attacked_wrong``, and h's ``clean_wrong`` with g's
+    ``clean_right``.
+
+    Args:
+        clean: probabilities at the images, (N, K).
+        attacked: probabilities at the attacked images, (N, K), rows in the same order.
+        labels: (N,).
+        seed: of the bootstrap.
+
+    Raises:
+        HauberkError: if the rows are no distributions, the shapes differ, or a label is not among the K classes.
+
+    Reference: Bai et al. 2024 (adaptive smoothing), Table 1.
+    """
+    before, after, y = _distributions(clean), _distributions(attacked), np.asarray(labels)
+    _check_rows(before[:, 0], after[:, 0], y)
+    kinds = before.shape[1]
+    if after.shape[1] != kinds or (y < 0).any() or (y >= kinds).any():
+        raise HauberkError(f"expected labels and attacked rows of {kinds} classes", "take both tables from one model")
+    right, still = before.argmax(1) == y, after.argmax(1) == y
+    cells = ((before, right), (before, ~right), (after, still), (after, ~still))
+    return ConfidenceGaps(*(confidence_gap(p, chosen, seed) for p, chosen in cells))
+
+
+def either_right(accurate_right: ArrayLike, robust_right: ArrayLike) -> Interval:
+    r"""Share of images at which at least one of two models is right, :math:`\frac1N\sum_i \max(g_i, h_i)`.
+
+    What a mix reaches if its weight is chosen image by image with the label known (Bai et al. 2024, Theorem 4.1).  With
+    two classes no mix of probabilities does better; with more one can, where a class that neither model chose wins.
+
+    Args:
+        accurate_right: whether the accurate model is right, shape (N,).
+        robust_right: whether the robust model is right at the same input, shape (N,).
+    """
+    g, h = _outcomes(accurate_right, robust_right)
+    return _share(g | h)
+
+
+# --- random classifiers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RandomAccuracy:
+    """Accuracy of a classifier that answers anew at every call.
+
+    Args:
+        mean: chance that a single answer is right, with a bootstrap interval over images.
+        all_right: share of images at which every one of the n answers is right; an attacker may send a point again.
+        vote: share of images at which the plurality of the n answers is right; a tie counts as wrong.
+    """
+
+    mean: Interval
+    all_right: Interval
+    vote: Interval
+
+
+def random_accuracy(predictions: ArrayLike, labels: ArrayLike, seed: int = 0) -> RandomAccuracy:
+    r"""What n fresh answers to each image are worth, in three readings.
+
+    .. math::
+        \frac1N\sum_i \frac1n\sum_t [f_t(x_i) = y_i], \qquad \frac1N\sum_i \prod_t [f_t(x_i) = y_i], \qquad
+        \frac1N\sum_i \Bigl[\textstyle\sum_t [f_t(x_i) = y_i] > \max_{j \ne y_i} \sum_t [f_t(x_i) = j]\Bigr]
+
+    Give it attacked points, with draws that the attack has not seen, and the clean images as a control: asking again
+    breaks some images without any attack.  An abstention (-1) is a wrong answer, and votes like a class of its own.
+
+    Args:
+        predictions: classes, shape (N, n).
+        labels: shape (N,), non-negative.
+        seed: of the bootstrap.
+
+    Raises:
+        HauberkError: if the shapes do not fit, there is no draw, or a label is negative.
+
+    Reference: the resubmission protocols of DiffHammer and DiffBreak.
+    """
+    drawn, y = np.asarray(predictions), np.asarray(labels)
+    if drawn.ndim != 2 or drawn.shape[1] == 0:
+        raise HauberkError(f"expected predictions of shape (N, n), got {drawn.shape}", "one column for each draw")
+    _check_rows(drawn[:, 0], y)
+    if (y < 0).any():
+        raise HauberkError("expected labels of at least 0, got a negative one", "-1 is an abstention, and no label")
+    right = drawn == y[:, None]
+    own = right.sum(1)
+    # how often each answer was given, by comparing it with all draws of its image
+    votes = np.stack([(drawn == column[:, None]).sum(1) for column in drawn.T], 1)
+    rival = np.where(right, 0, votes).max(1)
+    return RandomAccuracy(mean_interval(right.mean(1), seed=seed), _share(own == drawn.shape[1]), _share(own > rival))
+
+
+# --- checks ---------------------------------------------------------------------------------------------------
+
+
+def _distributions(values: ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] < 2:
+        raise HauberkError(f"expected probabilities of shape (N, K), K at least 2, got {array.shape}", "one row an image")
+    if not (np.isfinite(array).all() and (array >= 0).all() and np.allclose(array.sum(1), 1.0, atol=1e-3)):
+        raise HauberkError("expected rows that sum to 1 without a negative number", "apply a softmax to logits first")
+    return array
 
 
 def _broken_distances(correct: ArrayLike, survived: ArrayLike, distance: ArrayLike) -> Floats:

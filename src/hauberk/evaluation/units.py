@@ -27,6 +27,7 @@ from hauberk.certificates.mixed import needed_alpha
 from hauberk.classifier import TILE, check_eval, frozen, is_random, logits_of, predictor_name, traits, weights_hash
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
+from hauberk.evaluation.diagnostics import diagnose
 from hauberk.records import Part, RecordKind, content_hash, data_hash, part, read, unit_key, write
 
 UNIT_TILES = 4  # tiles in one unit of an attack
@@ -196,6 +197,28 @@ def mix_records(
         "shared": shared,
     }
     return _run("mix", unit, facts, batch, rows, setting.tile, work)
+
+
+def diagnosis_records(
+    model: nn.Module, batch: Batch, attack: Attack, setting: Setting, work: Work
+) -> list[Part]:
+    """Judge an attack on the batch, and leave one row a check; arguments as ``attack_records``.
+
+    The checks are made together, so the whole batch is one unit.
+    """
+
+    def rows(tile: Batch) -> Columns:
+        checks = diagnose(
+            model, tile, attack.threat, seed=setting.seed, tile=setting.tile, attack=attack
+        ).checks
+        names = ("value", "threshold", "verdict", "reason", "images")
+        return {"id": list(range(len(checks))), "check": [c.name for c in checks]} | {
+            name: [getattr(c, name) for c in checks] for name in names
+        }
+
+    method = {"name": "diagnosis", "attack": registry.spec(attack)}
+    unit = _unit(model, predictor_name(model), method, setting) | {"threat": registry.spec(attack.threat)}
+    return _run("diagnosis", unit, _facts(batch, setting), batch, rows, len(batch), work)
 
 
 # --- the sweep over units ---------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from hauberk.threats import CONFIG
 class Detector(Objective):
     r"""Binary cross-entropy of the head, :math:`\tfrac12(\mathrm{softplus}(d(x)) + \mathrm{softplus}(-d(x')))`.
 
-    Here d is the logit of "attacked" and x' the attacked image (Metzen et al. 2017, Section 3.2).  The base runs in eval
-    mode and without gradients, so neither its weights nor its running statistics change.  An attack with a loss of
+    Here d is the logit of "attacked" and x' the attacked image (Metzen et al. 2017, Section 3.2).  The base runs in
+    eval mode and without gradients, so neither its weights nor its running statistics change.  An attack with a loss of
     logits gives their static adversary, which fools the classifier alone; one with ``detector_joint`` knows the head
     as it is at that step, as their dynamic adversary does (Section 3.3).
 
@@ -44,7 +44,7 @@ class Detector(Objective):
         with torch.no_grad(), evaluating(model.base):
             _, activation = activation_of(model.base, model.layer, torch.cat([batch.images, attacked]))
         scores: Tensor = model.head(activation).squeeze(1)
-        clean, under_attack = scores.split(len(batch))
+        clean, under_attack = scores[: len(batch)], scores[len(batch) :]
         loss = 0.5 * (functional.softplus(clean).mean() + functional.softplus(-under_attack).mean())
         terms = {
             "bce": loss.detach(),

@@ -19,10 +19,20 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
 from hauberk.records import Part
 from hauberk.report.mixing import certificate
-from hauberk.report.subject import Attacked, Contradiction, Curve, Level, Method, Subject
+from hauberk.report.subject import (
+    Attacked,
+    Contradiction,
+    Curve,
+    Finding,
+    Judgement,
+    Level,
+    Method,
+    Subject,
+)
 from hauberk.runs import Run
 from hauberk.statistics import wilson
 
+VERDICTS = ("sound", "questionable", "broken")
 Ids = NDArray[np.int64]
 MOST_STEPS = 1000
 
@@ -60,13 +70,20 @@ def subjects(parts: Iterable[Part]) -> list[Subject]:
     """
     groups: dict[tuple[str, str, str], list[Part]] = {}
     found = list(parts)
-    for part in records.group(p for p in found if p.kind in ("attack", "certificate")):
+    for part in records.group(p for p in found if p.kind in ("attack", "certificate", "diagnosis")):
         groups.setdefault(_key(part), []).append(part)
     for part in records.group(p for p in found if p.kind == "mix"):
         proved, known = certificate(part), groups.get(_key(part), [])
         if proved is not None and not any(p.kind == "certificate" for p in known):
             groups.setdefault(_key(part), []).append(proved)
-    return [_subject(key, items) for key, items in sorted(groups.items())]
+    measured = {"attack", "certificate"}
+    return [_subject(key, items) for key, items in sorted(groups.items()) if measured & {p.kind for p in items}]
+
+
+def judgements(parts: Iterable[Part]) -> list[Judgement]:
+    """What was said of the evaluations themselves, the worst first."""
+    found = [_judgement(p) for p in records.group(p for p in parts if p.kind == "diagnosis")]
+    return sorted(found, key=lambda j: (-VERDICTS.index(j.verdict), j.norm, j.eps))
 
 
 def _key(part: Part) -> tuple[str, str, str]:
@@ -90,6 +107,8 @@ def _subject(key: tuple[str, str, str], parts: list[Part]) -> Subject:
     for name in ("classes", "shape"):
         if len({records.content_hash(p.facts[name]) for p in parts}) > 1:
             raise HauberkError(f"records of {predictor} disagree about {name}", "they come from different data")
+    judged = tuple(judgements(p for p in parts if p.kind == "diagnosis"))
+    parts = [p for p in parts if p.kind != "diagnosis"]
     _check_labels(predictor, parts)
     attacks = [p for p in parts if p.kind == "attack"]
     certificates = [p for p in parts if p.kind == "certificate"]
@@ -111,6 +130,22 @@ def _subject(key: tuple[str, str, str], parts: list[Part]) -> Subject:
         certified=tuple(c for c in curves if c.proof != "estimate"),
         estimated=tuple(c for c in curves if c.proof == "estimate"),
         checks=tuple(_checks(attacks, certificates)),
+        judgements=judged,
+    )
+
+
+def _judgement(part: Part) -> Judgement:
+    rows = part.table.to_pylist()
+    findings = [Finding(*(row[n] for n in ("check", "value", "threshold", "verdict", "reason"))) for row in rows]
+    findings.sort(key=lambda f: -VERDICTS.index(f.verdict))
+    threat = part.unit["threat"]
+    return Judgement(
+        attack=str(part.unit["method"]["attack"]["name"]),
+        norm=str(threat["name"]),
+        eps=float(threat["eps"]),
+        verdict=findings[0].verdict if findings else "sound",
+        findings=tuple(findings),
+        images=max((int(row["images"]) for row in rows), default=0),
     )
 
 
@@ -142,7 +177,11 @@ def _attacked(predictor: str, parts: list[Part]) -> list[Attacked]:
     found = []
     for (norm, eps), items in sorted(threats.items()):
         ids, right, survived = _worst_case(items)
-        methods = sorted((_method(p) for p in items), key=lambda m: (m.accuracy.value, m.name, m.seed))
+        survived &= ~_reached(ids, [p for p in parts if p.unit["threat"]["name"] == norm], eps)
+        methods = sorted(
+            (_method(p) for p in items),
+            key=lambda m: (m.suite, m.stage if m.suite else m.accuracy.value, m.name, m.seed),
+        )
         found.append(Attacked(
             predictor, norm, eps, metrics.robust_accuracy(right, survived),
             metrics.attack_success_rate(right, survived), tuple(methods), images_hash(ids),
@@ -162,6 +201,15 @@ def _worst_case(parts: list[Part]) -> tuple[Ids, metrics.Bools, metrics.Bools]:
     return ids, right, survived
 
 
+def _reached(ids: Ids, parts: list[Part], eps: float) -> metrics.Bools:
+    """Which images some attack of the norm broke at a distance within eps, whatever budget it was run with."""
+    found = np.zeros(len(ids), dtype=np.bool_)
+    for part in parts:
+        _, mine, theirs = np.intersect1d(ids, part.column("id"), return_indices=True)
+        found[mine] |= part.column("nearest")[theirs] <= eps
+    return found
+
+
 def _method(part: Part) -> Method:
     right, survived = correct(part), ~part.column("success").astype(np.bool_)
     spec = dict(part.unit["method"])
@@ -174,7 +222,14 @@ def _method(part: Part) -> Method:
         perturbation=metrics.median_perturbation(right, survived, part.column("distance")),
         forwards=float(part.column("forwards").mean()),
         backwards=float(part.column("backwards").mean()),
+        suite=_suite(part),
+        stage=int(part.unit.get("stage", 0)),
     )
+
+
+def _suite(part: Part) -> str:
+    suite = part.unit.get("suite")
+    return f"{suite['name']} {suite['version']}" if suite else ""
 
 
 # --- certificates ---------------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ class Method:
         perturbation: median distance of its successes on images that were right.
         forwards: forward passes an image, mean.
         backwards: backward passes an image, mean.
+        suite: the sequence it is a stage of, for example ``autoattack standard``, or empty.
+        stage: its number in that sequence; a later stage sees the survivors of the earlier ones alone.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Method:
     perturbation: Interval
     forwards: float
     backwards: float
+    suite: str = ""
+    stage: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,38 @@ class Contradiction:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One check of an evaluation: what was measured, the limit of what is sound, and what it means."""
+
+    name: str
+    value: float
+    threshold: float
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether the failures of an attack can be believed.
+
+    Args:
+        attack: the attack that was judged.
+        norm: of its budget.
+        eps: the budget, pixel units.
+        verdict: the worst of the checks: ``sound``, ``questionable`` or ``broken``.
+        findings: the checks, the worst first.
+        images: how many images they looked at.
+    """
+
+    attack: str
+    norm: str
+    eps: float
+    verdict: str
+    findings: tuple[Finding, ...]
+    images: int
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is known about one predictor on one split."""
 
@@ -142,6 +178,7 @@ class Subject:
     certified: tuple[Curve, ...]
     estimated: tuple[Curve, ...]
     checks: tuple[Contradiction, ...]
+    judgements: tuple[Judgement, ...] = ()
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -157,6 +194,12 @@ class Subject:
         equals = [a for a in self.attacked if (len(a.methods), a.accuracy.n) == most]
         first = [a for a in equals if a.norm == equals[0].norm]
         return first[(len(first) - 1) // 2]
+
+    @property
+    def beside(self) -> Attacked | None:
+        """The same model attacked in another norm than the headline's: by most methods, at the smallest budget."""
+        others = [a for a in self.attacked if self.headline is not None and a.norm != self.headline.norm]
+        return max(others, key=lambda a: (len(a.methods), a.accuracy.n, -a.eps), default=None)
 
     def curve(self, norm: str) -> Curve | None:
         """The certificate shown beside attacks in that norm: deterministic first, then most votes, then lowest seed.

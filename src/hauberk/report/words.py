@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from hauberk import registry
-from hauberk.report.subject import Attacked, Curve, Method, Subject
+from hauberk.report.subject import Attacked, Curve, Judgement, Method, Subject
 from hauberk.statistics import Interval
 
 Rounding = Literal["down", "up", "near"]
@@ -33,6 +33,8 @@ GLOSSARY = {
     "Probabilistic proof": "Rests on random samples; for each image it fails with at most the stated probability.",
     "Estimate": "Neither a proof nor an attack; it bounds nothing.",
     "α": "Weight of the robust model in a mixed classifier: 0 is the accurate model alone, 1 the robust one alone.",
+    "Sound, questionable, broken": "What the checks say of an evaluation: no symptom of a failing attack, one that a "
+    "better attack should rule out, or one that makes the attacked accuracy worthless.",
     "95 % interval": "Where the value would plausibly lie on other images of the same kind: Wilson's interval for "
     "shares, bootstrap for means. It says nothing about stronger attacks.",
 }
@@ -86,6 +88,18 @@ def attack(name: str) -> str:
     """An attack as the field writes it: the name of its class."""
     entry = next((e for e in registry.entries("attack") if e.name == name), None)
     return entry.path.split(":")[1] if entry else name
+
+
+def judged(judgement: Judgement) -> str:
+    """What the checks of an evaluation say together."""
+    place = budget(judgement.norm, judgement.eps)
+    where = f"{attack(judgement.attack)} at {place} was checked on {judgement.images} images"
+    said = {
+        "sound": "nothing suggests that it failed for reasons of its own, such as masked gradients.",
+        "questionable": "something suggests that a better attack would find more:",
+        "broken": "the attacked accuracy here must not be believed:",
+    }
+    return f"{where}: {said[judgement.verdict]}"
 
 
 def attacks(methods: Iterable[Method]) -> str:
@@ -162,6 +176,8 @@ def not_tested(subject: Subject) -> list[str]:
         largest = max(a.eps for a in subject.attacked if a.norm == norm)
         said.append(f"Nothing beyond {budget(norm, largest)} was attacked.")
     said += _weak_attacks(subject)
+    if subject.attacked and not subject.judgements:
+        said.append("Whether the attacks' failures can be believed was not checked: hauberk check MODEL --diagnose.")
     if not subject.certified:
         said.append("Nothing is proved: a stronger attack may lower every attacked accuracy here.")
     elif attacked - {c.norm for c in subject.certified}:
@@ -184,7 +200,7 @@ def _weak_attacks(subject: Subject) -> list[str]:
         said.append(f"Only {attack(names[0])} was run; several kinds of attack together usually break more images.")
     if all(_knowledge(n) == "white box" for n in names):
         said.append("No attack without gradients was run, so gradients that mislead an attacker would go unnoticed.")
-    if subject.stochastic and not any(int(m.settings.get("eot", 1)) > 1 for m in methods):
+    if subject.stochastic and all(m.settings.get("eot") == 1 for m in methods):
         said.append("The classifier is random, and no attack averaged over its randomness.")
     return said
 

@@ -1,0 +1,54 @@
+"""``hauberk check MODEL``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from hauberk import api, registry
+from hauberk.attacks import APGD
+from hauberk.cli import options, results
+from hauberk.cli.console import Reporter, clock, emit
+from hauberk.recipes import Evaluation
+
+DIAGNOSED = 64  # images that judge an attack
+
+
+def check(
+    target: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, or module:factory.")],
+    threat: Annotated[str | None, typer.Option(help="Predict the cost of each suite, and judge an attack.")] = None,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="With --threat: run the checks that judge an attack, and keep them.")
+    ] = False,
+    images: Annotated[int, typer.Option(help="How many images the planned evaluation has.")] = 1000,
+    data: options.Data = None,
+    seed: options.Seed = 0,
+    tile: options.Tile = 64,
+    out: options.Out = None,
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Look at a model before anything is spent on it: contract, gradients, randomness, speed, cost of each suite."""
+    options.threads(threads)
+    subject = api.subject(target, out, data)
+    ball = None if threat is None else registry.build(threat, "threat")
+    found = api.check(subject, ball, images, tile)
+    lines = [f"  {'ok  ' if f.good else 'LOOK'}  {f.name}: {f.text}" for f in found.findings]
+    if found.speed is not None:
+        forward, gradient = 1e3 * found.speed.forward, 1e3 * found.speed.gradient
+        lines.append(f"  speed: {forward:.3g} ms an image forward, {gradient:.3g} ms with gradient, in tiles of {tile}")
+    lines += [
+        f"  autoattack {b.name}: at most {clock(b.seconds)} for {images} images "
+        f"({b.forwards} forward, {b.backwards} backward passes each)"
+        for b in found.bills
+    ]
+    if diagnose and ball is not None and found.good:
+        plan = Evaluation(images=min(DIAGNOSED, len(subject.dataset.test)), seed=seed, tile=tile)
+        run = api.diagnose(subject, APGD(ball), plan, Reporter(json).evaluating)
+        lines += results.diagnosis_lines(run.path)
+    state = "ready for an evaluation" if found.good else "not ready: see LOOK above"
+    emit(asdict(found) | {"good": found.good}, json, [f"{target}: {state}", *lines])
+    if not found.good:
+        raise typer.Exit(1)

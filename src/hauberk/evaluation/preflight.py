@@ -1,0 +1,236 @@
+"""What can be said of a model before anything is spent on it: the contract, its gradients, its speed, and the bill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hauberk.attacks import Attack, AutoAttack
+from hauberk.attacks.autoattack import sequences
+from hauberk.attacks.gradients import EOT_DRAWS, attackable
+from hauberk.batch import Batch
+from hauberk.classifier import (
+    TILE,
+    check_eval,
+    check_images,
+    check_labels,
+    check_logits,
+    check_separate,
+    classes,
+    frozen,
+    is_random,
+    traits,
+)
+from hauberk.errors import HauberkError
+from hauberk.threats import Threat
+
+TRIALS = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing seen.
+
+    Args:
+        name: what was looked at.
+        good: whether an evaluation can go on as it is.
+        text: what was seen, and what to do about it where it is not good.
+    """
+
+    name: str
+    good: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds an image on full tiles.
+
+    Args:
+        forward: of one forward pass.
+        gradient: of one forward and one backward pass to the input.
+    """
+
+    forward: float
+    gradient: float
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What an attack takes at most.
+
+    Args:
+        name: the attack, or the version of AutoAttack.
+        forwards: forward passes an image that survives to the end.
+        backwards: backward passes of the same.
+        seconds: for all images that are classified right, if none of them falls.
+    """
+
+    name: str
+    forwards: int
+    backwards: int
+    seconds: float
+
+
+def preflight(model: nn.Module, batch: Batch, tile: int = TILE) -> list[Finding]:
+    """Look at a model and some images of its data; nothing is attacked and nothing raised.
+
+    Args:
+        model: a classifier.
+        batch: images in [0, 1], labels, ids; a tile of them is enough.
+        tile: rows of a model call.
+    """
+    images = next(batch.tiles(min(tile, len(batch))))[0].images
+    findings = [
+        _tried("images", lambda: check_images(batch.images), "floats in [0, 1], shape " + _shape(batch.images)),
+        _tried("mode", lambda: check_eval(model), "eval mode"),
+    ]
+    with torch.no_grad():
+        try:
+            logits = model(images)
+        except (RuntimeError, ValueError, TypeError) as error:
+            said = f"the model fails on images of shape {_shape(images)}: {str(error).splitlines()[0]}"
+            return [*findings, Finding("forward", False, said)]
+    findings.append(_tried("logits", lambda: check_logits(logits, len(images)), f"shape {_shape(logits)}"))
+    if not findings[-1].good:
+        return findings
+    labels = f"0..{logits.shape[1] - 1}"
+    return [
+        *findings,
+        _tried("labels", lambda: check_labels(batch.labels, logits.shape[1], len(batch)), labels),
+        _accuracy(logits, batch.labels[: len(images)]),
+        _tried("rows", lambda: check_separate(model, images), "each image is classified by itself"),
+        *_nature(model, images[:8]),
+        _gradients(model, images),
+    ]
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Finding:
+    right = float((classes(logits) == labels).float().mean())
+    good = right > 1.5 / logits.shape[1]
+    doubt = "" if good else " (no better than chance: are images scaled and classes ordered as in training?)"
+    return Finding("accuracy", good, f"{right:.0%} of {len(labels)} images{doubt}")
+
+
+def _nature(model: nn.Module, images: Tensor) -> list[Finding]:
+    """Declared traits against what two forward passes show."""
+    known, random = traits(model), is_random(model, images)
+    if random and not known.stochastic and known.declared:
+        said = Finding("randomness", False, "two forward passes differ, though the model is declared deterministic")
+    elif random:
+        said = Finding("randomness", True, f"random: every gradient averages {EOT_DRAWS} draws, verdicts are votes")
+    else:
+        said = Finding("randomness", True, "two forward passes agree bit for bit")
+    texts = {
+        "exact": "exact, as declared" if known.declared else "not declared by every module: attack without it too",
+        "bpda": "a surrogate stands in for some step (BPDA)",
+        "none": "some step has none: its surrogate, or the identity, stands in (BPDA)",
+    }
+    return [said, Finding("gradient", known.gradient == "exact", texts[known.gradient])]
+
+
+def _gradients(model: nn.Module, images: Tensor) -> Finding:
+    """Whether the input gradient exists, is finite and not zero."""
+    leaf = images.clone().requires_grad_(True)
+    try:
+        with frozen(model), attackable(model), torch.enable_grad():
+            logits = model(leaf)
+            (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, logits.argmax(1)), leaf)
+    except RuntimeError:
+        return Finding("input gradient", False, "there is none: the model cuts the graph (detach, numpy, no_grad?)")
+    if not bool(gradient.isfinite().all()):
+        return Finding("input gradient", False, "NaN or infinite for some image")
+    dead = int((gradient.flatten(1).abs().amax(1) == 0).sum())
+    said = f"zero for {dead} of {len(images)} images" if dead else "finite and nowhere zero"
+    return Finding("input gradient", dead == 0, said)
+
+
+def measure(model: nn.Module, images: Tensor) -> Speed:
+    """Time forward and gradient passes on one tile; the best of a few trials after a warm-up."""
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(images)
+
+    def gradient() -> None:
+        leaf = images.clone().requires_grad_(True)
+        with torch.enable_grad():
+            value = model(leaf).logsumexp(1).sum()
+            if value.requires_grad:
+                torch.autograd.grad(value, leaf, allow_unused=True)
+
+    with frozen(model), attackable(model):
+        return Speed(_timed(forward) / len(images), _timed(gradient) / len(images))
+
+
+def _timed(work: Callable[[], None]) -> float:
+    work()
+    best = float("inf")
+    for _ in range(TRIALS):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def bills(threat: Threat, speed: Speed, num_classes: int, images: int, random: bool = False) -> list[Bill]:
+    """The cost of each version of AutoAttack, at most: as if no image ever fell.
+
+    Args:
+        threat: of the evaluation.
+        speed: from ``measure``.
+        num_classes: K.
+        images: how many are classified right.
+        random: whether every gradient averages several draws.
+    """
+    versions = ["rand"] if random else ["fast", "standard", "plus"]
+    found = []
+    known: dict[Attack, tuple[int, int]] = {}
+    for version in versions:
+        forwards = backwards = 0
+        for stage in sequences(threat)[version]:
+            known.setdefault(stage, passes(stage, num_classes))
+            forwards, backwards = forwards + known[stage][0], backwards + known[stage][1]
+        seconds = images * (forwards * speed.forward + backwards * (speed.gradient - speed.forward))
+        found.append(Bill(version, forwards, backwards, seconds))
+    return found
+
+
+def passes(attack: Attack, num_classes: int) -> tuple[int, int]:
+    """Most forward and backward passes that an attack spends on one image, counted on a classifier that never errs."""
+    images = torch.full((1, 1, 4, 4), 0.5)
+    batch = Batch(images, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)
+    found = [stage(_Firm(num_classes).eval(), batch, tile=1) for stage in stages]
+    return sum(int(f.forwards) for f in found), sum(int(f.backwards) for f in found)
+
+
+class _Firm(nn.Module):
+    """Always class 0, with a gradient that leads nowhere."""
+
+    traits = traits(nn.Identity())
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.offsets = torch.tensor([100.0, *torch.linspace(1.0, 0.0, num_classes - 1).tolist()])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shape (B, C, H, W) to (B, K)."""
+        slope = torch.linspace(1e-3, 5e-4, len(self.offsets))
+        return self.offsets + images.flatten(1).sum(1, keepdim=True) * slope
+
+
+def _tried(name: str, check: Callable[[], None], good: str) -> Finding:
+    try:
+        check()
+    except HauberkError as error:
+        return Finding(name, False, f"{error.message}: {error.hint}" if error.hint else error.message)
+    return Finding(name, True, good)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
