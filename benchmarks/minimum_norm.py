@@ -4,8 +4,8 @@
 
 Every attack is judged by the same code: a point counts if it lies in the pixel box and is classified wrong, at its
 distance from the image.  Images that are wrong without an attack are left out; an attack that found nothing has
-distance infinity in the median.  Passes are rows that went through the model, counted outside the attack, for an image.
-Neither peer is a dependency: ``pip install --no-deps foolbox==3.3.4 adv-lib==0.2.8 eagerpy GitPython gitdb smmap``.
+distance infinity in the median.  Passes are rows that went through the model, per image, counted outside the attack.
+No peer is a dependency: ``pip install --no-deps foolbox==3.3.4 adv-lib==0.2.8 eagerpy GitPython gitdb smmap tqdm``
 """
 
 from __future__ import annotations
@@ -70,8 +70,11 @@ def own_attacks(steps: int, searches: int) -> Iterator[tuple[str, str, Norm, Fou
     yield "ddn, loss margin", "hauberk", "l2", ours(DDN(THREATS["l2"], steps=steps, loss="margin"))
     for norm, threat in THREATS.items():
         yield "fmn", "hauberk", norm, ours(FMN(threat, steps=steps))
-    yield "carlini_wagner", "hauberk", "l2", ours(
-        CarliniWagner(THREATS["l2"], steps=steps, binary_searches=searches, initial_constant=0.01)
+    yield (
+        "carlini_wagner",
+        "hauberk",
+        "l2",
+        ours(CarliniWagner(THREATS["l2"], steps=steps, binary_searches=searches, initial_constant=1.0)),
     )
     for name, settings in (("deepfool", {"steps": steps // 2}), ("fab", {"steps": steps // 4})):
         with contextlib.suppress(ImportError):
@@ -99,8 +102,11 @@ def foolbox_attacks(steps: int, searches: int) -> Iterator[tuple[str, str, Norm,
     yield "ddn", "foolbox", "l2", found(kinds.DDNAttack(steps=steps))
     for norm, kind in {"l1": kinds.L1FMNAttack, "l2": kinds.L2FMNAttack, "linf": kinds.LInfFMNAttack}.items():
         yield "fmn", "foolbox", norm, found(kind(steps=steps))  # type: ignore[misc]
-    yield "carlini_wagner", "foolbox", "l2", found(
-        kinds.L2CarliniWagnerAttack(binary_search_steps=searches, steps=steps, initial_const=0.01)
+    yield (
+        "carlini_wagner",
+        "foolbox",
+        "l2",
+        found(kinds.L2CarliniWagnerAttack(binary_search_steps=searches, steps=steps, initial_const=1.0)),
     )
     for norm, kind in {"l2": kinds.L2DeepFoolAttack, "linf": kinds.LinfDeepFoolAttack}.items():
         yield "deepfool", "foolbox", norm, found(kind(steps=steps // 2))  # type: ignore[misc]
@@ -126,7 +132,7 @@ def adv_lib_attacks(steps: int, searches: int) -> Iterator[tuple[str, str, Norm,
         yield "fmn", "adv-lib", norm, found(load("fast_minimum_norm", "fmn"), steps=steps, norm=order)
     yield "carlini_wagner", "adv-lib", "l2", found(
         load("carlini_wagner", "carlini_wagner_l2"),
-        max_iterations=steps, binary_search_steps=searches, initial_const=0.01,
+        max_iterations=steps, binary_search_steps=searches, initial_const=1.0,
     )  # fmt: skip
     for norm in ("l2", "linf"):
         yield "deepfool", "adv-lib", norm, found(load("deepfool", "df"), steps=steps // 2, norm=ORDER[norm])

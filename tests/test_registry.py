@@ -8,10 +8,26 @@ import torch
 from torch import nn
 
 from hauberk import registry
-from hauberk.attacks import APGD, FGSM, PGD
+from hauberk.attacks import (
+    APGD,
+    DDN,
+    FAB,
+    FGSM,
+    FMN,
+    NFGSM,
+    PGD,
+    AutoAttack,
+    CarliniWagner,
+    DeepFool,
+    FriendlyPGD,
+    Square,
+)
+from hauberk.attacks.transfer import Transfer
 from hauberk.certificates import LipschitzCertificate, MixedCertificate, SmoothingCertificate
 from hauberk.classifier import weights_hash
+from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
+from hauberk.objectives.detector import Detector
 from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
 from hauberk.objectives.standard import Standard
@@ -28,13 +44,33 @@ EXAMPLES: dict[str, list[Any]] = {
         PGD(Linf(8 / 255)),
         PGD(L2(0.5), "kl", steps=3, step_size=0.1, restarts=2, random_start=False, targeted=True),
     ],
-    "apgd": [APGD(L2(0.5)), APGD(Linf(0.1), "margin", steps=7, restarts=3)],
+    "apgd": [
+        APGD(L2(0.5)),
+        APGD(Linf(0.1), "margin", steps=7, restarts=3, early_stop=False, eot=4),
+        APGD(L1(12.0), "dlr", targets=5, shrinking=True),
+        APGD(Linf(0.1), DetectorJoint(weight=0.3)),
+    ],
+    "detector_joint": [DetectorJoint(), DetectorJoint(weight=0.3)],
+    "n_fgsm": [NFGSM(Linf(8 / 255)), NFGSM(Linf(0.1), noise=1.0)],
+    "friendly_pgd": [FriendlyPGD(Linf(8 / 255), tau=1), FriendlyPGD(L2(0.5), steps=3)],
+    "fab": [FAB(Linf(8 / 255)), FAB(L1(12.0), targets=9, restarts=2, early_stop=True)],
+    "square": [Square(Linf(8 / 255)), Square(L2(0.5), queries=100, p_init=0.3)],
+    "ddn": [DDN(L2(0.5)), DDN(L2(0.5), steps=20, quantise=256)],
+    "fmn": [FMN(L1(12.0)), FMN(Linf(0.1), steps=7, gamma=0.1)],
+    "deepfool": [DeepFool(L2(0.5)), DeepFool(Linf(0.1), steps=3, overshoot=0.1)],
+    "carlini_wagner": [CarliniWagner(L2(0.5)), CarliniWagner(L2(0.5), steps=5)],
+    "transfer": [Transfer(Linf(0.1), source="runs/x", attack=PGD(Linf(0.1)))],
+    "autoattack": [
+        AutoAttack(Linf(8 / 255)),
+        AutoAttack(L2(0.5), version="custom", attacks=(APGD(L2(0.5)), DDN(L2(0.5))), losses=(DetectorJoint(),)),
+    ],
     "lipschitz": [LipschitzCertificate()],
     "smoothing": [SMOOTHING],
     "mixed_margin": [MixedCertificate(), MixedCertificate(SMOOTHING)],
     "standard": [Standard(), Standard(label_smoothing=0.1)],
     "gaussian_augmentation": [GaussianAugmentation(sigma=0.25)],
     "pgd_adversarial": [PGDAdversarial(PGD(Linf(8 / 255), steps=2)), PGDAdversarial(APGD(L2(0.3), steps=4), 0.5)],
+    "detector": [Detector(PGD(Linf(0.1), steps=5, loss=DetectorJoint()))],
     "trades": [TRADES(PGD(L2(0.25), "kl", steps=2), beta=3.0, divergence="ce", detach_target=True)],
 }
 TASK = {"input_shape": (1, 8, 8), "num_classes": 3, "mean": (0.4,), "std": (0.3,)}
@@ -51,7 +87,7 @@ def plain(description: Any) -> Any:
 
 
 def test_every_registered_class_has_an_example() -> None:
-    for kind in ("threat", "attack", "certificate", "objective"):
+    for kind in ("threat", "loss", "attack", "certificate", "objective"):
         for entry in registry.entries(kind):
             assert entry.name in EXAMPLES, f"add an example of {entry.name}"
     assert {e.name for e in registry.entries("model")} == set(MODELS)
@@ -110,8 +146,8 @@ def test_threats_have_a_shorthand_and_numbers_a_fraction() -> None:
         ({"name": "pdg", "threat": "linf:0.1"}, "did you mean 'pgd'"),
         ({"name": "pgd", "threat": "linf:0.1", "setps": 3}, "did you mean 'steps'"),
         ({"name": "pgd", "threat": "linf:0.1", "steps": 0}, "steps"),
-        ({"name": "pgd", "threat": "linf:0.1", "loss": "dlr"}, "loss"),
-        ({"name": "apgd", "threat": "l1:3"}, "not in l1"),
+        ({"name": "pgd", "threat": "linf:0.1", "loss": "drl"}, "loss"),
+        ({"name": "ddn", "threat": "l1:3"}, "not in l1"),
         ({"name": "mixed_margin", "base": {"name": "mixed_margin"}}, "mix inside a mix"),
         ({"name": "smoothing"}, "sigma"),
         ({"steps": 3}, "needs a 'name'"),

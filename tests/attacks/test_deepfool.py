@@ -65,9 +65,9 @@ def test_only_the_most_likely_classes_are_looked_at() -> None:
     oracle = LinearOracle.random((1, 3, 4), 6, seed=0)
     batch = oracle.batch(5)
     few, all_ = (DeepFool(L2(0.1), classes=n)(oracle, batch) for n in (3, 10))
-    assert set(few.backwards.tolist()) <= {2 * k for k in range(1, 51)}
+    assert set(few.backwards.tolist()) == {2 * 2}  # one step to the nearer of two rivals is enough
     assert bool((few.nearest >= all_.nearest - 1e-6).all())
-    assert set(all_.backwards.tolist()) == {10}
+    assert set(all_.backwards.tolist()) == {2 * 5}
 
 
 def test_training_gets_points_on_the_other_side(network: nn.Module, batch: Batch) -> None:

@@ -141,25 +141,28 @@ class Power(nn.Module):
 
 
 def test_the_walk_and_its_passes_by_hand() -> None:
-    start, steps, alpha_max, eta, beta = 0.9, 12, 0.2, 1.1, 0.8
-    batch = Batch(torch.full((1, 1, 2, 2), start), torch.tensor([1]), torch.tensor([0]))
+    starts, steps, alpha_max, eta, beta = (0.9, 0.6, 0.35), 12, 0.2, 1.1, 0.8
+    images = torch.tensor(starts)[:, None, None, None].expand(3, 1, 2, 2).contiguous()
     attack = FAB(Linf(0.5), steps=steps, targets=1, alpha_max=alpha_max, eta=eta, beta=beta)
-    found = attack(Power().eval(), batch)
-
-    point, nearest, forwards, crossings = start, 1.0, 2, 0
-    for step in range(1, steps + 1):
-        there = point - (point**4 - 0.01) / (4 * point**3)  # the root of the linearisation
-        lengths = abs(there - point), abs(there - start)
-        alpha = min(lengths[0] / sum(lengths), alpha_max)
-        point = (1 - alpha) * (point + eta * (there - point)) + alpha * (start + eta * (there - start))
-        forwards += 1 if step == steps or (crossings == 0 and point**4 > 0.01) else 2
-        if point**4 < 0.01:
-            nearest, crossings = min(nearest, start - point), crossings + 1
-            point = start + beta * (point - start)
-    assert 2 <= crossings <= steps - 3
-    assert float(found.nearest) == pytest.approx(nearest, rel=1e-5)
-    assert int(found.forwards) == forwards
-    assert int(found.backwards) == steps + 1  # one each, and one more where the boundary was crossed first
+    found = attack(Power().eval(), Batch(images, torch.ones(3, dtype=torch.int64), torch.arange(3)))
+    firsts = set()
+    for row, start in enumerate(starts):
+        point, nearest, forwards, first = start, 1.0, 2, None
+        for step in range(1, steps + 1):
+            there = point - (point**4 - 0.01) / (4 * point**3)  # the root of the linearisation
+            lengths = abs(there - point), abs(there - start)
+            alpha = min(lengths[0] / sum(lengths), alpha_max)
+            point = (1 - alpha) * (point + eta * (there - point)) + alpha * (start + eta * (there - start))
+            first = step if first is None and point**4 < 0.01 else first
+            forwards += 1 if step == steps or first is None else 2
+            if point**4 < 0.01:
+                nearest, point = min(nearest, start - point), start + beta * (point - start)
+        firsts.add(first)
+        assert float(found.nearest[row]) == pytest.approx(nearest, rel=1e-5)
+        assert int(found.forwards[row]) == forwards
+        assert int(found.backwards[row]) == steps + 1  # one each, one more where the boundary was crossed first
+    assert len(firsts) == 3
+    assert None not in firsts
 
 
 def test_restarts_begin_in_a_ball_of_half_the_distance_found() -> None:

@@ -98,3 +98,64 @@ def test_more_steps_find_more(network: nn.Module, batch: Batch) -> None:
     weak, strong = (PGD(L2(0.3), steps=s, random_start=False, early_stop=False)(network, batch).loss for s in (1, 40))
     assert bool((strong >= weak - 1e-4).all())
     assert float(strong.mean()) > float(weak.mean())
+
+
+@pytest.mark.parametrize("threat", [L1(0.2), L2(0.1), Linf(0.03)], ids=str)
+def test_conformance_with_momentum(threat: L1 | L2 | Linf) -> None:
+    check_attack(PGD(threat, steps=6, momentum=0.9))
+
+
+class Slopes(Query):
+    """Answers with gradients from a list, whatever the point."""
+
+    slopes: list[torch.Tensor]
+
+    def gradient(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(len(points)), self.slopes.pop(0)
+
+
+def walked(threat: L1 | L2 | Linf, momentum: float) -> torch.Tensor:
+    images = torch.full((2, 1, 1, 2), 0.5)
+    query = Slopes(nn.Identity(), images, torch.zeros(2).long(), threat, "ce")
+    first = torch.tensor([[4.0, 1.0], [0.0, 0.0]]).reshape(2, 1, 1, 2)
+    second = torch.tensor([[-3.0, 5.0], [0.0, -2.0]]).reshape(2, 1, 1, 2)
+    query.slopes = [first, second]
+    attack = PGD(threat, steps=2, step_size=0.1, random_start=False, momentum=momentum)
+    return attack.search(query, PerSample(0, range(2), "attack")).flatten(1) - 0.5
+
+
+def test_momentum_by_hand() -> None:
+    """g1 = (4, 1) / 5, g2 = mu g1 + (-3, 5) / 8: with mu = 1/2 (0.025, 0.725), whose signs are not the gradient's."""
+    torch.testing.assert_close(walked(Linf(0.4), 0.5), torch.tensor([[0.2, 0.2], [0.0, -0.1]]))
+    torch.testing.assert_close(walked(Linf(0.4), 0.0), torch.tensor([[0.0, 0.2], [0.0, -0.1]]))
+    first = torch.tensor([4.0, 1.0]) / 17**0.5
+    second = torch.tensor([0.025, 0.725]) / (0.025**2 + 0.725**2) ** 0.5
+    torch.testing.assert_close(walked(L2(0.4), 0.5)[0], 0.1 * (first + second))
+    # with mu = 1 the first entry, 0.8 - 0.375, still loses to the second, 0.2 + 0.625
+    torch.testing.assert_close(walked(L1(0.4), 1.0), torch.tensor([[0.1, 0.1], [0.0, -0.1]]))
+
+
+@pytest.mark.parametrize("threat", [L1(2.0), L2(0.6), Linf(0.15)], ids=str)
+def test_momentum_changes_the_walk_and_none_does_not(threat: L1 | L2 | Linf, network: nn.Module, batch: Batch) -> None:
+    def walk(**settings: float) -> torch.Tensor:
+        attack = PGD(threat, steps=9, step_size=0.2, random_start=False, **settings)
+        return attack.perturb(network, batch.images, batch.labels, PerSample(0, batch.ids, "attack"))
+
+    at = batch.images
+    for _ in range(9):
+        leaf = at.clone().requires_grad_(True)
+        loss = nn.functional.cross_entropy(network(leaf), batch.labels, reduction="none").sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        at = threat.project(at + 0.2 * threat.steepest_step(gradient), batch.images)
+    assert torch.equal(walk(momentum=0.0), walk())
+    torch.testing.assert_close(walk(), threat.project(at, batch.images), atol=1e-6, rtol=0)
+    assert not torch.equal(walk(momentum=0.9), walk())
+
+
+def test_a_tiny_gradient_has_momentum_too() -> None:
+    images = torch.full((1, 1, 1, 2), 0.5)
+    query = Slopes(nn.Identity(), images, torch.zeros(1).long(), Linf(0.4), "ce")
+    query.slopes = [torch.full_like(images, 1e-30), torch.zeros_like(images)]
+    attack = PGD(Linf(0.4), steps=2, step_size=0.1, random_start=False, momentum=1.0)
+    points = attack.search(query, PerSample(0, range(1), "attack"))
+    torch.testing.assert_close(points, images + 0.2)

@@ -137,7 +137,7 @@ def test_listing_and_explaining(capsys: pytest.CaptureFixture[str]) -> None:
         (["attack", "my_models:linear", "--data", "digits"], "which threat", "--threat linf:8/255"),
         (["attack", "my_models:linear", "--data", "digits", "--threat", "linf:eight"], "eight", ""),
         (["attack", "my_models:linear", "--data", "digits", "--threat", "lint:8/255"], "lint", "did you mean 'linf'"),
-        (["attack", "my_models:linear", "--data", "digits", "--threat", "l1:3", "--attack", "apgd"], "not in l1", ""),
+        (["attack", "my_models:linear", "--data", "digits", "--threat", "l1:3", "--attack", "ddn"], "not in l1", ""),
         (["attack", "my_models:probabilities", "--data", "digits", "--threat", "l2:1"], "got probabilities", "softmax"),
         (["certify", "my_models:probabilities", "--data", "digits"], "no deterministic certificate", "smoothing"),
         (["attack", "my_models:linear", "--data", "digits", "--threat", "l2:1", "--images", "5000"], "5000", "fewer"),

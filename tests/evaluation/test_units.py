@@ -1,21 +1,29 @@
 """Units of work: resumed after a kill, sharded, and the alpha path of a mix."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from hauberk import api
-from hauberk.evaluation.units import right_interval
+from hauberk.attacks import APGD, FAB, Attack, AutoAttack, Query, Square
+from hauberk.batch import Batch
+from hauberk.classifier import Normalize
+from hauberk.evaluation.units import Setting, Work, attack_records, right_interval
 from hauberk.recipes import Evaluation
 from hauberk.records import Part, group, read_all
+from hauberk.threats import L2
 
 SCRIPT = """
 import sys, torch
@@ -107,3 +115,96 @@ def test_the_alpha_path_agrees_with_certificates_at_each_alpha(tiny_run: Path, t
         assert np.array_equal(from_path[:, 1:], direct[:, 1:])
         certified_rows += int(direct.sum())
     assert certified_rows > 0
+
+
+# --- AutoAttack, killed inside each of its attacks ------------------------------------------------------------------
+
+THREAT = L2(0.25)
+STAGES: tuple[Attack, ...] = (
+    APGD(THREAT, steps=5), APGD(THREAT, steps=5, loss="dlr", targets=3), FAB(THREAT, steps=3, targets=3),
+    Square(THREAT, queries=20),
+)  # fmt: skip
+SUITE = AutoAttack(THREAT, version="custom", attacks=STAGES)
+
+
+@pytest.fixture(scope="module")
+def task() -> tuple[nn.Module, Batch]:
+    """A small net with images at all distances from its boundaries."""
+    torch.manual_seed(5)
+    layers = [nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4)]
+    network = nn.Sequential(Normalize([0.5], [0.1]), *layers).eval().requires_grad_(False)
+    images = torch.rand(40, 1, 6, 6)
+    return network, Batch(images, network(images).argmax(1), torch.arange(40))
+
+
+def evaluate(task: tuple[nn.Module, Batch], out: Path, calls: list[float] | None = None, last: int = -1) -> None:
+    """The whole suite; notes every model call, and dies at the ``last`` one."""
+    setting = Setting("noise", "test", tuple("abcd"), tile=4, gallery=0)
+    plain = Query._once
+
+    def watched(query: Query, *arguments: Any) -> Any:
+        if calls is not None:
+            calls.append(0.0)
+            if len(calls) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return plain(query, *arguments)
+
+    Query._once = watched  # type: ignore[method-assign]
+    try:
+        attack_records(*task, SUITE, setting, Work(out))
+    finally:
+        Query._once = plain  # type: ignore[method-assign]
+
+
+def test_autoattack_killed_at_ten_units_resumes_to_the_same_records(task, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    calls: list[float] = []
+    evaluate(task, tmp_path / "whole", calls)
+    expected = tables(tmp_path / "whole")
+    assert {part.unit["stage"] for part in expected.values()} == {0, 1, 2, 3}
+    inside = []
+    for number, moment in enumerate(random.Random(3).sample(range(2, len(calls) + 1), 10)):
+        folder = tmp_path / str(number)
+        child = os.fork()
+        if child == 0:
+            evaluate(task, folder, [], moment)
+            os._exit(0)  # not reached: it is killed on the way
+        _, status = os.waitpid(child, 0)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        done = tables(folder)
+        inside.append(unfinished(done, expected))
+        evaluate(task, folder)
+        found = tables(folder)
+        assert found.keys() == expected.keys()
+        assert all(found[key].table.equals(expected[key].table) for key in expected)
+    assert {stage for _, stage in inside} == {0, 1, 2, 3}
+    assert len(set(inside)) >= 5  # of the 12 units
+
+
+def unfinished(done: dict[str, Part], expected: dict[str, Part]) -> tuple[int, int]:
+    """Images and stage of the unit in which an evaluation was killed: the first missing one."""
+    return min((int(p.column("id")[0]) // 16, p.unit["stage"]) for p in expected.values() if p.key not in done)
+
+
+def test_stages_see_survivors_alone(task, tmp_path: Path) -> None:
+    evaluate(task, tmp_path)
+    stages = {p.unit["stage"]: p for p in group(read_all(tmp_path))}
+    assert {p.unit["suite"]["version"] for p in stages.values()} == {"custom"}
+    for number in (1, 2, 3):
+        before = stages[number - 1]
+        assert set(stages[number].column("id")) == set(before.column("id")[~before.column("success").astype(bool)])
+    network, batch = task
+    together = SUITE(network, batch, 0, 4)
+    assert set(batch.ids[~together.success].tolist()) == set(
+        stages[3].column("id")[~stages[3].column("success").astype(bool)]
+    )
+
+
+def test_an_extended_evaluation_supersedes_its_last_unit(tiny_run: Path, tmp_path: Path) -> None:
+    target = api.subject(tiny_run)
+    setting = Setting("digits", "test", target.dataset.classes, tile=4, gallery=0)
+    for images in (20, 30):
+        batch = api.evaluation_batch(target.dataset, "test", images)
+        attack_records(target.model, batch, APGD(L2(0.5), steps=4), setting, Work(tmp_path))
+    (joined,) = group(read_all(tmp_path))
+    assert len(joined.column("id")) == 30

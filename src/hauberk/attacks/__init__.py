@@ -16,8 +16,9 @@ from hauberk.attacks.n_fgsm import NFGSM
 from hauberk.attacks.pgd import PGD
 from hauberk.attacks.query import Query
 from hauberk.attacks.square import Square
+from hauberk.attacks.transfer import Transfer
 
 __all__ = [
     "APGD", "BPDA", "DDN", "FAB", "FGSM", "FMN", "NFGSM", "PGD", "Attack", "AttackLoss", "AttackResult", "AutoAttack",
-    "CarliniWagner", "DeepFool", "FriendlyPGD", "Query", "Square",
+    "CarliniWagner", "DeepFool", "FriendlyPGD", "Query", "Square", "Transfer",
 ]  # fmt: skip

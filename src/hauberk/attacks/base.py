@@ -146,7 +146,7 @@ class Attack(ABC):
         Returns:
             the search's last iterate, projected, detached, (B, C, H, W).
         """
-        with frozen(model), evaluating(model), affine_norms(model):
+        with frozen(model), evaluating(model), affine_norms(model), attackable(model):
             points = self.search(Query(model, images, labels, self.threat, self.loss), randomness)
         return self.threat.project(points.detach(), images) if self.projects else points.detach()
 
@@ -167,9 +167,9 @@ class Attack(ABC):
         """
         if len(batch) == 0:
             raise HauberkError("there are no images to attack", "check --images and the split")
-        check_classifier(model, batch)
         rows = max(tile, min(LOCKSTEP, PIXELS // batch.images[0].numel()))
         with frozen(model), attackable(model), seeded(model, seed, int(batch.ids[0])):
+            check_classifier(model, batch)
             groups = [slice(start, start + rows) for start in range(0, len(batch), rows)]
             return AttackResult.concatenate([self._attack(model, batch.select(g), seed, tile) for g in groups])
 

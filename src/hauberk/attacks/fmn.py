@@ -28,14 +28,15 @@ class FMN(Attack):
         \epsilon_{k+1} = \begin{cases}
             \min\{(1 - \gamma_k)\,\epsilon_k,\; \|\delta^*\|_p\} & x_k \text{ is misclassified} \\
             (1 + \gamma_k)\,\epsilon_k & \text{it is not, and some point before was} \\
-            \|\delta_k\|_p + |\ell| / \|\nabla\ell\|_q & \text{none was so far}
+            \|\delta_k\|_p + (1 + \gamma_k)\,|\ell| / \|\nabla\ell\|_q & \text{none was so far}
         \end{cases}
         \qquad
         x_{k+1} = \mathrm{clip}\Bigl(\Pi_{\epsilon_{k+1}}\bigl(x_k + a_k \nabla\ell / \|\nabla\ell\|_2\bigr)\Bigr)
 
     :math:`\delta^*` is the smallest change so far, q is dual to p, and the third case is the distance to the boundary
-    of the linearised model.  :math:`a_k` falls to a hundredth of its start and :math:`\gamma_k` to 0.001, both along a
-    cosine.
+    of the linearised model.  Its factor :math:`1 + \gamma_k` is not the paper's: without it a walk on a model that is
+    nearly linear ends on the boundary and not behind it, and finds nothing.  :math:`a_k` falls to a hundredth of its
+    start and :math:`\gamma_k` to 0.001, both along a cosine.  The projection is onto ball and box together.
 
     Args:
         threat: norm ball in the pixel box; its budget decides success and has no influence on the walk.
@@ -69,8 +70,8 @@ class FMN(Attack):
             kept = torch.where(closer.reshape(shape), points, kept)
 
             gamma = annealed(self.gamma, 0.001, step, self.steps)
-            linear = distance + value.abs() / self.threat.dual_norm(gradient).clamp_min(1e-12)
-            outside = torch.where(nearest.isfinite(), radius, linear) * (1.0 + gamma)
+            linear = distance + (1.0 + gamma) * value.abs() / self.threat.dual_norm(gradient).clamp_min(1e-12)
+            outside = torch.where(nearest.isfinite(), (1.0 + gamma) * radius, linear)
             radius = torch.where(query.wrong, torch.minimum((1.0 - gamma) * radius, nearest), outside)
             radius = torch.minimum(radius, largest)
             size = annealed(self.step_size, 0.01 * self.step_size, step, self.steps)

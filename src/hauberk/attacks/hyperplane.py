@@ -1,4 +1,4 @@
-"""The shortest step onto a hyperplane within the pixel box, in L1, L2 and Linf (Croce & Hein 2020, Section 3)."""
+"""The shortest step onto a hyperplane within the pixel box, in L1, L2 and Linf (Croce & Hein 2020)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -181,7 +182,7 @@ class Query:
             value, logits = self._once(points, rows)
             total = total + value
             together = torch.logaddexp(together, logits.log_softmax(1))
-        return total / self.eot, together
+        return total / self.eot, together - math.log(self.eot)
 
     def _once(self, points: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         labels = self.labels[rows]
@@ -228,7 +229,9 @@ class Query:
         self._improve("logit_margin", rows, points, margins(logits, self.labels[rows]), inside)
         self._improve("probability_margin", rows, points, margins(logits.softmax(1), self.labels[rows]), inside)
         self._improve("nearest", rows, points, distance, wrong & boxed)
-        if self.targets is None:  # a loss is comparable only within one definition, so targeted runs do not enter
+        # a loss is comparable only within one definition, so targeted runs do not enter; a registered loss says itself
+        # how near an attack has come
+        if self.targets is None or isinstance(self.loss, AttackLoss):
             self._improve("loss", rows, points, -value, inside)
         self.misclassified[rows] |= wrong & inside
         if self.drop:

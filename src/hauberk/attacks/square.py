@@ -27,7 +27,7 @@ class Square(Attack):
 
     The squares cover the share p of the image, which falls from ``p_init`` by halves.  In Linf every square is set to
     :math:`x \pm \epsilon`, one sign for each channel (Algorithm 2); in L2 and L1 the mass of one window is moved into
-    another, shaped by two opposite peaks (Algorithm 3; L1 as in Croce & Hein 2021, Section 4.1).  It uses the values
+    another, shaped by two opposite peaks (Algorithm 3; its L1 form is of Croce & Hein 2021).  It uses the values
     of the loss alone, so it sees what a masked gradient hides.
 
     The published implementation gives all images of a batch the same squares and never draws the last row and column;
@@ -66,6 +66,8 @@ class Square(Attack):
         for start in range(0, self.queries, BLOCK):
             numbers = randomness.uniform(min(BLOCK, self.queries - start), walk.draws)
             rows = query.active.nonzero().flatten()
+            if len(rows) == 0:
+                break
             walk.take(rows)
             for offset, drawn in enumerate(numbers[rows].unbind(1)):
                 walk.propose(self.share(start + offset), drawn)
@@ -167,7 +169,8 @@ class _Masses(_Walk):
         turned = (randomness.uniform(down, across) < 0.5).long()
         signs = _signs(randomness.uniform(channels, down, across)).to(self.images)
         tiles = self._shapes(side)[turned][:, None] * signs[..., None]
-        tiles = tiles.unflatten(-1, (side, side)).transpose(3, 4).reshape(rows, channels, down * side, across * side)
+        tiles = tiles.reshape(rows, channels, down, across, side, side).transpose(3, 4)
+        tiles = tiles.reshape(rows, channels, down * side, across * side)
         top, left = (height - down * side) // 2, (width - across * side) // 2
         change = torch.zeros_like(self.images)
         change[:, :, top : top + down * side, left : left + across * side] = tiles
@@ -222,7 +225,7 @@ class _Masses(_Walk):
 class _SparseMasses(_Masses):
     """L1: the window gets C times its mass, and the projection onto ball and box takes the excess from all pixels.
 
-    The projection sets the smallest changes to zero, which is what makes the change sparse, as an L1 attack's should be.
+    The projection sets the smallest changes to zero, which is what makes the change sparse.
     """
 
     power = 1
@@ -237,7 +240,7 @@ class _SparseMasses(_Masses):
         row, column = (points != origins).nonzero(as_tuple=True)
         counts = torch.bincount(row, minlength=len(points))
         place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-        some, theirs = torch.zeros(2, len(points), int(counts.max()), device=row.device, dtype=points.dtype)
+        some, theirs = points.new_zeros(2, len(points), int(counts.max().clamp_min(1)))
         some[row, place], theirs[row, place] = points[row, column], origins[row, column]
         some = self.threat.project(some, theirs)
         self._proposed = self._mass((some - theirs).double())
@@ -255,7 +258,7 @@ _WALKS: dict[Norm, type[_Walk]] = {"l1": _SparseMasses, "l2": _Masses, "linf": _
 
 @cache
 def peaks(side: int, power: int) -> Tensor:
-    r"""A square of norm 1 with a positive peak in its upper half and a negative one in its lower half (Eq. 2).
+    r"""A square of norm 1 with a positive peak in its upper half and a negative one in its lower half.
 
     Args:
         side: pixels of a side.

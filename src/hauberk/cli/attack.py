@@ -43,7 +43,7 @@ def attack(
     options.threads(threads)
     subject = api.subject(target, out, data)
     planned = _attacks(subject, threat, attacks, suite)
-    if not (one_norm or attacks):
+    if threat is not None and not (one_norm or attacks):
         planned += _other_norm(subject, planned)
     plan = options.plan(split, images or subject.run.recipe.get("evaluation", {}).get("images"), seed, tile)
     run = api.attack(subject, planned, plan, options.shard(shard), Reporter(json).evaluating)

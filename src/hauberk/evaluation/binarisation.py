@@ -15,7 +15,7 @@ from hauberk.attacks.query import Decided
 from hauberk.batch import Batch
 from hauberk.classifier import logits_of, margins
 from hauberk.randomness import PerSample, Randomness
-from hauberk.threats import Threat
+from hauberk.threats import Threat, norms
 
 INNER = 96  # points of the inner ball that the discriminator must keep
 GUESSES = 64  # random points of the border, to see how hard the test is
@@ -71,8 +71,12 @@ class RowQuery(Query):
     def clean_logits(self) -> Tensor:
         """Logits at the clean images, (B, 2)."""
         if self._clean is None:
-            with torch.no_grad():
-                self._clean = self._average(self.images, slice(None))[1]
+            everything, parts = torch.arange(len(self.labels), device=self.images.device), []
+            for rows, used in self._tiles(everything):
+                self.model.rows = rows
+                with torch.no_grad():
+                    parts.append(self.model(self.images[rows])[:used])
+            self._clean = torch.cat(parts)
             self.forwards += 1
         return self._clean
 
@@ -99,27 +103,36 @@ def binarise(
     binary, planted = _plant(model, features, batch, threat, seed, tile)
     there = batch.select(planted)
     binary = binary.select(planted)
-    found = guessed = torch.zeros_like(planted)
+    found, guessed = torch.zeros_like(planted), torch.zeros_like(planted)
     if len(there):
-        loss = "ce" if isinstance(attack.loss, AttackLoss) else attack.loss
-        zeros = torch.zeros_like(there.labels)
-        queries = [
-            RowQuery(binary, there.images, zeros, threat, loss, tile=tile, track=True, drop=attack.early_stop)
-            for _ in range(2)
-        ]
+        for stage in getattr(attack, "stages", lambda: (attack,))():  # AutoAttack is a sequence of searches
+            query = _query(binary, there, stage, tile)
+            with suppress(Decided):
+                stage.search(query, PerSample(seed, there.ids, "attack", there.images.device))
+            found[planted] |= query.misclassified
+        query = _query(binary, there, attack, tile)
+        draws = PerSample(seed, there.ids, "diagnosis guesses", there.images.device)
         with suppress(Decided):
-            attack.search(queries[0], PerSample(seed, there.ids, "attack", there.images.device))
-        with suppress(Decided):
-            guesses = PerSample(seed, there.ids, "diagnosis guesses", there.images.device)
             for _ in range(GUESSES):
-                queries[1].value(border_point(threat, there.images, guesses))
-        found, guessed = (planted.clone().masked_scatter_(planted, q.misclassified) for q in queries)
+                query.value(border_point(threat, there.images, draws))
+        guessed[planted] = query.misclassified
     return Binarisation(planted, found, guessed)
 
 
+def _query(binary: Binarised, batch: Batch, attack: Attack, tile: int) -> RowQuery:
+    """The binary classifier as the attack sees it; an adaptive loss reads outputs that it does not have."""
+    loss = "ce" if isinstance(attack.loss, AttackLoss) else attack.loss
+    labels = torch.zeros_like(batch.labels)
+    return RowQuery(binary, batch.images, labels, attack.threat, loss, tile=tile, track=True, drop=attack.early_stop)
+
+
 def border_point(threat: Threat, images: Tensor, randomness: Randomness, share: float = 1.0) -> Tensor:
-    """A random extreme point of the ball, cut to the box: random signs in Linf, a direction in L2, one pixel in L1."""
-    direction = threat.steepest_step(randomness.normal(*images.shape[1:]).to(images))
+    """A random point of the ball's border, cut to the box: random signs in Linf, a random direction in L2 and L1."""
+    aim = randomness.normal(*images.shape[1:]).to(images)
+    if threat.norm == "l1":  # not the steepest step, which is one pixel: there are too few of those
+        direction = aim / norms(aim, "l1")[:, None, None, None].clamp_min(1e-30)
+    else:
+        direction = threat.steepest_step(aim)
     return threat.project(images + share * threat.eps * direction, images)
 
 
@@ -203,5 +216,6 @@ def discriminator(inner: Tensor, planted: Tensor) -> Tensor:
     target = torch.zeros_like(gram[:, :, :1])
     target[:, -1] = 1.0
     solution: Tensor = torch.linalg.solve(gram + RIDGE * size[:, None, None] * eye, target)
-    weight: Tensor = (rows.transpose(1, 2) @ solution).squeeze(2)
-    return weight / torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp_min(1e-30)
+    weight = (rows.transpose(1, 2) @ solution).squeeze(2)
+    unit: Tensor = weight / torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp_min(1e-30)
+    return unit

@@ -64,11 +64,13 @@ class Diagnosis:
 def cost(steps: int = 100, random: bool = False) -> int:
     """Most forward and backward passes an image that a diagnosis with the default attack takes, each counted as one.
 
+    Not counted are the few passes of single images that probe an undeclared model for randomness.
+
     Args:
         steps: of the attack.
         random: whether the model is random, so that each value averages ``EOT_DRAWS`` draws.
     """
-    around = 4  # the image, its class, the verdict on what was found, and a far point
+    around = 7  # the contract's checks, the image, the verdict on what was found, and a far point
     look = 4 + 6 * 2 + 2 * 2 + 2 + 2 * (1 + indicators.DIRECTIONS) + 1 + indicators.NEIGHBOURS
     attacks = sum(around + 2 * (n + 1) for n in (steps, 2 * steps, 1, *[min(steps, SWEEP_STEPS)] * BUDGETS))
     guesses = 2 * around + QUERIES + RANDOM_POINTS
@@ -122,6 +124,7 @@ def _checks(subject: Subject, surrogate: nn.Module | None) -> Iterator[Check]:
     """The checks of the model, then those of the attack."""
     first = indicators.randomness(subject)
     noisy = first.value > first.threshold
+    unsure = noisy or isinstance(subject.model, Decides)
     yield first
     yield indicators.output_form(subject)
     yield indicators.zero_gradients(subject)
@@ -129,29 +132,29 @@ def _checks(subject: Subject, surrogate: nn.Module | None) -> Iterator[Check]:
         yield indicators.vanishing_gradients(subject)
         yield indicators.wrong_gradients(subject)
         yield indicators.neighbourhood(subject)
-    yield from _compare(subject, noisy, surrogate)
-    if not noisy and not isinstance(subject.model, Decides):  # elsewhere no point can be planted for certain
+    yield from _compare(subject, unsure, surrogate)
+    if not unsure:  # else no point can be planted for certain
         yield _binarised(subject)
 
 
-def _compare(subject: Subject, noisy: bool, surrogate: nn.Module | None) -> Iterator[Check]:
+def _compare(subject: Subject, unsure: bool, surrogate: nn.Module | None) -> Iterator[Check]:
     """The checks of the attack: what happened on its path, and who finds what it missed."""
     every = len(subject.batch)
     result, traces = _traced(subject)
     missed = ~result.success
     rest = replace(subject, batch=subject.batch.select(missed))
     if traces is not None:
-        if not noisy:  # an error that a second draw does not repeat is none
+        if not unsure:  # an error of one forward pass that a second draw, or the vote, does not repeat is none
             yield _silent(int((traces.misclassified & missed).sum()), every)
         yield _rising(traces.values[:, missed], every)
-    worst: Verdict = "questionable" if noisy else "broken"  # another attack is another chance of an unlucky draw
+    worst: Verdict = "questionable" if unsure else "broken"  # another attack is another chance of an unlucky draw
     for name, (other, who, remedy) in _rivals(subject).items():
         found = int(_run(other, rest).success.sum()) if len(rest.batch) else 0
         seen = f"{who} breaks {found} of {every} images that the attack missed"
         yield grade(name, found / every, every, seen, remedy, worst)
     if surrogate is not None:
         yield _transferred(rest, every, surrogate)
-    yield from _sweep(subject, 1.0 - int(result.success.sum()) / every)
+    yield from _sweep(subject, 1.0 - int(result.success.sum()) / every, worst)
 
 
 def _run(attack: Attack, subject: Subject) -> AttackResult:
@@ -263,7 +266,7 @@ def _transferred(rest: Subject, every: int, surrogate: nn.Module) -> Check:
     return grade("transfer", found / every, every, seen, "gradients mislead the attack, so attack the surrogate too")
 
 
-def _sweep(subject: Subject, accuracy: float) -> Iterator[Check]:
+def _sweep(subject: Subject, accuracy: float, worst: Verdict) -> Iterator[Check]:
     """Robust accuracy must fall with the budget, and to zero where nothing holds the attack back (I6)."""
     threat, every = subject.threat, len(subject.batch)
     pixels = subject.batch.images[0].numel()
@@ -276,7 +279,9 @@ def _sweep(subject: Subject, accuracy: float) -> Iterator[Check]:
         accuracies.append(1.0 - int(_run(_rescaled(subject.attack, budget), subject).success.sum()) / every)
     rise = max(after - min(accuracies[: k + 1]) for k, after in enumerate(accuracies[1:]))
     seen = f"robust accuracy rises by {max(0.0, rise):.0%} when the budget grows"
-    yield grade("budget_sweep", max(0.0, rise), every, seen, "the attack loses its way in large balls, so find why")
+    yield grade(
+        "budget_sweep", max(0.0, rise), every, seen, "the attack loses its way in large balls, so find why", worst
+    )
     seen = f"with a budget of {largest:.3g}, where every image can be made grey, {accuracies[-1]:.0%} survive"
     yield grade("unbounded", accuracies[-1], every, seen, "the attack fails where it must succeed, so change its loss")
 
@@ -286,6 +291,8 @@ def _rescaled(attack: Attack, budget: float) -> Attack:
     changes: dict[str, Any] = {"threat": type(attack.threat)(budget)}
     if _steps(attack):
         changes["steps"] = min(_steps(attack), SWEEP_STEPS)
+    if stages := getattr(attack, "attacks", ()):
+        changes["attacks"] = tuple(_rescaled(stage, budget) for stage in stages)
     size = getattr(attack, "step_size", None)
     if isinstance(size, float):
         changes["step_size"] = size * budget / attack.threat.eps

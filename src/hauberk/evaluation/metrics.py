@@ -314,7 +314,7 @@ def random_accuracy(predictions: ArrayLike, labels: ArrayLike, seed: int = 0) ->
 def _distributions(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] < 2:
-        raise HauberkError(f"expected probabilities of shape (N, K), K at least 2, got {array.shape}", "one row an image")
+        raise HauberkError(f"expected probabilities of shape (N, K), K at least 2, got {array.shape}", "a row an image")
     if not (np.isfinite(array).all() and (array >= 0).all() and np.allclose(array.sum(1), 1.0, atol=1e-3)):
         raise HauberkError("expected rows that sum to 1 without a negative number", "apply a softmax to logits first")
     return array

@@ -1,0 +1,101 @@
+"""Transfer: points found on another model, tried on this one (Papernot et al. 2016)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import field, replace
+from functools import lru_cache
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from hauberk.attacks.base import Attack
+from hauberk.attacks.gradients import attackable, seeded
+from hauberk.attacks.query import Decided, Query
+from hauberk.batch import Batch
+from hauberk.classifier import TILE, frozen
+from hauberk.errors import HauberkError
+from hauberk.randomness import Randomness
+from hauberk.runs import Run
+from hauberk.threats import CONFIG
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Transfer(Attack):
+    """Attack a source model, and try on the attacked one what was found there.
+
+    Tried are the search's last point and the source's points of highest loss, of smallest logit margin, and nearest of
+    those that the source gets wrong.  The attacked model's gradient is never asked for, so its passes in a record are
+    forward passes, one a point; the source's passes are not counted.
+
+    Args:
+        threat: norm ball in the pixel box.
+        loss: by which the attacked model's worst point is kept; the search has the loss of ``attack``.
+        source: run directory of the source model.
+        weights: the source's ``hauberk.classifier.weights_hash``; None takes whatever is there.
+        attack: the search on the source, under the same threat.  Its ``early_stop`` is not used: what fools the
+            source may not fool the attacked model, so the search goes on to its end.
+    """
+
+    source: str = field(kw_only=True)
+    weights: str | None = None
+    attack: Attack = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attack.threat != self.threat:
+            raise ValueError(f"the source is attacked under {self.attack.threat}, but the threat is {self.threat}")
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        """Search on the source, then look at its points once each; the search's last point is returned."""
+        source = self._source(query)
+        # a random source draws the same numbers at every call
+        with frozen(source), attackable(source), seeded(source, 0, 0):
+            if not query.track:
+                return self.attack.perturb(source, query.images, query.labels, randomness)
+            points = self._found(replace(self.attack, early_stop=False), source, query, randomness)
+        for there in points:
+            query.value(there)
+        return points[0]
+
+    @staticmethod
+    def _found(attack: Attack, source: nn.Module, query: Query, randomness: Randomness) -> list[Tensor]:
+        batch = Batch(query.images, query.labels, torch.arange(len(query.labels), device=query.labels.device))
+        own = attack.query(source, batch, query.tile or TILE)
+        own.retire(~query.active)
+        last = query.images
+        with suppress(Decided):  # the source's own, by an attack that takes rows out
+            own.value(query.images)
+            last = attack.threat.project(attack.search(own, randomness), query.images)
+        return [last, *(own.points[name] for name in ("loss", "logit_margin", "nearest"))]
+
+    def _source(self, query: Query) -> nn.Module:
+        """The source model, loaded once, on the device of the images."""
+        found = str(Run.open(self.source).model_config["weights"])
+        if self.weights not in {None, found}:
+            raise HauberkError(
+                f"the source {self.source} has weights {found}, expected {self.weights}",
+                "give the run that was meant, or its weights' hash",
+            )
+        model = _load(self.source, found).to(query.images)
+        self._check(model, query)
+        return model
+
+    def _check(self, model: nn.Module, query: Query) -> None:
+        shape, classes = tuple(query.images.shape[1:]), query.clean_logits.shape[1]
+        theirs = tuple(getattr(model, "spec", {}).get("input_shape", shape)), classes
+        if theirs[0] == shape:
+            with torch.no_grad():
+                theirs = shape, model(query.images[:1]).shape[1]
+        if theirs != (shape, classes):
+            raise HauberkError(
+                f"the source {self.source} takes images of shape {theirs[0]} and has {theirs[1]} classes, "
+                f"the attacked model takes {shape} and has {classes}",
+                "take a source that was trained for the same task",
+            )
+
+
+@lru_cache(maxsize=4)
+def _load(path: str, weights: str) -> nn.Module:  # noqa: ARG001 - the hash tells a run that was trained again
+    return Run.open(path).load_model()
