@@ -40,6 +40,7 @@ from hauberk.training.loop import fit
 from hauberk.training.progress import Progress
 from hauberk.verify import Verdict
 
+DIAGNOSED = 64  # images on which an attack is judged
 RADII = tuple(round(0.05 * k, 2) for k in range(41))
 
 
@@ -309,7 +310,7 @@ def _setting(target: Subject, plan: Evaluation) -> tuple[Batch, Setting]:
 
 
 def evaluate(run: Run, report: Report | None = None) -> Run:
-    """Run the attacks and certificates of a run's recipe."""
+    """Run the attacks, certificates and diagnoses of a run's recipe."""
     recipe = parse(run.recipe)
     target, plan = subject(run.path), recipe.evaluation
     attacks = [registry.build(spec, "attack") for spec in plan.attacks]
@@ -318,6 +319,9 @@ def evaluate(run: Run, report: Report | None = None) -> Run:
         attack(target, attacks, plan, report=report)
     if certificates:
         certify(target, certificates, plan, report=report)
+    few = plan.model_copy(update={"images": min(DIAGNOSED, plan.images or DIAGNOSED)})
+    for spec in plan.diagnoses:
+        diagnose(target, registry.build(spec, "attack"), few, report)
     return run
 
 

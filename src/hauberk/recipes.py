@@ -32,6 +32,7 @@ class Evaluation(Frozen):
         tile: rows of every model call.
         attacks: specs of attacks.
         certificates: specs of certificates.
+        diagnoses: specs of attacks that are judged on the first 64 images: can their failures be believed?
         gallery: how many images the records keep for pictures.
     """
 
@@ -41,6 +42,7 @@ class Evaluation(Frozen):
     tile: Annotated[int, Field(ge=1)] = 64
     attacks: tuple[dict[str, Any], ...] = ()
     certificates: tuple[dict[str, Any], ...] = ()
+    diagnoses: tuple[dict[str, Any], ...] = ()
     gallery: Annotated[int, Field(ge=0)] = 12
 
 
@@ -132,7 +134,7 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
     registry.entry(str(recipe.data.get("name")), "dataset")
     registry.entry(str(recipe.model.get("name")), "model")
     registry.build(recipe.objective, "objective")
-    for spec in recipe.evaluation.attacks:
+    for spec in (*recipe.evaluation.attacks, *recipe.evaluation.diagnoses):
         registry.build(spec, "attack")
     for spec in recipe.evaluation.certificates:
         registry.build(spec, "certificate")

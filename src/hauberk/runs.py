@@ -69,19 +69,22 @@ class Run:
     def create(path: Path | str, recipe: Mapping[str, Any]) -> Run:
         """A new run, or the same one again so that it resumes.
 
+        What a recipe plans to measure, and expects, may change: the run is the same as long as the model is.
+
         Raises:
             HauberkError: if the folder holds a run of another recipe.
         """
-        run = Run(Path(path))
-        if run._recipe_file.exists():
-            if run.recipe != json.loads(json.dumps(dict(recipe))):
-                raise HauberkError(
-                    f"{run.path} holds a run of another recipe",
-                    "choose another folder with --out, or remove this one to start again",
-                )
-            return run
-        atomic_write(run._recipe_file, yaml.safe_dump(json.loads(json.dumps(dict(recipe))), sort_keys=False).encode())
-        run.update(schema_version=SCHEMA_VERSION, environment=environment())
+        run, plain = Run(Path(path)), json.loads(json.dumps(dict(recipe)))
+        known = run.recipe if run._recipe_file.exists() else None
+        if known is not None and _model_of(known) != _model_of(plain):
+            raise HauberkError(
+                f"{run.path} holds a run of another recipe",
+                "choose another folder with --out, or remove this one to start again",
+            )
+        if known != plain:
+            atomic_write(run._recipe_file, yaml.safe_dump(plain, sort_keys=False).encode())
+        if known is None:
+            run.update(schema_version=SCHEMA_VERSION, environment=environment())
         return run
 
     @staticmethod
@@ -233,3 +236,8 @@ class Run:
     @property
     def _metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+
+def _model_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without what is said about it and measured on it."""
+    return {key: value for key, value in recipe.items() if key not in ("summary", "evaluation", "expected")}

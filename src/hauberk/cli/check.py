@@ -13,8 +13,6 @@ from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, clock, emit
 from hauberk.recipes import Evaluation
 
-DIAGNOSED = 64  # images that judge an attack
-
 
 def check(
     target: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, or module:factory.")],
@@ -45,7 +43,7 @@ def check(
         for b in found.bills
     ]
     if diagnose and ball is not None and found.good:
-        plan = Evaluation(images=min(DIAGNOSED, len(subject.dataset.test)), seed=seed, tile=tile)
+        plan = Evaluation(images=min(api.DIAGNOSED, len(subject.dataset.test)), seed=seed, tile=tile)
         run = api.diagnose(subject, APGD(ball), plan, Reporter(json).evaluating)
         lines += results.diagnosis_lines(run.path)
     state = "ready for an evaluation" if found.good else "not ready: see LOOK above"
