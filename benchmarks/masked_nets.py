@@ -1,9 +1,9 @@
 """The confusion matrix of ``hauberk.evaluation.diagnostics``: nets that hide their gradients, and honest ones.
 
 Small nets are trained on the digits.  Masked ones wrap them in a known trick; honest ones are left alone; weak attacks
-are badly set ones on honest nets.  Seconds are those of the processor.  Half of each
-kind is the tuning half, on which the limits were chosen; the other half was run once, after that.  What is required:
-every masked net is flagged (questionable or broken), and no honest net is called broken.
+are badly set ones on honest nets.  Half of each kind is the tuning half, on which the limits were chosen; the other was
+run only after that.  What is required: every masked net is flagged (questionable or broken), and no honest net is
+called broken.  Seconds are those of the processor.
 """
 
 from __future__ import annotations
@@ -315,7 +315,7 @@ def main() -> None:
     print(table(rows))
     seconds = time.process_time() - began
     print(
-        f"{seconds:.0f} s of one processor in all, at most {cost(options.steps)} passes an image for a deterministic net"
+        f"{seconds:.0f} processor seconds in all; at most {cost(options.steps)} passes an image of a deterministic net"
     )
     if options.half == "both":
         setting = {"data": "digits", "threat": str(Linf(EPS)), "images": options.images, "steps": options.steps}

@@ -1,5 +1,7 @@
 """Fixtures for all tests: one thread, small trained runs on the embedded digits."""
 
+import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,16 @@ def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     run = api.train(recipes.read(tiny_recipe), tmp_path_factory.mktemp("runs") / "tiny")
     api.evaluate(run)
     return run.path
+
+
+@pytest.fixture(scope="session")
+def reader():
+    """The module that reads the real images."""
+    folder = Path(os.environ.get("HAUBERK_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    source = folder / "read_data.py"
+    if not source.exists():
+        pytest.skip(f"no real images in {folder}; set HAUBERK_TEST_DATA to a folder with read_data.py")
+    specification = importlib.util.spec_from_file_location("hauberk_test_reader", source)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module

@@ -45,7 +45,7 @@ def test_settings_replace_values(tmp_path: Path) -> None:
         ({"data": {"name": "cifar"}}, "did you mean 'cifar10"),
         ({"training": {"epochs": 0}}, "greater than or equal to 1"),
         ({"evaluation": {"attacks": [{"name": "pgd", "threat": "linf:8/255", "step": 3}]}}, "did you mean 'steps'"),
-        ({"evaluation": {"attacks": [{"name": "apgd", "threat": "l1:3"}]}}, "not in l1"),
+        ({"evaluation": {"attacks": [{"name": "ddn", "threat": "l1:3"}]}}, "not in l1"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -191,7 +191,10 @@ def read(path: Path) -> Part:
         raise HauberkError(f"{path} is not a Hauberk record", "remove it and run the command again") from error
     found = Part(head["kind"], head["unit"], head["facts"], table.replace_schema_metadata(None))
     if found.key not in path.name:
-        raise HauberkError(f"{path.name}: its name does not match its content", "remove it and run the command again")
+        raise HauberkError(
+            f"{path.name}: its name does not match its content",
+            "it was changed, or written by another version of Hauberk: remove it and run the command again",
+        )
     return found
 
 

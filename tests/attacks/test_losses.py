@@ -33,7 +33,8 @@ def test_divergence_from_the_clean_output() -> None:
 
 @pytest.mark.parametrize("name", ["ce", "kl"])
 def test_a_target_is_raised(name: str) -> None:
-    torch.testing.assert_close(targeted_loss(name, LOGITS, torch.tensor([0, 0]), torch.tensor([2, 1])), LOGITS.log_softmax(1)[[0, 1], [2, 1]])
+    value = targeted_loss(name, LOGITS, torch.tensor([0, 0]), torch.tensor([2, 1]))
+    torch.testing.assert_close(value, LOGITS.log_softmax(1)[[0, 1], [2, 1]])
 
 
 def test_wrong_classes_in_the_order_of_likelihood() -> None:

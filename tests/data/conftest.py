@@ -5,29 +5,11 @@ repository; tests that need them are skipped where there is neither.
 """
 
 import gzip
-import importlib.util
-import os
 import pickle
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def reader():
-    """The module that reads the real images."""
-    folder = Path(os.environ.get("HAUBERK_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
-    source = folder / "read_data.py"
-    if not source.exists():
-        pytest.skip(f"no real images in {folder}; set HAUBERK_TEST_DATA to a folder with read_data.py")
-    specification = importlib.util.spec_from_file_location("hauberk_test_reader", source)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -213,8 +213,8 @@ def test_neighbours_move_the_margin_by_its_slope() -> None:
 def test_a_loss_that_still_rises_is_counted() -> None:
     steps = torch.arange(21.0)
     rising, settled, late = steps, steps.clamp(max=15), torch.where(steps < 20, 0.0, 1.0)
-    down = -steps
-    check = diagnostics._rising(torch.stack([rising, settled, late, down], 1), every=8)
+    down, relapse = -steps, torch.where(steps == 5, 10.0, torch.where(steps == 20, 5.0, 0.0))
+    check = diagnostics._rising(torch.stack([rising, settled, late, down, relapse], 1), every=8)
     assert (check.value, check.verdict) == (2 / 8, "questionable")
 
 
