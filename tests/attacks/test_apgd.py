@@ -307,3 +307,10 @@ def test_the_difference_of_logits_ratio_by_hand() -> None:
     torch.testing.assert_close(value, torch.tensor([-(3.0 - 1.0) / 2.5, -(1.0 - 2.0) / 1.0]))
     torch.testing.assert_close(attack_loss("dlr", 1e4 * logits, labels), value)
     torch.testing.assert_close(attack_loss("dlr", logits[:, :2], labels % 2), torch.tensor([-2.0, 2.0]))
+
+
+def test_in_l1_it_ends_on_one_pixel_where_that_is_best() -> None:
+    oracle = LinearOracle.random((1, 4, 4), 2, seed=0)
+    batch = oracle.at_distance(0.4, "l1")
+    assert APGD(L1(0.42), steps=100)(oracle, batch).success.all()
+    assert not APGD(L1(0.39), steps=100)(oracle, batch).success.any()

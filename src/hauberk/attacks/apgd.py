@@ -172,12 +172,12 @@ def ascend_l1(query: Query, start: Tensor, eps: float, steps: int, fresh: bool =
     loss, gradient = query.gradient(start)
     best_loss, best_gradient = loss.clone(), gradient
     changed = _changed(start, images)
-    share = torch.full_like(loss, 0.2) if fresh else changed / features / 1.5
+    count = torch.full_like(loss, 0.2 * features) if fresh else changed / 1.5
     changed = torch.full_like(loss, features) if fresh else changed
     step = torch.full_like(loss, eps)
 
     for k in range(1, steps + 1):
-        points = threat.project(points + _column(step) * _sparse_step(gradient, share), images, eps)
+        points = threat.project(points + _column(step) * _sparse_step(gradient, count), images, eps)
         loss, gradient = query.gradient(points)
         better = loss > best_loss
         best = torch.where(_column(better), points, best)
@@ -187,7 +187,8 @@ def ascend_l1(query: Query, start: Tensor, eps: float, steps: int, fresh: bool =
         if k % period == 0:
             now = _changed(best, images)
             sparser = now / changed.clamp_min(1.0) < 0.95
-            share, changed = now / features / 1.5, now
+            # two pixels divided by 1.5 would round up to two for ever
+            count, changed = torch.where(now <= 2, 1.0, now / 1.5), now
             step = torch.where(sparser, eps, step / 1.5).clamp(eps / 10.0, eps)
             points = torch.where(_column(sparser), best, points)
             gradient = torch.where(_column(sparser), best_gradient, gradient)
@@ -199,11 +200,11 @@ def _changed(points: Tensor, images: Tensor) -> Tensor:
     return (points != images).flatten(1).sum(1).to(images.dtype)
 
 
-def _sparse_step(gradient: Tensor, share: Tensor) -> Tensor:
-    """The unit L1 step that spreads over the given share of values, those of largest gradient; (B, C, H, W)."""
+def _sparse_step(gradient: Tensor, count: Tensor) -> Tensor:
+    """The unit L1 step that spreads over so many values (rounded up), those of largest gradient; (B, C, H, W)."""
     size = gradient.flatten(1).abs()
     features = size.shape[1]
-    rank = ((1.0 - share) * features).clamp(0, features - 1).long()
+    rank = (features - count.ceil()).clamp(0, features - 1).long()
     threshold = size.sort(1).values.gather(1, rank[:, None])
     sign = torch.where(size >= threshold, gradient.flatten(1).sign(), 0.0)
     return (sign / sign.abs().sum(1, keepdim=True).clamp_min(1e-10)).reshape(gradient.shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from hauberk.report.subject import (
 from hauberk.runs import Run
 from hauberk.statistics import wilson
 
+Draws: TypeAlias = tuple[metrics.RandomAccuracy, metrics.RandomAccuracy]
 VERDICTS = ("sound", "questionable", "broken")
 Ids = NDArray[np.int64]
 MOST_STEPS = 1000
@@ -184,9 +185,26 @@ def _attacked(predictor: str, parts: list[Part]) -> list[Attacked]:
         )
         found.append(Attacked(
             predictor, norm, eps, metrics.robust_accuracy(right, survived),
-            metrics.attack_success_rate(right, survived), tuple(methods), images_hash(ids),
+            metrics.attack_success_rate(right, survived), tuple(methods), images_hash(ids), *_last_words(items),
         ))  # fmt: skip
     return found
+
+
+def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None]:
+    """What the model says at the image and, at last, after the attacks: where the first that broke it left it."""
+    rows: dict[int, dict[str, Any]] = {}
+    wanted = ("id", "label", "success", "clean_probabilities", "probabilities", "clean_draws", "draws")
+    for part in sorted(parts, key=lambda p: (str(p.unit.get("suite", "")), int(p.unit.get("stage", 0)), p.key)):
+        for row in part.table.select(wanted).to_pylist():
+            if row["id"] not in rows or not rows[row["id"]]["success"]:
+                rows[row["id"]] = row
+    columns = {name: [row[name] for row in rows.values()] for name in wanted}
+    labels = np.array(columns["label"])
+    gaps = metrics.confidence_gaps(columns["clean_probabilities"], columns["probabilities"], labels)
+    if len({len(d or ()) for d in columns["draws"]}) != 1 or not columns["draws"][0]:
+        return gaps, None
+    clean, attacked = (metrics.random_accuracy(columns[name], labels) for name in ("clean_draws", "draws"))
+    return gaps, (clean, attacked)
 
 
 def _worst_case(parts: list[Part]) -> tuple[Ids, metrics.Bools, metrics.Bools]:
@@ -222,6 +240,7 @@ def _method(part: Part) -> Method:
         perturbation=metrics.median_perturbation(right, survived, part.column("distance")),
         forwards=float(part.column("forwards").mean()),
         backwards=float(part.column("backwards").mean()),
+        nearest=metrics.median_distance(right, part.column("nearest")) if spec.get("early_stop") is False else None,
         suite=_suite(part),
         stage=int(part.unit.get("stage", 0)),
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from hauberk import records
 from hauberk.errors import HauberkError
+from hauberk.evaluation import metrics
 from hauberk.records import Part
 from hauberk.report.subject import Subject
 from hauberk.statistics import Interval, wilson
@@ -52,6 +53,7 @@ class Mix:
         eps: the radii of ``certified``.
         right: for each image, the open interval of alpha in which the mix is right; None: never.
         certified: for each image and eps, the alpha from which it is certified and right; None: never.
+        either_right: share of images at which at least one of the two models is right.
         dots: the mixes that were attacked, and both models alone.
     """
 
@@ -65,6 +67,7 @@ class Mix:
     eps: tuple[float, ...]
     right: tuple[tuple[float, float] | None, ...]
     certified: tuple[tuple[float | None, ...], ...]
+    either_right: Interval
     dots: tuple[Dot, ...]
 
     def clean_accuracy(self, alpha: float) -> Interval:
@@ -147,6 +150,9 @@ def _mix(parts: list[Part], subjects: list[Subject]) -> Mix:
         right=tuple(_interval(float(a), float(b)) for a, b in zip(low, high, strict=True)),
         certified=tuple(
             tuple(_number(a) for a in row) for row in first.table.column("certified_alpha").to_pylist()
+        ),
+        either_right=metrics.either_right(
+            *(first.column(f"{name}_prediction") == first.column("label") for name in ("accurate", "robust"))
         ),
         dots=tuple(sorted(dots, key=lambda d: (d.norm, d.eps, d.alpha))),
     )

@@ -235,6 +235,7 @@ def _mix_summary(mix: Mix) -> dict[str, Any]:
     alphas = sorted({*PLANE_ALPHAS, *mix.chosen})
     return {name: getattr(mix, name) for name in named} | {
         "images": len(mix.right),
+        "either_right": dataclasses.asdict(mix.either_right),
         "attacked": [dataclasses.asdict(d) for d in mix.dots],
         "path": [
             {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hauberk.errors import HauberkError
+from hauberk.evaluation.metrics import ConfidenceGaps, RandomAccuracy
 from hauberk.statistics import Interval
 
 
@@ -26,6 +27,8 @@ class Method:
         perturbation: median distance of its successes on images that were right.
         forwards: forward passes an image, mean.
         backwards: backward passes an image, mean.
+        nearest: median distance to the nearest misclassified point over the images that were right, infinite where none
+            was found; of attacks that look for it, else None.
         suite: the sequence it is a stage of, for example ``autoattack standard``, or empty.
         stage: its number in that sequence; a later stage sees the survivors of the earlier ones alone.
     """
@@ -38,6 +41,7 @@ class Method:
     perturbation: Interval
     forwards: float
     backwards: float
+    nearest: Interval | None = None
     suite: str = ""
     stage: int = 0
 
@@ -54,6 +58,8 @@ class Attacked:
         success_rate: of the images that were right, how many some attack broke.
         methods: the attacks.
         images: a hash of the image ids, so that numbers about other images can be told apart.
+        gaps: how sure the model is of right and of wrong answers, before and after the attacks.
+        random: of a random model, the accuracy of fresh draws at the images and after the attacks; else None.
     """
 
     predictor: str
@@ -63,6 +69,8 @@ class Attacked:
     success_rate: Interval
     methods: tuple[Method, ...]
     images: str
+    gaps: ConfidenceGaps | None = None
+    random: tuple[RandomAccuracy, RandomAccuracy] | None = None
 
 
 @dataclass(frozen=True)
