@@ -207,6 +207,30 @@ def frozen(model: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
+def prefers_channels_last(model: nn.Module) -> bool:
+    """Whether the model has convolutions whose weights are its own parameters, not computed from others."""
+    return any(isinstance(m, nn.Conv2d) and "weight" in m._parameters for m in model.modules())
+
+
+@contextmanager
+def channels_last(model: nn.Module) -> Iterator[None]:
+    """Inside, convolutions keep their weights with the channels last, as their inputs come from an attack.
+
+    Values do not change, only their order in memory; sums are rounded in another order.
+    """
+    moved = []
+    for module in model.modules():
+        weight = module._parameters.get("weight") if isinstance(module, nn.Conv2d) else None
+        if weight is not None and not weight.is_contiguous(memory_format=torch.channels_last):
+            moved.append((weight, weight.data))
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for weight, before in moved:
+            weight.data = before
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in eval mode inside, every module's own mode restored after."""

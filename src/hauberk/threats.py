@@ -32,6 +32,11 @@ def _per_row(values: Tensor, images: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (images.dim() - 1))
 
 
+def _root(uniform: Tensor, dimension: int) -> Tensor:
+    """u^(1/d), computed in float64: in float32 the last bit may depend on a value's place in the tensor."""
+    return uniform.double() ** (1.0 / dimension)
+
+
 def norms(change: Tensor, norm: Norm) -> Tensor:
     r"""Length of each row, :math:`\|\delta_b\|_p`.
 
@@ -129,9 +134,10 @@ class L2(Threat):
         # where the box is inactive the factor is closed form; it is also a lower bound for the general one
         low = (budget / _per_row(norms(change, "l2"), origins).clamp_min(1e-30)).clamp(max=1.0)
         scaled = origins + low * change
-        if bool(((scaled < 0.0) | (scaled > 1.0)).flatten(1).any(1).logical_and(outside.flatten()).any()):
-            low = self._bisect(origins, change, budget, low)
-            scaled = (origins + low * change).clamp_(0.0, 1.0)
+        cut = ((scaled < 0.0) | (scaled > 1.0)).flatten(1).any(1) & outside.flatten()
+        if bool(cut.any()):  # only those rows change, so that no row depends on another
+            exact = (origins + self._bisect(origins, change, budget, low) * change).clamp_(0.0, 1.0)
+            scaled = torch.where(_per_row(cut, origins), exact, scaled)
         return torch.where(outside, scaled.clamp_(0.0, 1.0), nearest)
 
     @staticmethod
@@ -147,7 +153,7 @@ class L2(Threat):
         """Uniform in the ball (Gaussian direction, length eps * u^(1/d)), then cut to the box."""
         budget = _column(self.eps if eps is None else eps, origins)
         direction = randomness.normal(*origins.shape[1:]).to(origins)
-        radius = _per_row(randomness.uniform().to(origins), origins) ** (1.0 / origins[0].numel())
+        radius = _per_row(_root(randomness.uniform(), origins[0].numel()).to(origins), origins)
         length = _per_row(norms(direction, "l2"), origins)
         return self.project(origins + budget * radius * direction / length.clamp_min(1e-30), origins, eps)
 
@@ -202,10 +208,10 @@ class L1(Threat):
     def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
         """Uniform in the ball (Laplace direction, length eps * u^(1/d)), then cut to the box."""
         budget = _column(self.eps if eps is None else eps, origins)
-        uniform = randomness.uniform(*origins.shape[1:]).to(origins) - 0.5
+        uniform = randomness.uniform(*origins.shape[1:]).double() - 0.5
         # a draw of exactly 0 would give an infinite direction
-        direction = -uniform.sign() * torch.log1p(-2.0 * uniform.abs().clamp_max(0.5 - 2.0**-25))
-        radius = _per_row(randomness.uniform().to(origins), origins) ** (1.0 / origins[0].numel())
+        direction = (-uniform.sign() * torch.log1p(-2.0 * uniform.abs().clamp_max(0.5 - 2.0**-25))).to(origins)
+        radius = _per_row(_root(randomness.uniform(), origins[0].numel()).to(origins), origins)
         length = _per_row(norms(direction, "l1"), origins)
         return self.project(origins + budget * radius * direction / length.clamp_min(1e-30), origins, eps)
 

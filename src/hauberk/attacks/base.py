@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from hauberk.attacks.gradients import attackable, draws, seeded
 from hauberk.attacks.losses import AttackLoss, LossName
-from hauberk.attacks.query import Decided, Query
+from hauberk.attacks.query import ROWS, Decided, Query
 from hauberk.batch import Batch
 from hauberk.classifier import (
     ABSTAIN,
     TILE,
     Decides,
     affine_norms,
+    channels_last,
     check_classifier,
     classes,
     decide,
@@ -99,6 +100,11 @@ class AttackResult:
             columns[f.name] = sum(values, ()) if f.name == "stopped" else torch.cat(values)
         return AttackResult(**columns)
 
+    def head(self, rows: int) -> AttackResult:
+        """The first rows."""
+        columns: dict[str, Any] = {f.name: getattr(self, f.name)[:rows] for f in fields(AttackResult)}
+        return AttackResult(**columns)
+
 
 @dataclass(frozen=True, config=CONFIG)
 class Attack(ABC):
@@ -168,18 +174,21 @@ class Attack(ABC):
         if len(batch) == 0:
             raise HauberkError("there are no images to attack", "check --images and the split")
         rows = max(tile, min(LOCKSTEP, PIXELS // batch.images[0].numel()))
-        with frozen(model), attackable(model), seeded(model, seed, int(batch.ids[0])):
+        with frozen(model), channels_last(model), attackable(model), seeded(model, seed, int(batch.ids[0])):
             check_classifier(model, batch)
-            groups = [slice(start, start + rows) for start in range(0, len(batch), rows)]
-            return AttackResult.concatenate([self._attack(model, batch.select(g), seed, tile) for g in groups])
+            groups = [batch.select(slice(start, start + rows)) for start in range(0, len(batch), rows)]
+            return AttackResult.concatenate([self._attack(model, group, seed, tile) for group in groups])
 
-    def _attack(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> AttackResult:
+    def _attack(self, model: nn.Module, images: Batch, seed: int, tile: int) -> AttackResult:
+        # vector instructions round the last few values of a tensor in another way, so those belong to rows of padding
+        batch, used = next(images.tiles(-(-len(images) // ROWS) * ROWS))
         query = self.query(model, batch, tile)
+        query.active[used:] = False
         clean_prediction = decide(model, batch, seed, tile) if isinstance(model, Decides) else None
         with suppress(Decided):
             query.value(batch.images)  # the image itself is a point of the threat
             self.search(query, PerSample(seed, batch.ids, "attack", batch.images.device))
-        return self._judge(model, batch, query, clean_prediction, seed, tile)
+        return self._judge(model, batch, query, clean_prediction, seed, tile).head(used)
 
     def query(self, model: nn.Module, batch: Batch, tile: int = TILE) -> Query:
         """The model as this attack's search sees it, remembering what it sees."""
