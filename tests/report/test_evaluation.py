@@ -71,7 +71,8 @@ def test_the_judgement_stands_beside_the_number(task, tmp_path: Path) -> None:
 def test_a_nearer_error_counts_at_every_larger_budget(task, tmp_path: Path) -> None:
     net, batch = task
     strong = attack_records(net, batch, APGD(Linf(0.04), steps=30), SETTING, Work(tmp_path))
-    weak = attack_records(net, batch, PGD(Linf(0.05), steps=1, step_size=0.01, random_start=False), SETTING, Work(tmp_path))
+    feeble = PGD(Linf(0.05), steps=1, step_size=0.01, random_start=False)
+    weak = attack_records(net, batch, feeble, SETTING, Work(tmp_path))
     small, large = subjects(strong + weak)[0].attacked
     assert (small.eps, large.eps) == (0.04, 0.05)
     assert large.accuracy.value <= small.accuracy.value

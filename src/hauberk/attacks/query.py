@@ -70,7 +70,8 @@ class Query:
         if self._clean is None:
             everything = torch.arange(len(self.labels), device=self.images.device)
             with torch.no_grad():
-                self._clean = torch.cat([self.model(self._taken(self.images, p))[:used] for p, used in self._tiles(everything)])
+                tiles = [self.model(self._taken(self.images, rows))[:used] for rows, used in self._tiles(everything)]
+                self._clean = torch.cat(tiles)
             self.forwards += 1
         return self._clean
 
