@@ -4,7 +4,9 @@
 
 Every attack is judged by the same code: a point counts if it lies in the pixel box and is classified wrong, at its
 distance from the image.  Images that are wrong without an attack are left out; an attack that found nothing has
-distance infinity in the median.  Passes are rows that went through the model, per image, counted outside the attack.
+distance infinity in the median.  Passes are rows that went through the model, per image, counted outside the attack.  Medians of few
+images swing by several percent, so each peer's row also holds the median of own distance over the peer's, image by
+image, with its interval.
 No peer is a dependency: ``pip install --no-deps foolbox==3.3.4 adv-lib==0.2.8 eagerpy GitPython gitdb smmap tqdm``
 """
 
@@ -35,6 +37,7 @@ from hauberk.attacks.fmn import FMN
 from hauberk.batch import Batch
 from hauberk.evaluation import metrics
 from hauberk.runs import environment
+from hauberk.statistics import median_interval
 from hauberk.threats import L1, L2, Linf, Norm, Threat, norms
 
 THREATS: dict[Norm, Threat] = {"l1": L1(12.0), "l2": L2(0.5), "linf": Linf(8 / 255)}
@@ -140,8 +143,8 @@ def adv_lib_attacks(steps: int, searches: int) -> Iterator[tuple[str, str, Norm,
         yield "fab", "adv-lib", norm, found(load("fast_adaptive_boundary", "fab"), n_iter=steps // 4, norm=order)
 
 
-def judge(model: nn.Module, batch: Batch, norm: Norm, find: Found) -> dict[str, Any]:
-    """Run an attack and measure the points it hands back."""
+def judge(model: nn.Module, batch: Batch, norm: Norm, find: Found) -> tuple[dict[str, Any], Tensor]:
+    """Run an attack and measure the points it hands back; also the distance of every image it could move."""
     counted = Counted(model).eval()
     started = time.perf_counter()
     points = find(counted, batch).detach()
@@ -153,7 +156,7 @@ def judge(model: nn.Module, batch: Batch, norm: Norm, find: Found) -> dict[str, 
     nearest = torch.where(wrong & boxed, norms(points - batch.images, norm).double(), torch.inf)
     median = metrics.median_distance(correct.numpy(), np.where(correct.numpy(), nearest.numpy(), 0.0))
     curve = metrics.robust_accuracy_curve(correct.numpy(), nearest.numpy(), [THREATS[norm].eps])
-    return {
+    found = {
         "median": median.value,
         "interval": [median.low, median.high],
         "success": float((wrong & boxed)[correct].double().mean()),
@@ -162,6 +165,14 @@ def judge(model: nn.Module, batch: Batch, norm: Norm, find: Found) -> dict[str, 
         "backwards": round(counted.backwards / len(batch), 1),
         "seconds": round(seconds, 2),
     }
+    return found, nearest[correct]
+
+
+def paired(own: Tensor, peer: Tensor) -> list[float]:
+    """Median of own distance over the peer's, image by image, with its 95 % interval."""
+    ratios = (own / peer).nan_to_num(nan=1.0).numpy()  # both found nothing: equal
+    ratio = median_interval(ratios)
+    return [round(value, 4) for value in (ratio.value, ratio.low, ratio.high)]
 
 
 def main() -> None:
@@ -178,16 +189,23 @@ def main() -> None:
     torch.manual_seed(0)  # adv-lib and foolbox draw from the global generator
     subject = api.subject(options.run)
     batch = api.evaluation_batch(subject.dataset, "test", options.images)
+    own: dict[tuple[str, str], Tensor] = {}
     rows, wanted = [], set(filter(None, options.only.split(",")))
     for attacks in (own_attacks, foolbox_attacks, adv_lib_attacks):
         for name, library, norm, find in attacks(options.steps, options.searches):
             if wanted and name.split(",")[0] not in wanted:
                 continue
-            row = {"attack": name, "library": library, "norm": norm} | judge(subject.model, batch, norm, find)
+            found, distances = judge(subject.model, batch, norm, find)
+            row = {"attack": name, "library": library, "norm": norm} | found
+            if library == "hauberk":
+                own[name, norm] = distances
+            elif (name, norm) in own:
+                row["hauberk / this, image by image"] = paired(own[name, norm], distances)
             rows.append(row)
             print(
                 f"{norm:5}{name:18}{library:9} median {row['median']:9.5f}  success {row['success']:.3f}  "
-                f"passes {row['forwards']:7.1f} + {row['backwards']:7.1f}  {row['seconds']:6.2f} s",
+                f"passes {row['forwards']:7.1f} + {row['backwards']:7.1f}  {row['seconds']:6.2f} s  "
+                f"{row.get('hauberk / this, image by image', '')}",
                 flush=True,
             )
     if options.out:

@@ -1,6 +1,7 @@
 """Sweeps: predicted first, resumable cell by cell, a table with intervals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def test_a_table_runs_resumes_and_is_saved(table: Path, tmp_path: Path) -> None:
         sweep.run_cell(cell)
         assert cell.done
     before = Run(cells[0].path).info
+    evaluation = cells[0].recipe.evaluation.model_copy(update={"images": 7})
+    other = replace(cells[0], recipe=cells[0].recipe.model_copy(update={"evaluation": evaluation}))
+    assert not other.done  # another evaluation is planned now
+    part = next(Run(cells[1].path).records.iterdir())
+    kept = part.read_bytes()
+    part.unlink()
+    assert not cells[1].done  # a record is gone
+    part.write_bytes(kept)
     sweep.run_cell(cells[0])
     assert Run(cells[0].path).info["timings"]["train_seconds"] == before["timings"]["train_seconds"]
     lines = sweep.results([c for c in cells if c.done])

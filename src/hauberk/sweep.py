@@ -18,8 +18,11 @@ from hauberk import api, recipes, registry
 from hauberk.attacks import Attack
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, SmoothingCertificate
+from hauberk.classifier import TILE
 from hauberk.data import Dataset, load
 from hauberk.errors import HauberkError
+from hauberk.evaluation import diagnostics
+from hauberk.evaluation.preflight import Speed, measure, passes
 from hauberk.evaluation.units import Report
 from hauberk.objectives.base import Context
 from hauberk.recipes import Frozen, Recipe
@@ -77,8 +80,16 @@ class Cell:
 
     @property
     def done(self) -> bool:
-        """Whether it is trained and evaluated."""
-        return bool(Run(self.path).info.get("evaluated", False))
+        """Whether it is trained, and evaluated as its recipe says by now, with all its records still there."""
+        run = Run(self.path)
+        kept = run.info.get("hashes", {}).get("records", {})
+        there = all((run.records / name).exists() for name in kept)
+        return there and run.info.get("evaluated") == self.plan
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What its evaluation consists of."""
+        return self.recipe.evaluation.model_dump(mode="json")
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,8 @@ def predict(recipe: Recipe, trained: bool = False) -> Cost:
     validation = 0.0
     if config.validation_attack is not None and config.validate_every:
         images = min(config.validation_images or len(dataset.val), len(dataset.val))
-        seconds = _attack_seconds(config.validation_attack, model, dataset) * images
+        speed = measure(model.eval(), dataset.val.batch(slice(0, TILE)).images)
+        seconds = _attack_seconds(config.validation_attack, speed, dataset.num_classes, _standing(recipe)) * images
         validation = seconds * config.epochs / config.validate_every
     return Cost((step * steps + validation) / 60.0, evaluation)
 
@@ -171,16 +183,14 @@ def _median_seconds(action: Callable[[], object]) -> float:
     return sorted(taken)[PROBE_STEPS // 2]
 
 
-def _attack_seconds(attack: Attack, model: nn.Module, dataset: Dataset) -> float:
-    """Seconds an image, from a run of a tenth of the steps."""
-    settings = registry.spec(attack)
-    steps = int(settings.get("steps", 1))
-    few = max(1, steps // 10)
-    short: Attack = registry.build(settings | {"steps": few}) if "steps" in settings else attack
-    tile = dataset.val.batch(slice(0, 64))
-    model.eval()
-    scale = steps / few
-    return scale * _median_seconds(lambda: short(model, tile)) / len(tile)
+def _attack_seconds(attack: Attack, speed: Speed, num_classes: int, standing: float) -> float:
+    """Seconds an image: the passes of one that stands to the end, times the share that is expected to stand.
+
+    An attack that goes on after an error spends them on every image.
+    """
+    forwards, backwards = passes(attack, num_classes)
+    whole = forwards * speed.forward + backwards * (speed.gradient - speed.forward)
+    return whole * standing if attack.early_stop else whole
 
 
 def _certificate_seconds(certificate: Certificate, model: nn.Module, dataset: Dataset) -> float:
@@ -194,14 +204,22 @@ def _certificate_seconds(certificate: Certificate, model: nn.Module, dataset: Da
     return _median_seconds(lambda: certificate(model, batch)) / len(batch)
 
 
+def _standing(recipe: Recipe) -> float:
+    """Share of images expected to withstand an attack: the upper end of what the recipe expects, else a half."""
+    return recipe.expected.robust[1] if recipe.expected.robust is not None else 0.5
+
+
 def _evaluation_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> float:
     plan = recipe.evaluation
     images = plan.images or len(dataset.test if plan.split == "test" else dataset.val)
     attacks = [registry.build(spec, "attack") for spec in plan.attacks]
     certificates = [registry.build(spec, "certificate") for spec in plan.certificates]
-    each = sum(_attack_seconds(a, model, dataset) for a in attacks)
+    speed = measure(model, dataset.val.batch(slice(0, TILE)).images)
+    standing = _standing(recipe)
+    each = sum(_attack_seconds(a, speed, dataset.num_classes, standing) for a in attacks)
     each += sum(_certificate_seconds(c, model, dataset) for c in certificates)
-    return each * images
+    judged = len(plan.diagnoses) * min(api.DIAGNOSED, images) * diagnostics.cost()
+    return each * images + judged * 0.5 * speed.gradient
 
 
 # --- doing it -----------------------------------------------------------------------------------------------------
@@ -210,7 +228,7 @@ def _evaluation_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> f
 def run_cell(cell: Cell, training: Callable[[Progress], None] | None = None, report: Report | None = None) -> Run:
     """Train and evaluate one cell; a finished one returns at once."""
     run = api.evaluate(api.train(cell.recipe, cell.path, training), report)
-    run.update(evaluated=True)
+    run.update(evaluated=cell.plan)
     return run
 
 
