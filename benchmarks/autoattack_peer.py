@@ -1,12 +1,12 @@
 """Hauberk's AutoAttack beside the published one (pyautoattack 0.2.0): verdicts image by image, and wall time.
 
     python benchmarks/autoattack_peer.py reference RUN --threat linf:8/255 --images 1000 --seed 0 --out FILE.json
-    python benchmarks/autoattack_peer.py compare FILE.json [FILE.json]     # runs ours on the same images and model
+    python benchmarks/autoattack_peer.py compare FILE.json ...    # with the records of the same runs, committed here
     python benchmarks/autoattack_peer.py speed RUN --threat linf:8/255 --images 128 --out FILE.json
 
-``reference`` keeps every image's verdict; `
-and takes a second file of the same model at another seed as the reference's own spread.  ``speed`` alternates both,
-with the same threads and precision, each at the best of a few batch sizes.
+``reference`` keeps every image's verdict; ``compare`` holds them against the records of the same weights.  ``speed``
+alternates both, with the same threads and precision, each at the best of a few batch sizes.  ``model-of-cost`` does so
+with walks a twentieth as long on a net and a budget where nothing falls, so that every pass is paid for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ import numpy as np
 import torch
 from pyautoattack import AutoAttack as Published
 
-import hauberk
 from hauberk import api, registry
 from hauberk.attacks import AutoAttack
 from hauberk.batch import Batch
-from hauberk.runs import environment
+from hauberk.records import group, read_all
+from hauberk.runs import Run, environment
 from hauberk.statistics import wilson
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -82,35 +83,38 @@ def reference(options: argparse.Namespace) -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Run ours on what the first file names; say how far the verdicts are apart."""
-    first, *others = (json.loads(path.read_text()) for path in options.files)
-    subject = api.subject(options.runs / Path(first["run"]).name)
-    threat = registry.build(first["threat"], "threat")
-    batch = api.evaluation_batch(subject.dataset, "test", len(first["ids"]))
-    if subject.run.info["hashes"]["weights"] != first["weights"] or batch.ids.tolist() != first["ids"]:
-        raise SystemExit(f"{first['run']} has other weights or images than {options.files[0]}")
-    started = time.perf_counter()
-    found = AutoAttack(threat, version="standard")(subject.model, batch, seed=options.seed, tile=options.tile)
-    seconds = time.perf_counter() - started
-    ours, theirs = (~found.success).numpy(), np.array(first["right"], dtype=bool)
-    result = {
-        "run": Path(first["run"]).name,
-        "weights": first["weights"],
-        "threat": first["threat"],
-        "images": len(ours),
-        "reference": {"accuracy": share(theirs), "seed": first["seed"], "log": first["log"]},
-        "hauberk": {"accuracy": share(ours), "seed": options.seed, "version": hauberk.__version__,
-                    "forwards": float(found.forwards.double().mean()), "seconds": round(seconds, 1)},
-        "difference_points": round(100 * float(ours.mean() - theirs.mean()), 2),
-        "verdicts_equal_percent": round(100 * float((ours == theirs).mean()), 2),
-        "only_ours_broke": [int(i) for i in batch.ids[torch.from_numpy(theirs & ~ours)]],
-        "only_theirs_broke": [int(i) for i in batch.ids[torch.from_numpy(ours & ~theirs)]],
-        "environment": environment(),
-    }  # fmt: skip
-    for other in others:
-        again = np.array(other["right"], dtype=bool)
-        result["reference"]["equal_to_itself_percent"] = round(100 * float((again == theirs).mean()), 2)
-    write(options.out, result)
+    """Hold the records of the runs against the reference's verdicts on the same weights and images."""
+    for path in options.files:
+        there = json.loads(path.read_text())
+        run = Run(options.runs / there["run"])
+        if run.info["hashes"]["weights"] != there["weights"]:
+            raise SystemExit(f"{run.path} has other weights than {path}")
+        stages = suite(run, registry.build(there["threat"], "threat"))
+        left = [stage["left"] for stage in stages]
+        ours = ~np.isin(there["ids"], list(set().union(*(stage["broken"] for stage in stages))))
+        theirs = np.array(there["right"], dtype=bool)
+        print(json.dumps({
+            "run": there["run"], "threat": there["threat"], "images": len(ours),
+            "reference": share(theirs), "reference's stages": there["log"],
+            "hauberk": share(ours), "left after each stage": left,
+            "difference in points": round(100 * float(ours.mean() - theirs.mean()), 2),
+            "verdicts equal, percent": round(100 * float((ours == theirs).mean()), 2),
+            "only hauberk broke": [i for i, a, b in zip(there["ids"], ours, theirs, strict=True) if b and not a],
+            "only the reference broke": [i for i, a, b in zip(there["ids"], ours, theirs, strict=True) if a and not b],
+        }, indent=1))  # fmt: skip
+
+
+def suite(run: Run, threat: Any) -> list[dict[str, Any]]:
+    """What each stage of AutoAttack standard broke, by id, and how many images it left right."""
+    wanted = {"name": threat.norm, "eps": threat.eps}
+    found = [f for f in group(read_all(run.records, "attack"))
+             if f.unit.get("suite") and f.unit["threat"] == wanted and f.unit["suite"]["version"] == "standard"]
+    stages = []
+    for part in sorted(found, key=lambda f: f.unit["stage"]):
+        success, ids = part.table["success"].to_numpy(zero_copy_only=False), part.table["id"].to_pylist()
+        stages.append({"broken": {i for i, broke in zip(ids, success, strict=True) if broke},
+                       "left": int((~success).sum())})
+    return stages
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -144,6 +148,48 @@ def speed(options: argparse.Namespace) -> None:
     })  # fmt: skip
 
 
+def cost(options: argparse.Namespace) -> None:
+    """Both on a net with random weights, labelled by itself, at a budget where nothing falls."""
+    torch.manual_seed(options.seed)
+    model = registry.build(options.model, "model", input_shape=(3, 32, 32), num_classes=10).eval()
+    images = torch.rand(options.images, 3, 32, 32)
+    with torch.no_grad():
+        batch = Batch(images, model(images).argmax(1), torch.arange(options.images))
+    threat = registry.build("linf:1e-6", "threat")
+    shorter = [shortened(stage, options.part) for stage in AutoAttack(threat, version="standard").stages()]
+    short = AutoAttack(threat, version="custom", attacks=shorter)
+
+    def theirs(size: int) -> int:
+        attack = Published(model, norm="Linf", eps=threat.eps, version="standard", seed=options.seed)
+        steps = dict.fromkeys(("apgd", "apgd_targeted", "fab"), "n_iter")
+        for name, field in (steps | {"square": "n_queries"}).items():
+            part = getattr(attack, name)
+            setattr(part, field, getattr(part, field) // options.part)
+        attack.run_standard_evaluation(batch.images, batch.labels, batch_size=size)
+        return len(batch)
+
+    def ours(tile: int) -> int:
+        return int((~short(model, batch, options.seed, tile).success).sum())
+
+    times: dict[str, list[float]] = {"reference": [], "hauberk": []}
+    for _ in range(options.repeats):
+        for name, work in (("reference", theirs), ("hauberk", ours)):
+            seconds, left = clock(lambda run=work: run(len(batch)))  # type: ignore[misc]
+            times[name].append(round(seconds, 2))
+            print(f"{name}: {seconds:.1f} s, {left} of {len(batch)} left", flush=True)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    write(options.out, {
+        "model": options.model, "images": len(batch), "walks": f"1/{options.part} of standard",
+        "threads": options.threads, "seconds": times, "ratio": round(medians["hauberk"] / medians["reference"], 3),
+        "environment": environment(),
+    })  # fmt: skip
+
+
+def shortened(stage: Any, part: int) -> Any:
+    name = "queries" if hasattr(stage, "queries") else "steps"
+    return replace(stage, **{name: getattr(stage, name) // part})
+
+
 def clock(work: Callable[[], int]) -> tuple[float, int]:
     started = time.perf_counter()
     left = work()
@@ -164,23 +210,26 @@ def write(path: Path, result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
-    for name, work in (("reference", reference), ("compare", compare), ("speed", speed)):
+    for name, work in (("reference", reference), ("speed", speed), ("model-of-cost", cost)):
         verb = verbs.add_parser(name)
         verb.set_defaults(work=work)
-        if name == "compare":
-            verb.add_argument("files", nargs="+", type=Path)
-            verb.add_argument("--runs", type=Path, default=Path("runs/small_cifar10"))
+        if name == "model-of-cost":
+            verb.add_argument("model")
+            verb.add_argument("--part", type=int, default=20)
         else:
             verb.add_argument("run")
             verb.add_argument("--threat", default="linf:8/255")
-            verb.add_argument("--images", type=int, default=1000 if name == "reference" else 128)
+        verb.add_argument("--images", type=int, default={"reference": 1000, "speed": 128}.get(name, 16))
         verb.add_argument("--seed", type=int, default=0)
         verb.add_argument("--batch", type=int, default=250)
-        verb.add_argument("--tile", type=int, default=64)
         verb.add_argument("--probe", type=int, default=16)
         verb.add_argument("--repeats", type=int, default=3)
         verb.add_argument("--threads", type=int, default=2)
         verb.add_argument("--out", type=Path, required=True)
+    verb = verbs.add_parser("compare")
+    verb.set_defaults(work=compare, threads=1)
+    verb.add_argument("files", nargs="+", type=Path)
+    verb.add_argument("--runs", type=Path, default=Path("results/cifar10"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work(options)

@@ -4,9 +4,9 @@
 
 Every attack is judged by the same code: a point counts if it lies in the pixel box and is classified wrong, at its
 distance from the image.  Images that are wrong without an attack are left out; an attack that found nothing has
-distance infinity in the median.  Passes are rows that went through the model, per image, counted outside the attack.  Medians of few
-images swing by several percent, so each peer's row also holds the median of own distance over the peer's, image by
-image, with its interval.
+distance infinity in the median.  Medians of few images swing by several percent, so each peer's row also holds the
+median of own distance over the peer's, image by image, with its interval.  Passes are rows that went through the
+model, per image, counted outside the attack.
 No peer is a dependency: ``pip install --no-deps foolbox==3.3.4 adv-lib==0.2.8 eagerpy GitPython gitdb smmap tqdm``
 """
 

@@ -104,6 +104,33 @@ def test_a_model_of_ones_own(factories: str, tmp_path: Path, capsys: pytest.Capt
     assert len(read_all(tmp_path / "own" / "records", "certificate")) == 1
 
 
+def test_check_looks_before_anything_is_spent(
+    factories: str, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text, error = run(capsys, "check", copied, "--threat", "linf:0.05", "--images", 100)
+    assert code == 0, error
+    assert "ready for an evaluation" in text
+    assert "autoattack fast: at most" in text
+    code, text, _ = run(capsys, "check", f"{factories}:probabilities", "--data", "digits", "-o", tmp_path / "bad")
+    assert code == 1
+    assert "LOOK  logits" in text
+    code, text, error = run(capsys, "check", copied, "--threat", "l2:0.5", "--diagnose", "--json")
+    assert code == 0, error
+    assert json.loads(text)["good"]
+    assert len(read_all(copied / "records", "diagnosis")) == 1
+
+
+def test_a_threat_alone_means_the_everyday_suite_and_another_norm(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(copied / "records")
+    code, _, error = run(capsys, "attack", copied, "--threat", "linf:0.05", "--images", 16)
+    assert code == 0, error
+    units = [p.unit for p in read_all(copied / "records", "attack")]
+    assert {u["method"]["threat"]["name"] for u in units} == {"linf", "l2"}
+    assert {u["suite"]["version"] for u in units if u.get("suite")} == {"fast"}
+
+
 def test_shards_together_are_the_whole(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {p.key: p.table for p in read_all(copied / "records", "attack")}
     shutil.rmtree(copied / "records")

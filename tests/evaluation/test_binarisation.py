@@ -2,16 +2,17 @@
 
 import pytest
 import torch
+from pydantic.dataclasses import dataclass
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
-from hauberk.attacks import APGD, PGD
+from hauberk.attacks import APGD, PGD, Attack, AutoAttack, Query
 from hauberk.batch import Batch
 from hauberk.classifier import frozen
 from hauberk.evaluation import binarisation
 from hauberk.evaluation.binarisation import RIDGE, binarise, border_point, discriminator, feature_map
-from hauberk.randomness import PerSample
-from hauberk.threats import L1, L2, Linf, Threat, norms
+from hauberk.randomness import PerSample, Randomness
+from hauberk.threats import CONFIG, L1, L2, Linf, Threat, norms
 
 
 @pytest.fixture
@@ -97,6 +98,23 @@ def test_a_good_attack_finds_nearly_all_of_them_and_guessing_does_not(
     assert int(test.planted.sum()) >= 10
     assert int(test.found.sum()) >= int(test.planted.sum()) - 1
     assert int(test.guessed.sum()) < int(test.found.sum())
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Idle(Attack):
+    """Finds nothing."""
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        return query.images
+
+
+def test_a_sequence_finds_what_any_of_its_attacks_finds(network: nn.Module, batch: Batch) -> None:
+    attack, idle = APGD(Linf(0.1), steps=20), Idle(Linf(0.1))
+    alone = binarise(network, batch, Linf(0.1), attack).found
+    assert int(alone.sum()) >= 9
+    for stages in ((attack, idle), (idle, attack)):
+        sequence = AutoAttack(Linf(0.1), version="custom", attacks=stages)
+        assert torch.equal(binarise(network, batch, Linf(0.1), sequence).found, alone)
 
 
 class Blind(nn.Module):

@@ -62,6 +62,19 @@ class Forgetful(PGD):
         return replace(found, success=denied)
 
 
+BUDGETS: list[float] = []
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Erratic(Idle):
+    """Claims all of 8 images in small and large balls, 6 and 4 in those between."""
+
+    def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = 64) -> AttackResult:
+        BUDGETS.append(self.threat.eps)
+        claimed = 6 if 0.3 < self.threat.eps < 0.5 else 4 if 0.5 < self.threat.eps < 1.0 else 8
+        return replace(super().__call__(model, batch, seed, tile), success=torch.arange(8) < claimed)
+
+
 def subject(function, images: Tensor, labels: list[int], threat: Threat = Linf(0.1), loss: str = "ce") -> Subject:
     batch = Batch(images, torch.tensor(labels), torch.arange(len(labels)))
     return Subject(Lambda(function).eval(), batch, threat, PGD(threat, loss=loss), 0, 16)
@@ -158,6 +171,19 @@ def test_zero_gradients_are_counted() -> None:
     assert (check.value, check.verdict) == (0.75, "broken")
 
 
+def test_a_zero_gradient_in_the_ball_counts_as_one_at_the_image() -> None:
+    def dead_below_half(images: Tensor) -> Tensor:
+        x = images.flatten(1)
+        return torch.cat([(x - 0.5).relu() + 1.0, torch.zeros_like(x)], 1)
+
+    def share(at: float) -> float:
+        return indicators.zero_gradients(subject(dead_below_half, torch.full((400, 1, 1, 1), at), [0] * 400)).value
+
+    assert share(0.45) == 1.0  # at the image, whatever the point
+    assert share(0.55) == pytest.approx(0.25, abs=0.08)  # a quarter of the ball of 0.1 lies below a half
+    assert share(0.65) == 0.0
+
+
 def test_the_gradient_of_another_loss_only_makes_it_questionable() -> None:
     def loud(images: Tensor) -> Tensor:
         return torch.cat([1e4 * images.flatten(1), -1e4 * images.flatten(1)], 1)
@@ -175,6 +201,14 @@ def test_rounding_turns_the_gradient_of_cross_entropy() -> None:
     )
     assert check.value == 0.5
     assert check.verdict == "questionable"
+
+
+def test_a_small_gradient_that_keeps_its_direction_is_sound() -> None:
+    # 1 - p is 6e-6 here, which float32 can tell from 0; the two gradients' squares it cannot
+    check = indicators.vanishing_gradients(
+        subject(lambda x: torch.cat([1e-3 * x.flatten(1) + 12, 0 * x.flatten(1)], 1), column(0.1, 0.6, 0.9), [0] * 3)
+    )
+    assert (check.value, check.verdict) == (0.0, "sound")
 
 
 @pytest.mark.parametrize(("kept", "value"), [(1.0, 0.0), (0.5, 1 / 3), (0.0, 1.0)])
@@ -241,21 +275,44 @@ def test_points_of_a_surrogate_are_tried() -> None:
     assert (check.value, check.verdict) == (1.0, "broken")
 
 
-def test_a_hidden_success_is_seen() -> None:
+@pytest.mark.parametrize("rows", [8, 16])
+def test_a_hidden_success_is_seen(rows: int) -> None:
     oracle = LinearOracle.random((1, 3, 3), 2, seed=0)
-    batch = oracle.at_distance(0.02, "linf", rows=8)
+    batch = oracle.at_distance(0.02, "linf", rows=rows)
     check = by_name(diagnose(oracle, batch, Linf(0.05), attack=Forgetful(Linf(0.05))))["silent_success"]
-    assert (check.value, check.verdict) == (1 / 8, "broken")
+    assert (check.value, check.verdict) == (1 / rows, "broken")
 
 
-def test_too_few_steps_are_seen() -> None:
+@pytest.mark.parametrize("rows", [8, 16])
+def test_too_few_steps_are_seen(rows: int) -> None:
     # the boundary is 0.03 away: ten steps of 0.002 do not reach it, twenty do
     oracle = LinearOracle.random((1, 3, 3), 2, seed=0)
-    batch = oracle.at_distance(0.03, "linf", rows=8)
+    batch = oracle.at_distance(0.03, "linf", rows=rows)
     attack = PGD(Linf(0.05), steps=10, step_size=0.002, random_start=False)
     found = by_name(diagnose(oracle, batch, Linf(0.05), attack=attack))
     assert found["more_steps"].value == 1.0
     assert found["rising_loss"].value == 1.0
+
+
+def test_only_images_that_are_right_are_judged() -> None:
+    oracle = LinearOracle.random((1, 3, 3), 2, seed=0)
+    batch = oracle.at_distance(0.2, "linf", rows=8)
+    labels = torch.where(torch.arange(8) < 3, 1 - batch.labels, batch.labels)
+    found = by_name(diagnose(oracle, Batch(batch.images, labels, batch.ids), Linf(0.01), attack=Idle(Linf(0.01))))
+    assert {c.images for name, c in found.items() if name != "binarisation"} == {5}
+    assert found["unbounded"].value == 1.0  # no image is broken before the attack begins
+
+
+def test_accuracy_that_rises_with_the_budget_is_counted() -> None:
+    oracle = LinearOracle.random((1, 3, 3), 2, seed=0)
+    judged = replace(subject(oracle, torch.rand(1, 1, 3, 3), [0]), model=oracle, batch=oracle.batch(8))
+    judged = replace(judged, threat=L2(0.1), attack=Erratic(L2(0.1)))
+    BUDGETS.clear()
+    sweep, unbounded = diagnostics._sweep(judged, 0.25, "broken")
+    # an image of 9 pixels is at most half of 3 from grey, fifteen times the budget in four equal steps
+    assert pytest.approx([0.1 * 15 ** (k / 4) for k in (1, 2, 3, 4)]) == BUDGETS
+    assert (sweep.value, sweep.verdict) == (0.5, "broken")  # 0.25, 0, 0.25, 0.5, 0: from the lowest to the highest after
+    assert unbounded.value == 0.0
 
 
 def test_the_budget_grows_and_so_does_the_step() -> None:

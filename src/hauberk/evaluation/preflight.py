@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +28,10 @@ from hauberk.classifier import (
     traits,
 )
 from hauberk.errors import HauberkError
-from hauberk.threats import Threat
+from hauberk.threats import Threat, norms
 
 TRIALS = 3
+IMAGE, LENGTHS = (1, 4, 4), (10, 20)  # of the images, and of the walks, on which passes are counted
 
 
 @dataclass(frozen=True)
@@ -201,27 +204,52 @@ def bills(threat: Threat, speed: Speed, num_classes: int, images: int, random: b
 
 
 def passes(attack: Attack, num_classes: int) -> tuple[int, int]:
-    """Most forward and backward passes that an attack spends on one image, counted on a classifier that never errs."""
-    images = torch.full((1, 1, 4, 4), 0.5)
-    batch = Batch(images, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    """Most forward and backward passes that an attack spends on one image that withstands it.
+
+    Counted on a linear classifier with its border at five times the budget: a minimum-norm attack gets there and pays
+    for its way back, and no image falls.  Long walks are counted at two short lengths; passes grow evenly with it.
+    """
     stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)
-    found = [stage(_Firm(num_classes).eval(), batch, tile=1) for stage in stages]
-    return sum(int(f.forwards) for f in found), sum(int(f.backwards) for f in found)
+    found = [_passes(stage, num_classes) for stage in stages]
+    return sum(f for f, _ in found), sum(b for _, b in found)
 
 
-class _Firm(nn.Module):
-    """Always class 0, with a gradient that leads nowhere."""
+def _passes(attack: Attack, num_classes: int) -> tuple[int, int]:
+    for name in ("steps", "queries"):
+        length = getattr(attack, name, 0)
+        if length > LENGTHS[1]:
+            walks: list[Any] = [{name: n} for n in LENGTHS]
+            short, longer = (_count(replace(attack, **walk), num_classes) for walk in walks)
+            more = (length - LENGTHS[1]) / (LENGTHS[1] - LENGTHS[0])
+            forwards, backwards = (b + math.ceil(more * (b - a)) for a, b in zip(short, longer, strict=True))
+            return forwards, backwards
+    return _count(attack, num_classes)
+
+
+def _count(attack: Attack, num_classes: int) -> tuple[int, int]:
+    image = torch.full((1, *IMAGE), 0.5)
+    batch = Batch(image, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    small = replace(attack.threat, eps=0.02 * norms(image, attack.threat.norm).item())
+    model = _Far(num_classes, 5.0 * small.eps / norms(torch.ones_like(image), small.norm).item())
+    found = replace(attack, threat=small)(model.eval(), batch, tile=1)
+    return int(found.forwards), int(found.backwards)
+
+
+class _Far(nn.Module):
+    """Class 0 until every pixel has grown by ``room``; then all others, one shortly after the other."""
 
     traits = traits(nn.Identity())
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, room: float) -> None:
         super().__init__()
-        self.offsets = torch.tensor([100.0, *torch.linspace(1.0, 0.0, num_classes - 1).tolist()])
+        later = torch.linspace(1.0, 1.1, num_classes - 1)
+        self.offsets = torch.cat([torch.zeros(1), -room * later])
 
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to (B, K)."""
-        slope = torch.linspace(1e-3, 5e-4, len(self.offsets))
-        return self.offsets + images.flatten(1).sum(1, keepdim=True) * slope
+        slope = torch.ones_like(self.offsets)
+        slope[0] = 0.0
+        return 10.0 * (self.offsets + (images - 0.5).flatten(1).mean(1, keepdim=True) * slope)
 
 
 def _tried(name: str, check: Callable[[], None], good: str) -> Finding:
