@@ -35,6 +35,7 @@ HEADINGS = {
     "model": "Models",
     "dataset": "Data sets",
     "threat": "Threats",
+    "loss": "Losses of attacks",
 }
 Usual: TypeAlias = Counter[tuple[str, str, float]]  # how many rows were attacked at (data, norm, budget)
 COLUMNS = (

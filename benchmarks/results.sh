@@ -21,6 +21,7 @@ $hauberk certify $runs/mix_standard_lip --images 1000
 
 for name in pgd_cifar10_small-seed0 standard_cifar10_small-seed0 lip_cifar10_small-seed0 mix_standard_pgd mix_standard_lip; do
   $hauberk verify $runs/$name --weights
+  rm -rf results/cifar10/$name
   $hauberk bundle $runs/$name -o results/cifar10/$name
   $hauberk verify results/cifar10/$name
 done

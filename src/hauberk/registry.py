@@ -231,7 +231,7 @@ register("attack", "apgd", "hauberk.attacks.apgd:APGD", "step-size-free projecte
          cost="2 passes a step")
 register("attack", "fab", "hauberk.attacks.fab:FAB", "the nearest misclassified point by linearised boundaries",
          "Croce & Hein 2020 (FAB), Algorithm 1", norms="L1 L2 Linf", knowledge="white box",
-         cost="2 passes a step and target, K without targets")
+         cost="up to 3 passes a step and target, K + 1 without targets")
 register("attack", "square", "hauberk.attacks.square:Square", "random search over squares, by scores alone",
          "Andriushchenko et al. 2020, Algorithm 1", norms="L1 L2 Linf", knowledge="scores", cost="1 pass a query")
 register("attack", "ddn", "hauberk.attacks.ddn:DDN", "the nearest misclassified point, direction and norm decoupled",

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.attacks import APGD, FGSM, PGD, Attack, Query
+from hauberk.attacks.base import vote
 from hauberk.attacks.losses import attack_loss
 from hauberk.batch import Batch
 from hauberk.classifier import Traits, margins
@@ -213,6 +214,81 @@ def test_the_nearest_error_of_the_box_is_reported_whatever_the_budget() -> None:
     assert none.nearest.tolist() == [torch.inf]
 
 
+class Strict(Bright):
+    """A forward pass that turns at one brightness, and a decision that turns at another."""
+
+    traits = Traits(stochastic=True)
+
+    def __init__(self, threshold: float, decided: float) -> None:
+        super().__init__(threshold)
+        self.decided = decided
+
+    def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
+        return (images.flatten(1)[:, 0] > self.decided).long()
+
+
+def test_the_nearest_error_is_an_error_of_the_decision() -> None:
+    rows = Batch(torch.full((2, 1, 1, 2), 0.2), torch.zeros(2).long(), torch.arange(2))
+
+    def nearest(decided: float, eps: float, threshold: float = 0.45) -> tuple[list[bool], list[float]]:
+        found = Visits(Linf(eps), moves=(0.3,))(Strict(threshold, decided).eval(), rows)
+        return found.success.tolist(), found.nearest.tolist()
+
+    assert nearest(0.4, eps=0.1) == ([False] * 2, [pytest.approx(0.3)] * 2)
+    assert nearest(0.6, eps=0.1) == ([False] * 2, [torch.inf] * 2)  # beyond the budget the decision holds
+    assert nearest(0.6, eps=0.35) == ([False] * 2, [torch.inf] * 2)  # and within it
+    assert nearest(0.1, eps=0.1) == ([True] * 2, [0.0] * 2)  # the image itself is decided wrongly
+
+
+def test_a_point_outside_the_box_is_no_error() -> None:
+    rows = Batch(torch.zeros(2, 1, 1, 2), torch.zeros(2).long(), torch.arange(2))
+    found = Visits(Linf(0.1), moves=(-0.05, 0.08))(Bright(0.05).eval(), rows)  # the first is nearer and misclassified
+    assert found.success.tolist() == [True, True]
+    assert found.nearest.tolist() == pytest.approx([0.08, 0.08])
+
+
+def test_a_gradient_is_zero_only_if_it_is_so_in_every_pixel() -> None:
+    rows = Batch(torch.full((2, 1, 1, 2), 0.2), torch.zeros(2).long(), torch.arange(2))
+    found = FGSM(Linf(0.01))(Bright(0.45).eval(), rows)  # only the first of two pixels matters
+    assert found.backwards.tolist() == [1, 1]
+    assert found.zero_gradients.tolist() == [0, 0]
+
+
+def test_differences_of_a_linear_model() -> None:
+    weight = torch.tensor([[1.0, 0.0], [4.0, -1.0], [0.0, 2.0]])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 3, bias=False)).eval().requires_grad_(False)
+    model[1].weight.copy_(weight)
+    images = torch.tensor([[0.5, 0.25], [1.0, 0.0]]).reshape(2, 1, 1, 2)
+    query = PGD(Linf(0.1)).query(model, Batch(images, torch.tensor([0, 1]), torch.arange(2)))
+    values, gradients = query.differences(images, torch.tensor([[1, 2], [0, 2]]))
+    assert values.tolist() == [[1.25, 0.0], [-3.0, -4.0]]  # of logits (0.5, 1.75, 0.5) and (1, 4, 0)
+    expected = torch.stack([weight[[1, 2]] - weight[0], weight[[0, 2]] - weight[1]])
+    assert torch.equal(gradients.flatten(2), expected)
+
+
+def test_a_random_answer_that_is_wrong_at_the_image_stays_wrong() -> None:
+    class Dice(nn.Module):
+        traits = Traits(stochastic=True)
+
+        def forward(self, images: Tensor) -> Tensor:
+            drawn = torch.randn(len(images)) + 0.0 * images.flatten(1).sum(1)
+            return torch.stack([torch.zeros_like(drawn), drawn], 1)
+
+    rows = Batch(torch.full((64, 1, 1, 2), 0.5), torch.zeros(64).long(), torch.arange(64))
+    found = PGD(Linf(0.1), steps=1, eot=3)(Dice().eval(), rows)
+    wrong = found.clean_prediction != 0
+    assert 10 < int(wrong.sum()) < 54
+    assert found.prediction[wrong].tolist() == [1] * int(wrong.sum())  # whatever is drawn there again
+    assert bool(found.success[wrong].all())
+
+
+def test_the_first_class_with_most_of_the_draws_wins() -> None:
+    single = torch.tensor([0, 1, 2])
+    drawn = torch.tensor([[0, 1, 1], [2, 0, 2], [2, 1, 0]])
+    assert vote(drawn, single).tolist() == [1, 2, 0]
+    assert vote(drawn[:, :0], single).tolist() == [0, 1, 2]
+
+
 def test_a_success_lies_within_the_budget_to_the_last_bit(network: nn.Module, batch: Batch) -> None:
     for threat in (Linf(8 / 255), L2(0.3), L1(0.7)):
         found = PGD(threat, steps=20, early_stop=False)(network, batch)
@@ -236,6 +312,12 @@ def test_training_gets_the_last_iterate(threat: Threat, network: nn.Module, batc
         gradient = torch.autograd.grad(loss, leaf)[0]
         expected = threat.project(expected + 0.05 * threat.steepest_step(gradient), batch.images)
     torch.testing.assert_close(points, expected, atol=1e-6, rtol=0)
+
+
+def test_training_gets_points_of_the_ball(network: nn.Module, batch: Batch) -> None:
+    points = Liar(Linf(0.1)).perturb(network, batch.images, batch.labels, Shared(torch.Generator(), len(batch)))
+    step = 0.1 * torch.sign(torch.sin(97.0 * batch.images))
+    torch.testing.assert_close(points, (batch.images + step).clamp(0, 1))
 
 
 def test_a_vote_is_attacked_by_its_own_decision(batch: Batch) -> None:

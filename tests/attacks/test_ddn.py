@@ -65,6 +65,16 @@ def test_it_stays_in_the_box() -> None:
     assert last.tolist() == pytest.approx([0.5, 0.0], abs=1e-6)
 
 
+def test_the_norm_is_at_most_the_distance_of_the_farthest_corner() -> None:
+    points, _ = walk([[3.0, 4.0]] * 2, [False] * 2, init_norm=10.0)
+    assert points[1] == pytest.approx([0.6 * math.sqrt(0.5), 0.5], abs=1e-6)  # 0.8 of it would leave the box
+
+
+def test_rounding_is_to_the_nearest_level() -> None:
+    points, _ = walk([[3.0, 4.0]] * 2, [False] * 2, gamma=0.5, init_norm=0.4, quantise=11)
+    assert points[1] == pytest.approx([0.4, 0.5], abs=1e-6)  # of 0.36 and 0.48
+
+
 def test_a_zero_gradient_does_not_hold_it() -> None:
     points, _ = walk([[0.0, 0.0], [1.0, 0.0]], [False, False], gamma=0.5, init_norm=0.1)
     assert math.hypot(*points[1]) == pytest.approx(0.15, abs=1e-6)

@@ -37,6 +37,14 @@ def test_a_target_is_raised(name: str) -> None:
     torch.testing.assert_close(value, LOGITS.log_softmax(1)[[0, 1], [2, 1]])
 
 
+def test_the_targeted_difference_of_logits_ratio_by_hand() -> None:
+    five = torch.tensor([[5.0, 1.0, 3.0, 0.5, 2.0]])
+    value = targeted_loss("dlr", five, torch.tensor([0]), torch.tensor([2]))
+    assert value.tolist() == pytest.approx([(3 - 5) / (5 - (2 + 1) / 2)])
+    three = targeted_loss("dlr", LOGITS, torch.tensor([0, 0]), torch.tensor([1, 1]))  # there is no fourth logit
+    assert three.tolist() == [-2.0, 3.0]
+
+
 def test_wrong_classes_in_the_order_of_likelihood() -> None:
     assert target_classes(LOGITS, LABELS, 0).tolist() == [2, 1]
     assert target_classes(LOGITS, LABELS, 1).tolist() == [1, 2]

@@ -4,18 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk import registry
-from hauberk.attacks import APGD, FGSM, PGD, Attack
+from hauberk.attacks import APGD, FGSM, PGD, Attack, Query
 from hauberk.attacks.transfer import Transfer
 from hauberk.batch import Batch
 from hauberk.classifier import weights_hash
 from hauberk.errors import HauberkError
 from hauberk.models.small_cnn import small_cnn
-from hauberk.randomness import PerSample
+from hauberk.randomness import PerSample, Randomness
 from hauberk.runs import Run
-from hauberk.threats import L1, L2, Linf, Threat
+from hauberk.threats import CONFIG, L1, L2, Linf, Threat
 
 SHAPE = (1, 6, 6)
 
@@ -87,6 +88,45 @@ def test_from_another_model_it_tries_the_sources_points(
     assert torch.equal(found.success, wrong)
     assert 1 < int(wrong.sum()) < len(batch)
     assert bool((found.success <= PGD(threat, steps=30, restarts=3)(model, batch).success).all())
+
+
+def _moved(images: Tensor, length: float) -> Tensor:
+    return images + length * torch.sign(torch.sin(97.0 * images))
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Leaves(Attack):
+    """Goes far out of the ball and looks at nothing."""
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        return _moved(query.images, 5.0 * self.threat.eps)
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Retires(Attack):
+    """Looks at a point, takes all rows out, and goes on regardless."""
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        query.value(_moved(query.images, self.threat.eps).clamp(0, 1))
+        query.retire(torch.ones_like(query.active))
+        query.value(query.images)
+        return query.images
+
+
+def test_a_last_point_outside_is_brought_back(model: nn.Module, batch: Batch, tmp_path: Path) -> None:
+    attack = Leaves(Linf(0.1))
+    found = Transfer(Linf(0.1), source=saved(model, tmp_path), attack=attack)(model, batch)
+    with torch.no_grad():
+        there = model(_moved(batch.images, 0.1).clamp(0, 1)).argmax(1)
+    assert torch.equal(found.success, (there != batch.labels) | (found.clean_prediction != batch.labels))
+    assert 1 < int(found.success.sum()) < len(batch)
+
+
+def test_what_was_seen_before_a_search_ran_out_of_rows_is_tried(model: nn.Module, batch: Batch, tmp_path: Path) -> None:
+    attack = Retires(Linf(0.1))
+    found = Transfer(Linf(0.1), source=saved(model, tmp_path), attack=attack)(model, batch)
+    assert torch.equal(found.success, attack(model, batch).success)
+    assert 1 < int(found.success.sum()) < len(batch)
 
 
 def test_an_image_that_the_source_gets_wrong_is_still_attacked(model: nn.Module, tmp_path: Path) -> None:

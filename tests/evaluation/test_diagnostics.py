@@ -137,6 +137,17 @@ def test_randomness_is_the_largest_change_in_parts_of_the_mean_spread() -> None:
     assert check.verdict == "broken"
 
 
+def test_the_spread_that_randomness_is_held_against_is_the_mean_one() -> None:
+    calls = []
+
+    def flips(images: Tensor) -> Tensor:
+        calls.append(1)
+        return images.flatten(1) @ torch.tensor([[4.0, 0.0]]) + torch.tensor([0.0, 0.5 * (len(calls) % 2)])
+
+    check = indicators.randomness(subject(flips, column(0.5, 0.25), [0, 0]))
+    assert check.value == pytest.approx(0.5)  # the first call's spreads are 1.5 and 0.5
+
+
 def test_a_model_that_declares_its_noise_is_sound() -> None:
     judged = subject(lambda x: torch.randn(len(x), 2), column(0.5, 0.5), [0, 0])
     judged.model.traits = Traits(stochastic=True)
@@ -252,6 +263,11 @@ def test_a_loss_that_still_rises_is_counted() -> None:
     assert (check.value, check.verdict) == (2 / 8, "questionable")
 
 
+def test_a_rise_is_held_against_the_whole_rise_and_not_the_loss() -> None:
+    late = 100.0 + torch.where(torch.arange(21) < 20, 0.0, 1.0)  # all of its rise comes at the end
+    assert diagnostics._rising(late[:, None], every=1).value == 1.0
+
+
 def test_an_idle_attack_is_beaten_by_everybody() -> None:
     oracle = LinearOracle.random((1, 3, 3), 2, seed=0)
     near, far = oracle.at_distance(0.01, "linf", rows=6), oracle.at_distance(0.2, "linf", rows=4)
@@ -311,7 +327,7 @@ def test_accuracy_that_rises_with_the_budget_is_counted() -> None:
     sweep, unbounded = diagnostics._sweep(judged, 0.25, "broken")
     # an image of 9 pixels is at most half of 3 from grey, fifteen times the budget in four equal steps
     assert pytest.approx([0.1 * 15 ** (k / 4) for k in (1, 2, 3, 4)]) == BUDGETS
-    assert (sweep.value, sweep.verdict) == (0.5, "broken")  # 0.25, 0, 0.25, 0.5, 0: from the lowest to the highest after
+    assert (sweep.value, sweep.verdict) == (0.5, "broken")  # 0.25, 0, 0.25, 0.5, 0: from the lowest to the next highest
     assert unbounded.value == 0.0
 
 
