@@ -151,7 +151,8 @@ def speed(options: argparse.Namespace) -> None:
 def cost(options: argparse.Namespace) -> None:
     """Both on a net with random weights, labelled by itself, at a budget where nothing falls."""
     torch.manual_seed(options.seed)
-    model = registry.build(options.model, "model", input_shape=(3, 32, 32), num_classes=10).eval()
+    colours = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    model = registry.build(options.model, "model", input_shape=(3, 32, 32), num_classes=10, **colours).eval()
     images = torch.rand(options.images, 3, 32, 32)
     with torch.no_grad():
         batch = Batch(images, model(images).argmax(1), torch.arange(options.images))

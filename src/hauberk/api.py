@@ -266,7 +266,7 @@ def mix(
     plan: Evaluation = Evaluation(),
     report: Report | None = None,
 ) -> Run:
-    """Mix two runs' models into one, save it as a run, and record its alpha path where the robust one is Lipschitz.
+    """Mix two runs' models into one, save it as a run, and record its alpha path, certified where the robust one is.
 
     Args:
         accurate: the accurate model.
@@ -295,10 +295,10 @@ def mix(
     run.save_model(model, {"dataset": recipe["data"], "classes": list(robust.dataset.classes)})
     run.update(hashes={"weights": weights_hash(model)}, predictor=predictor_name(model), seed=plan.seed)
     started = time.monotonic()
-    certificate = default_certificate(robust)
-    if certificate is not None and certificate.kind == "deterministic":
-        batch, setting = _setting(robust, plan)
-        mix_records(model, batch, MixedCertificate(certificate), RADII, setting, Work(run.records, report=report))
+    base = default_certificate(robust)
+    certificate = MixedCertificate(base) if base is not None and base.kind == "deterministic" else None
+    batch, setting = _setting(robust, plan)
+    mix_records(model, batch, certificate, RADII, setting, Work(run.records, report=report))
     _sign(run, "mix_seconds", started)
     return run
 

@@ -60,6 +60,8 @@ SCHEMAS: dict[RecordKind, pa.Schema] = {
         ("label", pa.int64()),
         ("accurate_prediction", pa.int64()),
         ("robust_prediction", pa.int64()),
+        ("accurate_logits", pa.list_(pa.float32())),  # of both models, times their scales
+        ("robust_logits", pa.list_(pa.float32())),
         ("alpha_low", pa.float64()),  # the mix is right for alpha strictly between these two (NaN: never)
         ("alpha_high", pa.float64()),
         ("certified_alpha", pa.list_(pa.float64())),  # for each eps of the metadata: certified and right from here up

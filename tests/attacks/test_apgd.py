@@ -117,6 +117,24 @@ def test_a_stalled_walk_halves_its_step_and_goes_back_to_the_best_point() -> Non
     assert values[4] == pytest.approx(0.1 + 0.75 * 0.2, abs=1e-6)
 
 
+def test_a_walk_that_rises_without_a_new_best_loss_goes_back() -> None:
+    # checks after 8 and 15 of 40 steps; to the second, six of seven steps rise, but the loss of 8 is not reached again
+    images = torch.full((1, 1, 1, 1), 0.5)
+
+    class Turns(Script):
+        def gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+            value, _ = super().gradient(points)
+            return value, torch.full_like(points, 1.0 if len(self.points) <= 9 else -1.0)
+
+    assert checkpoints(40)[:2] == [8, 15]
+    script = Turns(images, [*map(float, range(9)), *map(float, range(7)), *[0.0] * 25])
+    APGD(Linf(0.4), steps=40).ascend(script, images - 0.4)  # type: ignore[arg-type]
+    values = [float(p) for p in script.points]
+    assert values[8] == pytest.approx(0.9)
+    assert values[15] == pytest.approx(0.1)
+    assert values[16] == pytest.approx(0.9)  # from the best point, in the direction of its own gradient
+
+
 def test_a_rising_walk_keeps_its_step() -> None:
     images = torch.full((1, 1, 1, 1), 0.5)
     script = Script(images, [float(i) for i in range(11)])
@@ -228,6 +246,63 @@ def test_it_follows_the_paper_step_by_step(threat: Threat) -> None:
         own = slice(row, row + 1)
         walk = by_the_paper(net, images[own], labels[own], start[own], threat.norm, threat.eps)
         ours = torch.stack([p[row] for p in query.asked]).numpy()
+        assert np.abs(ours - np.stack(walk)).max() < 1e-5
+
+
+def by_the_paper_l1(net: nn.Module, x: Tensor, y: Tensor, start: Tensor, eps: float, fresh: bool) -> list[np.ndarray]:
+    """Algorithm 1 of Croce & Hein 2021 for one image and 100 steps, in numpy, box inactive."""
+
+    def ask(point: np.ndarray) -> tuple[float, np.ndarray]:
+        leaf = torch.from_numpy(point.reshape(x.shape)).requires_grad_(True)
+        loss = nn.functional.cross_entropy(net(leaf), y)
+        return float(loss.detach()), torch.autograd.grad(loss, leaf)[0].numpy().ravel()
+
+    def pull(point: np.ndarray) -> np.ndarray:
+        size = np.abs(point - origin)
+        if size.sum() <= eps:
+            return point
+        falling = np.sort(size)[::-1]
+        excess = (np.cumsum(falling) - eps) / np.arange(1, len(size) + 1)
+        threshold = excess[np.nonzero(falling > excess)[0][-1]]
+        return origin + np.sign(point - origin) * np.maximum(size - threshold, 0.0)
+
+    def changed(point: np.ndarray) -> int:
+        return int(np.count_nonzero(point != origin))
+
+    origin, now = x.numpy().ravel(), start.numpy().ravel()
+    loss, gradient = ask(now)
+    best, best_loss, best_gradient, walk, step = now, loss, gradient, [now], eps
+    count, before = (0.2 * len(now), len(now)) if fresh else (changed(now) / 1.5, changed(now))
+    for k in range(1, 101):
+        chosen = np.argsort(-np.abs(gradient))[: int(np.ceil(count))]
+        move = np.zeros_like(now)
+        move[chosen] = np.sign(gradient[chosen]) / len(chosen)
+        now = pull(now + step * move)
+        loss, gradient = ask(now)
+        walk.append(now)
+        if loss > best_loss:
+            best, best_loss, best_gradient = now, loss, gradient
+        if k % 4 == 0:
+            present = changed(best)
+            count = 1 if present <= 2 else present / 1.5
+            if present < 0.95 * before:
+                step, now, gradient = eps, best, best_gradient
+            else:
+                step = max(step / 1.5, eps / 10)
+            before = present
+    return walk
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_in_l1_it_follows_the_paper_step_by_step(fresh: bool) -> None:
+    net, images, labels = inside(4)
+    start = L1(0.25).project(images + 0.1 * torch.sin(97.0 * images), images)
+    query = Recorder(net, images, labels, L1(0.25), "ce")
+    ascend_l1(query, start, 0.25, 100, fresh)
+    for row in range(4):
+        own = slice(row, row + 1)
+        walk = by_the_paper_l1(net, images[own], labels[own], start[own], 0.25, fresh)
+        ours = torch.stack([p[row].flatten() for p in query.asked]).numpy()
         assert np.abs(ours - np.stack(walk)).max() < 1e-5
 
 

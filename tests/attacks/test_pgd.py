@@ -159,3 +159,13 @@ def test_a_tiny_gradient_has_momentum_too() -> None:
     attack = PGD(Linf(0.4), steps=2, step_size=0.1, random_start=False, momentum=1.0)
     points = attack.search(query, PerSample(0, range(1), "attack"))
     torch.testing.assert_close(points, images + 0.2)
+
+
+def test_a_tiny_gradient_weighs_as_much_as_a_large_one() -> None:
+    """g1 = (1, 1) / 2 and g2 = g1 + (-2, 3) / 5 = (0.1, 1.1): without the first the walk would turn back."""
+    images = torch.full((1, 1, 1, 2), 0.5)
+    query = Slopes(nn.Identity(), images, torch.zeros(1).long(), Linf(0.4), "ce")
+    query.slopes = [torch.full_like(images, 1e-30), torch.tensor([-2.0, 3.0]).reshape(1, 1, 1, 2)]
+    attack = PGD(Linf(0.4), steps=2, step_size=0.1, random_start=False, momentum=1.0)
+    points = attack.search(query, PerSample(0, range(1), "attack"))
+    torch.testing.assert_close(points, images + 0.2)

@@ -16,13 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hauberk import api
+from hauberk import api, verify
 from hauberk.attacks import APGD, FAB, Attack, AutoAttack, Query, Square
 from hauberk.batch import Batch
 from hauberk.classifier import Normalize
-from hauberk.evaluation.units import Setting, Work, attack_records, right_interval
+from hauberk.conformance import LinearOracle
+from hauberk.defences import MixedClassifier
+from hauberk.evaluation.units import Setting, Work, attack_records, mix_records, right_interval
 from hauberk.recipes import Evaluation
-from hauberk.records import Part, group, read_all
+from hauberk.records import Part, group, part, read_all
 from hauberk.threats import L2
 
 SCRIPT = """
@@ -115,6 +117,25 @@ def test_the_alpha_path_agrees_with_certificates_at_each_alpha(tiny_run: Path, t
         assert np.array_equal(from_path[:, 1:], direct[:, 1:])
         certified_rows += int(direct.sum())
     assert certified_rows > 0
+
+
+def test_a_path_without_a_certificate_counts_the_mixs_own_decisions(tmp_path: Path) -> None:
+    first, second = (LinearOracle.random((1, 3, 3), num_classes=4, seed=s) for s in (1, 2))
+    batch = LinearOracle.random((1, 3, 3), num_classes=4, seed=3).batch(40)
+    model = MixedClassifier(first, second, 0.5, 2.0, 3.0).eval()
+    mix_records(model, batch, None, (0.5,), Setting("toy", "test", tuple("abcd"), tile=16), Work(tmp_path))
+    (path,) = group(read_all(tmp_path, "mix"))
+    assert path.facts["eps"] == []
+    assert path.facts["proof"] == "none"
+    low, high = path.column("alpha_low"), path.column("alpha_high")
+    for alpha in (0.0, 0.2, 0.45, 0.8, 1.0):
+        with torch.no_grad():
+            right = MixedClassifier(first, second, alpha, 2.0, 3.0).eval()(batch.images).argmax(1) == batch.labels
+        assert np.array_equal((low < alpha) & (alpha < high), right.numpy())
+    assert verify.verify_mix(path, []).problems == ()
+    columns = {name: path.table.column(name).to_pylist() for name in path.table.column_names}
+    moved = [None if a is None else min(a + 0.3, 0.99) for a in columns["alpha_low"]]
+    assert verify.verify_mix(part("mix", path.unit, path.facts, columns | {"alpha_low": moved}), []).problems
 
 
 # --- AutoAttack, killed inside each of its attacks ------------------------------------------------------------------

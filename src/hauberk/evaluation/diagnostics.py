@@ -172,24 +172,26 @@ class _Traces:
 
 def _traced(subject: Subject) -> tuple[AttackResult, _Traces | None]:
     """The attack's result, and what its queries saw; None where it does not search by queries of its own."""
-    attack, batch, queries = subject.attack, subject.batch, list[Query]()
+    attack, batch, queries, used = subject.attack, subject.batch, list[Query](), list[int]()
 
     def query(model: nn.Module, batch: Batch, tile: int = TILE) -> Query:
         queries.append(type(attack).query(attack, model, batch, tile))
         queries[-1].history = []
+        used.append(len(set(batch.ids.tolist())))  # the rest is padding, which repeats an image
         return queries[-1]
 
     traced = copy.copy(attack)
     object.__setattr__(traced, "query", query)
     result = traced(subject.model, batch, subject.seed, subject.tile)
-    if sum(len(q.labels) for q in queries) != len(batch) or not all(q.history for q in queries):
+    if sum(used) != len(batch) or not all(q.history for q in queries):
         return result, None
     calls = max(len(q.history or ()) for q in queries)
     columns = []
-    for q in queries:  # groups of images may have ended after fewer calls
-        seen = torch.stack(q.history or [])
+    for q, rows in zip(queries, used, strict=True):  # groups of images may have ended after fewer calls
+        seen = torch.stack(q.history or [])[:, :rows]
         columns.append(torch.cat([seen, seen.new_full((calls - len(seen), seen.shape[1]), torch.nan)]))
-    return result, _Traces(torch.cat(columns, 1), torch.cat([q.misclassified for q in queries]))
+    misclassified = torch.cat([q.misclassified[:rows] for q, rows in zip(queries, used, strict=True)])
+    return result, _Traces(torch.cat(columns, 1), misclassified)
 
 
 def _silent(count: int, every: int) -> Check:

@@ -150,7 +150,7 @@ def certificate_records(
 def mix_records(
     model: MixedClassifier,
     batch: Batch,
-    certificate: MixedCertificate,
+    certificate: MixedCertificate | None,
     radii: Sequence[float],
     setting: Setting,
     work: Work,
@@ -164,7 +164,7 @@ def mix_records(
     Args:
         model: the mix; its own alpha does not matter here.
         batch: all images of the evaluation.
-        certificate: of the mix.
+        certificate: of the mix; None where nothing is proved of the robust model.
         radii: where certified accuracy is wanted.
         setting: names, seed and tile.
         work: where the records go, and which share to do.
@@ -173,25 +173,30 @@ def mix_records(
         HauberkError: if the certificate is not deterministic: with a vote for a base, the mix that is certified takes
             exact vote probabilities, and no path of measured ones belongs to it.
     """
-    if certificate.kind != "deterministic":
+    if certificate is not None and certificate.kind != "deterministic":
         raise HauberkError(
             "the alpha path needs a deterministic certificate of the robust model",
             "certify one alpha instead: hauberk certify MIX --method mixed_margin",
         )
     check_eval(model)
     shared: dict[str, Any] = {}
+    proved = list(radii) if certificate is not None else []
 
     def rows(tile: Batch) -> Columns:
-        columns, found = _mix_columns(model, tile, certificate, radii, setting)
-        shared.update(found)
+        columns = _path_columns(model, tile, setting)
+        if certificate is not None:
+            kept, found = _kept_columns(model, tile, certificate, radii, setting)
+            columns |= kept
+            shared.update(found)
         return columns
 
-    unit = _unit(model, predictor_name(model), registry.spec(certificate), setting) | {"radii": list(radii)}
+    method = {"name": "alpha_path"} if certificate is None else registry.spec(certificate)
+    unit = _unit(model, predictor_name(model), method, setting) | {"radii": proved}
     facts = _facts(batch, setting) | {
-        "norm": certificate.norm,
-        "proof": certificate.kind,
+        "norm": "" if certificate is None else certificate.norm,
+        "proof": "none" if certificate is None else certificate.kind,
         "alpha": model.alpha,
-        "eps": list(radii),
+        "eps": proved,
         "accurate": predictor_name(model.accurate),
         "robust": predictor_name(model.robust),
         "shared": shared,
@@ -333,32 +338,37 @@ def _pictures(images: Tensor, keep: list[bool]) -> list[bytes | None]:
     ]
 
 
-def _mix_columns(
+def _path_columns(model: MixedClassifier, tile: Batch, setting: Setting) -> Columns:
+    with frozen(model):
+        accurate = model.accurate_scale * logits_of(model.accurate, tile, setting.tile)
+        robust = model.robust_scale * logits_of(model.robust, tile, setting.tile)
+    labels = tile.labels.tolist()
+    pairs = zip(*(z.double().softmax(1).numpy() for z in (accurate, robust)), labels, strict=True)
+    intervals = [right_interval(g, h, y) for g, h, y in pairs]
+    return {
+        "id": tile.ids.tolist(),
+        "label": labels,
+        "accurate_prediction": accurate.argmax(1).tolist(),
+        "robust_prediction": robust.argmax(1).tolist(),
+        "accurate_logits": accurate.float().tolist(),
+        "robust_logits": robust.float().tolist(),
+        "alpha_low": [low for low, _ in intervals],
+        "alpha_high": [high for _, high in intervals],
+        "certified_alpha": [[] for _ in labels],
+    }
+
+
+def _kept_columns(
     model: MixedClassifier, tile: Batch, certificate: MixedCertificate, radii: Sequence[float], setting: Setting
 ) -> tuple[Columns, dict[str, Any]]:
-    with frozen(model):
-        accurate = (model.accurate_scale * logits_of(model.accurate, tile, setting.tile)).double().softmax(1).numpy()
-        robust = (model.robust_scale * logits_of(model.robust, tile, setting.tile)).double().softmax(1).numpy()
-    # outside, because a certificate computes the weights again in float64 and must not meet those kept in float32
+    # not frozen, because a certificate computes the weights again in float64 and must not meet those kept in float32
     evidence, shared = certificate.gather(model, tile, setting.seed, setting.tile)
-    labels = tile.labels.tolist()
-    intervals = [right_interval(g, h, y) for g, h, y in zip(accurate, robust, labels, strict=True)]
     base = certificate.base
     certified = [
         [needed_alpha(base.margin(row, shared, r)) if base.decision(row, shared) == y else float("nan") for r in radii]
-        for row, y in zip(evidence, labels, strict=True)
+        for row, y in zip(evidence, tile.labels.tolist(), strict=True)
     ]
-    columns = {
-        "id": tile.ids.tolist(),
-        "label": labels,
-        "accurate_prediction": accurate.argmax(1),
-        "robust_prediction": robust.argmax(1),
-        "alpha_low": [low for low, _ in intervals],
-        "alpha_high": [high for _, high in intervals],
-        "certified_alpha": certified,
-        "evidence": [json.dumps(row) for row in evidence],
-    }
-    return columns, shared
+    return {"certified_alpha": certified, "evidence": [json.dumps(row) for row in evidence]}, shared
 
 
 def right_interval(accurate: np.ndarray, robust: np.ndarray, label: int) -> tuple[float, float]:

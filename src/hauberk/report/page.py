@@ -205,6 +205,8 @@ def _numbers(mix: Mix) -> dict[str, Any]:
             "index": index,
             "dots": [_dot(d.alpha, d.clean, d.attacked) for d in dots],
         })
+    if not targets:
+        targets = [{"label": "nothing measured yet", "where": "", "index": None, "dots": []}]
     both = [i for i, t in enumerate(targets) if t["index"] is not None and t["dots"]]
     return {
         "images": len(mix.right),

@@ -1,0 +1,189 @@
+"""Wrong versions of threats, certificates, defences, statistics, verification and randomness."""
+
+from __future__ import annotations
+
+from mutant import Mutant, group
+
+THREATS = group(
+    "threats", "threats.py", "tests/test_threats.py",
+    ("origins + budget).clamp_(0.0, 1.0)", "origins + budget).clamp_(-1.0, 1.0)"),
+    ("self._bisect(origins, change, budget, low) * change)", "low * change)"),
+    ("low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)",
+     "low, high = torch.where(inside, low, middle), torch.where(inside, middle, high)"),
+    ("low = (budget / _per_row(", "low = (2.0 * budget / _per_row("),
+    ("start, stop = size, (size - room).clamp_min(0.0)", "start, stop = size, torch.zeros_like(size)"),
+    ("/ slope[row, index].clamp_min(1.0)", "/ 1.0"),
+    ("room = torch.where(change >= 0, 1.0 - flat, flat)", "room = torch.where(change >= 0, flat, 1.0 - flat)"),
+    ("uniform.abs().clamp_max(0.5 - 2.0**-25)", "uniform.abs()"),
+    ("self.project(origins + budget * (2.0 * uniform - 1.0)", "self.project(origins + budget * uniform"),
+    ("flat.gather(1, index).sign())", "flat.gather(1, index))"),
+    (".clamp_min(torch.finfo(gradient.dtype).tiny)", ".clamp_min(1e-6)"),
+    ("return norms(points.double() - origins.double(), self.norm)", "return norms(points - origins, self.norm)"),
+    ("exponent[target] - exponent[source])", "exponent[source] - exponent[target])"),
+)  # fmt: skip
+
+LIPSCHITZ = [
+    *group(
+        "lipschitz", "certificates/lipschitz.py", "tests/certificates/test_lipschitz.py",
+        ("return gap / bound", "return 1.0001 * gap / bound"),
+        ("(top - z - ROUNDING * (abs(top) + abs(z)), bounds[j])", "(top - z, bounds[j])"),
+        ("return math.inf if gap > 0.0 else 0.0", "return math.inf"),
+        ('shared["pairwise"][y]', 'shared["pairwise"][0]'),
+        ("[gap - bound * radius for", "[gap - 0.5 * bound * radius for"),
+        ("return probability * -math.expm1(-smallest)", "return -math.expm1(-smallest)"),
+        ("if not smallest >= 0.0:", "if smallest < -1e9:"),
+        ("if not all(map(math.isfinite, logits)):", "if False:"),
+        ('return top if row.get("deployed", top) == top else ABSTAIN', "return top"),
+        ('"pairwise": pairwise_bounds(exact, shape).tolist()',
+         '"pairwise": (0.5 * pairwise_bounds(exact, shape)).tolist()'),
+        ("self.margin(row, shared, r) * (1.0 - 1e-12)", "self.margin(row, shared, r) * 1.5"),
+        ("plain = min(_reach(", "plain = max(_reach("),
+    ),
+    *group(
+        "lipschitz", "certificates/base.py", "tests/certificates/test_base.py",
+        ("radius * (1.0 - relative)", "radius * (1.0 + relative)"),
+        ("(middle, high) if margin_at(middle) > margin else (low, middle)",
+         "(middle, high) if margin_at(middle) > 0 else (low, middle)"),
+    ),
+    *group(
+        "lipschitz", "layers/lipschitz.py", "tests/layers/test_lipschitz.py tests/test_conformance.py",
+        ("math.sqrt(2.0), dtype=torch.float64)", "1.0, dtype=torch.float64)"),
+        ("smallest = float(std.min())", "smallest = float(std.max())"),
+    ),
+]  # fmt: skip
+
+SMOOTHING = [
+    *group(
+        "smoothing", "noise.py", "tests/test_noise.py",
+        ("ndtri(0.5 * (1.0 + margin))", "ndtri(0.5 * (1.0 - margin))"),
+        ("float(self.sigma * (ndtri(probability)", "float(0.5 * self.sigma * (ndtri(probability)"),
+        ("2.0 * ndtr(ndtri(probability) - radius / self.sigma) - 1.0",
+         "ndtr(ndtri(probability) - radius / self.sigma)"),
+        ("radius / self.sigma", "radius * self.sigma"),
+        ("dtype=np.float32) * np.float32(self.sigma)", "dtype=np.float32) * np.float32(self.sigma**2)"),
+        # Theorem A.1 as printed
+        ("float(self.sigma * (ndtri(probability) - ndtri(0.5 * (1.0 + margin))))",
+         "float(0.5 * self.sigma * (ndtri(probability / (1 + margin))"
+         " - ndtri((1 - probability + margin) / (1 + margin))))"),
+    ),
+    *group(
+        "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
+        ('f"smoothing-{name}"', '"smoothing"'),
+        ('clopper_pearson_lower(row["counts"][chosen], self.n, self.alpha)', 'row["counts"][chosen] / self.n'),
+        ('torch.tensor(row["counts0"]).argmax()', 'torch.tensor(row["counts"]).argmax()'),
+        ("return chosen if bound > 0.5 else ABSTAIN", "return chosen if bound > 0.0 else ABSTAIN"),
+        ("[chosen], self.n, self.alpha)", '[chosen], sum(row["counts"]), self.alpha)'),
+        ("return round_down(Gaussian(self.sigma).radius(bound, margin)) if",
+         "return Gaussian(self.sigma).radius(bound) if"),
+        ("if model.noise.sigma != self.sigma:", "if False:"),
+    ),
+    *group(
+        "smoothing", "defences/smoothed.py", "tests/defences/test_smoothed.py",
+        ("clear = top.values[:, 0] > top.values[:, 1]", "clear = top.values[:, 0] >= top.values[:, 1]"),
+        ("two_sided_binomial_p(first, second) <= self.alpha",
+         "0.5 * two_sided_binomial_p(first, second) <= self.alpha"),
+        ("[: min(tile, count - start)]", "[:tile]"),
+        ('key = (seed, sample_id, "smoothed-decide")', 'key = (seed, 0, "smoothed-decide")'),
+        ("return total - float(np.log(self.bank))", "return total"),
+        ("int(top.indices[0]) if significant else -1", "int(top.indices[0])"),
+    ),
+]  # fmt: skip
+
+MIXED = [
+    *group(
+        "mixed", "certificates/mixed.py", "tests/certificates/test_mixed.py",
+        ("return (1.0 - alpha) / alpha\n", "return 1.0 - alpha\n"),
+        ("(1.0 + 1e-12) / (1.0 + margin)", "(1.0 - 1e-12) / (1.0 + margin)"),
+        ('> required_margin(shared["mix_alpha"]) else', "> 0.0 else"),
+        ("needed = (1.0 - alpha + margin) / alpha", "needed = (1.0 - alpha) / alpha"),
+        ("needed = (1.0 - alpha + margin)", "needed = 0.5 * (1.0 - alpha + margin)"),
+        ("radius) - (1.0 - alpha)", "radius) + (1.0 - alpha)"),
+        ("[[scale * k for k in line]", "[[k for k in line]"),
+        ('"mix_alpha": model.alpha}', '"mix_alpha": model.alpha, "alpha": model.alpha}'),
+        ("if isinstance(self.base, MixedCertificate):", "if False:"),
+    ),
+    *group(
+        "mixed", "defences/mixed.py", "tests/defences/test_mixed.py tests/certificates/test_mixed.py",
+        ("math.log1p(-alpha) + accurate", "math.log(alpha) + accurate"),
+        ("return torch.logaddexp(\n        math.log1p(-alpha) + accurate.log_softmax(1),"
+         " math.log(alpha) + robust.log_softmax(1)\n    )",
+         "return ((1 - alpha) * accurate.softmax(1) + alpha * robust.softmax(1)).log()"),
+        ("if self.alpha == 1.0:", "if False:"),
+        ("mixed(alpha={self.alpha!r}", "mixed(alpha={self.alpha:.6g}"),
+        ("if not (0.0 < accurate_scale < math.inf and 0.0 < robust_scale < math.inf):", "if False:"),
+        ("return self.robust_scale * logits", "return self.accurate_scale * logits"),
+    ),
+]  # fmt: skip
+
+METRICS = [
+    *group(
+        "metrics", "evaluation/metrics.py", "tests/evaluation/test_metrics.py",
+        ("return _share(c & (r >= eps))", "return _share(r >= eps)"),
+        ("_share(c & (r >= eps))", "_share(c & (r > eps))"),
+        ("np.where(c, r, 0.0)", "r[c]"),
+        ("wilson(int((c & ~s).sum()), int(c.sum()))", "wilson(int((~s).sum()), len(c))"),
+        ("return _share(c & s)", "return _share(s)"),
+        ("np.logical_and.reduce(rows)", "np.logical_or.reduce(rows)"),
+    ),
+    *group(
+        "metrics", "statistics.py", "tests/test_statistics.py",
+        ("stats.beta.ppf(alpha, successes, n - successes + 1)", "stats.beta.ppf(alpha, successes + 1, n - successes)"),
+        ("2.0 * float(stats.binom.sf(max(a, b) - 1", "1.0 * float(stats.binom.sf(max(a, b) - 1"),
+        ("stats.binom.sf(max(a, b) - 1, a + b", "stats.binom.sf(max(a, b), a + b"),
+        ("centre = (share + z * z / (2 * n)) / shrink", "centre = share"),
+        ("goal = -math.log(alpha)", "goal = -math.log(2 * alpha)"),
+        ("(first - second, confidence, seed, draws)", "(second - first, confidence, seed, draws)"),
+    ),
+]  # fmt: skip
+
+VERIFY = group(
+    "verify", "verify.py", "tests/test_verify.py",
+    ("largest = float((gaps / speeds).min())", "largest = float((gaps / speeds).max())"),
+    ("if recorded > radius * (1.0 + SLACK):", "if recorded > 2.0 * radius:"),
+    ("if recorded < radius * (1.0 - 1e-6) - SLACK:", "if False:"),
+    ("stats.binom.sf(votes - 1, total, p)", "stats.binom.sf(votes, total, p)"),
+    ('if row["prediction"] != top:', "if False:"),
+    ('if claimed != (float(asked["alpha"]) if probabilistic else 0.0):', "if False:"),
+    ('if (part.facts["proof"] == "probabilistic") != probabilistic:', "if False:"),
+    ("if probabilistic and shared[name] != asked[name]", "if False"),
+    ('if first.sum() > shared["n0"] or second.sum() > shared["n"]:', "if False:"),
+    ("least = (1.0 + margin) / 2.0", "least = 0.5"),
+    ('if row.get("deployed", top) != top:', "if False:"),
+    ('if part.facts["norm"] != "l2":', "if False:"),
+    ("if says and not proved:", "if False:"),
+    ("if not np.isfinite(recorded) or recorded < 0.0:", "if recorded < 0.0:"),
+    ("if alpha < 0.5:", "if alpha < 0.0:"),
+    ("if derive is None:", "if derive is None and False:"),
+)  # fmt: skip
+
+RANDOMNESS = [
+    *group(
+        "randomness", "randomness.py", "tests/test_randomness.py",
+        ('f"{seed}|{sample_id}|{purpose}"', 'f"{sample_id}|{purpose}"'),
+        ('f"{seed}|{sample_id}|{purpose}"', 'f"{seed}|{purpose}"'),
+        ('f"{seed}|{sample_id}|{purpose}"', 'f"{seed}|{sample_id}"'),
+        ('f"{seed}|{sample_id}|{purpose}"', 'f"{seed}{sample_id}{purpose}"'),
+        ("stream(seed, int(i), purpose) for i in ids", "stream(seed, i, purpose) for i in range(len(ids))"),
+        ("slice(offset, offset + rows)", "slice(0, rows)"),
+    ),
+    *group(
+        "randomness", "batch.py", "tests/test_classifier.py",
+        ("min(size, len(self) - start)", "size"),
+        ("torch.arange(start, start + size).clamp_(max=len(self) - 1)",
+         "torch.arange(start, min(start + size, len(self)))"),
+    ),
+    *group(
+        "randomness", "classifier.py", "tests/test_classifier.py",
+        ("model(t.images)[:used]", "model(t.images)"),
+        ("model.decide(t.images, t.ids, seed)", "model.decide(t.images, t.ids, 0)"),
+    ),
+    *group(
+        "randomness", "evaluation/units.py", "tests/test_invariant.py",
+        ("ordered = batch.select(batch.ids.argsort())", "ordered = batch"),
+        ("[index::count]", "[index:]"),
+        ('"seed": setting.seed,', ""),
+        ('"tile": setting.tile,', ""),
+    ),
+]  # fmt: skip
+
+CORE: list[Mutant] = [*THREATS, *LIPSCHITZ, *SMOOTHING, *MIXED, *METRICS, *VERIFY, *RANDOMNESS]
