@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hauberk import api, verify
+from hauberk import api, mixing, verify
 from hauberk.attacks import FGSM, PGD, Attack
 from hauberk.attacks.base import Query
 from hauberk.batch import Batch
@@ -142,8 +142,8 @@ def test_where_float32_disagrees_with_float64_nothing_is_certified() -> None:
 @pytest.fixture
 def mixture(tiny_run: Path, tmp_path: Path) -> api.Run:
     subject = api.subject(tiny_run)
-    how = api.Mixture(0.9, robust_scale=10.0)
-    return api.mix(subject, subject, how, tmp_path / "mix", api.Evaluation(images=16))
+    how = mixing.Mixture(0.9, robust_scale=10.0)
+    return mixing.mix(subject, subject, how, tmp_path / "mix", api.Evaluation(images=16))
 
 
 def test_a_forged_alpha_path_is_found_without_any_certificate(mixture: api.Run) -> None:

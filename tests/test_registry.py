@@ -22,13 +22,18 @@ from hauberk.attacks import (
     FriendlyPGD,
     Square,
 )
+from hauberk.attacks.part import PartAttack
 from hauberk.attacks.transfer import Transfer
 from hauberk.certificates import LipschitzCertificate, MixedCertificate, SmoothingCertificate
+from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.classifier import weights_hash
+from hauberk.defences.adaptive_mixed import AlphaDown
 from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
+from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
 from hauberk.objectives.detector import Detector
 from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
+from hauberk.objectives.iaat import IAAT
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
 from hauberk.objectives.standard import Standard
 from hauberk.objectives.trades import TRADES
@@ -51,6 +56,7 @@ EXAMPLES: dict[str, list[Any]] = {
         APGD(Linf(0.1), DetectorJoint(weight=0.3)),
     ],
     "detector_joint": [DetectorJoint(), DetectorJoint(weight=0.3)],
+    "alpha_down": [AlphaDown(), AlphaDown(weight=0.3, base="dlr")],
     "n_fgsm": [NFGSM(Linf(8 / 255)), NFGSM(Linf(0.1), noise=1.0)],
     "friendly_pgd": [FriendlyPGD(Linf(8 / 255), tau=1), FriendlyPGD(L2(0.5), steps=3)],
     "fab": [FAB(Linf(8 / 255)), FAB(L1(12.0), targets=9, restarts=2, early_stop=True)],
@@ -60,18 +66,29 @@ EXAMPLES: dict[str, list[Any]] = {
     "deepfool": [DeepFool(L2(0.5)), DeepFool(Linf(0.1), steps=3, overshoot=0.1)],
     "carlini_wagner": [CarliniWagner(L2(0.5)), CarliniWagner(L2(0.5), steps=5)],
     "transfer": [Transfer(Linf(0.1), source="runs/x", attack=PGD(Linf(0.1)))],
+    "part": [PartAttack(Linf(0.1), part="gray_box", attack=APGD(Linf(0.1), AlphaDown()))],
     "autoattack": [
         AutoAttack(Linf(8 / 255)),
         AutoAttack(L2(0.5), version="custom", attacks=(APGD(L2(0.5)), DDN(L2(0.5))), losses=(DetectorJoint(),)),
     ],
     "lipschitz": [LipschitzCertificate()],
     "smoothing": [SMOOTHING],
-    "mixed_margin": [MixedCertificate(), MixedCertificate(SMOOTHING)],
+    "local_lipschitz": [LocalLipschitz(Linf(8 / 255)), LocalLipschitz(L2(0.5), steps=3, restarts=2)],
+    "mixed_margin": [
+        MixedCertificate(),
+        MixedCertificate(SMOOTHING, "theorem_a1"),
+        MixedCertificate(LocalLipschitz(Linf(0.1)), "theorem_3_5"),
+    ],
     "standard": [Standard(), Standard(label_smoothing=0.1)],
     "gaussian_augmentation": [GaussianAugmentation(sigma=0.25)],
     "pgd_adversarial": [PGDAdversarial(PGD(Linf(8 / 255), steps=2)), PGDAdversarial(APGD(L2(0.3), steps=4), 0.5)],
     "detector": [Detector(PGD(Linf(0.1), steps=5, loss=DetectorJoint()))],
+    "adaptive_smoothing": [
+        AdaptiveSmoothing(Linf(0.1)),
+        AdaptiveSmoothing(L2(0.5), "A", steps=3, budgets=(0.5, 1.0), weights=(0.1, 0.2), groups=2, ce=0.5, bce=1.0),
+    ],
     "trades": [TRADES(PGD(L2(0.25), "kl", steps=2), beta=3.0, divergence="ce", detach_target=True)],
+    "iaat": [IAAT(Linf(8 / 255)), IAAT(L2(0.5), steps=3, warmup=1, gamma=0.1, beta=0.2, least_step=0.05)],
 }
 TASK = {"input_shape": (1, 8, 8), "num_classes": 3, "mean": (0.4,), "std": (0.3,)}
 MODELS = {
@@ -90,7 +107,8 @@ def test_every_registered_class_has_an_example() -> None:
     for kind in ("threat", "loss", "attack", "certificate", "objective"):
         for entry in registry.entries(kind):
             assert entry.name in EXAMPLES, f"add an example of {entry.name}"
-    assert {e.name for e in registry.entries("model")} == set(MODELS)
+    # the model of a run and a factory's have weights of their own: tests/test_mixing.py
+    assert {e.name for e in registry.entries("model")} == set(MODELS) | {"run", "own"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hauberk import sweep
+from hauberk import api, recipes, sweep
 from hauberk.errors import HauberkError
 from hauberk.runs import Run
 
@@ -57,6 +57,18 @@ def test_a_table_runs_resumes_and_is_saved(table: Path, tmp_path: Path) -> None:
     saved = sweep.save(plan, lines, tmp_path / "out")
     assert "| cold | 0 |" in saved.read_text()
     assert json.loads(saved.with_name("table.json").read_text())["lines"] == lines
+
+
+def test_a_run_written_before_a_setting_existed_is_the_same_run(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = recipes.read(str(tiny_recipe), ["training.epochs=1"])
+    run = api.train(recipe, tmp_path / "run")
+    written = tmp_path / "run" / "recipe.yaml"
+    known = yaml.safe_load(written.read_text())
+    del known["training"]["steps_per_epoch"], known["objective"]
+    written.write_text(yaml.safe_dump(known | {"objective": recipe.objective}))
+    assert api.train(recipe, tmp_path / "run").info == run.info
+    with pytest.raises(HauberkError, match="another recipe"):
+        api.train(recipes.read(str(tiny_recipe), ["training.epochs=2"]), tmp_path / "run")
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

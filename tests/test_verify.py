@@ -14,10 +14,12 @@ from torch import nn
 
 from hauberk import verify
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate, SmoothingCertificate
+from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.evaluation.units import Setting, Work, certificate_records, mix_records
 from hauberk.records import Part, atomic_write, group, read_all
+from hauberk.threats import Linf
 
 VOTES = SmoothingCertificate(sigma=0.05, n0=20, n=400, alpha=0.01)
 SETTING = Setting("oracle", "test", ("a", "b"), tile=8)
@@ -26,6 +28,14 @@ METHODS: dict[str, Certificate] = {
     "smoothing": VOTES,
     "mixed_lipschitz": MixedCertificate(),
     "mixed_smoothing": MixedCertificate(VOTES),
+    "mixed_lipschitz_3_5": MixedCertificate(bound="theorem_3_5"),
+    "mixed_smoothing_3_5": MixedCertificate(VOTES, "theorem_3_5"),
+    "mixed_smoothing_a1": MixedCertificate(VOTES, "theorem_a1"),
+}
+ESTIMATES: dict[str, Certificate] = {
+    "local": LocalLipschitz(Linf(0.004), steps=2),
+    "mixed_local": MixedCertificate(LocalLipschitz(Linf(0.004), steps=2)),
+    "mixed_local_3_5": MixedCertificate(LocalLipschitz(Linf(0.004), steps=2), "theorem_3_5"),
 }
 ORACLE = LinearOracle.random((1, 3, 4), 2, seed=3)
 
@@ -39,7 +49,7 @@ def model_of(name: str) -> nn.Module:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
     made = {}
-    for name, certificate in METHODS.items():
+    for name, certificate in (METHODS | ESTIMATES).items():
         folder = tmp_path_factory.mktemp(name)
         certificate_records(model_of(name), ORACLE.batch(16, seed=1), certificate, SETTING, Work(folder))
         (made[name],) = group(read_all(folder))
@@ -162,7 +172,7 @@ def test_a_lipschitz_constant_must_be_positive(value: float, good: dict[str, Par
     assert verify.verify_part(described(good["lipschitz"], edit)).problems
 
 
-@pytest.mark.parametrize("name", ["mixed_lipschitz", "mixed_smoothing"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name.startswith("mixed")])
 def test_the_weight_of_the_mix_must_be_that_of_its_name(name: str, good: dict[str, Part]) -> None:
     bad = described(good[name], lambda unit, facts: facts["shared"].update(mix_alpha=0.75000001))
     assert any("not that of its predictor" in p for p in verify.verify_part(bad).problems)
@@ -196,9 +206,9 @@ def test_lipschitz_by_hand() -> None:
 
 
 def test_smoothing_by_hand() -> None:
-    """100 of 100 votes at alpha 0.001: the bound is 0.001^(1/100) = 0.93325, whose quantile is 1.50073."""
+    """100 of 100 votes at alpha 0.001: the bound is 0.001^(1/100) = 0.93325, whose quantile is 1.50047."""
     shared = {"sigma": 2.0, "n0": 3, "n": 100, "alpha": 0.001}
-    assert verify.smoothing({"counts0": [0, 3], "counts": [0, 100]}, shared) == (1, pytest.approx(3.0015, abs=1e-3))
+    assert verify.smoothing({"counts0": [0, 3], "counts": [0, 100]}, shared) == (1, pytest.approx(3.00095, abs=1e-5))
     assert verify.smoothing({"counts0": [3, 0], "counts": [0, 100]}, shared) == (-1, 0.0)
     assert verify.smoothing({"counts0": [3, 0], "counts": [60, 40]}, shared) == (-1, 0.0)
 
@@ -210,6 +220,94 @@ def test_a_mix_by_hand() -> None:
     assert verify.mixed_margin({"logits": [0.5, 0.0]}, shared) == (-1, 0.0)
     for alpha in (0.0, 0.49, 0.5):
         assert verify.mixed_margin({"logits": [3.0, 0.0]}, shared | {"mix_alpha": alpha}) == (-1, 0.0)
+
+
+@pytest.mark.parametrize("bound", ["exact", "theorem_3_5"])
+def test_a_mix_over_votes_by_hand(bound: str) -> None:
+    """100 of 100 votes at alpha 0.001: p = 0.93325; at alpha 0.8 the vote must stay above 1/(2 * 0.8) = 0.625."""
+    shared = {"sigma": 2.0, "n0": 3, "n": 100, "alpha": 0.001, "base": "smoothing", "mix_alpha": 0.8, "bound": bound}
+    expected = {
+        "exact": 2.0 * (1.500475 - 0.318639),
+        "theorem_3_5": (0.933254 - 0.625) * 2.0 * np.sqrt(2 * np.pi),  # p falls by 1 / (sigma sqrt(2 pi)) at most
+    }[bound]
+    every = {"counts0": [0, 3], "counts": [0, 100]}
+    assert verify.mixed_margin(every, shared) == (1, pytest.approx(expected, abs=1e-5))
+    few = {"counts0": [0, 3], "counts": [28, 72]}
+    assert verify.mixed_margin(few, shared) == (-1, 0.0)
+
+
+def test_theorem_a1_by_hand() -> None:
+    """As printed: sigma / 2 (Phi^-1(0.746603) - Phi^-1(0.253397)) = 2 * 0.663839."""
+    shared = {"sigma": 2.0, "n0": 3, "n": 100, "alpha": 0.001, "base": "smoothing", "mix_alpha": 0.8}
+    found = verify.mixed_margin({"counts0": [0, 3], "counts": [0, 100]}, shared | {"bound": "theorem_a1"})
+    assert found == (1, pytest.approx(1.327679, abs=1e-5))
+    few = {"counts0": [0, 3], "counts": [28, 72]}
+    assert verify.mixed_margin(few, shared | {"bound": "theorem_a1"}) == (-1, 0.0)
+
+
+def test_theorem_3_5_over_logits_by_hand() -> None:
+    """Two classes: p = 1 / (1 + e^-3), each probability moves by K / 4 at most."""
+    shared = {"pairwise": [[0, 2], [2, 0]], "base": "lipschitz", "mix_alpha": 0.8, "bound": "theorem_3_5"}
+    top, radius = verify.mixed_margin({"logits": [3.0, 0.0]}, shared)
+    assert (top, radius) == (0, pytest.approx((np.tanh(1.5) - 0.25) / (2 * 2 / 4)))
+    assert verify.mixed_margin({"logits": [0.5, 0.0]}, shared) == (-1, 0.0)
+
+
+def test_an_estimate_by_hand() -> None:
+    """The margin falls to 0.5 - 0.4 at one point; each probability by itself to 0.5 and up to 0.45."""
+    row = {"clean": [0.8, 0.1, 0.1], "points": [[0.5, 0.4, 0.1], [0.55, 0.0, 0.45]]}
+    assert verify.local_lipschitz(row, {"eps": 0.3}) == (0, 0.3)
+    assert verify.local_lipschitz(row, {"eps": 0.3}, 0.09) == (0, 0.3)
+    assert verify.local_lipschitz(row, {"eps": 0.3}, 0.11) == (0, 0.0)
+    assert verify.local_lipschitz(row | {"clean": [np.nan, 0.1, 0.1]}, {"eps": 0.3}) == (-1, 0.0)
+    shared = {"eps": 0.3, "base": "local_lipschitz"}
+    for alpha, exact, relaxed in ((1 / 1.04, 0.3, 0.3), (1 / 1.06, 0.3, 0.0), (1 / 1.12, 0.0, 0.0)):
+        with_alpha = shared | {"mix_alpha": alpha}
+        assert verify.mixed_margin(row, with_alpha) == (0, exact)
+        assert verify.mixed_margin(row, with_alpha | {"bound": "theorem_3_5"}) == (0, relaxed)
+    for bound in ("exact", "theorem_3_5"):  # the image itself has too small a margin
+        assert verify.mixed_margin(row, shared | {"mix_alpha": 0.58, "bound": bound}) == (-1, 0.0)
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_an_estimate_is_derived_again_and_cannot_pass_for_a_proof(name: str, good: dict[str, Part]) -> None:
+    assert verify.verify_part(good[name]).problems == ()
+    radii = good[name].column("radius")
+    assert 2 <= (radii > 0).sum() < 16
+    row = int(np.argmax(radii == 0))
+    for values in ([0.004 if i == row else v for i, v in enumerate(radii)], [v * 1.01 for v in radii]):
+        assert verify.verify_part(changed(good[name], radius=lambda _, new=values: new)).problems
+    for proof, failure in (("deterministic", 0.0), ("probabilistic", 0.01), ("deterministic", 1.0)):
+        edit = {"proof": proof, "failure_probability": failure}
+        bad = described(good[name], lambda unit, facts, edit=edit: facts.update(edit))
+        assert any(f"claims to be {proof}" in p for p in verify.verify_part(bad).problems)
+    norm = described(good[name], lambda unit, facts: facts.update(norm="l2"))
+    assert any("claims radii in l2" in p for p in verify.verify_part(norm).problems)
+    eps = described(good[name], lambda unit, facts: facts["shared"].update(eps=0.1))
+    assert any("was asked for eps" in p for p in verify.verify_part(eps).problems)
+
+
+@pytest.mark.parametrize("name", ["mixed_lipschitz_3_5", "mixed_smoothing_3_5", "mixed_smoothing_a1"])
+def test_a_bound_is_not_another(name: str, good: dict[str, Part]) -> None:
+    for bound in {"exact", "theorem_3_5", "theorem_a1"} - {METHODS[name].bound}:  # type: ignore[attr-defined]
+        other = described(good[name], lambda unit, facts, bound=bound: unit["method"].update(bound=bound))
+        problems = verify.verify_part(other).problems
+        assert problems or (name, bound) == ("mixed_lipschitz_3_5", "theorem_a1")  # no bound of logits: read as 3.5
+
+
+def test_records_from_before_there_were_bounds_are_exact(good: dict[str, Part]) -> None:
+    old = described(good["mixed_smoothing"], lambda unit, facts: unit["method"].pop("bound"))
+    assert verify.verify_part(old).problems == ()
+
+
+def test_the_weight_of_an_adaptive_mix_is_the_least_of_its_range(good: dict[str, Part]) -> None:
+    def named(weights: str) -> Part:
+        predictor = f"adaptive_mixed({weights}, scales=1.0/80.0, ...)"
+        return described(good["mixed_lipschitz"], lambda unit, facts: unit.update(predictor=predictor))
+
+    assert verify.verify_part(named("alpha=0.75..0.99")).problems == ()
+    for weights in ("alpha=0.7..0.75", "alpha=0.750001..0.99", "alpha=0.5..0.75, other=0.75.."):
+        assert any("not that of its predictor" in p for p in verify.verify_part(named(weights)).problems)
 
 
 def test_the_alpha_path_agrees_with_the_certificates(good: dict[str, Part], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ _VERBS = {
     "train": "hauberk.api:train",
     "attack": "hauberk.api:attack",
     "certify": "hauberk.api:certify",
-    "mix": "hauberk.api:mix",
+    "mix": "hauberk.mixing:mix",
     "subject": "hauberk.api:subject",
     "write_report": "hauberk.report:write_report",
     "read_recipe": "hauberk.recipes:read",

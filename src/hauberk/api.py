@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ import torch
 from torch import nn
 
 from hauberk import registry
-from hauberk.attacks import Attack
+from hauberk.attacks import Attack, AutoAttack, PartAttack
+from hauberk.attacks.autoattack import Version
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
 from hauberk.classifier import decide, is_random, predictor_name, weights_hash
 from hauberk.data import Dataset, load
-from hauberk.defences import MixedClassifier, SmoothedClassifier, mixed
+from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.preflight import Bill, Finding, Speed, bills, measure, preflight
 from hauberk.evaluation.units import (
@@ -29,8 +29,8 @@ from hauberk.evaluation.units import (
     attack_records,
     certificate_records,
     diagnosis_records,
-    mix_records,
 )
+from hauberk.models.own import own
 from hauberk.recipes import Evaluation, Recipe, parse
 from hauberk.records import group, read_all
 from hauberk.runs import Run, environment
@@ -41,7 +41,6 @@ from hauberk.training.progress import Progress
 from hauberk.verify import Verdict
 
 DIAGNOSED = 64  # images on which an attack is judged
-RADII = tuple(round(0.05 * k, 2) for k in range(41))
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,12 @@ def train(
     Returns:
         the run, with its model saved.
     """
-    run = Run.create(out or Path("runs") / recipe.name, recipe.plain())
+    run = Run.create(out or Path("runs") / recipe.name, recipe.plain(), _completed)
     if run.has_model:
         return run
     dataset = load(recipe.data)
     torch.manual_seed(recipe.seed)  # the initial weights; every other draw has a generator of its own
-    model: nn.Module = registry.build(recipe.model, "model", **model_context(dataset))
+    model = build_model(recipe, dataset)
     objective = registry.build(recipe.objective, "objective")
     started = time.monotonic()
     trained = fit(model, objective, dataset, recipe.training, run, seed=recipe.seed, report=report)
@@ -91,8 +90,25 @@ def train(
     return run
 
 
+def _completed(known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe of a run with the settings that are younger than it, which had their defaults then."""
+    try:
+        return parse(known).plain()
+    except HauberkError:
+        return known
+
+
+def build_model(recipe: Recipe, dataset: Dataset) -> nn.Module:
+    """The untrained model of a recipe: a network, or a defence around models that are there already."""
+    kind = registry.entry(str(recipe.model["name"])).kind
+    model: nn.Module = registry.build(
+        recipe.model, "defence" if kind == "defence" else "model", **model_context(dataset)
+    )
+    return model
+
+
 def model_context(dataset: Dataset) -> dict[str, Any]:
-    """What a model's builder needs to know of the data: shape, classes, and the training split's statistics."""
+    """What a model's builder may ask of the data: shape, classes, and the training split's statistics."""
     return {
         "input_shape": dataset.input_shape,
         "num_classes": dataset.num_classes,
@@ -117,22 +133,10 @@ def subject(source: str | Path, out: Path | None = None, data: str | None = None
         )
     if data is None:
         raise HauberkError("a model of your own needs --data", "for example --data cifar10")
-    model = _call_factory(module, factory).eval()
+    model = own(str(source)).eval()
     recipe = {"name": f"{module}:{factory}", "data": {"name": data}, "model": {"factory": str(source)}}
     run = Run.create(out or Path("runs") / f"{module.rpartition('.')[2]}-{factory}", recipe)
     return Subject(run, model, load(data))
-
-
-def _call_factory(module: str, factory: str) -> nn.Module:
-    try:
-        made = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise HauberkError(f"cannot import {module}:{factory}: {error}", "run from the folder that holds it") from error
-    if not isinstance(made, nn.Module):
-        raise HauberkError(
-            f"{module}:{factory} returned {type(made).__name__}", "it should return a torch.nn.Module that gives logits"
-        )
-    return made
 
 
 def evaluation_batch(dataset: Dataset, split: str = "test", images: int | None = None) -> Batch:
@@ -159,12 +163,30 @@ def attack(
         shard: (i, n) to do every n-th unit.
         report: called after each unit.
     """
-    batch, setting = _setting(target, plan)
+    batch, setting = setting_of(target, plan)
     started = time.monotonic()
     for item in attacks:
         attack_records(target.model, batch, item, setting, Work(target.run.records, shard, report))
-    _sign(target.run, "attack_seconds", started)
+    sign(target.run, "attack_seconds", started)
     return target.run
+
+
+def suite(target: Subject, threat: Threat, version: Version = "fast") -> list[Attack]:
+    """AutoAttack as a model needs it: with the losses that read its outputs, and with attacks on each of its parts.
+
+    A defence made of classifiers declares ``adaptive_losses`` and ``parts()``, so it is not attacked as if it were one
+    net by accident; the report takes the worst over all, image by image.
+
+    Args:
+        target: from ``subject``.
+        threat: norm ball in the pixel box.
+        version: of AutoAttack.
+    """
+    model = target.model
+    losses = tuple(getattr(model, "adaptive_losses", ()))
+    parts = getattr(model, "parts", None)
+    names = tuple(parts()) if callable(parts) else ()
+    return [AutoAttack(threat, version=version, losses=losses), *(PartAttack(threat, part=name) for name in names)]
 
 
 def diagnose(
@@ -178,10 +200,10 @@ def diagnose(
         plan: split, number of images (64 to 128 are enough), seed and tile.
         report: called at the end.
     """
-    batch, setting = _setting(target, plan)
+    batch, setting = setting_of(target, plan)
     started = time.monotonic()
     diagnosis_records(target.model, batch, attack, setting, Work(target.run.records, report=report))
-    _sign(target.run, "diagnose_seconds", started)
+    sign(target.run, "diagnose_seconds", started)
     return target.run
 
 
@@ -235,75 +257,16 @@ def certify(
     report: Report | None = None,
 ) -> Run:
     """Certify a subject's images and leave records in its run; arguments as ``attack``."""
-    batch, setting = _setting(target, plan)
+    batch, setting = setting_of(target, plan)
     started = time.monotonic()
     for item in certificates:
         certificate_records(target.model, batch, item, setting, Work(target.run.records, shard, report))
-    _sign(target.run, "certify_seconds", started)
+    sign(target.run, "certify_seconds", started)
     return target.run
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """How two models are mixed.
-
-    Args:
-        alpha: weight of the robust model in [0, 1].
-        accurate_scale: factor on the accurate model's logits.
-        robust_scale: factor on the robust model's logits.
-    """
-
-    alpha: float
-    accurate_scale: float = 1.0
-    robust_scale: float = 1.0
-
-
-def mix(
-    accurate: Subject,
-    robust: Subject,
-    how: Mixture,
-    out: Path | None = None,
-    plan: Evaluation = Evaluation(),
-    report: Report | None = None,
-) -> Run:
-    """Mix two runs' models into one, save it as a run, and record its alpha path, certified where the robust one is.
-
-    Args:
-        accurate: the accurate model.
-        robust: the robust model.
-        how: weight and scales.
-        out: the run directory; by default ``runs/mix-<alpha>``.
-        plan: split, number of images, seed and tile of the alpha path.
-        report: called after each unit.
-
-    Raises:
-        HauberkError: if the two were made for different data.
-    """
-    if accurate.dataset.name != robust.dataset.name or accurate.dataset.classes != robust.dataset.classes:
-        raise HauberkError(
-            f"the models know different data: {accurate.dataset.name} and {robust.dataset.name}",
-            "mix two models of one dataset",
-        )
-    model = mixed(accurate.model, robust.model, how.alpha, how.accurate_scale, how.robust_scale).eval()
-    recipe = {
-        "name": f"mix-{how.alpha:g}",
-        "data": robust.run.recipe["data"],
-        "model": {"name": "mixed", **asdict(how)},
-        "bases": {"accurate": accurate.run.recipe["name"], "robust": robust.run.recipe["name"]},
-    }
-    run = Run.create(out or Path("runs") / f"mix-{how.alpha:g}", recipe)
-    run.save_model(model, {"dataset": recipe["data"], "classes": list(robust.dataset.classes)})
-    run.update(hashes={"weights": weights_hash(model)}, predictor=predictor_name(model), seed=plan.seed)
-    started = time.monotonic()
-    base = default_certificate(robust)
-    certificate = MixedCertificate(base) if base is not None and base.kind == "deterministic" else None
-    batch, setting = _setting(robust, plan)
-    mix_records(model, batch, certificate, RADII, setting, Work(run.records, report=report))
-    _sign(run, "mix_seconds", started)
-    return run
-
-
-def _setting(target: Subject, plan: Evaluation) -> tuple[Batch, Setting]:
+def setting_of(target: Subject, plan: Evaluation) -> tuple[Batch, Setting]:
+    """The images of an evaluation, and what its units share."""
     data = target.dataset
     batch = evaluation_batch(data, plan.split, plan.images)
     return batch, Setting(data.name, plan.split, data.classes, plan.seed, plan.tile, plan.gallery)
@@ -374,7 +337,7 @@ def default_certificate(target: Subject) -> Certificate | None:
     return certificate
 
 
-def _sign(run: Run, timing: str, started: float) -> None:
+def sign(run: Run, timing: str, started: float) -> None:
     """Keep the time spent and the hash of every record."""
     info = run.info
     timings = info.get("timings", {})

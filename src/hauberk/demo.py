@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hauberk import api, recipes, registry
+from hauberk import api, mixing, recipes, registry
 from hauberk.errors import HauberkError
 from hauberk.evaluation.units import Report
 from hauberk.report import write_report
@@ -52,8 +52,8 @@ def run_demo(
     attacks = [registry.build(spec) for spec in lipschitz.run.recipe["evaluation"]["attacks"]]
     for alpha in ALPHAS:
         say(f"mix: {alpha:g} of the 1-Lipschitz net, {1 - alpha:g} of the standard one")
-        how = api.Mixture(alpha, robust_scale=ROBUST_SCALE)
-        run = api.mix(standard, lipschitz, how, out / f"mix_{alpha:g}", report=evaluating)
+        how = mixing.Mixture(alpha, robust_scale=ROBUST_SCALE)
+        run = mixing.mix(standard, lipschitz, how, out / f"mix_{alpha:g}", report=evaluating)
         subject = api.subject(run.path)
         api.attack(subject, attacks, report=evaluating)
         certificate = api.default_certificate(subject)

@@ -132,7 +132,9 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
     except ValidationError as error:
         raise HauberkError(f"{where}: {_first_problem(error)}", _nearest(error)) from error
     registry.entry(str(recipe.data.get("name")), "dataset")
-    registry.entry(str(recipe.model.get("name")), "model")
+    name = str(recipe.model.get("name"))
+    if name not in {e.name for e in registry.entries("defence")}:  # a defence may hold models that are trained already
+        registry.entry(name, "model")
     registry.build(recipe.objective, "objective")
     for spec in (*recipe.evaluation.attacks, *recipe.evaluation.diagnoses):
         registry.build(spec, "attack")

@@ -115,7 +115,7 @@ def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> 
         description: ``{"name": ..., field: value, ...}``, or a bare name, or for a threat ``"linf:8/255"``.
             Values that are themselves specs are built first.
         kind: the family expected; another one is an error.
-        context: arguments that the recipe does not hold, such as a model's ``input_shape``.
+        context: arguments that the recipe does not hold, such as a model's ``input_shape``; those it asks for are used.
 
     Raises:
         HauberkError: on an unknown name or key (naming the nearest valid one) or an invalid value.
@@ -126,7 +126,7 @@ def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> 
         raise HauberkError(f"a spec needs a 'name', got {description!r}", "for example {name: pgd, steps: 10}")
     found = entry(str(description["name"]), kind)
     target = found.load()
-    arguments = {key: _value(value) for key, value in description.items() if key != "name"} | context
+    arguments = {key: _value(value) for key, value in description.items() if key != "name"}
     valid = _parameters(target)
     for key in arguments:
         if key not in valid:
@@ -134,7 +134,7 @@ def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> 
                 f"{found.name} has no setting {key!r}", suggestion(key, valid) or f"valid: {', '.join(valid)}"
             )
     try:
-        return target(**arguments)
+        return target(**arguments | {key: value for key, value in context.items() if key in valid})
     except (TypeError, ValueError) as error:
         raise HauberkError(f"{found.name}: {_plain(error)}", f"see: hauberk explain {found.name}") from error
 
@@ -216,6 +216,8 @@ register("threat", "l1", "hauberk.threats:L1", "the sum of absolute changes is a
 
 register("loss", "detector_joint", "hauberk.defences.detector:DetectorJoint",
          "fool the classifier and its detector at once", "Metzen et al. 2017, Section 3.3")
+register("loss", "alpha_down", "hauberk.defences.adaptive_mixed:AlphaDown",
+         "fool an adaptive mix and push its robust model's weight down", "Bai et al. 2024, Section 4.2")
 
 register("attack", "fgsm", "hauberk.attacks.fgsm:FGSM", "one step along the gradient", "Goodfellow et al. 2015",
          norms="L1 L2 Linf", knowledge="white box", cost="2 passes")
@@ -245,6 +247,9 @@ register("attack", "carlini_wagner", "hauberk.attacks.carlini_wagner:CarliniWagn
          knowledge="white box", cost="2 passes a step")
 register("attack", "transfer", "hauberk.attacks.transfer:Transfer", "points found on another model",
          "Papernot et al. 2016", norms="L1 L2 Linf", knowledge="decisions", cost="2 passes, and those of the source")
+register("attack", "part", "hauberk.attacks.part:PartAttack", "points found on a part of a defence, tried on the whole",
+         "Bai et al. 2024, Sections 4.2 and 5.1.1", norms="L1 L2 Linf", knowledge="white box",
+         cost="5 passes, and those of the part")
 register("attack", "autoattack", "hauberk.attacks.autoattack:AutoAttack",
          "an ensemble of attacks on survivors: fast, standard, plus, rand or custom", "Croce & Hein 2020, Section 5",
          norms="L1 L2 Linf", knowledge="white box", cost="standard about 11,000 passes, fast 2,000")
@@ -255,6 +260,9 @@ register("certificate", "lipschitz", "hauberk.certificates.lipschitz:LipschitzCe
 register("certificate", "smoothing", "hauberk.certificates.smoothing:SmoothingCertificate",
          "sigma times the normal quantile of a Clopper-Pearson bound", "Cohen et al. 2019, Theorem 1",
          norm="L2", proof="probabilistic")
+register("certificate", "local_lipschitz", "hauberk.certificates.local_lipschitz:LocalLipschitz",
+         "the margin of the probabilities at the worst points that APGD finds", "Bai et al. 2024, Eq. 12, corrected",
+         norm="that of the threat", proof="estimate")
 register("certificate", "mixed_margin", "hauberk.certificates.mixed:MixedCertificate",
          "the robust model keeps the margin (1 - alpha) / alpha in the ball", "Bai et al. 2024, Lemma 3.2",
          norm="that of the base", proof="that of the base")
@@ -268,20 +276,40 @@ register("objective", "trades", "hauberk.objectives.trades:TRADES",
          "clean cross-entropy plus beta times the divergence to the attacked output", "Zhang et al. 2019, Eq. 3")
 register("objective", "detector", "hauberk.objectives.detector:Detector",
          "binary cross-entropy of a detector head on clean and attacked images", "Metzen et al. 2017, Section 3.2")
+register("objective", "adaptive_smoothing", "hauberk.objectives.adaptive_smoothing:AdaptiveSmoothing",
+         "a mixing network learns clean from attacked images", "Bai et al. 2024, Eq. 8")
+register("objective", "iaat", "hauberk.objectives.iaat:IAAT",
+         "cross-entropy on attacked images, each within a budget of its own", "Balaji et al. 2019, Algorithm 2")
 
 register("defence", "mixed", "hauberk.defences.mixed:mixed", "probabilities of an accurate and a robust model, mixed",
          "Bai et al. 2024, Eq. 5", proof="mixed_margin")
+register("defence", "adaptive_mixed", "hauberk.defences.adaptive_mixed:adaptive_mixed",
+         "two models mixed with a weight that a network chooses for each image", "Bai et al. 2024, Section 4",
+         proof="mixed_margin")
+register("defence", "mixed_nuts", "hauberk.defences.mixed_nuts:mixed_nuts",
+         "a one-hot accurate model mixed with the bent logits of a robust one", "Bai et al. 2024 (MixedNUTS)")
 register("defence", "smoothed", "hauberk.defences.smoothed:smoothed", "the majority vote under Gaussian noise",
          "Cohen et al. 2019, Eq. 1", proof="smoothing")
 
 register("defence", "detected", "hauberk.defences.detector:detected", "a classifier with a head that rejects attacks",
          "Metzen et al. 2017")
+register("defence", "gradient_mixed", "hauberk.defences.locally_biased:gradient_mixed",
+         "two models mixed class by class, weighted by the lengths of their gradients", "Bai et al. 2024, Eq. 4")
+register("defence", "locally_biased", "hauberk.defences.locally_biased:locally_biased",
+         "a model moved towards the class that a direction oracle names",
+         "Anderson & Sojoudi 2022; Bai et al. 2024, Eq. 1-3")
+register("defence", "nearest_neighbour", "hauberk.defences.nearest_neighbour:nearest_neighbour",
+         "the class of the nearest stored image", "Cover & Hart 1967")
+register("defence", "resized", "hauberk.defences.resized:resized", "a classifier that sees its images at another size")
 
 register("model", "small_cnn", "hauberk.models.small_cnn:small_cnn", "3x3 convolutions with batch norm and ReLU")
 register("model", "resnet18", "hauberk.models.resnet:resnet18", "ResNet-18 with a 3x3 stem for small images",
          "He et al. 2016")
 register("model", "lip_convnet", "hauberk.models.lip_convnet:lip_convnet",
          "1-Lipschitz AOL convolutions with MaxMin", "Prach & Lampert 2022")
+
+register("model", "own", "hauberk.models.own:own", "a model of your own, from module:factory")
+register("model", "run", "hauberk.runs:saved", "the trained model of a run directory")
 
 register("dataset", "digits", "hauberk.data.digits:digits", "8x8 grey digits, embedded in scikit-learn",
          "Alpaydin & Kaynak 1998")

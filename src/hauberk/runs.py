@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +66,25 @@ class Run:
         self.path = path
 
     @staticmethod
-    def create(path: Path | str, recipe: Mapping[str, Any]) -> Run:
+    def create(
+        path: Path | str, recipe: Mapping[str, Any],
+        complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda known: known,
+    ) -> Run:  # fmt: skip
         """A new run, or the same one again so that it resumes.
 
         What a recipe plans to measure, and expects, may change: the run is the same as long as the model is.
+
+        Args:
+            path: the run directory.
+            recipe: plain values.
+            complete: adds to a recipe that is there already the settings that it is silent about, with their defaults.
 
         Raises:
             HauberkError: if the folder holds a run of another recipe.
         """
         run, plain = Run(Path(path)), json.loads(json.dumps(dict(recipe)))
         known = run.recipe if run._recipe_file.exists() else None
-        if known is not None and _model_of(known) != _model_of(plain):
+        if known is not None and _model_of(known) != _model_of(plain) != _model_of(complete(known)):
             raise HauberkError(
                 f"{run.path} holds a run of another recipe",
                 "choose another folder with --out, or remove this one to start again",
@@ -236,6 +244,14 @@ class Run:
     @property
     def _metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+
+def saved(path: str) -> nn.Module:
+    """The model of a run directory, to go on with: a base of a mix, or the start of another training.
+
+    Its spec is the model's own, so what is built with it can be loaded where the directory is not.
+    """
+    return Run.open(path).load_model()
 
 
 def _model_of(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -137,14 +137,14 @@ def cells(table: Table, out: Path) -> list[Cell]:
 def predict(recipe: Recipe, trained: bool = False) -> Cost:
     """Minutes of training (none if trained already) and evaluation, from a few timed steps of each on this machine."""
     dataset = load(recipe.data)
-    model: nn.Module = registry.build(recipe.model, "model", **api.model_context(dataset))
+    model = api.build_model(recipe, dataset)
     wrapped = model if recipe.wrap is None else registry.build(recipe.wrap, "defence", base=model)
     evaluation = _evaluation_seconds(recipe, wrapped.eval(), dataset) / 60.0
     if trained:
         return Cost(0.0, evaluation)
     step = _train_step_seconds(recipe, model, dataset)
     config = recipe.training
-    steps = config.epochs * -(-len(dataset.train) // config.batch_size)
+    steps = config.epochs * (config.steps_per_epoch or len(dataset.train) // config.batch_size)
     validation = 0.0
     if config.validation_attack is not None and config.validate_every:
         images = min(config.validation_images or len(dataset.val), len(dataset.val))

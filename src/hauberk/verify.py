@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from hauberk.records import Part, group, read_all
 
 # A recorded radius may be smaller than the derived one by the rounding it was given, never larger.
 SLACK = 1e-9
+# Recorded logits are float32: this close to an end of an interval, or to a tie, they decide nothing.
+NEAR, FLAT = 1e-4, 1e-6
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,85 @@ def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     return top, float(shared["sigma"]) * float(stats.norm.ppf(bound) - stats.norm.ppf(least))
 
 
+def local_lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
+    """Class, and the whole budget if no point on record brings a rival nearer than the margin; an estimate."""
+    clean = np.asarray(row["clean"], dtype=np.float64)
+    table = np.vstack([clean, np.asarray(row["points"], dtype=np.float64)])
+    if not np.isfinite(table).all():
+        return -1, 0.0
+    top = int(np.argmax(clean))
+    ahead = table[:, [top]] - table
+    ahead[:, top] = np.inf
+    return top, float(shared["eps"]) if (ahead > margin).all() else 0.0
+
+
 def mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float]:
-    r"""Class and radius of the mix: the base's radius at margin :math:`(1-\alpha)/\alpha`, for alpha >= 1/2."""
-    alpha = float(shared["mix_alpha"])
+    r"""Class and radius of the mix: the base's radius at margin :math:`(1-\alpha)/\alpha`, for alpha >= 1/2.
+
+    ``shared["bound"]`` may name a theorem instead: A.1 as it is printed, with p and 1 - p for the two classes, or 3.5,
+    whose radius is where the straight lines :math:`\alpha(p_y - p_i - (L_y + L_i) r)` come down to
+    :math:`1 - \alpha`.
+    """
+    alpha, base = float(shared["mix_alpha"]), str(shared["base"])
     if alpha < 0.5:
         return -1, 0.0
-    top, radius = {"lipschitz": lipschitz, "smoothing": smoothing}[shared["base"]](row, shared, (1.0 - alpha) / alpha)
-    return (top, radius) if radius > 0.0 else (-1, 0.0)
+    derive = {"lipschitz": lipschitz, "smoothing": smoothing, "local_lipschitz": local_lipschitz}[base]
+    bound = shared.get("bound", "exact")
+    if bound == "exact":
+        least = (1.0 - alpha) / alpha
+        top, radius = derive(row, shared, least)
+        # an estimate fails at its one budget alone: the class stands where the image itself has the margin
+        stands = base == "local_lipschitz" and derive({**row, "points": [row["clean"]]}, shared, least)[1] > 0.0
+        return (top, radius) if radius > 0.0 or stands else (-1, 0.0)
+    top, radius = derive(row, shared, -np.inf if base == "local_lipschitz" else 0.0)
+    if top < 0 or not radius > 0.0:
+        return -1, 0.0
+    if bound == "theorem_a1" and base == "smoothing":
+        p = stats.norm.cdf(radius / shared["sigma"])
+        ahead = stats.norm.ppf(alpha * p) - stats.norm.ppf(alpha * (1.0 - p) + 1.0 - alpha)
+        found = 0.5 * float(shared["sigma"]) * float(ahead)
+        return (top, found) if found > 0.0 else (-1, 0.0)
+    levels, slopes = _lines(row, shared, top, radius)
+    left = alpha * levels - (1.0 - alpha)
+    if not (left > 0.0).all():
+        return -1, 0.0
+    if base == "local_lipschitz":
+        return top, radius if (left - alpha * slopes * radius > 0.0).all() else 0.0
+    far = 2.0 * float(left.max() / (alpha * slopes.min()))
+    return top, float(
+        optimize.brentq(lambda r: float((left - alpha * slopes * r).min()), 0.0, far, xtol=1e-14, rtol=1e-14)
+    )
 
 
-_DERIVE = {"lipschitz": lipschitz, "smoothing": smoothing, "mixed_margin": mixed_margin}
+def _lines(
+    row: Mapping[str, Any], shared: Mapping[str, Any], top: int, radius: float
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""For every rival of a class, :math:`p_y - p_i` of the robust model at the image and :math:`L_y + L_i`.
+
+    The steepest rise of a probability is the density of the logistic law at 0 times the largest :math:`K_{ij}`, or of
+    the normal law at 0 over sigma; of recorded points, the largest change over the budget.
+    """
+    if shared["base"] == "smoothing":
+        p = float(stats.norm.cdf(radius / shared["sigma"]))
+        return np.array([p - (1.0 - p)]), np.array([2.0 * stats.norm.pdf(0.0, scale=shared["sigma"])])
+    if shared["base"] == "local_lipschitz":
+        probabilities = np.asarray(row["clean"], dtype=np.float64)
+        change = np.vstack([probabilities, np.asarray(row["points"], dtype=np.float64)]) - probabilities
+        speeds = change.max(0) / radius
+        speeds[top] = -change.min(0)[top] / radius
+    else:
+        probabilities = special.softmax(np.asarray(row["logits"], dtype=np.float64))
+        speeds = stats.logistic.pdf(0.0) * np.asarray(shared["pairwise"], dtype=np.float64).max(1)
+    others = np.arange(len(probabilities)) != top
+    return (probabilities[top] - probabilities)[others], (speeds[top] + speeds)[others]
+
+
+_DERIVE = {
+    "lipschitz": lipschitz,
+    "smoothing": smoothing,
+    "local_lipschitz": local_lipschitz,
+    "mixed_margin": mixed_margin,
+}
 
 
 def verify_part(part: Part) -> Verdict:
@@ -121,7 +192,7 @@ def verify_part(part: Part) -> Verdict:
     if derive is None:
         problems.append(f"no independent derivation is known for {method!r}")
     else:
-        shared = part.facts["shared"]
+        shared = part.facts["shared"] | {"bound": part.unit["method"].get("bound", "exact")}
         problems += _statement_problems(part)
         for row in part.table.to_pylist():
             top, radius = derive(json.loads(row["evidence"]), shared)
@@ -135,18 +206,24 @@ def _statement_problems(part: Part) -> list[str]:
     shared, claimed = part.facts["shared"], float(part.facts["failure_probability"])
     probabilistic = any("counts0" in json.loads(row) for row in part.table.column("evidence").to_pylist())
     asked = _innermost(part.unit["method"])
-    if part.facts["norm"] != "l2":
-        found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in l2")
+    estimated = asked["name"] == "local_lipschitz"
+    norm = asked["threat"]["name"] if estimated else "l2"
+    if part.facts["norm"] != norm:
+        found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in {norm}")
+    if estimated and shared["eps"] != asked["threat"]["eps"]:
+        found.append(f"was asked for eps = {asked['threat']['eps']}, its evidence says {shared['eps']}")
     found += [
         f"was asked for {name} = {asked[name]}, its evidence says {shared[name]}"
         for name in ("sigma", "n0", "n", "alpha")
         if probabilistic and shared[name] != asked[name]
     ]
-    if claimed != (float(asked["alpha"]) if probabilistic else 0.0):
+    if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic else 0.0):
         found.append(f"claims failure probability {claimed}, its evidence says otherwise")
-    if (part.facts["proof"] == "probabilistic") != probabilistic:
+    if part.facts["proof"] != ("estimate" if estimated else "probabilistic" if probabilistic else "deterministic"):
         found.append(f"claims to be {part.facts['proof']}, its evidence says otherwise")
-    if "base" in shared and f"alpha={shared['mix_alpha']!r}," not in str(part.unit["predictor"]):
+    # a mix whose weight depends on the image is proved for the least one, the first of its range
+    names = [f"alpha={shared['mix_alpha']!r}{end}" for end in (",", "..")] if "base" in shared else []
+    if names and not any(name in str(part.unit["predictor"]) for name in names):
         found.append("the alpha of its evidence is not that of its predictor")
     if "pairwise" in shared:
         body = np.prod([layer["value"] for layer in shared["layers"][:-1]])
@@ -182,6 +259,9 @@ def verify_mix(mix: Part, certificates: list[Part]) -> Verdict:
     problems: list[str] = []
     shared = mix.facts["shared"]
     for row in mix.table.to_pylist():
+        problems += _path_problems(row)
+        if not mix.facts["eps"]:
+            continue
         evidence = json.loads(row["evidence"])
         for eps, recorded in zip(mix.facts["eps"], row["certified_alpha"], strict=True):
             top, kept = kept_margin(evidence, shared, float(eps))
@@ -201,6 +281,20 @@ def verify_mix(mix: Part, certificates: list[Part]) -> Verdict:
                 if says and not proved:
                     problems.append(f"sample {row['id']}: the alpha path claims radius {eps}, the certificate does not")
     return Verdict(str(mix.unit["predictor"]), "alpha path", mix.table.num_rows, tuple(problems))
+
+
+def _path_problems(row: Mapping[str, Any]) -> list[str]:
+    """Whether the mix of the recorded logits is right just inside the recorded interval and wrong just outside."""
+    accurate, robust = (special.softmax(np.asarray(row[f"{n}_logits"], dtype=float)) for n in ("accurate", "robust"))
+    low, high = (np.nan if row[f"alpha_{end}"] is None else float(row[f"alpha_{end}"]) for end in ("low", "high"))
+    found = []
+    ends = [end + side * NEAR for end in (low, high) for side in (-1.0, 1.0)]
+    for alpha in (a for a in (0.0, 0.5, 1.0, *ends) if 0.0 <= a <= 1.0):
+        mixed = (1.0 - alpha) * accurate + alpha * robust
+        lead = mixed[row["label"]] - np.delete(mixed, row["label"]).max()
+        if abs(lead) > FLAT and (lead > 0.0) != bool(low < alpha < high):
+            found.append(f"sample {row['id']}: at alpha {alpha:.6f} its logits contradict the recorded interval")
+    return found
 
 
 def verify_hashes(run: Path) -> Verdict:

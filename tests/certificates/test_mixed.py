@@ -1,24 +1,37 @@
 """Lemma 3.2: a hostile accurate model cannot turn the mix inside the radius, and can just outside."""
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 from torch import Tensor, nn
 
 from hauberk.batch import Batch
-from hauberk.certificates import ABSTAIN, LipschitzCertificate, MixedCertificate, SmoothingCertificate
-from hauberk.certificates.mixed import needed_alpha, required_margin
+from hauberk.certificates import (
+    ABSTAIN,
+    Certificate,
+    LipschitzCertificate,
+    MixedCertificate,
+    SmoothingCertificate,
+)
+from hauberk.certificates.local_lipschitz import LocalLipschitz
+from hauberk.certificates.mixed import Bound, needed_alpha, required_margin, theorem_3_5_radius
 from hauberk.classifier import predictor_name
 from hauberk.conformance import LinearOracle, check_certificate
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.noise import Gaussian
+from hauberk.threats import L2, Linf
 
 LIPSCHITZ = MixedCertificate()
-SMOOTHING = MixedCertificate(SmoothingCertificate(sigma=0.05, n0=20, n=500, alpha=0.01))
+VOTES = SmoothingCertificate(sigma=0.05, n0=20, n=500, alpha=0.01)
+SMOOTHING = MixedCertificate(VOTES)
+ORDERS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
+DUALS = {"l1": math.inf, "l2": 2.0, "linf": 1.0}
 
 
 class Hostile(nn.Module):
@@ -43,6 +56,19 @@ def test_conformance_on_a_lipschitz_base(alpha: float) -> None:
 @pytest.mark.parametrize("alpha", [0.75, 1.0])
 def test_conformance_on_a_smoothed_base(alpha: float) -> None:
     check_certificate(SMOOTHING, lambda net: MixedClassifier(net, net, alpha, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("alpha", [0.75, 1.0])
+@pytest.mark.parametrize(("base", "bound"), [(LipschitzCertificate(), "theorem_3_5"), (VOTES, "theorem_3_5"),
+                                             (VOTES, "theorem_a1")])  # fmt: skip
+def test_conformance_with_the_bounds_of_the_paper(base: Certificate, bound: Bound, alpha: float) -> None:
+    check_certificate(MixedCertificate(base, bound), lambda net: MixedClassifier(net, net, alpha, 1.0, 50.0))
+
+
+@pytest.mark.parametrize("bound", ["exact", "theorem_3_5"])
+def test_conformance_on_an_estimate(bound: Bound) -> None:
+    certificate = MixedCertificate(LocalLipschitz(L2(0.03), steps=2), bound)
+    check_certificate(certificate, lambda net: MixedClassifier(net, net, 0.75, 1.0, 50.0))
 
 
 @pytest.mark.parametrize("alpha", [0.55, 0.79, 0.99])
@@ -184,3 +210,278 @@ def test_only_mixes_and_no_mix_of_mixes() -> None:
         LIPSCHITZ(oracle.layers, oracle.batch(1))
     with pytest.raises(ValueError, match="mix inside a mix"):
         MixedCertificate(MixedCertificate())
+
+
+# --- the bounds of the paper ----------------------------------------------------------------------------------
+
+
+def certificates_of(base: Certificate) -> dict[str, MixedCertificate]:
+    bounds: list[Bound] = ["exact", "theorem_3_5"]
+    bounds += ["theorem_a1"] if isinstance(base, SmoothingCertificate) else []
+    return {bound: MixedCertificate(base, bound) for bound in bounds}
+
+
+@pytest.mark.parametrize("alpha", [0.51, 0.55, 0.67, 0.79, 0.95, 1.0])
+def test_on_votes_the_exact_radius_is_never_below_the_theorems(alpha: float) -> None:
+    """All from the same votes, against the formulas as printed; positive for the same votes, A.1 equal at one.
+
+    A.1 is never below Theorem 3.5 as printed; with the sharp constant either may be the larger one.
+    """
+    base = SmoothingCertificate(sigma=0.5, n=1000, alpha=0.001)
+    shared = {"sigma": 0.5, "n0": 100, "n": 1000, "alpha": 0.001, "base": "smoothing", "mix_alpha": alpha}
+    for votes in (0, 500, 560, 600, 650, 690, 695, 700, 750, 800, 900, 990, 999, 1000):
+        row = {"counts0": [0, 100], "counts": [1000 - votes, votes]}
+        p = stats.beta.ppf(0.001, votes, 1001 - votes) if votes else 0.0
+        r = {bound: c.radius(row, shared) for bound, c in certificates_of(base).items()}
+        quantiles = stats.norm.ppf(alpha * p) - stats.norm.ppf(alpha * (1 - p) + 1 - alpha)
+        assert r["theorem_a1"] == pytest.approx(max(0.0, 0.25 * quantiles), rel=1e-9)
+        paper = (alpha * (2 * p - 1) + alpha - 1) / (2 * alpha * math.sqrt(2 / math.pi) / 0.5)
+        assert r["theorem_3_5"] == pytest.approx(max(0.0, 2 * paper), rel=1e-9)  # with half of the paper's constant
+        assert r["exact"] >= max(r.values()) * (1 - 1e-9)
+        assert r["theorem_a1"] >= paper * (1 - 1e-9)
+        assert len({value > 0.0 for value in r.values()}) == 1
+        assert len({c.decision(row, shared) for c in certificates_of(base).values()}) == 1
+        if alpha == 1.0:
+            assert r["exact"] == pytest.approx(r["theorem_a1"], rel=1e-9)
+
+
+def test_the_constant_of_a_smoothed_probability_is_sharp() -> None:
+    """The steepest smoothed [0, 1]-valued function is a half-space, and it is as steep as its Lipschitz constant."""
+    sigma, h = 0.3, 1e-5
+    slope = (stats.norm.cdf(h / sigma) - stats.norm.cdf(-h / sigma)) / (2 * h)
+    shared = {"sigma": sigma, "n0": 1, "n": 10**5, "alpha": 0.001, "base": "smoothing", "mix_alpha": 1.0}
+    certificate = MixedCertificate(SmoothingCertificate(sigma=sigma), "theorem_3_5")
+    row = {"counts0": [0, 1], "counts": [10**4, 9 * 10**4]}
+    p = stats.beta.ppf(0.001, 90000, 10001)
+    assert (2 * p - 1) / (2 * certificate.radius(row, shared)) == pytest.approx(slope, rel=1e-6)
+
+
+def linear(norm: str, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights (K, 3), an image and the pairwise Lipschitz constants of the logits of a linear model in a norm."""
+    draw = np.random.default_rng(seed)
+    weights, image = 3.0 * draw.normal(size=(k, 3)), draw.normal(size=3)
+    pairwise = np.linalg.norm(weights[:, None] - weights[None], ord=DUALS[norm], axis=2)
+    return weights, image, pairwise
+
+
+def ball(norm: str, radius: float, seed: int) -> np.ndarray:
+    """Points of a ball in three dimensions, extreme points of the cube and the cross-polytope among them."""
+    draw = np.random.default_rng(seed)
+    corners = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))
+    points = np.concatenate([draw.normal(size=(2000, 3)), corners, np.eye(3), -np.eye(3)])
+    return radius * points / np.linalg.norm(points, ord=ORDERS[norm], axis=1, keepdims=True)
+
+
+def theorem(weights: np.ndarray, image: np.ndarray, pairwise: np.ndarray, alpha: float) -> tuple[int, float]:
+    p = special.softmax(weights @ image)
+    y, constants = int(p.argmax()), pairwise.max(1) / 4
+    radius = theorem_3_5_radius(p[y] - np.delete(p, y), constants[y], np.delete(constants, y), alpha)
+    return y, radius
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+@pytest.mark.parametrize("k", [2, 4])
+def test_theorem_3_5_holds_in_every_norm(norm: str, k: int) -> None:
+    """Brute force over the ball with the worst accurate model there is: one-hot on the robust model's runner-up."""
+    positive = 0
+    for seed in range(30):
+        weights, image, pairwise = linear(norm, k, seed)
+        for alpha in (0.6, 0.79, 1.0):
+            y, radius = theorem(weights, image, pairwise, alpha)
+            p = special.softmax(weights @ image)
+            assert (radius > 0.0) == (alpha > 1 / (1 + p[y] - np.delete(p, y).max()))
+            if radius == 0.0:
+                continue
+            positive += 1
+            q = special.softmax((image + ball(norm, radius, seed)) @ weights.T, axis=1)
+            assert (alpha * (q[:, y] - np.delete(q, y, 1).max(1)) - (1 - alpha)).min() >= -1e-12
+    assert positive > 20
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+@pytest.mark.parametrize("k", [2, 4])
+def test_the_constants_of_a_softmax_bound_it_and_are_sharp(norm: str, k: int) -> None:
+    """Finite differences never exceed max K / 4; with two classes they reach it where both have one half."""
+    weights, image, pairwise = linear(norm, k, 1)
+    constants = pairwise.max(1) / 4
+    steps = ball(norm, 1e-4, 2)
+    images = [image + 0.3 * np.random.default_rng(i).normal(size=3) for i in range(20)]
+    if k == 2:  # the image at which the classes are level
+        gap = weights[0] - weights[1]
+        images.append(image - gap * (gap @ image) / (gap @ gap))
+    moved = [special.softmax((x + steps) @ weights.T, axis=1) - special.softmax(weights @ x) for x in images]
+    steepest = np.abs(np.concatenate(moved)).max(0) / 1e-4
+    assert (steepest <= constants * (1 + 1e-3)).all()
+    if k == 2:
+        assert (steepest >= 0.98 * constants).all()
+
+
+def test_theorem_3_5_by_hand() -> None:
+    assert theorem_3_5_radius([0.5, 0.7], 1.0, [2.0, 8.0], 0.8) == pytest.approx(min(0.2 / 2.4, 0.36 / 7.2))
+    assert theorem_3_5_radius([0.5, 0.7], 1.0, [2.0, 8.0], 0.8, 0.1) == pytest.approx(min(0.1 / 2.4, 0.26 / 7.2))
+    assert theorem_3_5_radius([0.5], 0.0, [0.0], 0.8) == math.inf
+    for margins in ([0.2], [0.5, 0.1], [float("nan")]):
+        assert theorem_3_5_radius(margins, 1.0, [1.0] * len(margins), 0.8) == 0.0
+    for alpha in (0.0, 0.4, 0.5, float("nan")):
+        assert theorem_3_5_radius([1.0], 1.0, [1.0], alpha) == 0.0
+
+
+def propagated(seed: int, alpha: float) -> tuple[dict[str, float], float, np.ndarray, np.ndarray, int]:
+    weights, image, pairwise = linear("l2", 5, seed)
+    row, shared = {"logits": (weights @ image).tolist()}, {
+        "pairwise": pairwise.tolist(), "layers": [], "base": "lipschitz", "mix_alpha": alpha,
+    }  # fmt: skip
+    made = certificates_of(LipschitzCertificate())
+    return {b: c.radius(row, shared) for b, c in made.items()}, alpha, weights, image, int(np.argmax(weights @ image))
+
+
+def test_propagated_logit_gaps_hold_and_beat_theorem_3_5() -> None:
+    """No violation in brute force, never a smaller radius, and a larger one at the median."""
+    radii = []
+    for seed, alpha in itertools.product(range(60), (0.55, 0.79, 0.95)):
+        found, alpha, weights, image, y = propagated(seed, alpha)
+        assert found["exact"] >= found["theorem_3_5"] * (1 - 1e-9)
+        assert (found["exact"] > 0) == (found["theorem_3_5"] > 0)
+        if found["exact"] == 0.0:
+            continue
+        radii.append(list(found.values()))
+        for part in (0.5, 1.0):
+            q = special.softmax((image + ball("l2", part * found["exact"], seed)) @ weights.T, axis=1)
+            assert (alpha * (q[:, y] - np.delete(q, y, 1).max(1)) - (1 - alpha)).min() > -1e-12
+    exact, theorem_3_5 = np.median(np.array(radii), axis=0)
+    assert len(radii) > 60
+    assert exact > 1.5 * theorem_3_5
+
+
+@pytest.mark.parametrize("bound", ["exact", "theorem_3_5"])
+@pytest.mark.parametrize("base", ["lipschitz", "smoothing"])
+def test_every_bound_grows_with_alpha_and_is_consistent_with_its_margin(bound: Bound, base: str) -> None:
+    row, shared = {"logits": [6.0, 1.0, 0.0]}, {"pairwise": (2.0 * (1 - np.eye(3))).tolist(), "layers": []}
+    certificate = MixedCertificate(LipschitzCertificate(), bound)
+    if base == "smoothing":
+        row, shared = {"counts0": [90, 5, 5], "counts": [990, 5, 5]}, {"sigma": 0.5, "n": 1000, "alpha": 0.001}
+        certificate = MixedCertificate(SmoothingCertificate(sigma=0.5, n=1000), bound)
+    _grows(certificate, row, shared | {"base": base})
+
+
+def test_theorem_a1_grows_with_alpha_and_is_consistent_with_its_margin() -> None:
+    row, shared = {"counts0": [90, 5, 5], "counts": [990, 5, 5]}, {"sigma": 0.5, "n": 1000, "alpha": 0.001}
+    _grows(MixedCertificate(SmoothingCertificate(sigma=0.5, n=1000), "theorem_a1"), row, shared | {"base": "smoothing"})
+
+
+def _grows(certificate: MixedCertificate, row: dict[str, Any], shared: dict[str, Any]) -> None:
+    radii = []
+    for alpha in np.linspace(0.4, 1.0, 25).tolist():
+        with_alpha = shared | {"mix_alpha": alpha}
+        radii.append(certificate.radius(row, with_alpha))
+        for margin in (0.0, 0.1, 0.3):
+            radius = certificate.radius(row, with_alpha, margin)
+            assert radius <= radii[-1]
+            if radius > 0.0:
+                assert certificate.margin(row, with_alpha, radius) == pytest.approx(margin, abs=1e-9)
+    assert (np.diff(radii) >= 0).all()
+    assert radii[0] == 0.0
+    assert len(set(radii)) > 15
+
+
+def test_a_bound_needs_a_base_that_it_knows() -> None:
+    with pytest.raises(ValueError, match="theorem_a1 needs a base that is SmoothingCertificate"):
+        MixedCertificate(LipschitzCertificate(), "theorem_a1")
+    with pytest.raises(ValueError, match="theorem_a1 needs"):
+        MixedCertificate(LocalLipschitz(Linf(0.1)), "theorem_a1")
+
+
+# --- a weight that depends on the image -----------------------------------------------------------------------
+
+
+class HostileWeight(MixedClassifier):
+    """Takes, for each image, the weight of the range under which the label is furthest behind."""
+
+    label = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shape (B, C, H, W) to log-probabilities (B, K)."""
+        g, h = self._accurate(images).softmax(1), self._robust(images).softmax(1)
+        weights = torch.linspace(self.least_alpha, 1.0, 9, dtype=h.dtype)
+        mixed = (1 - weights)[:, None, None] * g + weights[:, None, None] * h
+        others = mixed.clone()
+        others[:, :, self.label] = -1.0
+        worst = (mixed[:, :, self.label] - others.amax(2)).argmin(0)
+        return mixed[worst, torch.arange(len(images))].log()
+
+
+class RunnerUp(nn.Module):
+    """Sure of the robust model's best class other than the label."""
+
+    def __init__(self, robust: nn.Module, label: int) -> None:
+        super().__init__()
+        self.robust, self.label = robust, label
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.robust(images).clone()
+        logits[:, self.label] = -torch.inf
+        return 1e4 * nn.functional.one_hot(logits.argmax(1), logits.shape[1]).to(logits)
+
+
+@pytest.mark.parametrize("alpha", [0.6, 0.79, 0.95])
+@pytest.mark.parametrize("sure", [True, False], ids=["runner-up", "random"])
+def test_no_weight_above_the_least_one_can_break_its_certificate(alpha: float, sure: bool) -> None:
+    """Both the accurate model and the weight work against the label; beyond the radius they turn some image."""
+    robust = LinearOracle.random((1, 2, 3), 3, seed=5).double().layers
+    other = LinearOracle.random((1, 2, 3), 3, seed=6).double().layers
+    draw = torch.Generator().manual_seed(0)
+    images = 0.4 + 0.2 * torch.rand(10, 1, 2, 3, generator=draw, dtype=torch.float64)
+    directions = torch.randn(400, 1, 2, 3, generator=draw, dtype=torch.float64)
+    weight = robust[1].weight.detach()
+    steep = (weight[:, None] - weight[None]).reshape(-1, 1, 2, 3)
+    directions = torch.cat([directions, steep[steep.flatten(1).norm(dim=1) > 0]])
+    directions = directions / directions.flatten(1).norm(dim=1)[:, None, None, None]
+    tried = turned = 0
+    for row in range(len(images)):
+        image = images[row : row + 1]
+        label = int(robust(image).argmax(1))
+        accurate = RunnerUp(robust, label) if sure else other
+        mix = HostileWeight(accurate, robust, alpha, 100.0, 20.0).eval()
+        mix.label = label
+        found = LIPSCHITZ(mix, Batch(image, torch.tensor([label]), torch.tensor([row])))
+        assert found.shared["mix_alpha"] == alpha
+        if float(found.radius[0]) == 0.0:
+            continue
+        tried += 1
+        with torch.no_grad():
+            for part in (0.3, 0.9, 1.0 - 1e-9):
+                assert bool((mix(image + part * float(found.radius[0]) * directions).argmax(1) == label).all())
+            turned += bool((mix(image + 1.3 * float(found.radius[0]) * directions).argmax(1) != label).any())
+    assert tried >= 5
+    assert turned > 0 or not sure
+
+
+def test_the_least_weight_is_what_is_read() -> None:
+    class Varying(MixedClassifier):
+        least_alpha = 0.7
+
+    oracle = LinearOracle.random((1, 2, 2), 2)
+    mixes = [Varying(oracle.layers, oracle.layers, 0.9, 1.0, 50.0), MixedClassifier(oracle.layers, oracle.layers, 0.7,
+                                                                                    1.0, 50.0)]  # fmt: skip
+    found = [LIPSCHITZ(mix.eval(), oracle.batch(6)) for mix in mixes]
+    assert torch.equal(found[0].radius, found[1].radius)
+    assert found[0].shared["mix_alpha"] == 0.7
+    assert bool((found[0].radius > 0).any())
+
+
+def test_an_estimate_stays_one_and_sees_the_scale() -> None:
+    """Over a local estimate the mix passes or fails at the budget, and no name speaks of votes."""
+    oracle = LinearOracle.random((1, 2, 2), 2)
+    batch, threat = oracle.batch(8), L2(0.02)
+    certificate = MixedCertificate(LocalLipschitz(threat, steps=5))
+    passed = []
+    for scale in (1.0, 200.0):
+        mix = MixedClassifier(oracle.layers, oracle.layers, 0.8, 1.0, scale).eval()
+        found = certificate(mix, batch)
+        assert (found.kind, found.failure_probability, found.norm) == ("estimate", 1.0, "l2")
+        assert found.predictor == predictor_name(mix)
+        assert set(found.radius.tolist()) <= {0.0, threat.eps}
+        passed.append(int((found.radius > 0).sum()))
+        both = MixedCertificate(LocalLipschitz(threat, steps=5), "theorem_3_5")(mix, batch)
+        assert bool((both.radius <= found.radius).all())
+    assert passed[0] < passed[1]

@@ -15,7 +15,8 @@ from hauberk.batch import Batch
 from hauberk.classifier import Normalize, decide, logits_of, named_outputs, predictor_name, traits, weights_hash
 from hauberk.conformance import LinearOracle, check_classifier
 from hauberk.data import load
-from hauberk.defences.detector import DetectedClassifier, DetectorJoint, activation_of, calibrate, detected
+from hauberk.defences.activations import activations_of
+from hauberk.defences.detector import DetectedClassifier, DetectorJoint, calibrate, detected
 from hauberk.errors import HauberkError
 from hauberk.models import small_cnn
 from hauberk.objectives.detector import Detector
@@ -58,7 +59,7 @@ def test_the_head_reads_that_layer_and_the_logits_are_the_bases(layer: str) -> N
     """Also before a ReLU that works in place."""
     net, x = base(), images(5)
     with torch.no_grad():
-        logits, activation = activation_of(net, layer, x)
+        logits, (activation,) = activations_of(net, [layer], x)
         assert torch.equal(logits, net(x))
         assert torch.equal(activation, net[: int(layer) + 1](x))
     assert not any(m._forward_hooks for m in net.modules())
@@ -89,7 +90,7 @@ def test_a_layer_that_is_not_there_or_runs_twice_is_named() -> None:
     relu = nn.ReLU()
     twice = nn.Sequential(nn.Flatten(), relu, nn.Linear(4, 3), relu)
     with pytest.raises(HauberkError, match="ran 2 times"):
-        activation_of(twice, "1", torch.rand(1, 1, 2, 2))
+        activations_of(twice, ["1"], torch.rand(1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("layer", ["3", "8", "9"])
@@ -292,5 +293,5 @@ def test_it_is_saved_with_its_threshold(guarded: DetectedClassifier, tmp_path: P
 
 def test_normalisation_does_not_hide_from_the_hook() -> None:
     net = nn.Sequential(Normalize([0.5], [0.25]), nn.Flatten(), nn.Linear(4, 3)).eval()
-    _, activation = activation_of(net, "0", torch.ones(1, 1, 2, 2))
+    _, (activation,) = activations_of(net, ["0"], torch.ones(1, 1, 2, 2))
     assert torch.equal(activation, torch.full((1, 1, 2, 2), 2.0))

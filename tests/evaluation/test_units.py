@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hauberk import api, verify
+from hauberk import api, mixing, verify
 from hauberk.attacks import APGD, FAB, Attack, AutoAttack, Query, Square
 from hauberk.batch import Batch
 from hauberk.classifier import Normalize
@@ -100,8 +100,8 @@ def test_the_interval_where_a_mix_is_right_agrees_with_a_scan(g: np.ndarray, h: 
 def test_the_alpha_path_agrees_with_certificates_at_each_alpha(tiny_run: Path, tmp_path: Path) -> None:
     subject, certified_rows = api.subject(tiny_run), 0
     for alpha in (0.8, 0.95, 1.0):
-        how = api.Mixture(alpha, robust_scale=10.0)
-        run = api.mix(subject, subject, how, tmp_path / f"{alpha}", Evaluation(images=24))
+        how = mixing.Mixture(alpha, robust_scale=10.0)
+        run = mixing.mix(subject, subject, how, tmp_path / f"{alpha}", Evaluation(images=24))
         mixed = api.subject(run.path)
         certificate = api.default_certificate(mixed)
         assert certificate is not None

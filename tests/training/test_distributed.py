@@ -111,3 +111,16 @@ def test_a_row_draws_the_same_numbers_in_any_layout():
     assert torch.equal(torch.cat([draw(0, 4, 10), draw(4, 3, 10), draw(7, 3, 10)]), whole)
     with pytest.raises(ValueError, match="batch of 10"):
         draw(7, 4, 10)
+
+
+def test_a_norm_in_eval_mode_keeps_its_statistics_to_the_last_bit(monkeypatch):
+    """Three processes of equal shares: a third of a number, three times, is not always the number."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flat: flat.mul_(3.0))
+    kept, moving = torch.nn.BatchNorm1d(1000).eval(), torch.nn.BatchNorm1d(1000).train()
+    before = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    for norm in (kept, moving):
+        norm.running_mean.copy_(before)
+    World(0, 3).average(torch.nn.ModuleList([kept, moving]), 1 / 3)
+    assert torch.equal(kept.running_mean, before)
+    assert not torch.equal(moving.running_mean, before)
+    torch.testing.assert_close(moving.running_mean, before)

@@ -65,6 +65,13 @@ def test_one_row_an_epoch_and_progress_in_order(network, dataset, run):
     assert all(p.images_per_second > 0 and p.steps == 9 for p in seen)
 
 
+def test_an_epoch_may_be_some_steps_alone(network, dataset, run):
+    seen = []
+    settings = SETTINGS | {"steps_per_epoch": 2}
+    fit(network(), PGDAdversarial(ATTACK), dataset, Training(**settings), run, report=seen.append)
+    assert [row["step"] for row in run.metrics()] == [2, 4, 6]
+
+
 def test_the_library_prints_nothing(network, dataset, run, capfd):
     fit(network(), Standard(), dataset, Training(**SETTINGS), run)
     assert capfd.readouterr() == ("", "")

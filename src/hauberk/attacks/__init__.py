@@ -13,6 +13,7 @@ from hauberk.attacks.friendly_pgd import FriendlyPGD
 from hauberk.attacks.gradients import BPDA
 from hauberk.attacks.losses import AttackLoss
 from hauberk.attacks.n_fgsm import NFGSM
+from hauberk.attacks.part import PartAttack
 from hauberk.attacks.pgd import PGD
 from hauberk.attacks.query import Query
 from hauberk.attacks.square import Square
@@ -20,5 +21,5 @@ from hauberk.attacks.transfer import Transfer
 
 __all__ = [
     "APGD", "BPDA", "DDN", "FAB", "FGSM", "FMN", "NFGSM", "PGD", "Attack", "AttackLoss", "AttackResult", "AutoAttack",
-    "CarliniWagner", "DeepFool", "FriendlyPGD", "Query", "Square", "Transfer",
+    "CarliniWagner", "DeepFool", "FriendlyPGD", "PartAttack", "Query", "Square", "Transfer",
 ]  # fmt: skip

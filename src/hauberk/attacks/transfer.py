@@ -52,23 +52,7 @@ class Transfer(Attack):
         source = self._source(query)
         # a random source draws the same numbers at every call
         with frozen(source), attackable(source), seeded(source, 0, 0):
-            if not query.track:
-                return self.attack.perturb(source, query.images, query.labels, randomness)
-            points = self._found(replace(self.attack, early_stop=False), source, query, randomness)
-        for there in points:
-            query.value(there)
-        return points[0]
-
-    @staticmethod
-    def _found(attack: Attack, source: nn.Module, query: Query, randomness: Randomness) -> list[Tensor]:
-        batch = Batch(query.images, query.labels, torch.arange(len(query.labels), device=query.labels.device))
-        own = attack.query(source, batch, query.tile or TILE)
-        own.retire(~query.active)
-        last = query.images
-        with suppress(Decided):  # the source's own, by an attack that takes rows out
-            own.value(query.images)
-            last = attack.threat.project(attack.search(own, randomness), query.images)
-        return [last, *(own.points[name] for name in ("loss", "logit_margin", "nearest"))]
+            return search_on(source, self.attack, query, randomness)
 
     def _source(self, query: Query) -> nn.Module:
         """The source model, loaded once, on the device of the images."""
@@ -94,6 +78,37 @@ class Transfer(Attack):
                 f"the attacked model takes {shape} and has {classes}",
                 "take a source that was trained for the same task",
             )
+
+
+def search_on(source: nn.Module, attack: Attack, query: Query, randomness: Randomness) -> Tensor:
+    """Search on another model than the query's, then let the query look once at each point that was found there.
+
+    Args:
+        source: in eval mode, parameters frozen.
+        attack: the search; its ``early_stop`` is not used.
+        query: of the attacked model; in training it is not asked.
+        randomness: one draw for each row.
+
+    Returns:
+        the search's last point, (B, C, H, W).
+    """
+    if not query.track:
+        return attack.perturb(source, query.images, query.labels, randomness)
+    points = _found(replace(attack, early_stop=False), source, query, randomness)
+    for there in points:
+        query.value(there)
+    return points[0]
+
+
+def _found(attack: Attack, source: nn.Module, query: Query, randomness: Randomness) -> list[Tensor]:
+    batch = Batch(query.images, query.labels, torch.arange(len(query.labels), device=query.labels.device))
+    own = attack.query(source, batch, query.tile or TILE)
+    own.retire(~query.active)
+    last = query.images
+    with suppress(Decided):  # the source's own, by an attack that takes rows out
+        own.value(query.images)
+        last = attack.threat.project(attack.search(own, randomness), query.images)
+    return [last, *(own.points[name] for name in ("loss", "logit_margin", "nearest"))]
 
 
 @lru_cache(maxsize=4)

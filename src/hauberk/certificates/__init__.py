@@ -2,6 +2,7 @@
 
 from hauberk.certificates.base import Certificate, Certificates
 from hauberk.certificates.lipschitz import LipschitzCertificate
+from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.certificates.mixed import MixedCertificate
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.classifier import ABSTAIN
@@ -11,6 +12,7 @@ __all__ = [
     "Certificate",
     "Certificates",
     "LipschitzCertificate",
+    "LocalLipschitz",
     "MixedCertificate",
     "SmoothingCertificate",
 ]

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from hauberk import registry
 from hauberk.batch import Batch
-from hauberk.certificates.base import Certificate, Evidence
-from hauberk.certificates.lipschitz import LipschitzCertificate
+from hauberk.certificates.base import Certificate, Evidence, round_down
+from hauberk.certificates.lipschitz import ROUNDING, LipschitzCertificate
+from hauberk.certificates.local_lipschitz import LocalLipschitz, class_constants
+from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.classifier import ABSTAIN, predictor_name
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
+from hauberk.noise import Gaussian
+from hauberk.statistics import clopper_pearson_lower
 from hauberk.threats import CONFIG
+
+Bound = Literal["exact", "theorem_3_5", "theorem_a1"]
+Constants = tuple[Sequence[float], float, Sequence[float]]
+NEEDS: dict[Bound, tuple[type[Certificate], ...]] = {
+    "exact": (Certificate,),
+    "theorem_3_5": (LipschitzCertificate, SmoothingCertificate, LocalLipschitz),
+    "theorem_a1": (SmoothingCertificate,),
+}
 
 
 def required_margin(alpha: float) -> float:
@@ -27,6 +42,34 @@ def needed_alpha(margin: float) -> float:
     return min(1.0, (1.0 + 1e-12) / (1.0 + margin)) if margin > 0.0 else float("nan")
 
 
+def theorem_3_5_radius(
+    margins: ArrayLike, lipschitz_y: float, lipschitz_others: ArrayLike, alpha: float, margin: float = 0.0
+) -> float:
+    r"""The radius that Lipschitz probabilities of the robust model prove for the mix, in any norm.
+
+    .. math:: r = \min_{i\ne y} \frac{\alpha(p_y - p_i) + \alpha - 1 - m}{\alpha(\mathrm{Lip}\,p_y + \mathrm{Lip}\,p_i)}
+
+    Args:
+        margins: :math:`p_y - p_i` of the robust model at the image, (K-1).
+        lipschitz_y: Lipschitz constant of :math:`p_y` in the norm of the radius.
+        lipschitz_others: of each :math:`p_i`, (K-1), in the order of ``margins``.
+        alpha: the least weight of the robust model.
+        margin: m, what the mix is to keep of its own margin; the theorem has 0.
+
+    Returns:
+        the radius, 0 where some class has too small a margin, infinity where no probability can move.
+
+    Reference: Bai et al. 2024, Theorem 3.5.
+    """
+    if not alpha > 0.5:
+        return 0.0
+    left = alpha * np.asarray(margins, dtype=np.float64) - (1.0 - alpha) - margin
+    if not bool((left > 0.0).all()):
+        return 0.0
+    with np.errstate(divide="ignore"):
+        return float((left / (alpha * (lipschitz_y + np.asarray(lipschitz_others, dtype=np.float64)))).min())
+
+
 @dataclass(frozen=True, config=CONFIG)
 class MixedCertificate(Certificate):
     r"""What the robust model keeps, the mix keeps: Lemma 3.2.
@@ -36,15 +79,39 @@ class MixedCertificate(Certificate):
     :math:`1-\alpha`.  The strict inequality settles ties.  Where the robust model cannot keep the margin the mix still
     predicts, but nothing is proved: the certificate abstains.
 
+    The needed margin falls with alpha, so of a mix whose alpha depends on the image the least one is read, and what is
+    proved for it holds however :math:`\alpha(x)` varies above it.
+
+    Three ways to see how far the margin is kept.  All are sound, positive for the same images, and the first is never
+    smaller than the others, which are there to compare:
+
+    - ``exact``: the base's own bound on its margin at each distance (logit gaps one by one; the Neyman-Pearson bound
+      :math:`\sigma(\Phi^{-1}(p) - \Phi^{-1}(1/(2\alpha)))`).
+    - ``theorem_3_5``: one Lipschitz constant for each probability.  Of a Lipschitz base it is
+      :math:`\max_j K_{ij}/4`, from :math:`\nabla p_i = p_i \sum_j p_j \nabla(z_i - z_j)` and
+      :math:`p_i(1-p_i) \le 1/4`, sharp for two classes.  Of a smoothed base it is :math:`1/(\sigma\sqrt{2\pi})`, sharp
+      for functions with values in [0, 1]; the paper's :math:`\sqrt{2/\pi}/\sigma` is twice as large as needed and
+      would halve the radius.  Of a local estimate it is the largest change seen over the budget, and the answer
+      stays an estimate for that budget (Appendix C.3).
+    - ``theorem_a1``: of a smoothed base, with a confidence bound p in the place of the paper's frequencies and 1 - p
+      for the rival, the printed form collapses to :math:`\sigma\,\Phi^{-1}(\alpha p)`.  It treats
+      :math:`\alpha h_y` as any function with values in [0, 1] and forgets that it stays below alpha.  It is never
+      below Theorem 3.5 as printed, but near the needed margin it is below Theorem 3.5 with the sharp constant.
+
     Args:
         base: the certificate of the robust model, applied to its logits times the mix's ``robust_scale``.
+        bound: ``exact``, ``theorem_3_5`` or ``theorem_a1``.
     """
 
     base: Certificate = LipschitzCertificate()
+    bound: Bound = "exact"
 
     def __post_init__(self) -> None:
         if isinstance(self.base, MixedCertificate):
             raise ValueError("the robust model needs a certificate of its own; a mix inside a mix has none")
+        if not isinstance(self.base, NEEDS[self.bound]):
+            names = " or ".join(c.__name__ for c in NEEDS[self.bound])
+            raise ValueError(f"the bound {self.bound} needs a base that is {names}, got {type(self.base).__name__}")
 
     @property
     def failure_probability(self) -> float:
@@ -65,17 +132,19 @@ class MixedCertificate(Certificate):
     def gather(
         self, model: nn.Module, batch: Batch, seed: int, tile: int
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The base's evidence on the robust model, with alpha."""
+        """The base's evidence on the robust model, with the least alpha."""
         if not isinstance(model, MixedClassifier):
             raise HauberkError(
                 f"mixed_margin certifies a mixed classifier, got {type(model).__name__}", "make one with: hauberk mix"
             )
-        rows, shared = self.base.gather(model.robust, batch, seed, tile)
+        # votes know no scale, and logits are scaled below; a search for points has to see the scale
+        robust = model.parts()["robust"].eval() if isinstance(self.base, LocalLipschitz) else model.robust
+        rows, shared = self.base.gather(robust, batch, seed, tile)
         if "logits" in rows[0] and model.robust_scale != 1.0:
             scale = model.robust_scale
             rows = [row | {"logits": [scale * z for z in row["logits"]]} for row in rows]
             shared = shared | {"pairwise": [[scale * k for k in line] for line in shared["pairwise"]]}
-        return rows, shared | {"base": registry.spec(self.base)["name"], "mix_alpha": model.alpha}
+        return rows, shared | {"base": registry.spec(self.base)["name"], "mix_alpha": model.least_alpha}
 
     def decision(self, row: Evidence, shared: Evidence) -> int:
         """The robust model's class where it has the margin at the image itself, else abstain."""
@@ -85,19 +154,63 @@ class MixedCertificate(Certificate):
         return decided if self.base.margin(row, shared, 0.0) > required_margin(shared["mix_alpha"]) else ABSTAIN
 
     def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
-        r"""The mix's own margin: :math:`\alpha m_h(r) - (1-\alpha)`."""
+        r"""The mix's own margin: :math:`\alpha m_h(r) - (1-\alpha)`, with the bound's idea of :math:`m_h(r)`."""
         alpha = float(shared["mix_alpha"])
-        return alpha * self.base.margin(row, shared, radius) - (1.0 - alpha)
+        if self.bound == "exact":
+            return alpha * self.base.margin(row, shared, radius) - (1.0 - alpha)
+        if self.base.decision(row, shared) == ABSTAIN:
+            return -1.0
+        if self.bound == "theorem_a1":
+            return self._noise(shared).margin(alpha * self._probability(row, shared), radius)
+        margins, own, others = self._constants(row, shared)
+        kept = min(m - (own + other) * radius for m, other in zip(margins, others, strict=True))
+        reached = not isinstance(self.base, LocalLipschitz) or radius <= self.base.threat.eps
+        return alpha * kept - (1.0 - alpha) if reached else -1.0
 
     def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:
-        r"""The base's radius at margin :math:`(1-\alpha+m)/\alpha`."""
+        r"""The base's radius at margin :math:`(1-\alpha+m)/\alpha`, or what the theorem proves; rounded down."""
         alpha = float(shared["mix_alpha"])
         needed = (1.0 - alpha + margin) / alpha if alpha > 0.0 else 1.0
-        return self.base.radius(row, shared, needed) if alpha >= 0.5 and needed < 1.0 else 0.0
+        if alpha < 0.5 or needed >= 1.0 or self.base.decision(row, shared) == ABSTAIN:
+            return 0.0
+        if self.bound == "exact":
+            return self.base.radius(row, shared, needed)
+        if self.bound == "theorem_a1":
+            share = alpha * self._probability(row, shared)
+            return round_down(self._noise(shared).radius(share, margin)) if share > 0.5 * (1.0 + margin) else 0.0
+        found = theorem_3_5_radius(*self._constants(row, shared), alpha, margin)
+        if isinstance(self.base, LocalLipschitz):  # changes over the whole budget say nothing of other distances
+            return self.base.threat.eps if found > self.base.threat.eps else 0.0
+        return round_down(found)
 
     def predictor(self, model: nn.Module) -> str:
         """The mix; over a smoothed base, the mix with exact vote probabilities, which no finite sample equals."""
         name = predictor_name(model)
-        if self.kind == "deterministic" or not isinstance(model, MixedClassifier):
+        if self.kind != "probabilistic" or not isinstance(model, MixedClassifier):
             return name
         return f"{name} with exact votes of {self.base.predictor(model.robust)}"
+
+    def _noise(self, shared: Evidence) -> Gaussian:
+        return Gaussian(float(shared["sigma"]))
+
+    def _probability(self, row: Evidence, shared: Evidence) -> float:
+        """The lower confidence bound of the vote's probability of its class."""
+        votes = row["counts"][self.base.decision(row, shared)]
+        return clopper_pearson_lower(votes, int(shared["n"]), float(shared["alpha"]))
+
+    def _constants(self, row: Evidence, shared: Evidence) -> Constants:
+        """Margins at the image, the Lipschitz constant of the robust model's probability, and those of its rivals."""
+        y = self.base.decision(row, shared)
+        if isinstance(self.base, LocalLipschitz):
+            clean = np.asarray(row["clean"])
+            own, others = class_constants(clean, np.asarray(row["points"]), y, self.base.threat.eps)
+            return (clean[y] - np.delete(clean, y)).tolist(), own, others.tolist()
+        if isinstance(self.base, SmoothingCertificate):
+            constant = 1.0 / (float(shared["sigma"]) * float(np.sqrt(2.0 * np.pi)))
+            return [2.0 * self._probability(row, shared) - 1.0], constant, [constant]
+        logits = np.asarray(row["logits"], dtype=np.float64)
+        rivals = np.delete(logits, y)
+        gaps = logits[y] - rivals - ROUNDING * (np.abs(logits[y]) + np.abs(rivals))
+        margins = -np.expm1(-gaps) / (1.0 + np.exp(-gaps).sum())
+        constants = 0.25 * np.asarray(shared["pairwise"], dtype=np.float64).max(1)
+        return margins.tolist(), float(constants[y]), np.delete(constants, y).tolist()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from hauberk import api, registry
 from hauberk.attacks import APGD, Attack
+from hauberk.attacks.autoattack import Version
 from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, emit
 from hauberk.errors import HauberkError
@@ -65,7 +66,7 @@ def _attacks(
     ball = registry.build(threat, "threat")
     found = [options.method(name, "attack", threat=ball) for name in names or ()]
     if suite is not None or not found:
-        found.append(registry.build({"name": "autoattack", "threat": ball, "version": suite or "fast"}, "attack"))
+        found += api.suite(subject, ball, cast("Version", suite or "fast"))
     return found
 
 

@@ -14,6 +14,7 @@ from hauberk import registry
 from hauberk.attacks.losses import AttackLoss, attack_loss, targeted_loss
 from hauberk.batch import Batch
 from hauberk.classifier import ABSTAIN, TILE, Traits, check_eval, classes, evaluating
+from hauberk.defences.activations import activations_of
 from hauberk.errors import HauberkError
 from hauberk.threats import CONFIG
 
@@ -38,6 +39,11 @@ class DetectedClassifier(nn.Module):
         self.base, self.head, self.layer, self.threshold = base, head, layer, threshold
         self.spec: dict[str, Any] = {}
 
+    @property
+    def adaptive_losses(self) -> tuple[AttackLoss, ...]:
+        """What an honest attacker adds to AutoAttack."""
+        return (DetectorJoint(),)
+
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to the base's logits (B, K); the detector is not asked."""
         logits: Tensor = self.base(images)
@@ -45,7 +51,7 @@ class DetectedClassifier(nn.Module):
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """``logits`` (B, K) of the base, ``detector`` (B,), the logit of "attacked", and its ``threshold`` (B,)."""
-        logits, activation = activation_of(self.base, self.layer, images)
+        logits, (activation,) = activations_of(self.base, [self.layer], images)
         score = self.head(activation).squeeze(1)
         return {"logits": logits, "detector": score, "threshold": torch.full_like(score, self.threshold)}
 
@@ -53,29 +59,6 @@ class DetectedClassifier(nn.Module):
         """The base's class, (B,), int64; -1 where the image is rejected or the detector's score is NaN."""
         told = self.outputs(images)
         return torch.where(told["detector"] <= told["threshold"], classes(told["logits"]), ABSTAIN)
-
-
-def activation_of(base: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The base's logits (B, K), and what its module ``layer`` gave on the way, (B, ...).
-
-    Raises:
-        HauberkError: if there is no such module, or it does not run exactly once in a forward pass.
-    """
-    modules = dict(base.named_modules())
-    if layer not in modules:
-        raise HauberkError(f"the base has no module {layer!r}", registry.suggestion(layer, list(modules)[1:]))
-    seen: list[Tensor] = []
-    # a copy, because the next module may work in place (ReLU)
-    handle = modules[layer].register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))
-    try:
-        logits: Tensor = base(images)
-    finally:
-        handle.remove()
-    if len(seen) != 1:
-        raise HauberkError(
-            f"the module {layer!r} ran {len(seen)} times in one forward pass", "choose one that runs exactly once"
-        )
-    return logits, seen[0]
 
 
 def detected(
@@ -103,7 +86,8 @@ def detected(
         raise HauberkError(f"{spec['name']} does not tell its input shape", "give input_shape, for example (3, 32, 32)")
     with torch.no_grad(), evaluating(base):
         first = next(base.parameters(), torch.zeros(1))
-        _, activation = activation_of(base, layer, torch.zeros(1, *shape, dtype=first.dtype, device=first.device))
+        blank = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
+        _, (activation,) = activations_of(base, [layer], blank)
     model = DetectedClassifier(base, _head(activation, width), layer, threshold)
     model.spec = {
         "name": "detected", "base": spec, "layer": layer, "threshold": threshold, "width": width,

@@ -33,6 +33,27 @@ def mix_log_probabilities(accurate: Tensor, robust: Tensor, alpha: float) -> Ten
     )
 
 
+class Scaled(nn.Module):
+    """A classifier with its logits times a factor.
+
+    Args:
+        base: the classifier.
+        scale: the factor.
+    """
+
+    traits = Traits()
+
+    def __init__(self, base: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.base, self.scale = base, scale
+        self.training = base.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shape (B, C, H, W) to logits (B, K)."""
+        logits: Tensor = self.base(images)
+        return self.scale * logits
+
+
 class MixedClassifier(nn.Module):
     """Two frozen classifiers mixed with a fixed weight; drop-in logits (log-probabilities) come out.
 
@@ -70,6 +91,21 @@ class MixedClassifier(nn.Module):
         return (
             f"mixed(alpha={self.alpha!r}{scales}, {predictor_name(self.accurate)}, {predictor_name(self.robust)})"
         )
+
+    @property
+    def least_alpha(self) -> float:
+        """The smallest weight that the robust model can have, whatever the image; certificates read it."""
+        return self.alpha
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Classifiers that an attack may search in the whole one's place, see ``hauberk.attacks.part``.
+
+        Returns:
+            ``accurate`` and ``robust``: the bases with their scaled logits.
+        """
+        return {
+            "accurate": Scaled(self.accurate, self.accurate_scale), "robust": Scaled(self.robust, self.robust_scale),
+        }  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to log-probabilities (B, K)."""

@@ -17,7 +17,7 @@ from hauberk.evaluation.alpha_steps import Floats, Labels, enough_of, kept_by, l
 from hauberk.statistics import Interval, wilson
 
 ROUNDS = 4  # refinements of the grid
-LEAST_CUTOFF = 1e-6  # below, alpha is 1 to float32
+CUTOFFS = (1e-5, 0.9)  # beyond, alpha is 1 or every margin is to rounding, and a slightly stronger attack breaks all
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def nuts(
     For each setting the cutoff is the margin that a share :math:`\beta` of the images right under attack keeps, and
     :math:`\alpha = 1/(1 + \mathrm{cutoff})`.  The setting is best that leaves the fewest clean errors with
     :math:`\max_j p_j - p_y` at the cutoff or above, which not even a one-hot accurate model overrules; of several, the
-    one with the largest cutoff.  A coarse grid is refined around its best point.
+    one whose errors are smallest beside the cutoff, on average.  Cutoffs are kept between 1e-5 and 0.9.  A coarse grid
+    is refined around its best point.
 
     Args:
         accurate: logits of the accurate model at clean validation images, (N, K).
@@ -103,13 +104,13 @@ def nuts(
     rows = _Rows(bent[still], y[still], clean[wrong], y[wrong], needed, as_printed)
     setting = _search(rows)
     scale, shift, power = setting
-    lost, cutoff = (float(v[0]) for v in _trade(rows, np.array([scale]), shift, power))
+    lost, _, cutoff = (float(v[0]) for v in _trade(rows, np.array([scale]), shift, power))
     alpha = needed_alpha(cutoff)
     mapped = softmax(sharpen(clean, *setting).numpy())
     one_hot = np.eye(h.shape[1])[g.argmax(1)]
     right = int((leads((1.0 - alpha) * one_hot + alpha * mapped, y) > 0.0).all(1).sum())
     kept = kept_by(margin(softmax(sharpen(bent, *setting).numpy()), y), alpha)
-    plain = min(1.0 - LEAST_CUTOFF, needed_alpha(float(np.sort(raw[still])[::-1][needed - 1])))
+    plain = min(1.0 - CUTOFFS[0], needed_alpha(float(np.sort(raw[still])[::-1][needed - 1])))
     return Nuts(scale, shift, power, alpha, plain, lost, wilson(right, len(y)), wilson(kept, len(y)), len(y))
 
 
@@ -128,15 +129,17 @@ def _search(rows: _Rows) -> tuple[float, float, float]:
 
 
 def _candidates(rows: _Rows, axes: list[Floats]) -> Iterator[tuple[float, float, float, float, float]]:
-    """Share lost and negative cutoff, to be made small in this order, with log(s), c and p."""
+    """Share lost and mean size of errors, to be made small in this order, with log(s), c and p."""
     for shift, power in product(axes[1].tolist(), np.maximum(1.0, axes[2]).tolist()):
-        lost, cutoff = _trade(rows, np.exp(axes[0]), shift, power)
-        for values in zip(lost.tolist(), (-cutoff).tolist(), axes[0].tolist(), strict=True):
+        lost, size, _ = _trade(rows, np.exp(axes[0]), shift, power)
+        for values in zip(lost.tolist(), size.tolist(), axes[0].tolist(), strict=True):
             yield *values, shift, power
 
 
-def _trade(rows: _Rows, factors: Floats, shift: float, power: float) -> tuple[Floats, Floats]:
-    """For each scale the share of clean errors that stay, infinite where too few images are kept, and the cutoff."""
+def _trade(rows: _Rows, factors: Floats, shift: float, power: float) -> tuple[Floats, Floats, Floats]:
+    """For each scale: the share of clean errors that stay, infinite where the cutoff is out of bounds; their mean size
+    in units of the cutoff, at most 1 each; the cutoff.
+    """  # noqa: D205
     s = torch.from_numpy(factors)[:, None, None]
     kept, wrong = ((s * sharpen(z, 1.0, shift, power)).softmax(2).numpy() for z in (rows.kept, rows.wrong))
     margins = np.sort(np.stack([margin(p, rows.kept_labels) for p in kept]), axis=1)[:, ::-1]
@@ -146,5 +149,9 @@ def _trade(rows: _Rows, factors: Floats, shift: float, power: float) -> tuple[Fl
         excess = top[:, :, -1] - top[:, :, -2]
     else:
         excess = -np.stack([leads(p, rows.wrong_labels).min(1) for p in wrong])
-    lost = (excess >= cutoff[:, None]).mean(1) if excess.shape[1] else np.zeros(len(factors))
-    return np.where(cutoff > LEAST_CUTOFF, lost, np.inf), cutoff
+    if excess.shape[1] == 0:  # no error to correct
+        excess = np.zeros((len(factors), 1))
+    allowed = (cutoff >= CUTOFFS[0]) & (cutoff <= CUTOFFS[1])
+    limit = np.where(allowed, cutoff, 1.0)[:, None]
+    lost, size = (excess >= limit).mean(1), np.minimum(1.0, excess / limit).mean(1)
+    return np.where(allowed, lost, np.inf), size, cutoff

@@ -10,7 +10,8 @@ from torch.nn import functional
 from hauberk.attacks.base import Attack
 from hauberk.batch import Batch
 from hauberk.classifier import evaluating
-from hauberk.defences.detector import DetectedClassifier, activation_of
+from hauberk.defences.activations import activations_of
+from hauberk.defences.detector import DetectedClassifier
 from hauberk.errors import HauberkError
 from hauberk.objectives.base import Context, Loss, Objective
 from hauberk.threats import CONFIG
@@ -42,7 +43,7 @@ class Detector(Objective):
             )
         attacked = self.attack.perturb(model, batch.images, batch.labels, context.randomness(len(batch)))
         with torch.no_grad(), evaluating(model.base):
-            _, activation = activation_of(model.base, model.layer, torch.cat([batch.images, attacked]))
+            _, (activation,) = activations_of(model.base, [model.layer], torch.cat([batch.images, attacked]))
         scores: Tensor = model.head(activation).squeeze(1)
         clean, under_attack = scores[: len(batch)], scores[len(batch) :]
         loss = 0.5 * (functional.softplus(clean).mean() + functional.softplus(-under_attack).mean())

@@ -29,6 +29,7 @@ class Training:
 
     Args:
         epochs: passes over the training split.
+        steps_per_epoch: optimiser steps of an epoch, on the first images of its order; 0 is the whole split.
         batch_size: images of one optimiser step, over all processes.
         optimizer: ``sgd`` or ``adamw``.
         lr: the largest learning rate.
@@ -53,6 +54,7 @@ class Training:
     """
 
     epochs: Annotated[int, Field(ge=1)] = 30
+    steps_per_epoch: Count = 0
     batch_size: Annotated[int, Field(ge=1)] = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1

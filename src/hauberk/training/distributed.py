@@ -44,13 +44,14 @@ class World:
     def average(self, model: nn.Module, weight: float) -> None:
         """Replace gradients and batch norm's running statistics by their weighted averages over the processes.
 
+        Statistics of a norm in eval mode, that of a frozen base, are left alone: averaging would round them.
         Batch norm normalises with the statistics of each process's own rows, so only networks without it train
         exactly as in a single process.
         """
         if self.size == 1:
             return
         tensors = [p.grad for p in model.parameters() if p.grad is not None]
-        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
         tensors += [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
         if not tensors:
             return

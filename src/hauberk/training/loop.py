@@ -214,7 +214,8 @@ class _Trainer:
     # --- one step's parts -------------------------------------------------------------------------------------
 
     def _batches(self, epoch: int) -> list[Tensor]:
-        return list(epoch_batches(len(self.train_split), self.config.batch_size, self.seed, epoch))
+        batches = list(epoch_batches(len(self.train_split), self.config.batch_size, self.seed, epoch))
+        return batches[: self.config.steps_per_epoch or None]
 
     def _key(self, done: int, offset: int, total: int) -> None:
         """Give the step random numbers of its own: they depend on seed and step, so a resumed run draws the same.

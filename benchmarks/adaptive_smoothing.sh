@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Mixes of the small standard and the small adversarially trained net: results/adaptive_smoothing/small, from committed
+# recipes, about two hours on one core.  Every step resumes.  Needs benchmarks/results.sh first; nothing is chosen on
+# test images: MixedNUTS and the network's range are calibrated on the validation split.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+hauberk=.venv/bin/hauberk
+runs=runs/small_cifar10
+standard=$runs/standard_cifar10_small-seed0 pgd=$runs/pgd_cifar10_small-seed0
+threat=linf:8/255
+# cross-entropy, and the targeted difference of logits towards the three likeliest wrong classes
+suite=(--threat $threat --attack apgd,steps=50 --attack apgd,steps=50,loss=dlr,targets=3 --images 1000)
+
+for run in $standard $pgd; do $hauberk attack $run "${suite[@]}"; done
+
+# one weight for all images: the curve between the base models
+for alpha in 0.5 0.6 0.7 0.8 0.9 0.95; do
+  mix=$runs/mix_alpha_$alpha
+  $hauberk mix --accurate $standard --robust $pgd --alpha $alpha --images 1000 -o $mix
+  $hauberk attack $mix "${suite[@]}"
+done
+
+# MixedNUTS, for 93 % of what the robust model keeps on validation images
+nuts=$runs/mix_nuts
+$hauberk mix --accurate $standard --robust $pgd --choose nuts --robust-accuracy 0.93 --threat $threat -o $nuts
+$hauberk attack $nuts "${suite[@]}" --attack 'part,part=surrogate,steps=50' --attack 'part,part=robust' --attack 'part,part=accurate'
+$hauberk attack $nuts --threat $threat --suite standard --one-norm --images 1000
+
+# the mixing network, its range for the clean accuracy of the constant weight 0.9 on validation images
+$hauberk train mixing_cifar10_small -o $runs/mixing_cifar10_small-seed0

@@ -1,0 +1,62 @@
+"""An attack on a part of a defence, whose points are tried on the whole."""
+
+from __future__ import annotations
+
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from hauberk import registry
+from hauberk.attacks.apgd import APGD
+from hauberk.attacks.base import Attack
+from hauberk.attacks.query import Query
+from hauberk.attacks.transfer import search_on
+from hauberk.errors import HauberkError
+from hauberk.randomness import Randomness
+from hauberk.threats import CONFIG
+
+
+@dataclass(frozen=True, config=CONFIG)
+class PartAttack(Attack):
+    """Attack a part of the model, and try on the whole what was found there.
+
+    A defence has a method ``parts()`` that names classifiers to search in its place.  A mixed classifier's are
+    ``accurate`` and ``robust``, its bases (the STD and ROB attacks of Bai et al. 2024, Section 5.1.1); an adaptive one
+    has ``gray_box`` too, itself without the gradient of alpha (attack setting A there, Section 4.2).
+
+    Tried are the search's last point and the part's points of highest loss, of smallest logit margin, and nearest of
+    those that the part gets wrong.  A record counts the passes of the whole, one a point, not those of the part.
+
+    Args:
+        threat: norm ball in the pixel box.
+        loss: by which the whole's worst point is kept; the search has the loss of ``attack``.
+        part: its name.
+        attack: the search on the part, under the same threat; None is APGD on the margin.  Its ``early_stop`` is not
+            used: what fools the part may not fool the whole, so the search goes on to its end.
+    """
+
+    part: str = "accurate"
+    attack: Attack | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attack is not None and self.attack.threat != self.threat:
+            raise ValueError(f"the part is attacked under {self.attack.threat}, but the threat is {self.threat}")
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        """Search on the part, then look at its points once each; the search's last point is returned."""
+        attack = APGD(self.threat, loss="margin") if self.attack is None else self.attack
+        return search_on(self._part(query.model), attack, query, randomness)
+
+    def _part(self, model: nn.Module) -> nn.Module:
+        parts = getattr(model, "parts", None)
+        if not callable(parts):
+            raise HauberkError(
+                f"expected a model with parts, got {type(model).__name__}", "a mixed classifier has them, for example"
+            )
+        known: dict[str, nn.Module] = parts()
+        if self.part not in known:
+            raise HauberkError(
+                f"the model has no part {self.part!r}",
+                registry.suggestion(self.part, list(known)) or f"its parts are {', '.join(known)}",
+            )
+        return known[self.part]

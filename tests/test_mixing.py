@@ -1,0 +1,142 @@
+"""Mixes chosen on validation data: the promise is what the chosen mix does there; test data is never chosen on."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hauberk import api, mixing, registry
+from hauberk.attacks import APGD, AutoAttack, PartAttack
+from hauberk.classifier import logits_of, weights_hash
+from hauberk.defences import MixedClassifier
+from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier, AlphaDown
+from hauberk.errors import HauberkError
+from hauberk.recipes import Evaluation
+from hauberk.records import read_all
+from hauberk.runs import Run
+from hauberk.threats import Linf
+
+VALIDATION = Evaluation(split="val", images=48)
+ATTACK = APGD(Linf(0.05), steps=5)
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[api.Subject, api.Subject]:
+    """The tiny net, and the same with other weights."""
+    robust = api.subject(tiny_run)
+    path = tmp_path_factory.mktemp("accurate") / "run"
+    other = Run.create(path, robust.run.recipe)
+    model = registry.build(registry.spec(robust.model))
+    torch.manual_seed(1)
+    model.load_state_dict({k: v + 0.02 * torch.randn_like(v) if v.is_floating_point() else v
+                           for k, v in robust.model.state_dict().items()})  # fmt: skip
+    other.save_model(model.eval(), {"dataset": robust.run.recipe["data"], "classes": list(robust.dataset.classes)})
+    other.update(hashes={"weights": weights_hash(model)})
+    return api.subject(path), robust
+
+
+@pytest.fixture(scope="module")
+def logits(pair: tuple[api.Subject, api.Subject], tmp_path_factory: pytest.TempPathFactory) -> mixing.Logits:
+    return mixing.gather(*pair, ATTACK, VALIDATION, folder=tmp_path_factory.mktemp("logits"))
+
+
+def test_logits_are_those_of_the_models_and_asked_once(
+    pair: tuple[api.Subject, api.Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = mixing.gather(*pair, ATTACK, VALIDATION, folder=tmp_path)
+    batch = api.evaluation_batch(pair[0].dataset, "val", 48)
+    assert np.array_equal(found.labels, batch.labels.numpy())
+    assert np.array_equal(found.robust, logits_of(pair[1].model, batch).double().numpy())
+    # what the attack left right is what it says itself
+    direct = ATTACK(pair[1].model, batch)
+    margins = np.sort(found.robust_attacked, 1)[:, -1] - found.robust_attacked[np.arange(48), found.labels]
+    assert np.array_equal(margins == 0.0, (direct.probability_margin > 0).numpy())
+    monkeypatch.setattr(mixing, "_asked", None)  # a second call does not come here
+    again = mixing.gather(*pair, ATTACK, VALIDATION, folder=tmp_path)
+    assert np.array_equal(again.accurate_attacked, found.accurate_attacked)
+
+
+def test_nothing_is_chosen_on_test_data(pair: tuple[api.Subject, api.Subject], tmp_path: Path) -> None:
+    with pytest.raises(HauberkError, match="test data"):
+        mixing.gather(*pair, ATTACK, Evaluation(split="test", images=8), folder=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["alpha", "scales"])
+def test_the_promise_is_what_the_mix_does(
+    kind: str, pair: tuple[api.Subject, api.Subject], logits: mixing.Logits, tmp_path: Path
+) -> None:
+    reach = float((logits.robust.argmax(1) == logits.labels).mean())
+    kept = float((logits.robust_attacked.argmax(1) == logits.labels).mean())
+    wish = {"clean": reach} if kind == "alpha" else {"robust": max(0.5 * kept, 1 / 48)}
+    how, promise = mixing.choose(logits, kind, **wish)
+    run = mixing.mix(*pair, how, tmp_path / "mix", Evaluation(images=16))
+    model = run.load_model()
+    assert isinstance(model, MixedClassifier)
+    batch = api.evaluation_batch(pair[0].dataset, "val", 48)
+    right = (logits_of(model, batch).argmax(1) == batch.labels).float().mean()
+    assert float(right) == pytest.approx(promise.clean_accuracy.value)
+    assert len(read_all(run.records, "mix")) == 1
+
+
+def test_nuts_is_written_and_loaded(
+    pair: tuple[api.Subject, api.Subject], logits: mixing.Logits, tmp_path: Path
+) -> None:
+    how, promise = mixing.choose(logits, "nuts", robust=0.5)
+    run = mixing.mix(*pair, how, tmp_path / "mix", Evaluation(images=16))
+    model = run.load_model()
+    assert weights_hash(model) == run.info["hashes"]["weights"]
+    batch = api.evaluation_batch(pair[0].dataset, "val", 48)
+    right = (logits_of(model, batch).argmax(1) == batch.labels).double().mean()
+    assert float(right) == pytest.approx(promise.clean_accuracy.value)
+    assert not read_all(run.records, "mix")  # it has no path: its weight belongs to its map
+
+
+def test_a_mixing_network_is_narrowed(pair: tuple[api.Subject, api.Subject], tmp_path: Path) -> None:
+    spec = {"accurate_taps": ["3", "6"], "robust_taps": ["3", "6"], "widths": [4, 4, 4], "alpha_min": 0.0}
+    names = [n for n, _ in pair[1].model.named_children()]
+    taps = [names[0], names[1]]
+    spec |= {"accurate_taps": taps, "robust_taps": taps, "alpha_max": 1.0, "name": "adaptive_mixed"}
+    network = api.subject(mixing.mix(*pair, spec, tmp_path / "network", Evaluation(images=16)).path)
+    bases = mixing.bases(network)
+    found = mixing.gather(*bases, ATTACK, VALIDATION, network, tmp_path)
+    reach = float((found.robust.argmax(1) == found.labels).mean())
+    how, promise = mixing.choose(found, "range", clean=reach, width=0.2)
+    run = mixing.narrow(network, how["alpha_min"], how["alpha_max"], tmp_path / "narrow")
+    model = run.load_model()
+    assert isinstance(model, AdaptiveMixedClassifier)
+    assert (model.alpha, model.alpha_max) == (how["alpha_min"], how["alpha_max"])
+    batch = api.evaluation_batch(pair[0].dataset, "val", 48)
+    right = (logits_of(model, batch).argmax(1) == batch.labels).double().mean()
+    assert float(right) == pytest.approx(promise.clean_accuracy.value)
+    # it is attacked as what it is
+    planned = api.suite(api.subject(run.path), Linf(0.05))
+    assert isinstance(planned[0], AutoAttack)
+    assert planned[0].losses == (AlphaDown(),)
+    assert {a.part for a in planned if isinstance(a, PartAttack)} == {"accurate", "robust", "gray_box"}
+
+
+def test_wishes_that_do_not_fit(logits: mixing.Logits, pair: tuple[api.Subject, api.Subject]) -> None:
+    for kind, wish in (("alpha", {}), ("alpha", {"clean": 0.5, "robust": 0.5}), ("nuts", {"clean": 0.5})):
+        with pytest.raises(HauberkError, match="one wish"):
+            mixing.choose(logits, kind, **wish)
+    with pytest.raises(HauberkError, match="no mixing network"):
+        mixing.bases(pair[0])
+
+
+def test_a_model_of_ones_own_is_a_base(
+    pair: tuple[api.Subject, api.Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = pair[1].dataset.input_shape
+    (tmp_path / "theirs.py").write_text(
+        "import torch\nfrom torch import nn\n\ndef build():\n    torch.manual_seed(3)\n"
+        f"    return nn.Sequential(nn.Flatten(), nn.Linear({shape[0] * shape[1] * shape[2]}, 10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("theirs", None)
+    own = api.subject("theirs:build", tmp_path / "own", "digits")
+    run = mixing.mix(own, pair[1], mixing.Mixture(0.5), tmp_path / "mix", Evaluation(images=16))
+    batch = api.evaluation_batch(pair[1].dataset, "val", 8)
+    model = run.load_model()
+    assert torch.equal(logits_of(model.accurate, batch), logits_of(own.model, batch))
