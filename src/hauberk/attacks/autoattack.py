@@ -24,6 +24,7 @@ from hauberk.errors import HauberkError
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, Threat
 
+TARGETS = 9  # likeliest wrong classes, as many as there are
 Version = Literal["fast", "standard", "plus", "rand", "custom"]
 
 
@@ -44,7 +45,8 @@ class AutoAttack(Attack):
         threat: norm ball in the pixel box.
         version: which sequence.
         attacks: of ``custom``, in order; all in this threat.
-        losses: registered losses of the model's named outputs; an APGD with each is added at the end.
+        losses: registered losses of the model's named outputs; an untargeted and a targeted APGD with each is added at
+            the end.
         loss: not used.
     """
 
@@ -61,7 +63,7 @@ class AutoAttack(Attack):
 
     def stages(self) -> tuple[Attack, ...]:
         """The attacks in order."""
-        adaptive = tuple(APGD(self.threat, loss=loss) for loss in self.losses)
+        adaptive = tuple(APGD(self.threat, loss=loss, targets=n) for loss in self.losses for n in (None, TARGETS))
         planned = {**sequences(self.threat), "custom": self.attacks}[self.version] + adaptive
         return tuple(
             replace(stage, early_stop=self.early_stop, eot=stage.eot if self.eot is None else self.eot)
@@ -89,14 +91,14 @@ def sequences(threat: Threat) -> dict[str, tuple[Attack, ...]]:
     if threat.norm == "l1":
         ce, targeted = APGD(threat, restarts=5, shrinking=True), APGD(threat, loss="dlr", targets=5, shrinking=True)
     else:
-        ce, targeted = APGD(threat), APGD(threat, loss="dlr", targets=9)
-    fab, square = FAB(threat, targets=9), Square(threat)
+        ce, targeted = APGD(threat), APGD(threat, loss="dlr", targets=TARGETS)
+    fab, square = FAB(threat, targets=TARGETS), Square(threat)
     return {
         "fast": (ce, targeted),
         "standard": (ce, targeted, fab, square),
         "plus": (
             APGD(threat, restarts=5), APGD(threat, loss="dlr", restarts=5), FAB(threat, restarts=5), square,
-            APGD(threat, loss="dlr", targets=9), fab,
+            APGD(threat, loss="dlr", targets=TARGETS), fab,
         ),
         "rand": (APGD(threat, eot=20), APGD(threat, loss="dlr", eot=20)),
     }  # fmt: skip

@@ -38,16 +38,21 @@ def check_objective(
 
     def once(seed: int) -> float:
         trained = copy.deepcopy(network).train()
+        modes = [m.training for m in trained.modules()]  # frozen parts of a model stay in eval mode
+        wanted = [p.requires_grad for p in trained.parameters()]
         with untouched(nn.Module(), objective):
             loss = objective(trained, batch, Context(torch.Generator().manual_seed(seed)))
         require(torch.equal(batch.images, images), objective, "the batch is not changed in place")
         whole = loss.total.dim() == 0 and bool(loss.total.isfinite()) and loss.total.requires_grad
         require(whole, objective, "the total is a finite scalar with a gradient")
         require(not any(t.requires_grad for t in loss.terms.values()), objective, "the terms are detached")
-        require(all(m.training for m in trained.modules()), objective, "the model is left in train mode")
-        require(all(p.requires_grad for p in trained.parameters()), objective, "parameters are left trainable")
+        require([m.training for m in trained.modules()] == modes, objective, "the model is left in train mode")
+        left = [p.requires_grad for p in trained.parameters()]
+        require(left == wanted, objective, "parameters are left trainable")
         require(all(p.grad is None for p in trained.parameters()), objective, "it does not call backward itself")
-        gradients = torch.autograd.grad(loss.total, list(trained.parameters()), allow_unused=True)
+        gradients = torch.autograd.grad(
+            loss.total, [p for p in trained.parameters() if p.requires_grad], allow_unused=True
+        )
         reached = [g for g in gradients if g is not None]
         require(bool(reached) and all(bool(g.isfinite().all()) for g in reached), objective, "gradients are finite")
         return float(loss.total.detach())
