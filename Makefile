@@ -45,8 +45,17 @@ readme: $(STAMP)  ## write the generated tables of README.md and docs/ again
 readme-check: $(STAMP)  ## fail when a generated table is stale or a number has no record behind it
 	$(BIN)/python benchmarks/readme.py --check
 
-bench: $(STAMP)  ## measure throughput against a textbook training loop
+RUNS := runs/small_cifar10
+PEER := $(SINGLE) $(BIN)/python benchmarks/autoattack_peer.py
+
+bench: $(STAMP)  ## measure training against a textbook loop, and AutoAttack against the published one
 	$(BIN)/python benchmarks/training_throughput.py
+	$(PEER) model-of-cost small_cnn --threads 1 --images 64 --out results/autoattack/speed_small_cnn.json
+	$(PEER) model-of-cost resnet18 --threads 1 --images 16 --out results/autoattack/speed_resnet18.json
+	test ! -d $(RUNS)/standard_cifar10_small-seed0 || $(PEER) speed $(RUNS)/standard_cifar10_small-seed0 \
+	  --threads 1 --images 500 --probe 64 --out results/autoattack/speed_standard.json
+	test ! -d $(RUNS)/pgd_cifar10_small-seed0 || $(PEER) speed $(RUNS)/pgd_cifar10_small-seed0 \
+	  --threads 1 --images 128 --out results/autoattack/speed_pgd.json
 
 mutants: $(STAMP)  ## break the central formulas one by one; every break must be caught by a test
 	$(SINGLE) $(BIN)/python benchmarks/mutants.py
