@@ -41,7 +41,7 @@ def outcome(run: Run, threat: Any) -> tuple[dict[int, bool], dict[int, bool]]:
 
 
 def lift(g: Bools, h: Bools, mix: Bools, g_robust: Bools, h_robust: Bools, mix_robust: Bools) -> NDArray[np.float64]:
-    """Robust accuracy above the line at the mix's clean accuracy: of the sample, then of each resample, (DRAWS + 1,)."""
+    """Robust accuracy above the line at the mix's clean accuracy: sample first, then resamples, (DRAWS + 1,)."""
     columns = np.stack([g, h, mix, g_robust, h_robust, mix_robust], 1).astype(np.float64)
     generator, n = np.random.default_rng(0), len(g)
     means = [columns.mean(0), *(columns[generator.integers(0, n, n)].mean(0) for _ in range(DRAWS))]
@@ -84,7 +84,7 @@ def main() -> None:
     plain = [{k: vars(v) if isinstance(v, Interval) else v for k, v in row.items()} for row in rows]
     (options.out / "tradeoff.json").write_text(json.dumps({"threat": options.threat, "rows": plain}, indent=1) + "\n")
     lines = [
-        f"Percent of {len(ids)} test images, 95 % intervals; robust is the worst over all attacks at {options.threat}.", "",
+        f"Percent of {len(ids)} test images, 95 % intervals; robust: the worst over all attacks, {options.threat}.", "",
         "| Run | Clean | Robust | Above the line | Clean error cut | Robust accuracy kept |",
         "| --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip

@@ -132,7 +132,7 @@ class Mixture:
         return np.where((margins[0] <= margins[1])[:, None], *points)
 
 
-def mix_part(mixture: Mixture, data, grid):
+def mix_part(mixture: Mixture, data, grid, proof="deterministic"):
     x, y, ids = data
     g, h = mixture.accurate.probabilities(x), mixture.robust.probabilities(x)
     z, pairwise = mixture.robust.logits(x), mixture.robust.pairwise()
@@ -147,7 +147,8 @@ def mix_part(mixture: Mixture, data, grid):
             row.append(1 / (1 + m) if c == y[i] and m > 0 else None)
         certified.append(row)
     unit = {"predictor": mixture.name, "weights": "m" * 16, "method": {"name": "mixed_margin"}, **COMMON}
-    facts = {**FACTS, "norm": "l2", "alpha": mixture.alpha, "eps": grid, "proof": "deterministic",
+    norm = "l2" if grid else ""
+    facts = {**FACTS, "norm": norm, "alpha": mixture.alpha, "eps": grid, "proof": proof,
              "accurate": mixture.accurate.name, "robust": mixture.robust.name}
     return records.part("mix", unit, facts, {
         "id": ids, "label": y, "accurate_prediction": g.argmax(1), "robust_prediction": h.argmax(1),
@@ -155,8 +156,9 @@ def mix_part(mixture: Mixture, data, grid):
     })
 
 
-def new_run(path: Path, parts, recipe=RECIPE) -> Path:
+def new_run(path: Path, parts, recipe=RECIPE, **info) -> Path:
     run = Run.create(path, recipe)
+    run.update(**info)
     run.update(seed=0, hashes={"recipe": "0123456789abcdef"}, timings={"train_seconds": 41.7})
     for part in parts:
         records.write(run.records, part)
@@ -197,3 +199,27 @@ def lab(tmp_path_factory) -> SimpleNamespace:
             new_run(root / "mix", mixed_parts)]
     models = {"robust": robust, "accurate": accurate, "mixture": mixture}
     return SimpleNamespace(root=root, runs=runs, data=data, grid=grid, **models)
+
+
+@pytest.fixture(scope="session")
+def unproved(lab, tmp_path_factory) -> SimpleNamespace:
+    """The same two models without a certificate, a mix of them, and mixes of other kinds."""
+    bases, apgd, data = f"{lab.accurate.name}, {lab.robust.name}", {"name": "apgd", "steps": 100}, lab.data
+    taps = "scales=1.0/1.0, logit='a', taps=('b', 'c')/('d', 'e'), 0f"
+    names = {
+        "scaled": f"mixed(alpha=0.9, scales=1.0/4.0, {bases})",
+        "network": f"adaptive_mixed(alpha=0.84..0.99, {taps}, {bases})",
+        "nuts": f"mixed_nuts(alpha=0.75, scale=4.0, shift=0.0, power=2.0, top_k=3, {bases})",
+        "turned": f"mixed(alpha=0.4, {lab.robust.name}, {lab.accurate.name})",
+    }
+    root = tmp_path_factory.mktemp("unproved")
+    robust, accurate = ([attack_part(m, data, "linf", e / 255, apgd, keep=9) for e in (8, 16)]
+                        for m in (lab.robust, lab.accurate))
+    mixed = [mix_part(lab.mixture, data, [], proof="none"), attack_part(lab.mixture, data, "linf", 16 / 255, apgd)]
+    runs = [new_run(root / "robust one", robust, predictor=lab.robust.name),
+            new_run(root / "accurate", accurate, predictor=lab.accurate.name),
+            new_run(root / "mix", mixed, predictor=lab.mixture.name)]
+    for short, name in names.items():
+        other = Mixture(name, lab.accurate, lab.robust, 0.9)
+        runs.append(new_run(root / short, [attack_part(other, data, "linf", 16 / 255, apgd)], predictor=name))
+    return SimpleNamespace(runs=runs, names=names)

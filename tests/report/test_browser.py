@@ -93,8 +93,12 @@ class Page:
 
     def press(self, key: str, times: int = 1) -> None:
         for _ in range(times):
-            for kind in ("rawKeyDown", "keyUp"):
-                self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key])
+            text = {"text": "\r"} if key == "Enter" else {}
+            for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
+                down = text if kind == "keyDown" else {}
+                self.call(
+                    "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key], **down
+                )
 
     def complaints(self) -> list:
         """Errors and warnings of the console, uncaught exceptions, and requests beyond the page and its pictures."""
@@ -120,7 +124,7 @@ class Page:
         self._process.wait(20)
 
 
-KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35}
+KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "ArrowDown": 40, "Home": 36, "End": 35, "Tab": 9, "Enter": 13}
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +211,116 @@ def test_every_chart_is_drawn_within_the_window(tab: Page, url: str, width: int,
     assert tab.run("[...document.images].every((i) => i.complete && i.naturalWidth === 8)")
     assert tab.complaints() == []
     tab.call("Emulation.clearDeviceMetricsOverride")
+
+
+# --- the explorer of a mix without a proof --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bare_url(unproved, tmp_path_factory) -> str:
+    return write_report(unproved.runs, tmp_path_factory.mktemp("page") / "report.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def bare(unproved) -> mixing.Mix:
+    parts = [p for run in collect.load(unproved.runs) for p in run.parts]
+    return mixing.mixes(parts, collect.subjects(parts))[0]
+
+
+def at(mix: mixing.Mix, alpha: float, ids: list[int]) -> dict[str, list[bool]]:
+    """Which images each filter keeps, from the models' own predictions and intervals."""
+    rows = [mix.ids.index(i) for i in ids]
+    accurate, robust = ([mix.predictions[r][k] == mix.labels[r] for r in rows] for k in (0, 1))
+    right = [mix.right[r] is not None and mix.right[r][0] < alpha < mix.right[r][1] for r in rows]  # type: ignore[index]
+    pairs = list(zip(accurate, robust, strict=True))
+    return {
+        "all": [True] * len(rows), "right": right, "wrong": [not r for r in right],
+        "accurate": [a and not b for a, b in pairs], "robust": [b and not a for a, b in pairs],
+        "neither": [not a and not b for a, b in pairs],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_the_explorer_by_keyboard(tab: Page, bare_url: str, bare: mixing.Mix, width: int, scheme: str) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    tab.call("Emulation.setDeviceMetricsOverride", **size)
+    tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    tab.open(f"{bare_url}#alpha=0.80")
+    assert tab.run("document.querySelector('[data-value=proved]')") is None
+    guess = bare.estimates[-1]
+    tab.run("document.querySelector('.mix input').focus()")
+    tab.press("ArrowRight", 4)
+    assert tab.text("[data-value=guessed]") == words.percent(guess.accuracy(0.84).value)
+    assert tab.text("[data-value=guessed-count]") == f"{words.count(guess.accuracy(0.84))} images"
+    typed = "hauberk mix --accurate accurate --robust 'robust one' --alpha 0.84"
+    assert tab.text("[data-value=command]") == typed
+    assert "estimated" in tab.run("document.querySelector('.mix input').getAttribute('aria-valuetext')")
+
+    ids = [int(n.rpartition("-")[2]) for n in tab.run(
+        "[...document.querySelectorAll('.grid li')].map((li) => li.dataset.picture)")]  # fmt: skip
+    expected = at(bare, 0.84, ids)
+    tab.run("document.querySelector('[name=show]').focus()")
+    for number, (name, kept) in enumerate(expected.items()):
+        if number:
+            tab.press("ArrowDown")
+        tab.wait(f"document.querySelector('[name=show]').value === '{name}'")
+        shown = "[...document.querySelectorAll('.grid li')].map((li) => li.getClientRects().length > 0)"
+        assert tab.run(shown) == kept
+        assert tab.text("[data-value=shown]") == f"{sum(kept)} of {len(ids)} images"
+    states = tab.run("[...document.querySelectorAll('.grid .state')].map((s) => s.textContent)")
+    assert [s.startswith("right") for s in states] == expected["right"]
+    assert not [s for s in states if "certified" in s]
+
+    tab.run("document.querySelector('.command code').focus()")
+    tab.press("Tab")
+    assert tab.run("document.activeElement.textContent") == "Copy"
+    tab.press("Enter")
+    tab.wait("document.querySelector('[data-value=copied]').textContent !== ''")
+    if tab.text("[data-value=copied]").startswith("Selected"):
+        assert tab.run("String(getSelection()).trim()") == typed
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    assert tab.complaints() == []
+    tab.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_without_a_clipboard_the_command_is_selected(tab: Page, bare_url: str) -> None:
+    tab.open(bare_url)
+    tab.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    tab.run("document.querySelector('.command button').click()")
+    tab.wait("document.querySelector('[data-value=copied]').textContent.startsWith('Selected')")
+    assert tab.run("String(getSelection()).trim()") == tab.text("[data-value=command]")
+
+
+def test_a_link_carries_the_filter(tab: Page, bare_url: str) -> None:
+    tab.open(f"{bare_url}#alpha=0.6&show=neither")
+    assert tab.run("document.querySelector('[name=show]').value") == "neither"
+    tab.open(f"{bare_url}#show=nonsense")
+    assert tab.run("document.querySelector('[name=show]').value") == "all"
+
+
+def test_below_one_half_nothing_is_estimated(tab: Page, bare_url: str) -> None:
+    tab.open(f"{bare_url}#alpha=0.49")
+    assert tab.text("[data-value=guessed]") == "–"
+    assert tab.text("[data-value=guessed-count]") == "no estimate below α = 0.5"
+
+
+def test_an_image_is_wrong_again_above_its_interval(tab: Page, bare_url: str, tmp_path: Path) -> None:
+    text = Path(bare_url.removeprefix("file://")).read_text(encoding="utf-8")
+    first = '"cards": [{"accurate": true, "estimates"'
+    assert first in text
+    start = text.index(first)
+    changed = text[:start] + text[start:].replace('"high": 2.0', '"high": 0.6', 1)
+    (tmp_path / "r.html").write_text(changed, encoding="utf-8")
+    for alpha, state in (("0.59", "right"), ("0.6", "wrong"), ("0.61", "wrong")):
+        tab.open(f"{(tmp_path / 'r.html').as_uri()}#alpha={alpha}")
+        assert tab.text(".grid .state").startswith(state)
+
+
+def test_certified_images_are_named(tab: Page, url: str, mix: mixing.Mix) -> None:
+    tab.open(f"{url}#alpha=0.95&against=0")
+    states = tab.run("[...document.querySelectorAll('.grid .state')].map((s) => s.textContent)")
+    ids = [int(n.rpartition("-")[2]) for n in tab.run(
+        "[...document.querySelectorAll('.grid li')].map((li) => li.dataset.picture)")]  # fmt: skip
+    certified = [mix.certified[mix.ids.index(i)][0] for i in ids]
+    assert [s == "right, certified" for s in states] == [a is not None and a <= 0.95 for a in certified]
+    assert any(s == "right, certified" for s in states)

@@ -6,14 +6,14 @@ Colours are CSS custom properties (``var(--certified)``): the page decides what 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import altair as alt
 import vl_convert
 
 from hauberk.errors import HauberkError
-from hauberk.report.mixing import Mix
+from hauberk.report.mixing import Dot, Mix
 from hauberk.report.subject import Attacked, Curve, Level, one_axis
 from hauberk.report.words import NORMS
 
@@ -21,6 +21,7 @@ Spec = dict[str, Any]
 Row = dict[str, float | str]
 
 ATTACKED, CERTIFIED, GAP = "var(--attacked)", "var(--certified)", "var(--gap)"
+ESTIMATED = "var(--estimated)"
 INK, MUTED, RULE, PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--paper)"
 FONT = "system-ui, sans-serif"
 HEIGHT = 300
@@ -102,33 +103,70 @@ def accuracy_against_radius(curve: Curve) -> Spec:
 
 
 def plane(mix: Mix) -> Spec:
-    """The accuracy-robustness plane of a mix: the page's script fills ``path``, ``here`` and ``dots``.
+    """The accuracy-robustness plane of a mix: the page's script fills its data sets.
+
+    ``path`` and ``guess`` are what is certified and what is estimated along alpha, ``here`` and ``there`` their points
+    at the chosen alpha, ``dots`` what was measured; a thin line joins the two models alone.
 
     Returns:
-        a Vega-Lite specification with those three data sets empty.
+        a Vega-Lite specification with those data sets empty.
     """
     clean = [mix.clean_accuracy(k / 100).value for k in range(101)] + [d.clean.value for d in mix.dots]
     robust = [mix.certified_accuracy(1.0, e).high for e in mix.eps] + [d.attacked.high for d in mix.dots]
+    robust += [e.accuracy(1.0).value for e in mix.estimates]
     low = max(0.0, min([*clean, *(d.clean.low for d in mix.dots)]) - 0.03)
     high = min(1.0, max([*clean, *(d.clean.high for d in mix.dots)]) + 0.02)
+    end = min(1.0, max(robust, default=1.0) + 0.03)
     x = alt.X("x:Q", title="accuracy against the adversary", axis=_percent_axis(),
-              scale=alt.Scale(domain=[0, min(1.0, max(robust, default=1.0) + 0.03)], nice=False))  # fmt: skip
+              scale=alt.Scale(domain=[0, end], nice=False))  # fmt: skip
     y = alt.Y("y:Q", title="clean accuracy", axis=_percent_axis(), scale=alt.Scale(domain=[low, high], nice=False))
-    path = alt.Chart(alt.NamedData("path")).mark_line(color=CERTIFIED, strokeWidth=2.5).encode(x, y, order="alpha:Q")
-    here = alt.Chart(alt.NamedData("here")).mark_point(
-        filled=True, size=170, color=CERTIFIED, stroke=PAPER, strokeWidth=2, opacity=1
-    ).encode(x, y)  # fmt: skip
     dots = alt.Chart(alt.NamedData("dots")).encode(x, y)
+    constant, other = (dots.transform_filter(f"datum.kind {sign} 'other'") for sign in ("!==", "==="))
+    alone = dots.transform_filter("datum.kind === 'accurate' || datum.kind === 'robust'")
     return styled(alt.LayerChart(layer=[
-        path,
+        alone.mark_line(color=MUTED, strokeWidth=1, opacity=0.6).encode(order="alpha:Q"),
+        *_along(("guess", "there"), x, y, ESTIMATED, dash=True),
+        *_along(("path", "here"), x, y, CERTIFIED, dash=False),
         dots.mark_rule(color=ATTACKED, opacity=0.5).encode(alt.X("xlow:Q"), alt.X2("xhigh:Q"), y),
         dots.mark_rule(color=ATTACKED, opacity=0.5).encode(x, alt.Y("ylow:Q"), alt.Y2("yhigh:Q")),
-        dots.mark_point(shape="diamond", size=90, filled=True, color=ATTACKED, opacity=1),
-        _label(dots, "datum.alpha > 0 && datum.alpha < 1", "left", 14),
-        _label(dots, "datum.alpha === 0", "left", -12),
-        _label(dots, "datum.alpha === 1", "right", 14),
-        here,
+        _spot(constant, "diamond"),
+        _spot(other, "square"),
+        _label(dots, "datum.kind === 'mix'", "left", 14),
+        *_others(dots, [slot(d, mix.dots) for d in mix.dots if d.alpha is None], end),
+        _label(dots, "datum.kind === 'accurate'", "left", -12),
+        _label(dots, "datum.kind === 'robust'", "right", 14),
     ]), {}, "Clean accuracy against robust accuracy for every weight of the mix")  # fmt: skip
+
+
+def _along(names: tuple[str, str], x: alt.X, y: alt.Y, colour: str, dash: bool) -> list[alt.Chart]:
+    """A line along alpha and its disc at the chosen alpha."""
+    line, disc = (alt.Chart(alt.NamedData(n)) for n in names)
+    stroke = [5, 4] if dash else [1, 0]
+    return [
+        line.mark_line(color=colour, strokeWidth=2.5, strokeDash=stroke).encode(x, y, order="alpha:Q"),
+        disc.mark_point(filled=True, size=170, color=colour, stroke=PAPER, strokeWidth=2, opacity=1).encode(x, y),
+    ]
+
+
+def slot(dot: Dot, dots: Iterable[Dot]) -> int:
+    """Which line above its dot the name of a mix of another kind takes, so that near ones do not cover each other."""
+    rivals = [d for d in dots if d.alpha is None and (d.norm, d.eps) == (dot.norm, dot.eps)]
+    return rivals.index(dot) if dot in rivals else 0
+
+
+def _others(dots: alt.Chart, slots: Iterable[int], end: float) -> list[alt.Chart]:
+    """Names of mixes of another kind: long, so towards the middle of the chart."""
+    found = []
+    for k in sorted(set(slots)):
+        here = f"datum.kind === 'other' && datum.slot === {k}"
+        found.append(_label(dots, f"{here} && datum.x <= {end / 2}", "left", -12 - 14 * k))
+        found.append(_label(dots, f"{here} && datum.x > {end / 2}", "right", -12 - 14 * k))
+    return found
+
+
+def _spot(chart: alt.Chart, shape: str) -> alt.Chart:
+    marked: alt.Chart = chart.mark_point(shape=shape, size=90, filled=True, color=ATTACKED, opacity=1)
+    return marked
 
 
 def _label(dots: alt.Chart, condition: str, align: Literal["left", "right"], shift: float) -> alt.Chart:
@@ -212,5 +250,5 @@ def _measured(name: str, x: alt.X) -> list[alt.Chart]:
     base = alt.Chart(alt.NamedData(name))
     return [
         base.mark_rule(color=ATTACKED, strokeWidth=1.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q")),
-        base.mark_point(shape="diamond", size=90, filled=True, color=ATTACKED, opacity=1).encode(x, _share_axis()),
+        _spot(base, "diamond").encode(x, _share_axis()),
     ]

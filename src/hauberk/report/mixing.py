@@ -1,8 +1,12 @@
-"""The mixed classifier's whole range of alpha, from ``mix`` records: clean and certified accuracy are exact counts."""
+"""The mixed classifier's whole range of alpha, from ``mix`` records: clean and certified accuracy are exact counts.
+
+Beside them stand what was measured (attacked mixes of the same two models, of any kind) and what is only estimated.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +17,11 @@ from hauberk import records
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
 from hauberk.records import Part
+from hauberk.report.estimate import Estimate, estimates
 from hauberk.report.subject import Subject
 from hauberk.statistics import Interval, wilson
+
+KINDS = {"adaptive_mixed": "mixing network", "mixed_nuts": "MixedNUTS"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,8 @@ class Dot:
     """One attacked point of the plane.
 
     Args:
-        alpha: weight of the robust model.
+        alpha: weight of the robust model; None for a mix that is not on the path of constant weights.
+        label: what the point is called.
         norm: of the threat.
         eps: its budget.
         predictor: who was attacked.
@@ -30,7 +38,8 @@ class Dot:
         attacked: its worst accuracy at that threat.
     """
 
-    alpha: float
+    alpha: float | None
+    label: str
     norm: str
     eps: float
     predictor: str
@@ -47,28 +56,40 @@ class Mix:
         robust: the robust model's.
         dataset: its name.
         split: its part.
-        norm: of the certificates.
-        proof: ``deterministic``, ``probabilistic`` or ``estimate``.
+        scales: factors on the logits of the accurate and of the robust model.
+        classes: names of the classes.
+        norm: of the certificates; empty where nothing is proved.
+        proof: ``deterministic`` or ``none``.
         chosen: the alphas that were chosen when the records were written.
-        eps: the radii of ``certified``.
+        eps: the radii of ``certified``; none where nothing is proved.
+        ids: of the images.
+        labels: their classes.
+        predictions: what the accurate and the robust model say of each.
         right: for each image, the open interval of alpha in which the mix is right; None: never.
         certified: for each image and eps, the alpha from which it is certified and right; None: never.
         either_right: share of images at which at least one of the two models is right.
-        dots: the mixes that were attacked, and both models alone.
+        dots: the mixes that were attacked, of any kind, and both models alone.
+        estimates: of attacked accuracy along alpha, from attacks on the robust model.
     """
 
     accurate: str
     robust: str
     dataset: str
     split: str
+    scales: tuple[float, float]
+    classes: tuple[str, ...]
     norm: str
     proof: str
     chosen: tuple[float, ...]
     eps: tuple[float, ...]
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    predictions: tuple[tuple[int, int], ...]
     right: tuple[tuple[float, float] | None, ...]
     certified: tuple[tuple[float | None, ...], ...]
     either_right: Interval
     dots: tuple[Dot, ...]
+    estimates: tuple[Estimate, ...]
 
     def clean_accuracy(self, alpha: float) -> Interval:
         """Share of images that the mix with that alpha classifies right; exact for these images."""
@@ -89,10 +110,10 @@ class Mix:
 
 
 def mixes(parts: Iterable[Part], subjects: Iterable[Subject]) -> list[Mix]:
-    """One mix for each pair of models, split, norm, proof and grid of radii.
+    """One mix for each pair of models, their scales, split, norm, proof and grid of radii.
 
     Args:
-        parts: records of all kinds.
+        parts: records of all kinds; attacks on the robust model make the estimates.
         subjects: where attacked accuracies are looked up.
 
     Raises:
@@ -100,10 +121,12 @@ def mixes(parts: Iterable[Part], subjects: Iterable[Subject]) -> list[Mix]:
     """
     families: dict[str, list[Part]] = {}
     names = ("accurate", "robust", "dataset", "split", "norm", "proof", "eps", "classes")
-    for part in records.group(p for p in parts if p.kind == "mix"):
-        families.setdefault(records.content_hash([part.facts[n] for n in names]), []).append(part)
-    known = list(subjects)
-    return [_mix(items, known) for items in families.values()]
+    found, known = list(parts), list(subjects)
+    for part in records.group(p for p in found if p.kind == "mix"):
+        key = records.content_hash([*(part.facts[n] for n in names), _scales(str(part.unit["predictor"]))])
+        families.setdefault(key, []).append(part)
+    attacks = [p for p in found if p.kind == "attack"]
+    return [_mix(items, known, attacks) for items in families.values()]
 
 
 def certificate(part: Part) -> Part | None:
@@ -127,7 +150,7 @@ def certificate(part: Part) -> Part | None:
     })  # fmt: skip
 
 
-def _mix(parts: list[Part], subjects: list[Subject]) -> Mix:
+def _mix(parts: list[Part], subjects: list[Subject], attacks: list[Part]) -> Mix:
     first, facts = parts[0], parts[0].facts
     for other in parts[1:]:
         if not other.table.equals(first.table):
@@ -135,36 +158,78 @@ def _mix(parts: list[Part], subjects: list[Subject]) -> Mix:
                 f"two mixes of {facts['accurate']} and {facts['robust']} have different rows",
                 "they were measured on different images or with different settings; report them apart",
             )
+    scales, proved = _scales(str(first.unit["predictor"])), facts["proof"] == "deterministic"
     low, high = first.column("alpha_low"), first.column("alpha_high")
-    dots = [d for p in parts for d in _dots(float(p.facts["alpha"]), str(p.unit["predictor"]), facts, subjects)]
-    dots += _dots(0.0, str(facts["accurate"]), facts, subjects) + _dots(1.0, str(facts["robust"]), facts, subjects)
+    ids, labels = first.column("id"), first.column("label")
+    said = [first.column(f"{name}_prediction") for name in ("accurate", "robust")]
+    base = [p for p in attacks if _about(facts, p, "robust")]
     return Mix(
         accurate=str(facts["accurate"]),
         robust=str(facts["robust"]),
         dataset=str(facts["dataset"]),
         split=str(facts["split"]),
-        norm=str(facts["norm"]),
-        proof=str(facts["proof"]),
+        scales=scales,
+        classes=tuple(map(str, facts["classes"])),
+        norm=str(facts["norm"]) if proved else "",
+        proof="deterministic" if proved else "none",
         chosen=tuple(sorted({float(p.facts["alpha"]) for p in parts})),
-        eps=tuple(map(float, facts["eps"])),
+        eps=tuple(map(float, facts["eps"])) if proved else (),
+        ids=tuple(ids.tolist()),
+        labels=tuple(labels.tolist()),
+        predictions=tuple(zip(*(s.tolist() for s in said), strict=True)),
         right=tuple(_interval(float(a), float(b)) for a, b in zip(low, high, strict=True)),
         certified=tuple(
-            tuple(_number(a) for a in row) for row in first.table.column("certified_alpha").to_pylist()
+            tuple(_number(a) for a in row) if proved else ()
+            for row in first.table.column("certified_alpha").to_pylist()
         ),
-        either_right=metrics.either_right(
-            *(first.column(f"{name}_prediction") == first.column("label") for name in ("accurate", "robust"))
-        ),
-        dots=tuple(sorted(dots, key=lambda d: (d.norm, d.eps, d.alpha))),
+        either_right=metrics.either_right(*(s == labels for s in said)),
+        dots=tuple(_dots(facts, scales, subjects)),
+        estimates=estimates(base, ids.tolist(), scales[1]),
     )
 
 
-def _dots(alpha: float, predictor: str, facts: Mapping[str, Any], subjects: list[Subject]) -> list[Dot]:
-    return [
-        Dot(alpha, a.norm, a.eps, predictor, s.clean, a.accuracy)
-        for s in subjects
-        if (s.predictor, s.dataset, s.split) == (predictor, facts["dataset"], facts["split"])
-        for a in s.attacked
-    ]
+def _about(facts: Mapping[str, Any], part: Part, name: str) -> bool:
+    return (part.unit["predictor"], part.facts["dataset"], part.facts["split"]) == (
+        facts[name], facts["dataset"], facts["split"]
+    )  # fmt: skip
+
+
+def _dots(facts: Mapping[str, Any], scales: tuple[float, float], subjects: list[Subject]) -> list[Dot]:
+    """Every attacked classifier that is made of these two models, and both alone."""
+    found = []
+    for s in subjects:
+        place = _place(s.predictor, str(facts["accurate"]), str(facts["robust"]), scales)
+        if place is not None and (s.dataset, s.split) == (facts["dataset"], facts["split"]):
+            found += [Dot(*place, a.norm, a.eps, s.predictor, s.clean, a.accuracy) for a in s.attacked]
+    return sorted(found, key=lambda d: (d.norm, d.eps, 2.0 if d.alpha is None else d.alpha, d.predictor))
+
+
+def _place(
+    predictor: str, accurate: str, robust: str, scales: tuple[float, float]
+) -> tuple[float | None, str] | None:
+    """Alpha (None off the path of constant weights) and label of a predictor; None if it is no mix of the two."""
+    if predictor == accurate:
+        return 0.0, "accurate alone"
+    if predictor == robust:
+        return 1.0, "robust alone"
+    bases = f", {accurate}, {robust})"  # every mix names its bases at last, the robust one behind the accurate one
+    if not predictor.endswith(bases):
+        return None
+    kind, _, settings = predictor.removesuffix(bases).partition("(")
+    alpha = re.match(r"alpha=([\d.e+-]+)", settings)
+    weights = [f"{float(a):g}" for a in alpha[1].split("..")] if alpha else []
+    if kind != "mixed":
+        return None, " ".join([KINDS.get(kind, kind.replace("_", " ")), "..".join(weights)]).strip()
+    own = _scales(predictor)
+    if own == scales and alpha:
+        return float(alpha[1]), f"α = {weights[0]}"
+    return None, f"α = {'..'.join(weights)}, scales {own[0]:g} and {own[1]:g}"
+
+
+def _scales(predictor: str) -> tuple[float, float]:
+    """Factors on both models' logits, from a mix's name; the name leaves them out where both are 1."""
+    found = re.match(r"\w+\(alpha=[^,]*, scales=([^/,]+)/([^,]+), ", predictor)
+    return (float(found[1]), float(found[2])) if found else (1.0, 1.0)
 
 
 def _interval(low: float, high: float) -> tuple[float, float] | None:

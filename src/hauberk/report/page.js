@@ -27,58 +27,123 @@
   const mix = async (section) => {
     const data = JSON.parse(document.getElementById(section.dataset.numbers).textContent);
     const slider = section.querySelector("input[type=range]");
-    const choice = section.querySelector("select");
+    const choice = section.querySelector("select[name^=against]"), filter = section.querySelector("select[name^=show]");
     const parts = (name) => section.querySelectorAll(`[data-value=${name}]`);
     const part = (name) => parts(name)[0];
+    const write = (name, value) => parts(name).forEach((place) => { place.textContent = value; });
     const view = await draw(section.querySelector(".plane"));
+    const images = grid(section, data, write);
     const clean = (alpha) => count(data.low, alpha, false) - count(data.high, alpha, true);
-    const proved = (alpha, index) => count(data.needed[index], alpha, true);
-    const share = (k, round) => `${text.format(round(1000 * k / data.images) / 10)} %`;
-    const point = (alpha, index) => ({ alpha, x: proved(alpha, index) / data.images, y: clean(alpha) / data.images });
+    const share = (k, n, round) => `${text.format(round(1000 * k / n) / 10)} %`;
     const replace = (name, rows) => view.data(name, rows);
+    const target = () => data.targets[Number(choice.value)];
+
+    // both lines of the plane: a sorted list of the alphas from which each image counts, and of how many images
+    const lines = () => {
+      const { index, estimate } = target(), guess = data.estimates[estimate];
+      return {
+        proved: index === null ? null : { needed: data.needed[index], images: data.images, from: 0 },
+        guessed: guess ? { needed: guess.needed, images: guess.images, from: 0.5 } : null,
+      };
+    };
+    const point = (alpha, line) =>
+      ({ alpha, x: count(line.needed, alpha, true) / line.images, y: clean(alpha) / data.images });
+    const points = (alphas, line) =>
+      line === null ? [] : alphas.filter((alpha) => alpha >= line.from).map((alpha) => point(alpha, line));
+    const figure = (name, alpha, line, round, missing) => {
+      const known = line !== null && alpha >= line.from, found = known ? count(line.needed, alpha, true) : 0;
+      write(name, known ? share(found, line.images, round) : "–");
+      write(`${name}-count`, known ? `${found} of ${line.images} images` : missing);
+    };
 
     const show = () => {
-      const alpha = Number(slider.value), target = data.targets[Number(choice.value)], index = target.index;
-      part("alpha").textContent = alpha.toFixed(data.step === 0.01 ? 2 : 3);
-      part("clean").textContent = share(clean(alpha), Math.round);
-      part("clean-count").textContent = `${clean(alpha)} of ${data.images} images`;
-      parts("where").forEach((place) => { place.textContent = target.where; });
-      part("proved").textContent = index === null ? "–" : share(proved(alpha, index), Math.floor);
-      part("proved-count").textContent =
-        index === null ? `not ${data.word} at this budget` : `${proved(alpha, index)} of ${data.images} images`;
-      const measured = target.dots.find((dot) => dot.alpha === alpha);
-      part("attacked").textContent = measured ? measured.text : "–";
-      part("attacked-count").textContent = measured ? measured.count : "not attacked at this α";
-      slider.setAttribute("aria-valuetext", `alpha ${part("alpha").textContent}, clean ${part("clean").textContent}, ` +
-        `${data.word} ${part("proved").textContent}`);
-      replace("here", index === null ? [] : [point(alpha, index)]);
+      const alpha = Number(slider.value), { dots, estimate, index, where } = target(), { proved, guessed } = lines();
+      write("alpha", alpha.toFixed(data.step === 0.01 ? 2 : 3));
+      write("where", where);
+      write("clean", share(clean(alpha), data.images, Math.round));
+      write("clean-count", `${clean(alpha)} of ${data.images} images`);
+      figure("proved", alpha, proved, Math.floor, "not certified at this budget");
+      figure("guessed", alpha, guessed, Math.round, guessed ? "no estimate below α = 0.5" : "no attack on the robust model");
+      const measured = dots.find((dot) => dot.alpha === alpha);
+      write("attacked", measured ? measured.text : "–");
+      write("attacked-count", measured ? measured.count : "not attacked at this α");
+      write("command", data.command.join(String(alpha)));
+      write("copied", "");
+      const said = { alpha: "alpha", clean: "clean", proved: "certified", guessed: "estimated" };
+      slider.setAttribute("aria-valuetext", Object.entries(said).filter(([name]) => part(name))
+        .map(([name, word]) => `${word} ${part(name).textContent}`).join(", "));
+      replace("here", points([alpha], proved));
+      replace("there", points([alpha], guessed));
+      images(alpha, index, estimate);
       view.runAsync();
     };
     const retarget = () => {
-      const target = data.targets[Number(choice.value)];
-      const steps = Math.round(1 / data.step);
+      const steps = Math.round(1 / data.step), { proved, guessed } = lines();
       const alphas = Array.from({ length: steps + 1 }, (_, k) => k / steps);
-      replace("path", target.index === null ? [] : alphas.map((alpha) => point(alpha, target.index)));
-      replace("dots", target.dots);
+      replace("path", points(alphas, proved));
+      replace("guess", points(alphas, guessed));
+      replace("dots", target().dots);
       show();
     };
     const follow = () => {
-      const wanted = parameters(), alpha = Number(wanted.get(slider.name)), target = Number(wanted.get(choice.name));
+      const wanted = parameters(), alpha = Number(wanted.get(slider.name)), place = Number(wanted.get(choice.name));
       if (wanted.has(slider.name) && alpha >= 0 && alpha <= 1) slider.value = alpha;
-      if (wanted.has(choice.name) && target in data.targets) choice.value = target;
+      if (wanted.has(choice.name) && place in data.targets) choice.value = place;
+      const kept = [...filter?.options ?? []].find((option) => option.value === wanted.get(filter.name));
+      if (kept) kept.selected = true;
       retarget();
     };
     const share_link = () => {
       const wanted = parameters();
-      wanted.set(slider.name, slider.value);
-      wanted.set(choice.name, choice.value);
+      [slider, choice, filter].forEach((control) => { if (control) wanted.set(control.name, control.value); });
       history.replaceState(null, "", `#${wanted}`);
+    };
+    const copy = async () => {
+      const code = part("command");
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        write("copied", "Copied.");
+      } catch {  // no permission, or no such interface
+        getSelection().selectAllChildren(code);
+        write("copied", "Selected, ready to be copied.");
+      }
     };
     slider.addEventListener("input", show);
     slider.addEventListener("change", share_link);
     choice.addEventListener("change", () => { retarget(); share_link(); });
+    filter?.addEventListener("change", () => { show(); share_link(); });
+    section.querySelector("button").addEventListener("click", copy);
     window.addEventListener("hashchange", follow);
     follow();
+  };
+
+  // the images: their pictures are copies of those further down the page
+  const grid = (section, data, write) => {
+    const filter = section.querySelector("select[name^=show]"), items = section.querySelectorAll(".grid li");
+    items.forEach((item) => {
+      const picture = document.getElementById(item.dataset.picture).cloneNode();
+      picture.removeAttribute("id");
+      item.prepend(picture);
+    });
+    return (alpha, index, estimate) => {
+      let shown = 0;
+      section.style.setProperty("--alpha", alpha);
+      items.forEach((item, k) => {
+        const card = data.cards[k], right = card.low < alpha && alpha < card.high;
+        const from = (needed) => typeof needed === "number" && needed <= alpha;
+        const state = !right ? "wrong" : from(card.needed[index]) ? "right, certified"
+          : from(card.estimates[estimate]) ? "right, estimated to hold" : "right";
+        const kinds = {
+          all: true, right, wrong: !right, accurate: card.accurate && !card.robust,
+          robust: card.robust && !card.accurate, neither: !card.accurate && !card.robust,
+        };
+        item.querySelector(".state").textContent = state;
+        item.className = right ? "right" : "wrong";
+        item.hidden = !kinds[filter.value];
+        if (!item.hidden) shown += 1;
+      });
+      write("shown", `${shown} of ${items.length} images`);
+    };
   };
 
   const work = [...[...document.querySelectorAll(".mix")].map(mix), ...[...document.querySelectorAll(".chart")].map(draw)];

@@ -19,14 +19,11 @@ import yaml
 
 import hauberk
 from hauberk.records import Part, atomic_write
-from hauberk.report import charts, words
+from hauberk.report import charts, explorer, words
 from hauberk.report.collect import RunFacts, load, subjects
-from hauberk.report.mixing import Mix, mixes
+from hauberk.report.mixing import mixes
 from hauberk.report.pictures import Picture, pictures
 from hauberk.report.subject import Attacked, Curve, Level, Subject
-from hauberk.statistics import Interval
-
-PLANE_ALPHAS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -66,16 +63,6 @@ class SubjectView:
     level: Level | None
 
 
-@dataclass(frozen=True)
-class MixView:
-    """What the page shows of a mix: the chart, the numbers its script counts, and a table for readers without it."""
-
-    mix: Mix
-    spec: charts.Spec
-    numbers: Mapping[str, Any]
-    alphas: tuple[float, ...]
-
-
 def write_report(runs: Sequence[Path], output: Path) -> Path:
     """Write one HTML file that needs no network and opens from disk.
 
@@ -106,7 +93,7 @@ def summary(runs: Sequence[Path]) -> dict[str, Any]:
     result: dict[str, Any] = _plain({
         "hauberk": hauberk.__version__,
         "subjects": [dataclasses.asdict(s) for s in known],
-        "mixes": [_mix_summary(m) for m in mixes(parts, known)],
+        "mixes": [explorer.summary(m) for m in mixes(parts, known)],
         "runs": [_run_summary(r) for r in found],
     })
     return result
@@ -117,6 +104,8 @@ def render(runs: Sequence[RunFacts]) -> str:
     parts = [p for run in runs for p in run.parts]
     known = sorted(subjects(parts), key=lambda s: -len(s.attacked) - len(s.certified))
     script, library = _source("page.js"), charts.library()
+    views = [_view(s, parts) for s in known]
+    shown = [explorer.Shown(v.subject, i, tuple(p.id for p in v.pictures)) for i, v in enumerate(views, 1)]
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.PackageLoader("hauberk.report", "."), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -125,8 +114,8 @@ def render(runs: Sequence[RunFacts]) -> str:
         "words": words, "short": names(runs), "yaml": lambda value: yaml.safe_dump(_plain(value), sort_keys=False),
     })  # fmt: skip
     return environment.get_template("template.html.j2").render(
-        views=[_view(s, parts) for s in known],
-        mixes=[_mix_view(m) for m in mixes(parts, known)],
+        views=views,
+        mixes=[explorer.view(m, shown, folders(runs)) for m in mixes(parts, known)],
         runs=[_run_summary(r) for r in runs],
         title=" and ".join(sorted({f"{s.dataset}, {s.split} split" for s in known})),
         version=hauberk.__version__,
@@ -137,10 +126,15 @@ def render(runs: Sequence[RunFacts]) -> str:
     )
 
 
+def folders(runs: Sequence[RunFacts]) -> dict[str, str]:
+    """The folder of each predictor's run, where its name belongs to one run alone."""
+    every = [r.name for r in runs]
+    return {str(r.info["predictor"]): r.name for r in runs if r.info.get("predictor") and every.count(r.name) == 1}
+
+
 def names(runs: Sequence[RunFacts]) -> Callable[[str], str]:
     """What a person calls a predictor: a run by its folder's name, another model with its hash cut to eight digits."""
-    folders = [r.name for r in runs]
-    known = {str(r.info["predictor"]): r.name for r in runs if r.info.get("predictor") and folders.count(r.name) == 1}
+    known = folders(runs)
 
     def short(predictor: str) -> str:
         for full in sorted(known, key=len, reverse=True):  # a mix before the models in it
@@ -179,75 +173,6 @@ def _level(curve: Curve | None, headline: Attacked | None) -> Level | None:
     if headline is None:
         return curve.levels[len(curve.levels) // 2]
     return next(level for level in curve.levels if level.eps == headline.eps)
-
-
-# --- mixes ----------------------------------------------------------------------------------------------------
-
-
-def _mix_view(mix: Mix) -> MixView:
-    alphas = tuple(sorted({*PLANE_ALPHAS, *mix.chosen, *(d.alpha for d in mix.dots)}))
-    return MixView(mix, charts.plane(mix), _numbers(mix), alphas)
-
-
-def _numbers(mix: Mix) -> dict[str, Any]:
-    """What the script counts, sorted: the mix is right at alpha for #(low < alpha) - #(high <= alpha) images."""
-    ends = [r for r in mix.right if r is not None]
-    word = "estimated" if mix.proof == "estimate" else "certified"
-    places = sorted({(mix.norm, e) for e in mix.eps} | {(d.norm, d.eps) for d in mix.dots})
-    targets = []
-    for norm, eps in places:
-        index = mix.eps.index(eps) if norm == mix.norm and eps in mix.eps else None
-        dots = [d for d in mix.dots if (d.norm, d.eps) == (norm, eps)]
-        kinds = ([word] if index is not None else []) + (["attacked"] if dots else [])
-        targets.append({
-            "label": f"{words.budget(norm, eps)} ({' and '.join(kinds)})",
-            "where": words.budget(norm, eps),
-            "index": index,
-            "dots": [_dot(d.alpha, d.clean, d.attacked) for d in dots],
-        })
-    if not targets:
-        targets = [{"label": "nothing measured yet", "where": "", "index": None, "dots": []}]
-    both = [i for i, t in enumerate(targets) if t["index"] is not None and t["dots"]]
-    return {
-        "images": len(mix.right),
-        "alpha": mix.chosen[0],
-        "step": 0.01 if all(abs(a * 100 - round(a * 100)) < 1e-9 for a in mix.chosen) else 0.001,
-        "low": sorted(a for a, _ in ends),
-        "high": sorted(b for _, b in ends),
-        "needed": [sorted(row[k] for row in mix.certified if row[k] is not None) for k in range(len(mix.eps))],
-        "word": word,
-        "targets": targets,
-        "target": both[(len(both) - 1) // 2] if both else 0,
-    }
-
-
-def _dot(alpha: float, clean: Interval, attacked: Interval) -> dict[str, Any]:
-    name = {0.0: "accurate alone", 1.0: "robust alone"}.get(alpha, f"α = {alpha:g}")
-    return {
-        "label": name, "alpha": alpha, "text": words.percent(attacked.value, "up"),
-        "count": f"{words.count(attacked)} images, at most",
-        "x": attacked.value, "xlow": attacked.low, "xhigh": attacked.high,
-        "y": clean.value, "ylow": clean.low, "yhigh": clean.high,
-    }  # fmt: skip
-
-
-def _mix_summary(mix: Mix) -> dict[str, Any]:
-    word = "estimated_accuracy" if mix.proof == "estimate" else "certified_accuracy"
-    named = ("accurate", "robust", "dataset", "split", "norm", "proof", "chosen", "eps")
-    alphas = sorted({*PLANE_ALPHAS, *mix.chosen})
-    return {name: getattr(mix, name) for name in named} | {
-        "images": len(mix.right),
-        "either_right": dataclasses.asdict(mix.either_right),
-        "attacked": [dataclasses.asdict(d) for d in mix.dots],
-        "path": [
-            {
-                "alpha": alpha,
-                "clean_accuracy": dataclasses.asdict(mix.clean_accuracy(alpha)),
-                word: [dataclasses.asdict(mix.certified_accuracy(alpha, eps)) for eps in mix.eps],
-            }
-            for alpha in alphas
-        ],
-    }
 
 
 # --- provenance and files -------------------------------------------------------------------------------------
