@@ -22,13 +22,14 @@ from mutant import Mutant
 from mutants_attacks import ATTACKS
 from mutants_core import CORE
 from mutants_evaluation import EVALUATION
+from mutants_mixing import MIXING
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before the fork
 FAULT = 99
 
-MUTANTS: list[Mutant] = [*CORE, *ATTACKS, *EVALUATION]
+MUTANTS: list[Mutant] = [*CORE, *ATTACKS, *EVALUATION, *MIXING]
 
 
 def problems(mutants: list[Mutant]) -> list[str]:

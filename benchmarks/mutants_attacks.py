@@ -91,7 +91,7 @@ CONTRACT = [
     ),
     *group(
         "attacks", "attacks/transfer.py", "tests/attacks/test_transfer.py",
-        ("replace(self.attack, early_stop=False)", "self.attack"),
+        ("replace(attack, early_stop=False)", "attack"),
         ("attack.threat.project(attack.search(own, randomness), query.images)", "attack.search(own, randomness)"),
         ('("loss", "logit_margin", "nearest"))', '("loss", "logit_margin"))'),
         ("own.retire(~query.active)", "own.retire(query.active)"),

@@ -13,7 +13,6 @@ DETECTOR = [
         ("scores.sort(descending=True)", "scores.sort(descending=False)"),
         ('["detector"][:used]', '["detector"]'),
         ('model.spec = model.spec | {"threshold": model.threshold}', "pass"),
-        ("seen.append(output.clone())", "seen.append(output)"),
         ("(1.0 - self.weight) * fooled", "self.weight * fooled"),
         ('(outputs["threshold"] - outputs["detector"])', '(outputs["detector"] - outputs["threshold"])'),
         ("a.clamp_max(0.0) + b.clamp_max(0.0)", "a + b"),

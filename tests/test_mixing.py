@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import special
 
 from hauberk import api, mixing, registry
 from hauberk.attacks import APGD, AutoAttack, PartAttack
@@ -107,6 +108,7 @@ def test_a_mixing_network_is_narrowed(pair: tuple[api.Subject, api.Subject], tmp
     model = run.load_model()
     assert isinstance(model, AdaptiveMixedClassifier)
     assert (model.alpha, model.alpha_max) == (how["alpha_min"], how["alpha_max"])
+    assert weights_hash(model.mixing) == weights_hash(network.model.mixing)
     batch = api.evaluation_batch(pair[0].dataset, "val", 48)
     right = (logits_of(model, batch).argmax(1) == batch.labels).double().mean()
     assert float(right) == pytest.approx(promise.clean_accuracy.value)
@@ -115,6 +117,68 @@ def test_a_mixing_network_is_narrowed(pair: tuple[api.Subject, api.Subject], tmp
     assert isinstance(planned[0], AutoAttack)
     assert planned[0].losses == (AlphaDown(),)
     assert {a.part for a in planned if isinstance(a, PartAttack)} == {"accurate", "robust", "gray_box"}
+
+
+def test_logits_of_another_attack_or_of_other_images_are_asked_anew(
+    pair: tuple[api.Subject, api.Subject], tmp_path: Path
+) -> None:
+    plan = Evaluation(split="val", images=16)
+    weak, strong = (mixing.gather(*pair, APGD(Linf(eps), steps=3), plan, folder=tmp_path) for eps in (0.002, 0.2))
+    assert not np.array_equal(weak.robust_attacked, strong.robust_attacked)
+    assert np.array_equal(weak.robust, strong.robust)
+    few = mixing.gather(*pair, APGD(Linf(0.002), steps=3), Evaluation(split="val", images=8), folder=tmp_path)
+    assert len(few.labels) == 8
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def made_up(n: int = 60, k: int = 4) -> mixing.Logits:
+    """A sharp accurate model and a dull robust one."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(k, size=n)
+    tables = [rng.normal(size=(n, k)) * size for size in (3.0, 1.0, 3.0, 1.0)]
+    for table, lead in zip(tables, (5.0, 1.0, -4.0, 0.8), strict=True):
+        table[np.arange(n), labels] += lead
+    return mixing.Logits(labels, *tables, rng.random(n), rng.random(n))
+
+
+@pytest.mark.parametrize("kind", ["clean", "robust", "range"])
+def test_a_choice_is_made_for_the_scaled_logits(kind: str) -> None:
+    logits, sharp, hot = made_up(), 0.3, 2.5
+    if kind == "range":
+        how, promise = mixing.choose(logits, "range", clean=0.75, scales=(sharp, hot), width=0.2)
+        alpha = (how["alpha_min"] + 0.2 * logits.clean_sigmoids)[:, None]
+    else:
+        how, promise = mixing.choose(logits, "alpha", **{kind: 0.75 if kind == "clean" else 0.5}, scales=(sharp, hot))
+        assert (how["accurate_scale"], how["robust_scale"]) == (sharp, hot)
+        alpha = how["alpha"]
+    g, h = special.softmax(sharp * logits.accurate, 1), special.softmax(hot * logits.robust, 1)
+    worst = np.sort(special.softmax(hot * logits.robust_attacked, 1), 1)
+    if kind == "robust":  # half of the images keep more than (1 - alpha) / alpha, and at a smaller weight fewer do
+        right = logits.robust_attacked.argmax(1) == logits.labels
+        lead = np.where(right, worst[:, -1] - worst[:, -2], -1.0)
+        assert 0.5 <= promise.estimated_robust_accuracy.value == (lead > (1 - alpha) / alpha).mean()
+        assert (lead > (1 - alpha + 1e-6) / (alpha - 1e-6)).mean() < 0.5
+    else:  # the largest weight that is good enough
+        mix = (1 - alpha) * g + alpha * h
+        assert 0.75 <= promise.clean_accuracy.value == (mix.argmax(1) == logits.labels).mean()
+        more = (1 - alpha - 2e-6) * g + (alpha + 2e-6) * h
+        assert (more.argmax(1) == logits.labels).mean() < 0.75
+
+
+def test_the_verdict_is_on_the_pair_in_its_order() -> None:
+    logits = made_up()
+    found = mixing.mixability(logits)
+    first, second = (z.argmax(1) == logits.labels for z in (logits.accurate, logits.robust))
+    assert found.correctable.value == pytest.approx((first & ~second).mean())
+    assert (first & ~second).sum() > (second & ~first).sum()
+
+    def lead(table: np.ndarray, chosen: np.ndarray) -> float:
+        top = np.sort(special.softmax(table, 1), 1)
+        return float(np.median((top[:, -1] - top[:, -2])[chosen]))
+
+    still, broken = (z.argmax(1) == logits.labels for z in (logits.robust_attacked, logits.accurate_attacked))
+    assert found.robust.attacked_right.median.value == pytest.approx(lead(logits.robust_attacked, still))
+    assert found.accurate.attacked_wrong.median.value == pytest.approx(lead(logits.accurate_attacked, ~broken))
 
 
 def test_wishes_that_do_not_fit(logits: mixing.Logits, pair: tuple[api.Subject, api.Subject]) -> None:

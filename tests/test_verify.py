@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from torch import nn
 
 from hauberk import verify
+from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate, SmoothingCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
+from hauberk.errors import HauberkError
 from hauberk.evaluation.units import Setting, Work, certificate_records, mix_records
 from hauberk.records import Part, atomic_write, group, read_all
 from hauberk.threats import Linf
@@ -325,8 +328,35 @@ def test_the_alpha_path_agrees_with_the_certificates(good: dict[str, Part], tmp_
             assert (alpha is not None and alpha < 0.75) == (radius[row] > eps)
     eager = changed(mix, certified_alpha=lambda rows: [[0.6] * 4 for _ in rows])
     assert verify.verify_mix(eager, [good["mixed_lipschitz"]]).problems
+    slightly = changed(mix, certified_alpha=lambda rows: [[None if a is None else a - 1e-6 for a in r] for r in rows])
+    assert len(verify.verify_mix(slightly, []).problems) == sum(a is not None and a == a for r in paths for a in r)
     wrong = changed(good["mixed_lipschitz"], prediction=lambda values: [1 - v if v >= 0 else v for v in values])
     assert verify.verify_mix(mix, [wrong]).problems
+
+
+def test_no_weight_certifies_a_label_that_is_not_the_robust_models(tmp_path: Path) -> None:
+    batch = ORACLE.batch(16, seed=1)
+    wrong = Batch(batch.images, torch.where(batch.ids < 12, 1 - batch.labels, batch.labels), batch.ids)
+    assert 3 <= int((wrong.labels != batch.labels).sum()) < 16
+    mix_records(model_of("mixed_lipschitz"), wrong, MixedCertificate(), [0.0, 0.02], SETTING, Work(tmp_path))
+    (mix,) = group(read_all(tmp_path))
+    assert verify.verify_mix(mix, []).problems == ()
+    paths = mix.table.column("certified_alpha").to_pylist()
+    for alphas, label, name in zip(paths, mix.column("label"), mix.column("id"), strict=True):
+        spoiled = int(label) != int(batch.labels[batch.ids == int(name)])
+        assert spoiled == all(a is None or a != a for a in alphas)
+    sure = changed(mix, certified_alpha=lambda rows: [[1.0 if a is None or a != a else a for a in r] for r in rows])
+    found = {p.split(":")[0] for p in verify.verify_mix(sure, []).problems}
+    assert found >= {f"sample {i}" for i in batch.ids[batch.ids < 12].tolist()}
+
+
+def test_votes_have_no_alpha_path(tmp_path: Path) -> None:
+    """The mix that a vote certifies takes exact vote probabilities; what is measured of logits is not its path."""
+    for name in ("mixed_smoothing", "mixed_local"):
+        certificate = (METHODS | ESTIMATES)[name]
+        with pytest.raises(HauberkError, match="deterministic certificate"):
+            mix_records(model_of(name), ORACLE.batch(4), certificate, [0.0], SETTING, Work(tmp_path))  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_hashes_of_a_run(good: dict[str, Part], tmp_path: Path) -> None:

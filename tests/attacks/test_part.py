@@ -139,8 +139,17 @@ def test_what_is_not_there_is_named(constant: MixedClassifier) -> None:
     assert "accurate, robust" in str(caught.value)
     with pytest.raises(HauberkError, match="with parts, got LinearOracle"):
         PartAttack(Linf(0.05), attack=attack)(constant.robust, batch)
-    with pytest.raises(ValueError, match=r"linf:0\.2"):
-        PartAttack(Linf(0.1), attack=PGD(Linf(0.2)))
+    for other in (Linf(0.2), Linf(0.05), L2(0.1)):
+        with pytest.raises(ValueError, match=str(other).replace(".", r"\.")):
+            PartAttack(Linf(0.1), attack=PGD(other))
+
+
+def test_without_a_search_of_its_own_it_is_apgd_on_the_margin(constant: MixedClassifier) -> None:
+    batch, threat = labelled(constant, 8), L2(0.2)
+    found = PartAttack(threat, part="robust", early_stop=False)(constant, batch)
+    named = PartAttack(threat, part="robust", attack=APGD(threat, loss="margin"), early_stop=False)(constant, batch)
+    assert torch.equal(found.adversarial, named.adversarial)
+    assert torch.equal(found.loss, named.loss)
 
 
 def test_it_is_rebuilt_from_its_spec() -> None:

@@ -56,6 +56,18 @@ def test_stored_images_have_their_own_class_and_finite_gradients_of_any_order(no
     assert bool(second.isfinite().all())
 
 
+def test_references_that_are_all_but_the_image_are_told_apart():
+    """Distances of 0.001 and more, beside lengths of 20: a product of matrices would see none of them."""
+    generator = torch.Generator().manual_seed(6)
+    image = 0.2 + 0.6 * torch.rand(1, 3, 20, 20, generator=generator)
+    away = torch.randn(6, 3, 20, 20, generator=generator)
+    length = torch.tensor([5e-3, 1e-3, 2e-3, 4e-3, 3e-3, 6e-3])
+    references = image + away * (length / away.flatten(1).norm(dim=1))[:, None, None, None]
+    model = nearest_neighbour((3, 20, 20), 2, 6).remember(references, torch.tensor([0, 0, 0, 1, 1, 1])).eval()
+    found = -model(torch.cat([image, torch.rand(30, 3, 20, 20, generator=generator)]))[0]
+    np.testing.assert_allclose(found.numpy(), [1e-3, 3e-3], rtol=1e-3)
+
+
 @pytest.mark.parametrize("threat", [L1, L2, Linf])
 def test_no_attack_breaks_it_within_half_the_gap(threat):
     model = stored(threat.norm)

@@ -45,7 +45,7 @@ def weights(old: int, new: int) -> np.ndarray:
     return rows
 
 
-@pytest.mark.parametrize("size", [(8, 8), (5, 9), (3, 2), (2, 9), (4, 6)])
+@pytest.mark.parametrize("size", [(8, 8), (5, 9), (3, 2), (2, 9), (4, 6), (4, 9), (4, 3), (5, 6)])
 def test_it_is_bilinear_between_pixel_centres_and_low_passed_where_it_shrinks(size):
     found = ResizedClassifier(Look(), size)(images(4, 6)).reshape(2, 3, *size).numpy()
     expected = np.einsum("ih,jw,bchw->bcij", weights(4, size[0]), weights(6, size[1]), images(4, 6).numpy())

@@ -19,7 +19,7 @@ from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation import calibration
-from hauberk.evaluation.alpha_steps import kept_by, most, right_intervals
+from hauberk.evaluation.alpha_steps import kept_by, largest, most, right_intervals
 from hauberk.evaluation.calibration import (
     alpha_for_clean,
     alpha_for_robust,
@@ -94,6 +94,15 @@ def test_a_tie_is_no_win() -> None:
     assert most(half, one, 0.2) == (pytest.approx(1 - 1e-6), 1)
     assert kept_by(one, 0.5) == 0
     assert kept_by(one, 0.5 + 1e-12) == 1
+
+
+def test_a_window_narrower_than_the_step_back_is_found() -> None:
+    """Two images, right below 0.5 and above 0.5 - 4e-7: both between."""
+    low, high = np.array([-1.0, 0.5 - 4e-7]), np.array([0.5, 2.0])
+    alpha, count = largest(low, high, 2, 1.0)
+    assert count == 2
+    assert 0.5 - 4e-7 < alpha < 0.5
+    assert most(low, high, 0.2) == (alpha, 2)
 
 
 def three_images() -> tuple[Array, Array, NDArray[np.int64]]:

@@ -136,6 +136,14 @@ def test_a_path_without_a_certificate_counts_the_mixs_own_decisions(tmp_path: Pa
     columns = {name: path.table.column(name).to_pylist() for name in path.table.column_names}
     moved = [None if a is None else min(a + 0.3, 0.99) for a in columns["alpha_low"]]
     assert verify.verify_mix(part("mix", path.unit, path.facts, columns | {"alpha_low": moved}), []).problems
+    # an interval that reaches too far to one side is found for every image that is right on a part of [0, 1] alone
+    for end, limit, step in (("alpha_low", -1.0, -2e-3), ("alpha_high", 2.0, 2e-3)):
+        bounded = [a is not None and a == a and a != limit for a in columns[end]]
+        wide = [a + step if b else a for a, b in zip(columns[end], bounded, strict=True)]
+        problems = verify.verify_mix(part("mix", path.unit, path.facts, columns | {end: wide}), []).problems
+        assert sum(bounded) > 2
+        for name, b in zip(columns["id"], bounded, strict=True):
+            assert any(f"sample {name}:" in p for p in problems) == b
 
 
 # --- AutoAttack, killed inside each of its attacks ------------------------------------------------------------------

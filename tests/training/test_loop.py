@@ -72,6 +72,19 @@ def test_an_epoch_may_be_some_steps_alone(network, dataset, run):
     assert [row["step"] for row in run.metrics()] == [2, 4, 6]
 
 
+def test_short_epochs_see_other_images_each(network, dataset, run, monkeypatch):
+    seen, plain = [], Standard.__call__
+
+    def watched(self, model, batch, context):
+        seen.append(set(batch.ids.tolist()))
+        return plain(self, model, batch, context)
+
+    monkeypatch.setattr(Standard, "__call__", watched)
+    fit(network(), Standard(), dataset, Training(**SETTINGS | {"steps_per_epoch": 1}), run)
+    assert [len(ids) for ids in seen] == [32] * 3
+    assert len(set.union(*seen)) > 45
+
+
 def test_the_library_prints_nothing(network, dataset, run, capfd):
     fit(network(), Standard(), dataset, Training(**SETTINGS), run)
     assert capfd.readouterr() == ("", "")
