@@ -34,6 +34,7 @@ from hauberk.runs import environment
 from hauberk.threats import Linf
 
 EPS = 0.1
+CHESS = torch.arange(8)[:, None] % 2 == torch.arange(8) % 2  # half of the pixels
 Row: TypeAlias = dict[str, Any]
 Cases: TypeAlias = dict[str, tuple[nn.Module, Attack | None]]
 
@@ -201,6 +202,7 @@ def masked_tuning(bases: Bases) -> dict[str, nn.Module]:
         "scaled softmax": Then(bases["adversarial cnn"], after=lambda z: 10 * (2 * z).softmax(1)),
         "undeclared input noise": Then(bases["adversarial cnn"], before=lambda x: x + 0.1 * torch.randn(x.shape)),
         "detached branch": Detached(bases["cnn"], cnn().eval()),
+        "detached pixels": Then(bases["adversarial cnn"], before=lambda x: torch.where(CHESS, x, x.detach())),
         "saturated tanh": Then(bases["cnn"], after=lambda z: 10 * torch.tanh(2 * z)),
     }
 

@@ -59,7 +59,7 @@ ADAPTIVE = [
     ),
     *group(
         "adaptive", "attacks/part.py", "tests/attacks/test_part.py",
-        ("search_on(self._part(query.model), attack", "search_on(query.model, attack"),
+        ("search_on(self._part(query.model), self", "search_on(query.model, self"),
         ('APGD(self.threat, loss="margin")', "APGD(self.threat)"),
         ("self.attack.threat != self.threat", "self.attack.threat.eps > self.threat.eps"),
     ),
@@ -191,6 +191,7 @@ PROOFS = [
         "proofs", "evaluation/units.py",
         "tests/evaluation/test_units.py::test_a_path_without_a_certificate_counts_the_mixs_own_decisions"
         " tests/test_verify.py::test_the_alpha_path_agrees_with_the_certificates"
+        " tests/test_verify.py::test_no_weight_certifies_a_label_that_is_not_the_robust_models"
         " tests/test_verify.py::test_votes_have_no_alpha_path",
         ("model.accurate_scale * logits_of(model.accurate", "logits_of(model.accurate"),
         ("model.robust_scale * logits_of(model.robust", "logits_of(model.robust"),

@@ -1,6 +1,7 @@
 """Mixes chosen on validation data: the promise is what the chosen mix does there; test data is never chosen on."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,16 @@ def test_logits_are_those_of_the_models_and_asked_once(
 def test_nothing_is_chosen_on_test_data(pair: tuple[api.Subject, api.Subject], tmp_path: Path) -> None:
     with pytest.raises(HauberkError, match="test data"):
         mixing.gather(*pair, ATTACK, Evaluation(split="test", images=8), folder=tmp_path)
+
+
+def test_images_that_a_model_was_trained_on_do_not_calibrate(
+    pair: tuple[api.Subject, api.Subject], tmp_path: Path
+) -> None:
+    data = pair[0].dataset
+    swapped = replace(data, train=replace(data.val, name="train"), val=replace(data.train, name="val"))
+    other = replace(pair[0], dataset=swapped)
+    with pytest.raises(HauberkError, match="was trained on"):
+        mixing.gather(other, pair[1], ATTACK, VALIDATION, folder=tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["alpha", "scales"])

@@ -1,6 +1,7 @@
 """Sweeps: predicted first, resumable cell by cell, a table with intervals."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 import yaml
 
 from hauberk import api, recipes, sweep
+from hauberk.certificates import SmoothingCertificate
 from hauberk.errors import HauberkError
+from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 
 
@@ -69,6 +72,14 @@ def test_a_run_written_before_a_setting_existed_is_the_same_run(tiny_recipe: Pat
     assert api.train(recipe, tmp_path / "run").info == run.info
     with pytest.raises(HauberkError, match="another recipe"):
         api.train(recipes.read(str(tiny_recipe), ["training.epochs=2"]), tmp_path / "run")
+
+
+def test_a_line_is_about_the_runs_own_predictor(tiny_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    before = sweep._measured(copy)
+    found = api.subject(copy)
+    api.certify(found, [SmoothingCertificate(sigma=0.5, n0=4, n=16, alpha=0.1)], Evaluation(images=16))
+    assert sweep._measured(copy) == before
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

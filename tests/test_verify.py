@@ -359,6 +359,23 @@ def test_votes_have_no_alpha_path(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_path_is_held_against_exact_certificates_of_its_norm_alone(good: dict[str, Part], tmp_path: Path) -> None:
+    model, batch = model_of("mixed_lipschitz"), ORACLE.batch(16, seed=1)
+    mix_records(model, batch, MixedCertificate(), [0.05, 0.1], SETTING, Work(tmp_path))
+    (mix,) = group(read_all(tmp_path))
+    smaller = changed(good["mixed_lipschitz"], radius=lambda values: [0.0 for _ in values])
+    assert verify.verify_mix(mix, [smaller]).problems
+    paper = described(smaller, lambda unit, _: unit["method"].update(bound="theorem_3_5"))
+    estimate = described(smaller, lambda _, facts: facts.update(proof="estimate"))
+    elsewhere = described(smaller, lambda _, facts: facts.update(norm="linf"))
+    assert verify.verify_mix(mix, [paper, estimate, elsewhere]).problems == ()
+
+
+def test_an_estimate_dressed_as_a_proof_is_found(good: dict[str, Part]) -> None:
+    dressed = described(good["mixed_lipschitz"], lambda _, facts: facts["shared"].update(base="local_lipschitz"))
+    assert any("evidence is of" in p for p in verify._statement_problems(dressed))
+
+
 def test_hashes_of_a_run(good: dict[str, Part], tmp_path: Path) -> None:
     import hashlib
 

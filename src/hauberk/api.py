@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hauberk import registry
-from hauberk.attacks import Attack, AutoAttack, PartAttack
+from hauberk.attacks import APGD, Attack, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import Version
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
@@ -171,7 +171,7 @@ def attack(
     return target.run
 
 
-def suite(target: Subject, threat: Threat, version: Version = "fast") -> list[Attack]:
+def suite(target: Subject, threat: Threat, version: Version = "fast") -> tuple[AutoAttack, *tuple[PartAttack, ...]]:
     """AutoAttack as a model needs it: with the losses that read its outputs, and with attacks on each of its parts.
 
     A defence made of classifiers declares ``adaptive_losses`` and ``parts()``, so it is not attacked as if it were one
@@ -186,7 +186,7 @@ def suite(target: Subject, threat: Threat, version: Version = "fast") -> list[At
     losses = tuple(getattr(model, "adaptive_losses", ()))
     parts = getattr(model, "parts", None)
     names = tuple(parts()) if callable(parts) else ()
-    return [AutoAttack(threat, version=version, losses=losses), *(PartAttack(threat, part=name) for name in names)]
+    return AutoAttack(threat, version=version, losses=losses), *(PartAttack(threat, part=name) for name in names)
 
 
 def diagnose(
@@ -246,7 +246,10 @@ def check(target: Subject, threat: Threat | None = None, images: int = 1000, til
         return Preflight(findings, speed)
     random = is_random(target.model, batch.images[:1])
     right = round(images * float((decide(target.model, batch, tile=tile) == batch.labels).float().mean()))
-    return Preflight(findings, speed, tuple(bills(threat, speed, target.dataset.num_classes, right, random)))
+    first, *others = suite(target, threat)
+    adaptive = AutoAttack(threat, version="custom", attacks=(APGD(threat),), losses=first.losses).stages()[1:]
+    beside = (*adaptive, *others)
+    return Preflight(findings, speed, tuple(bills(threat, speed, target.dataset.num_classes, right, random, beside)))
 
 
 def certify(

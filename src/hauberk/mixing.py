@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -202,6 +203,13 @@ def gather(
     if plan.split != "val":
         raise HauberkError("nothing is chosen on test data", "calibrate on the validation split")
     batch = evaluation_batch(robust.dataset, "val", plan.images)
+    for subject in (accurate, robust):
+        seen = int(torch.isin(batch.ids, torch.as_tensor(subject.dataset.train.ids)).sum())
+        if seen:
+            raise HauberkError(
+                f"{subject.run.path} was trained on {seen} of these {len(batch)} validation images",
+                "mix models that were trained with the same val_size",
+            )
     subjects = [accurate, robust, *([] if network is None else [network])]
     origin = {
         "models": [predictor_name(s.model) for s in subjects], "attack": registry.spec(attack), "seed": plan.seed,

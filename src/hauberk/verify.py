@@ -69,6 +69,8 @@ def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
         return top, largest
     if kept(0.0) <= margin:
         return top, 0.0
+    if kept(largest) > margin:  # a margin so small that rounding decides
+        return top, largest
     return top, float(optimize.brentq(lambda r: kept(r) - margin, 0.0, largest, xtol=1e-14, rtol=1e-14))
 
 
@@ -221,6 +223,8 @@ def _statement_problems(part: Part) -> list[str]:
         found.append(f"claims failure probability {claimed}, its evidence says otherwise")
     if part.facts["proof"] != ("estimate" if estimated else "probabilistic" if probabilistic else "deterministic"):
         found.append(f"claims to be {part.facts['proof']}, its evidence says otherwise")
+    if "base" in shared and shared["base"] != asked["name"]:
+        found.append(f"was asked for {asked['name']}, its evidence is of {shared['base']}")
     # a mix whose weight depends on the image is proved for the least one, the first of its range
     names = [f"alpha={shared['mix_alpha']!r}{end}" for end in (",", "..")] if "base" in shared else []
     if names and not any(name in str(part.unit["predictor"]) for name in names):
@@ -268,7 +272,12 @@ def verify_mix(mix: Part, certificates: list[Part]) -> Verdict:
             derived = 1.0 / (1.0 + kept) if top == row["label"] and kept > 0.0 else None
             if recorded is not None and (derived is None or recorded < derived * (1.0 - SLACK)):
                 problems.append(f"sample {row['id']}: certified at {eps} from alpha {recorded}, not {derived}")
-    matching = [c for c in certificates if c.unit["predictor"] == mix.unit["predictor"]]
+    # other bounds are smaller, estimates prove nothing, and another norm is another question
+    matching = [
+        c for c in certificates
+        if (c.unit["predictor"], c.facts["norm"]) == (mix.unit["predictor"], mix.facts["norm"])
+        and c.facts["proof"] != "estimate" and c.unit["method"].get("bound", "exact") == "exact"
+    ]
     for part in matching:
         known = {r["id"]: r for r in part.table.to_pylist()}
         for row in mix.table.to_pylist():

@@ -196,3 +196,8 @@ def test_the_evidence_is_in_double_precision() -> None:
 def test_what_is_not_understood_is_refused() -> None:
     with pytest.raises(HauberkError, match="no Lipschitz bound"):
         CERTIFICATE(nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(4, 2)).eval(), images_of(2, 0))
+
+
+def test_a_constant_that_is_no_number_gives_nothing() -> None:
+    row, shared = {"logits": [3.0, 0.0, 0.0], "deployed": 0}, {"pairwise": [[0.0, float("nan"), 1.0]] * 3}
+    assert LipschitzCertificate().radius(row, shared) == 0.0

@@ -485,3 +485,14 @@ def test_an_estimate_stays_one_and_sees_the_scale() -> None:
         both = MixedCertificate(LocalLipschitz(threat, steps=5), "theorem_3_5")(mix, batch)
         assert bool((both.radius <= found.radius).all())
     assert passed[0] < passed[1]
+
+
+@pytest.mark.parametrize("bound", ["exact", "theorem_3_5"])
+def test_changes_within_the_budget_say_nothing_of_what_lies_beyond(bound: Bound) -> None:
+    """Probabilities 0.9 and 0.1 that move by 0.01 at most: at the budget 0.8 * 0.78 - 0.2 is left."""
+    certificate = MixedCertificate(LocalLipschitz(Linf(0.5)), bound)
+    row = {"clean": [0.9, 0.1], "points": [[0.89, 0.11], [0.89, 0.11]]}
+    shared = {"norm": "linf", "eps": 0.5, "base": "local_lipschitz", "mix_alpha": 0.8}
+    assert certificate.margin(row, shared, 0.5) == pytest.approx(0.8 * 0.78 - 0.2)
+    assert certificate.radius(row, shared) == 0.5
+    assert certificate.margin(row, shared, 0.5001) < 0.0

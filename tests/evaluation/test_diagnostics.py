@@ -236,6 +236,19 @@ def test_gradients_are_compared_with_finite_differences(kept: float, value: floa
     assert indicators.wrong_gradients(judged).value == pytest.approx(value, abs=1e-3)
 
 
+def test_pixels_without_a_gradient_are_seen_though_the_rest_is_right() -> None:
+    oracle = LinearOracle.random((1, 8, 8), 2, seed=0)
+    batch = oracle.batch(16)
+    lit = (torch.arange(8)[:, None] + torch.arange(8)) % 2 == 0
+
+    def partly(images: Tensor) -> Tensor:
+        logits: Tensor = oracle(torch.where(lit, images, images.detach()))
+        return logits
+
+    judged = replace(subject(partly, batch.images, batch.labels.tolist(), Linf(0.1)), batch=batch)
+    assert indicators.wrong_gradients(judged).value > 0.3
+
+
 def test_a_declared_surrogate_is_not_called_broken() -> None:
     judged = subject(lambda x: torch.cat([x.flatten(1).detach() + 0 * x.flatten(1), 0 * x.flatten(1)], 1),
                      column(0.4, 0.6), [0, 0])  # fmt: skip

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hauberk.attacks import APGD, PGD, Attack, AutoAttack
+from hauberk.attacks import APGD, PGD, Attack, AutoAttack, PartAttack
 from hauberk.attacks.fab import FAB
 from hauberk.attacks.square import Square
 from hauberk.batch import Batch
 from hauberk.conformance import LinearOracle
+from hauberk.defences import MixedClassifier
+from hauberk.defences.adaptive_mixed import AlphaDown
 from hauberk.evaluation.preflight import Speed, bills, measure, passes, preflight
 from hauberk.threats import L2, Linf
 
@@ -95,6 +97,18 @@ def test_no_image_takes_more_than_the_bill(attack: Attack, batch: Batch) -> None
 
 def test_passes_of_pgd_by_hand() -> None:
     assert passes(PGD(Linf(0.01), steps=7), 10) == (9, 7)  # the image, a pass before each step, and the last point
+
+
+def test_attacks_that_need_a_mix_have_a_bill_too(batch: Batch) -> None:
+    other = LinearOracle.random((1, 4, 4), num_classes=10, seed=1)
+    model = MixedClassifier(other, MODEL, 0.9, 1.0, 1.0).eval()
+    attack = PartAttack(Linf(1e-4), part="robust", attack=PGD(Linf(1e-4), steps=7))
+    labelled = Batch(batch.images, model(batch.images).argmax(1), batch.ids)
+    assert int(attack(model, labelled).forwards.max()) <= passes(attack, 10)[0]
+    assert passes(APGD(Linf(0.1), loss=AlphaDown()), 10) == passes(APGD(Linf(0.1)), 10)
+    plain = bills(Linf(0.1), Speed(1.0, 2.0), 10, 1)
+    beside = bills(Linf(0.1), Speed(1.0, 2.0), 10, 1, beside=(attack,))
+    assert [b.forwards - a.forwards for a, b in zip(plain, beside, strict=True)] == [passes(attack, 10)[0]] * 3
 
 
 def test_a_bill_is_passes_times_speed() -> None:

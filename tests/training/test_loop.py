@@ -77,11 +77,15 @@ def test_short_epochs_see_other_images_each(network, dataset, run, monkeypatch):
 
     def watched(self, model, batch, context):
         seen.append(set(batch.ids.tolist()))
+        progress.append(context.progress)
         return plain(self, model, batch, context)
 
+    progress = []
     monkeypatch.setattr(Standard, "__call__", watched)
-    fit(network(), Standard(), dataset, Training(**SETTINGS | {"steps_per_epoch": 1}), run)
-    assert [len(ids) for ids in seen] == [32] * 3
+    fit(network(), Standard(), dataset, Training(**SETTINGS | {"steps_per_epoch": 2}), run)
+    assert [len(ids) for ids in seen] == [32] * 6
+    assert progress == [pytest.approx(k / 6) for k in range(6)]
+    seen = seen[::2]
     assert len(set.union(*seen)) > 45
 
 

@@ -44,8 +44,12 @@ class PartAttack(Attack):
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """Search on the part, then look at its points once each; the search's last point is returned."""
-        attack = APGD(self.threat, loss="margin") if self.attack is None else self.attack
-        return search_on(self._part(query.model), attack, query, randomness)
+        return search_on(self._part(query.model), self.search_of, query, randomness)
+
+    @property
+    def search_of(self) -> Attack:
+        """The search on the part."""
+        return APGD(self.threat, loss="margin") if self.attack is None else self.attack
 
     def _part(self, model: nn.Module) -> nn.Module:
         parts = getattr(model, "parts", None)

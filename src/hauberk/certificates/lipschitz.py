@@ -96,6 +96,8 @@ class LipschitzCertificate(Certificate):
 
 def _reach(gap: float, bound: float) -> float:
     """How far an image may move before a gap closes; a rival that never moves is out of reach, unless it is level."""
+    if not bound >= 0.0:  # NaN: nothing is known
+        return 0.0
     if bound > 0.0:
         return gap / bound
     return math.inf if gap > 0.0 else 0.0

@@ -75,9 +75,9 @@ class MixedCertificate(Certificate):
     r"""What the robust model keeps, the mix keeps: Lemma 3.2.
 
     If :math:`p_y - p_i > (1-\alpha)/\alpha` for the robust model all over a ball and :math:`\alpha \ge 1/2`, then the
-    mix predicts y all over the ball.  The accurate model may do anything: it can move each difference by at most
-    :math:`1-\alpha`.  The strict inequality settles ties.  Where the robust model cannot keep the margin the mix still
-    predicts, but nothing is proved: the certificate abstains.
+    mix predicts y all over the ball.  The accurate model may give any finite logits: it can move each difference by at
+    most :math:`1-\alpha`.  The strict inequality settles ties.  Where the robust model cannot keep the margin the mix
+    still predicts, but nothing is proved: the certificate abstains.
 
     The needed margin falls with alpha, so of a mix whose alpha depends on the image the least one is read, and what is
     proved for it holds however :math:`\alpha(x)` varies above it.

@@ -50,8 +50,13 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
     for curve in (*subject.certified, *subject.estimated):
         word = "estimated" if curve.proof == "estimate" else "certified"
         chance = curve.failure_probability
+        levels = [x for x in curve.levels if x.accuracy.value > 0]
+        if curve.proof == "estimate":  # it speaks of its own budget alone, the largest radius it gives
+            yield from (f"  {word} {curve.norm} {x.eps:.4g}: about {percent(x.accuracy)} ({curve.method})"
+                        for x in levels[-1:])  # fmt: skip
+            continue
         risk = f", each row may fail with probability {chance:g}" if chance else ""
-        for level in [x for x in curve.levels if x.accuracy.value > 0][:6]:
+        for level in levels[:6]:
             lower = percent(level.accuracy, "down")
             yield f"  {word} {curve.norm} {level.eps:.4g}: {lower} at least ({curve.method}{risk})"
         yield f"  mean radius over all images {curve.mean_radius.value:.4f} {curve.norm}"

@@ -184,7 +184,8 @@ def log_weights(logit: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]
     width = math.log(high - low)
     rest = torch.logaddexp(torch.full_like(logit, _log_rest(high)), width + functional.logsigmoid(-logit))
     weight = torch.logaddexp(torch.full_like(logit, _log(low)), width + functional.logsigmoid(logit))
-    return rest, weight
+    # rounding must not lead out of the range
+    return rest.clamp(_log_rest(high), _log_rest(low)), weight.clamp(_log(low), _log(high))
 
 
 def _log(alpha: float) -> float:

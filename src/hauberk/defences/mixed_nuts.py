@@ -48,7 +48,7 @@ def sharpen(normalised: Tensor, scale: float, shift: float, power: float) -> Ten
     r""":math:`s\,\mathrm{sign}(a)\,|a|^p` with :math:`a = \mathrm{GELU}(z + c)`.
 
     GELU falls below -0.75, so an image whose largest normalised logit lies below -0.75 - c can change its class.  The
-    search in ``hauberk.evaluation.calibration`` counts what the bent logits say, so it sees that.
+    search in ``hauberk.evaluation.nuts`` counts what the bent logits say, so it sees that.
 
     Args:
         normalised: z, (B, K), from ``normalise``.
@@ -108,7 +108,7 @@ class MixedNuts(nn.Module):
         m_i = \log((1-\alpha)\,[i = \arg\max_j g_j] + \alpha\,\mathrm{softmax}(M(h))_i), \quad
         M(h) = s\,\mathrm{sign}(a)\,|a|^p, \quad a = \mathrm{GELU}(\mathrm{LN}_k(h) + c)
 
-    computed in float64.  Nothing is trained: ``hauberk.evaluation.calibration.nuts`` finds s, c, p and :math:`\alpha`
+    computed in float64.  Nothing is trained: ``hauberk.evaluation.nuts.nuts`` finds s, c, p and :math:`\alpha`
     from logits of validation images.
 
     One-hot answers have no gradient and steep maps one that vanishes, so an attack that follows the mix itself meets
@@ -155,7 +155,7 @@ class MixedNuts(nn.Module):
             raise HauberkError(
                 f"expected scale > 0, a finite shift, power >= 1 and top_k >= 3, "
                 f"got {scale}, {shift}, {power} and {top_k}",
-                "find them by hauberk.evaluation.calibration.nuts",
+                "find them by hauberk.evaluation.nuts.nuts",
             )
         self.accurate, self.robust = accurate, robust
         self.mix = _Mix(alpha, scale, shift, power, top_k, surrogate_alpha)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hauberk.attacks import Attack, AutoAttack
+from hauberk.attacks import Attack, AttackLoss, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import sequences
 from hauberk.attacks.gradients import EOT_DRAWS, attackable
 from hauberk.batch import Batch
@@ -31,6 +31,7 @@ from hauberk.errors import HauberkError
 from hauberk.threats import Threat, norms
 
 TRIALS = 3
+TRIED = 6  # most passes of the whole on an image, in an attack on a part
 IMAGE, LENGTHS = (1, 4, 4), (10, 20)  # of the images, and of the walks, on which passes are counted
 
 
@@ -180,7 +181,9 @@ def _timed(work: Callable[[], None]) -> float:
     return best
 
 
-def bills(threat: Threat, speed: Speed, num_classes: int, images: int, random: bool = False) -> list[Bill]:
+def bills(
+    threat: Threat, speed: Speed, num_classes: int, images: int, random: bool = False, beside: Sequence[Attack] = ()
+) -> list[Bill]:
     """The cost of each version of AutoAttack, at most: as if no image ever fell.
 
     Args:
@@ -189,13 +192,14 @@ def bills(threat: Threat, speed: Speed, num_classes: int, images: int, random: b
         num_classes: K.
         images: how many are classified right.
         random: whether every gradient averages several draws.
+        beside: attacks that the model needs with each version, see ``hauberk.api.suite``.
     """
     versions = ["rand"] if random else ["fast", "standard", "plus"]
     found = []
     known: dict[Attack, tuple[int, int]] = {}
     for version in versions:
         forwards = backwards = 0
-        for stage in sequences(threat)[version]:
+        for stage in (*sequences(threat)[version], *beside):
             known.setdefault(stage, passes(stage, num_classes))
             forwards, backwards = forwards + known[stage][0], backwards + known[stage][1]
         seconds = images * (forwards * speed.forward + backwards * (speed.gradient - speed.forward))
@@ -207,7 +211,8 @@ def passes(attack: Attack, num_classes: int) -> tuple[int, int]:
     """Most forward and backward passes that an attack spends on one image that withstands it.
 
     Counted on a linear classifier with its border at five times the budget: a minimum-norm attack gets there and pays
-    for its way back, and no image falls.  Long walks are counted at two short lengths; passes grow evenly with it.
+    for its way back, and no image falls.  Long walks are counted at two short lengths; passes grow evenly with it.  A
+    registered loss takes the passes of cross-entropy, and an attack on a part is counted as one on the whole.
     """
     stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)
     found = [_passes(stage, num_classes) for stage in stages]
@@ -215,6 +220,11 @@ def passes(attack: Attack, num_classes: int) -> tuple[int, int]:
 
 
 def _passes(attack: Attack, num_classes: int) -> tuple[int, int]:
+    if isinstance(attack, PartAttack):
+        forwards, backwards = _passes(attack.search_of, num_classes)
+        return forwards + TRIED, backwards
+    if isinstance(attack.loss, AttackLoss):
+        attack = replace(attack, loss="ce")
     for name in ("steps", "queries"):
         length = getattr(attack, name, 0)
         if length > LENGTHS[1]:

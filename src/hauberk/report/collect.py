@@ -198,7 +198,8 @@ def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None
         for row in part.table.select(wanted).to_pylist():
             if row["id"] not in rows or not rows[row["id"]]["success"]:
                 rows[row["id"]] = row
-    columns = {name: [row[name] for row in rows.values()] for name in wanted}
+    told = [row for row in rows.values() if np.isfinite(row["clean_probabilities"] + row["probabilities"]).all()]
+    columns = {name: [row[name] for row in told] for name in wanted}
     labels = np.array(columns["label"])
     gaps = metrics.confidence_gaps(columns["clean_probabilities"], columns["probabilities"], labels)
     if len({len(d or ()) for d in columns["draws"]}) != 1 or not columns["draws"][0]:
@@ -313,8 +314,9 @@ def _checks(attacks: list[Part], certificates: list[Part]) -> list[Contradiction
         compared, contradicted = np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.bool_)
         for rival in rivals:
             _, mine, theirs = np.intersect1d(ids, rival.column("id"), return_indices=True)
-            # an abstention is an error of the classifier, but no proof that its class changes
-            broken = rival.column("success")[theirs].astype(np.bool_) & (rival.column("prediction")[theirs] >= 0)
+            broken = rival.column("success")[theirs].astype(np.bool_)
+            if proof.facts["proof"] == "probabilistic":  # a vote that abstains is no proof that its class changes
+                broken &= rival.column("prediction")[theirs] >= 0
             compared[mine] = True
             contradicted[mine] |= broken & (rival.column("distance")[theirs] < radius[mine])
         method, kind = str(proof.unit["method"]["name"]), str(proof.facts["proof"])
