@@ -11,8 +11,6 @@ threat=linf:8/255
 # cross-entropy, and the targeted difference of logits towards the three likeliest wrong classes
 suite=(--threat $threat --attack apgd,steps=50 --attack apgd,steps=50,loss=dlr,targets=3 --images 1000)
 
-for run in $standard $pgd; do $hauberk attack $run "${suite[@]}"; done
-
 # one weight for all images: the curve between the base models
 for alpha in 0.5 0.6 0.7 0.8 0.9 0.95; do
   mix=$runs/mix_alpha_$alpha
@@ -23,8 +21,20 @@ done
 # MixedNUTS, for 93 % of what the robust model keeps on validation images
 nuts=$runs/mix_nuts
 $hauberk mix --accurate $standard --robust $pgd --choose nuts --robust-accuracy 0.93 --threat $threat -o $nuts
-$hauberk attack $nuts "${suite[@]}" --attack 'part,part=surrogate,steps=50' --attack 'part,part=robust' --attack 'part,part=accurate'
-$hauberk attack $nuts --threat $threat --suite standard --one-norm --images 1000
+$hauberk attack $nuts "${suite[@]}" --attack part,part=surrogate --attack part,part=robust --attack part,part=accurate
 
-# the mixing network, its range for the clean accuracy of the constant weight 0.9 on validation images
+# the mixing network; its range leads to the clean accuracy that MixedNUTS promised on validation images
 $hauberk train mixing_cifar10_small -o $runs/mixing_cifar10_small-seed0
+network=$runs/mix_network
+$hauberk mix --network $runs/mixing_cifar10_small-seed0 --clean 0.732 --width 0.5 --threat $threat -o $network
+$hauberk attack $network "${suite[@]}" --attack apgd,steps=50,loss=alpha_down --attack part,part=gray_box \
+  --attack part,part=robust --attack part,part=accurate
+
+mixes=($runs/mix_alpha_* $nuts $network)
+for run in "${mixes[@]}"; do
+  $hauberk verify $run --weights
+  rm -rf results/adaptive_smoothing/$(basename $run)
+  $hauberk bundle $run -o results/adaptive_smoothing/$(basename $run)
+done
+.venv/bin/python benchmarks/tradeoff.py --accurate $standard --robust $pgd "${mixes[@]}" --threat $threat \
+  --out results/adaptive_smoothing

@@ -44,6 +44,8 @@ def method(text: str, kind: registry.Kind, **extra: Any) -> Any:
         if not separator:
             raise HauberkError(f"expected name,key=value, got {text!r}", "for example apgd,steps=50")
         described[key.strip()] = yaml.safe_load(value)
+    if described.get("loss") in {e.name for e in registry.entries("loss")}:
+        described["loss"] = {"name": described["loss"]}
     return registry.build(described, kind)
 
 
