@@ -195,11 +195,11 @@ class Subject:
 
     @property
     def headline(self) -> Attacked | None:
-        """The budget of the headline: attacked by most methods on most images; among equals the middle one."""
+        """The budget of the headline: a suite, most methods, most images; of equals the middle one."""
         if not self.attacked:
             return None
-        most = max((len(a.methods), a.accuracy.n) for a in self.attacked)
-        equals = [a for a in self.attacked if (len(a.methods), a.accuracy.n) == most]
+        most = max(map(_effort, self.attacked))
+        equals = [a for a in self.attacked if _effort(a) == most]
         first = [a for a in equals if a.norm == equals[0].norm]
         return first[(len(first) - 1) // 2]
 
@@ -207,7 +207,7 @@ class Subject:
     def beside(self) -> Attacked | None:
         """The same model attacked in another norm than the headline's: by most methods, at the smallest budget."""
         others = [a for a in self.attacked if self.headline is not None and a.norm != self.headline.norm]
-        return max(others, key=lambda a: (len(a.methods), a.accuracy.n, -a.eps), default=None)
+        return max(others, key=lambda a: (*_effort(a), -a.eps), default=None)
 
     def curve(self, norm: str) -> Curve | None:
         """The certificate shown beside attacks in that norm: deterministic first, then most votes, then lowest seed.
@@ -232,3 +232,8 @@ def one_axis(rows: Iterable[Attacked | Curve]) -> tuple[str, str]:
     if len({isinstance(x, Curve) and x.proof == "estimate" for x in items}) > 1:
         raise HauberkError("an estimate cannot share an axis with measured or certified rows", "give it its own axes")
     return next(iter(kinds))
+
+
+def _effort(attacked: Attacked) -> tuple[bool, int, int]:
+    """How much was tried; a suite that broke every image with its first attack needed no other."""
+    return any(m.suite for m in attacked.methods), len(attacked.methods), attacked.accuracy.n
