@@ -21,7 +21,8 @@ done
 # MixedNUTS, for 93 % of what the robust model keeps on validation images
 nuts=$runs/mix_nuts
 $hauberk mix --accurate $standard --robust $pgd --choose nuts --robust-accuracy 0.93 --threat $threat -o $nuts
-$hauberk attack $nuts "${suite[@]}" --attack part,part=surrogate --attack part,part=robust --attack part,part=accurate
+$hauberk attack $nuts "${suite[@]}"
+.venv/bin/python benchmarks/part_attacks.py $nuts surrogate robust accurate
 
 # the mixing network; its range leads to the clean accuracy that MixedNUTS promised on validation images
 $hauberk train mixing_cifar10_small -o $runs/mixing_cifar10_small-seed0

@@ -90,7 +90,11 @@ NUTS = [
 ]  # fmt: skip
 
 # those without a search for the smallest example come first
-_BY_HAND = ("a_tie_is_no_win", "a_window_narrower_than_the_step_back_is_found", "the_largest_alpha_of_three_images")
+_BY_HAND = (
+    "a_tie_is_no_win", "a_window_narrower_than_the_step_back_is_found", "the_largest_alpha_of_three_images",
+    "the_smallest_alpha_of_four_margins", "a_network_that_tells_images_apart_raises_the_range",
+    "scales_against_brute_force", "between_the_weights_named_mixing_does_help",
+)  # fmt: skip
 _CALIBRATION = "tests/evaluation/test_calibration.py"
 CHOSEN = " ".join([*(f"{_CALIBRATION}::test_{name}" for name in _BY_HAND), _CALIBRATION])
 
@@ -108,7 +112,7 @@ CHOICE = [
         ("int(np.ceil(wanted * n - 1e-9))", "int(np.ceil(wanted * n))"),
     ),
     *group(
-        "calibration", "evaluation/calibration.py", "tests/evaluation/test_calibration.py",
+        "calibration", "evaluation/calibration.py", CHOSEN,
         ("low - width * u, high - width * u", "low - width * v, high - width * v"),
         ("enough_of(wanted, len(low)), 1.0 - width)", "enough_of(wanted, len(low)), 1.0)"),
         ("kept_by(m, least + width * v)", "kept_by(m, least + width * u)"),

@@ -55,6 +55,10 @@ def test_logits_are_those_of_the_models_and_asked_once(
     direct = ATTACK(pair[1].model, batch)
     margins = np.sort(found.robust_attacked, 1)[:, -1] - found.robust_attacked[np.arange(48), found.labels]
     assert np.array_equal(margins == 0.0, (direct.probability_margin > 0).numpy())
+    probabilities = special.softmax(found.robust_attacked, 1)
+    rivals = np.where(np.arange(10) == found.labels[:, None], -1.0, probabilities).max(1)
+    least = probabilities[np.arange(48), found.labels] - rivals
+    np.testing.assert_allclose(least, direct.probability_margin.numpy(), atol=1e-5)
     monkeypatch.setattr(mixing, "_asked", None)  # a second call does not come here
     again = mixing.gather(*pair, ATTACK, VALIDATION, folder=tmp_path)
     assert np.array_equal(again.accurate_attacked, found.accurate_attacked)
@@ -110,11 +114,13 @@ def test_a_mixing_network_is_narrowed(pair: tuple[api.Subject, api.Subject], tmp
     names = [n for n, _ in pair[1].model.named_children()]
     taps = [names[0], names[1]]
     spec |= {"accurate_taps": taps, "robust_taps": taps, "alpha_max": 1.0, "name": "adaptive_mixed"}
+    spec |= {"accurate_scale": 20.0}
     network = api.subject(mixing.mix(*pair, spec, tmp_path / "network", Evaluation(images=16)).path)
     bases = mixing.bases(network)
     found = mixing.gather(*bases, ATTACK, VALIDATION, network, tmp_path)
-    reach = float((found.robust.argmax(1) == found.labels).mean())
-    how, promise = mixing.choose(found, "range", clean=reach, width=0.2)
+    reach = 0.8 * float((found.robust.argmax(1) == found.labels).mean())
+    assert mixing.scales_of(network) == (20.0, 1.0)
+    how, promise = mixing.choose(found, "range", clean=reach, scales=mixing.scales_of(network), width=0.2)
     run = mixing.narrow(network, how["alpha_min"], how["alpha_max"], tmp_path / "narrow")
     model = run.load_model()
     assert isinstance(model, AdaptiveMixedClassifier)

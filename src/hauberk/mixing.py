@@ -109,6 +109,12 @@ def bases(network: Subject) -> tuple[Subject, Subject]:
     return tuple(Subject(network.run, base, network.dataset) for base in (model.accurate, model.robust))  # type: ignore[return-value]
 
 
+def scales_of(network: Subject) -> tuple[float, float]:
+    """The factors on the accurate and the robust model's logits in a mixing network."""
+    model = _network(network)
+    return model.accurate_scale, model.robust_scale
+
+
 def narrow(
     network: Subject, alpha_min: float, alpha_max: float, out: Path | None = None, plan: Evaluation = Evaluation()
 ) -> Run:
@@ -284,7 +290,7 @@ def choose(
         clean: wanted clean accuracy, for ``alpha`` and ``range``.
         robust: wanted estimated robust accuracy, for ``alpha`` and ``scales``; for ``nuts`` the share of what the
             robust model keeps under attack that has to stay.
-        scales: factors on both models' logits, for ``alpha`` and ``range``.
+        scales: factors on both models' logits, for ``alpha``, and the network's own for ``range``.
         width: of the range.
 
     Raises:

@@ -120,6 +120,21 @@ def test_check_looks_before_anything_is_spent(
     assert len(read_all(copied / "records", "diagnosis")) == 1
 
 
+def test_mixes_by_wish(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the logits are kept
+    pair = ("--accurate", copied, "--robust", copied)
+    code, text, error = run(capsys, "mix", *pair, "--clean", 0.2, "--threat", "l2:0.1", "--calibration-images", 8,
+                            "--images", 16, "-o", tmp_path / "mix")  # fmt: skip
+    assert code == 0, error
+    assert "on 8 validation images: clean accuracy" in text
+    assert run(capsys, "mix", *pair)[0] == 1  # neither a weight nor a wish
+    assert run(capsys, "mix", *pair, "--alpha", 0.5, "--clean", 0.5)[0] == 1
+    assert run(capsys, "mix", "--alpha", 0.5)[0] == 1  # of what?
+    assert run(capsys, "mix", *pair, "--choose", "nuts", "--robust-accuracy", 0.5, "--robust-scale", 2)[0] == 1
+
+
 def test_a_threat_alone_means_the_everyday_suite_and_another_norm(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

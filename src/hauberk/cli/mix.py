@@ -62,7 +62,12 @@ def mix(
         helps = mixing.mixability(logits)
         say(helps.sentence)
         kind = "range" if net is not None else choose
-        how, choice = mixing.choose(logits, kind, **wish, scales=(accurate_scale, robust_scale), width=width)  # type: ignore[arg-type]
+        scales = (accurate_scale, robust_scale)
+        if scales != (1.0, 1.0) and kind != "alpha":
+            raise HauberkError(f"{kind} has scales of its own", "leave out --accurate-scale and --robust-scale")
+        if net is not None:
+            scales = mixing.scales_of(net)
+        how, choice = mixing.choose(logits, kind, **wish, scales=scales, width=width)  # type: ignore[arg-type]
         promise = {"mixability": helps.sentence, "on_validation": asdict(choice)}
     run = _write(first, second, net, how, out, options.plan(split, images, seed, tile), Reporter(json).evaluating)
     settings = ", ".join(f"{key} {value:.6g}" for key, value in how.items() if key != "name")
