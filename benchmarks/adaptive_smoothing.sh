@@ -28,8 +28,8 @@ $hauberk attack $nuts "${suite[@]}"
 $hauberk train mixing_cifar10_small -o $runs/mixing_cifar10_small-seed0
 network=$runs/mix_network
 $hauberk mix --network $runs/mixing_cifar10_small-seed0 --clean 0.732 --width 0.5 --threat $threat -o $network
-$hauberk attack $network "${suite[@]}" --attack apgd,steps=50,loss=alpha_down --attack part,part=gray_box \
-  --attack part,part=robust --attack part,part=accurate
+$hauberk attack $network "${suite[@]}" --attack apgd,steps=50,loss=alpha_down
+.venv/bin/python benchmarks/part_attacks.py $network gray_box robust accurate
 
 mixes=($runs/mix_alpha_* $nuts $network)
 for run in "${mixes[@]}"; do
