@@ -49,7 +49,9 @@ COLUMNS = (
 
 def results_table(results: Path) -> str:
     """One row for each run, predictor and norm, in percent with 95 % Wilson intervals."""
-    runs = {path.relative_to(results).as_posix(): collect.load([path])[0] for path in run_directories(results)}
+    # a folder of mixes has a table of its own
+    shown = [path for path in run_directories(results) if not (path.parent / "tradeoff.md").exists()]
+    runs = {path.relative_to(results).as_posix(): collect.load([path])[0] for path in shown}
     if not runs:
         return "No results are recorded yet.\n"
     found = [(name, run, subject) for name, run in runs.items() for subject in collect.subjects(run.parts)]
