@@ -217,7 +217,7 @@ def _place(
         return None
     kind, _, settings = predictor.removesuffix(bases).partition("(")
     alpha = re.match(r"alpha=([\d.e+-]+)", settings)
-    weights = [f"{float(a):g}" for a in alpha[1].split("..")] if alpha else []
+    weights = [f"{float(a):.3g}" for a in alpha[1].split("..")] if alpha else []
     if kind != "mixed":
         return None, " ".join([KINDS.get(kind, kind.replace("_", " ")), "..".join(weights)]).strip()
     own = _scales(predictor)
