@@ -26,12 +26,14 @@ $hauberk attack $nuts "${suite[@]}"
 
 # the mixing network; its range leads to the clean accuracy that MixedNUTS promised on validation images
 $hauberk train mixing_cifar10_small -o $runs/mixing_cifar10_small-seed0
-network=$runs/mix_network
-$hauberk mix --network $runs/mixing_cifar10_small-seed0 --clean 0.732 --width 0.5 --threat $threat -o $network
-$hauberk attack $network "${suite[@]}" --attack apgd,steps=50,loss=alpha_down
-.venv/bin/python benchmarks/part_attacks.py $network gray_box robust accurate
+for width in 0.5 0.1; do
+  network=$runs/mix_network$([ $width = 0.5 ] || echo _$width)
+  $hauberk mix --network $runs/mixing_cifar10_small-seed0 --clean 0.732 --width $width --threat $threat -o $network
+  $hauberk attack $network "${suite[@]}" --attack apgd,steps=50,loss=alpha_down
+  .venv/bin/python benchmarks/part_attacks.py $network gray_box robust accurate
+done
 
-mixes=($runs/mix_alpha_* $nuts $network)
+mixes=($runs/mix_alpha_* $nuts $runs/mix_network $runs/mix_network_0.1)
 for run in "${mixes[@]}"; do
   $hauberk verify $run --weights
   rm -rf results/adaptive_smoothing/$(basename $run)
