@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from hauberk.errors import HauberkError
+from hauberk.threats import Norm
 
 
 @dataclass(frozen=True)
 class Bound:
-    r"""An upper bound on a Lipschitz constant, in the Euclidean norm of input and output.
+    r"""An upper bound on a Lipschitz constant, in one norm of input and output (L2 unless asked otherwise).
 
-    .. math:: \|f(x) - f(x')\|_2 \le \mathrm{value}\,\|x - x'\|_2 \quad\text{for all } x, x'
+    .. math:: \|f(x) - f(x')\| \le \mathrm{value}\,\|x - x'\| \quad\text{for all } x, x'
 
     Args:
         value: finite and not negative.
@@ -40,9 +41,18 @@ class Bound:
 class BoundedLayer(Protocol):
     """A layer that knows an upper bound on its own Lipschitz constant, from the weights as they are now."""
 
-    def lipschitz_bound(self, input_shape: Sequence[int]) -> Bound:
-        """The bound for inputs of that shape (without the batch axis), in eval mode."""
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
+        """The bound for inputs of that shape (without the batch axis), in eval mode.
+
+        A layer that knows its L2 constant alone may leave ``norm`` out, or call ``only_l2``.
+        """
         ...
+
+
+def only_l2(norm: Norm) -> None:
+    """Raise unless the norm is L2: for layers that know nothing about the others."""
+    if norm != "l2":
+        raise HauberkError(f"no bound in {norm} is known", "the L2 bound serves by norm equivalence")
 
 
 def times(first: float, second: float) -> float:
