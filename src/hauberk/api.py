@@ -121,9 +121,13 @@ def subject(source: str | Path, out: Path | None = None, data: str | None = None
     """Open what is to be judged: a run directory, or ``module:factory`` with the data's name.
 
     Raises:
-        HauberkError: if it is neither.
+        HauberkError: if it is neither, or a run is to be judged elsewhere: its records belong to it.
     """
     if Path(source).is_dir():
+        if out is not None and out.resolve() != Path(source).resolve():
+            raise HauberkError(
+                f"the records of a run stay with it: {source} cannot be judged into {out}", "leave -o out"
+            )
         run = Run.open(source)
         return Subject(run, run.load_model(), load(run.recipe["data"]))
     module, separator, factory = str(source).partition(":")

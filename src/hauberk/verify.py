@@ -209,8 +209,9 @@ def _statement_problems(part: Part) -> list[str]:
     probabilistic = any("counts0" in json.loads(row) for row in part.table.column("evidence").to_pylist())
     asked = _innermost(part.unit["method"])
     estimated = asked["name"] == "local_lipschitz"
-    norm = asked["threat"]["name"] if estimated else "l2"
-    if part.facts["norm"] != norm:
+    # smoothing proves L2; Lipschitz constants are for the norm of their walk (L2 before there were others)
+    norm = asked["threat"]["name"] if estimated else shared.get("norm", "l2")
+    if part.facts["norm"] != norm or asked.get("norm", norm) != norm:
         found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in {norm}")
     if estimated and shared["eps"] != asked["threat"]["eps"]:
         found.append(f"was asked for eps = {asked['threat']['eps']}, its evidence says {shared['eps']}")

@@ -201,3 +201,35 @@ def test_what_is_not_understood_is_refused() -> None:
 def test_a_constant_that_is_no_number_gives_nothing() -> None:
     row, shared = {"logits": [3.0, 0.0, 0.0], "deployed": 0}, {"pairwise": [[0.0, float("nan"), 1.0]] * 3}
     assert LipschitzCertificate().radius(row, shared) == 0.0
+
+
+@pytest.mark.parametrize("norm", ["l1", "linf"])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_in_other_norms_a_linear_net_is_certified_exactly(norm: str, classes: int) -> None:
+    oracle = LinearOracle.random((1, 4, 5), classes, seed=classes)
+    batch = oracle.batch(50)
+    found = LipschitzCertificate(norm)(oracle.layers, batch)
+    true = oracle.true_radius(batch.images, norm)
+    assert found.norm == norm
+    assert bool((found.radius <= true).all())
+    torch.testing.assert_close(found.radius, true, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["l1", "linf"])
+def test_corners_of_the_ball_do_not_break_other_norms(norm: str) -> None:
+    net, batch = small_net(0), images_of(20, 0)
+    found = LipschitzCertificate(norm)(net, batch)
+    assert bool((found.radius > 0).any())
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4) if norm == "linf" else torch.eye(4)
+    corners = torch.cat([corners, -corners]).double()
+    moved = batch.images.double().flatten(1)[:, None] + found.radius[:, None, None] * corners
+    with torch.no_grad():
+        decisions = net.double()(moved.reshape(-1, 1, 2, 2)).argmax(1).reshape(20, -1)
+    assert bool((decisions == found.prediction[:, None]).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype: torch.dtype) -> None:
+    batch = images_of(2, 0)
+    with pytest.raises(HauberkError, match="half precision"):
+        CERTIFICATE(small_net(0).to(dtype), batch)

@@ -85,6 +85,11 @@ def test_the_whole_path(tiny_recipe: Path, tmp_path: Path, capsys: pytest.Captur
     assert run(capsys, "mix", *arguments)[0] == 0
     assert run(capsys, "attack", mixed, "--threat", "linf:8/255", "--attack", "fgsm", "--images", 16)[0] == 0
     assert run(capsys, "certify", mixed, "--images", 16)[0] == 0
+    assert run(capsys, "certify", mixed, "--images", 16, "--bound", "theorem_3_5", "--norm", "linf")[0] == 0
+    local = ("--method", "local_lipschitz,threat=linf:8/255")
+    assert run(capsys, "certify", mixed, "--images", 4, *local)[0] == 0
+    kept = {(p.facts["norm"], p.facts["proof"]) for p in read_all(mixed / "records", "certificate")}
+    assert kept == {("l2", "deterministic"), ("linf", "deterministic"), ("linf", "estimate")}
     code, text, _ = run(capsys, "verify", out, mixed, "--weights")
     assert code == 0, text
     assert "0 evaluations with problems" in text
@@ -102,6 +107,15 @@ def test_a_model_of_ones_own(factories: str, tmp_path: Path, capsys: pytest.Capt
                             "-o", tmp_path / "own")  # fmt: skip
     assert code == 0, error
     assert len(read_all(tmp_path / "own" / "records", "certificate")) == 1
+
+
+def test_records_stay_with_their_run(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(capsys, "certify", copied, "--images", 4, "-o", tmp_path / "elsewhere")
+    assert code == 1
+    assert "leave -o out" in error
+    code, _, error = run(capsys, "certify", copied, "--images", 4, "--bound", "theorem_a1")
+    assert code == 1
+    assert "a mix" in error
 
 
 def test_check_looks_before_anything_is_spent(

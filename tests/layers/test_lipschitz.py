@@ -23,6 +23,7 @@ from hauberk.layers import (
     layer_bounds,
     model_bound,
     pairwise_bounds,
+    walk,
 )
 from hauberk.layers.bound import times
 
@@ -231,7 +232,7 @@ class Doubled(nn.Sequential):
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.BatchNorm2d(2),
+        nn.BatchNorm2d(2, track_running_stats=False),
         nn.Dropout(0.5),
         nn.GELU(),
         nn.MultiheadAttention(2, 1),
@@ -303,3 +304,92 @@ def test_pairwise_wants_logits() -> None:
         pairwise_bounds(nn.Sequential(nn.Conv2d(1, 2, 1)).eval(), (1, 4, 4))
     with pytest.raises(HauberkError, match="no layers"):
         pairwise_bounds(nn.Sequential().eval(), (1, 4, 4))
+
+
+# --- other norms ----------------------------------------------------------------------------------------------
+
+
+def steepest_by_corners(model: nn.Module, shape: tuple[int, ...], norm: str) -> Tensor:
+    """The largest L1 or Linf slope of every logit difference of a piecewise linear net over random points."""
+    points = torch.rand(40, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda x: model(x[None])[0]))(points).flatten(2)
+    apart = jacobian[:, :, None] - jacobian[:, None]
+    return (apart.abs().sum(-1) if norm == "linf" else apart.abs().amax(-1)).amax(0)
+
+
+@pytest.mark.parametrize("norm", ["l1", "linf"])
+def test_jacobians_never_beat_the_bounds_in_other_norms(norm: str) -> None:
+    body = (nn.Conv2d(2, 4, 3, padding=1), MaxMin(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 8), nn.ReLU())
+    for tail in ((nn.Linear(8, 3),), (AOLLinear(8, 4), MaxMin())):
+        model = nn.Sequential(Normalize((0.5, 0.5), (0.5, 0.25)), *body, *tail).double().eval()
+        found, bounds = steepest_by_corners(model, (2, 4, 4), norm), pairwise_bounds(model, (2, 4, 4), norm)
+        assert bool((found <= bounds + 1e-12).all())
+        # never worse than norm equivalence from L2
+        factor = math.sqrt(32) if norm == "linf" else 1.0
+        assert bool((bounds <= factor * pairwise_bounds(model, (2, 4, 4)) * (1 + 1e-8)).all())
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("l1", math.inf), ("l2", 2.0), ("linf", 1.0)])
+def test_linear_classifiers_are_exact_in_every_norm(norm: str, dual: float) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).double().eval()
+    weight = model[1].weight.detach()
+    truth = torch.linalg.vector_norm(weight[:, None] - weight[None], dual, 2)
+    assert torch.allclose(pairwise_bounds(model, (3, 2, 2), norm), truth, rtol=1e-7)
+    assert bool((pairwise_bounds(model, (3, 2, 2), norm) >= truth).all())
+    own = torch.linalg.vector_norm(weight, dual, 1)
+    assert torch.allclose(walk(model, (3, 2, 2)).logits(norm), own, rtol=1e-7)
+
+
+def test_the_native_norm_is_used_where_it_is_tighter() -> None:
+    # one pixel counts a thousandfold: by norm equivalence Linf would pay for all sixteen
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False)).double().eval()
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].weight[0, 3] = 1000.0
+    assert float(pairwise_bounds(model, (1, 4, 4), "linf")[0, 1]) == pytest.approx(1000.0)
+    # all pixels count the same: L1 through L2 would pay four times as much
+    nn.init.ones_(model[1].weight[:1])
+    assert model_bound(model[1], (16,), "l1").value == pytest.approx(1.0)
+
+
+def test_norms_change_on_the_way() -> None:
+    # an L1 step enters a layer of short columns, and goes on in L2: 1 * 1 * sqrt(2), natively it would be 4 * 4 * 1
+    spread = nn.Linear(2, 16, bias=False)
+    mix = nn.Linear(16, 16, bias=False)
+    with torch.no_grad():
+        spread.weight.copy_(torch.full((16, 2), 0.25))
+        mix.weight.copy_(torch.linalg.qr(torch.randn(16, 16))[0])
+    model = nn.Sequential(spread, mix, nn.Linear(16, 2, bias=False)).double().eval()
+    with torch.no_grad():
+        model[2].weight.copy_(torch.eye(2, 16))
+    assert float(pairwise_bounds(model, (2,), "l1")[0, 1]) <= math.sqrt(2.0) * (1 + 1e-6)
+
+
+def test_a_layer_that_knows_one_norm_alone() -> None:
+    class Tallest(nn.Module):
+        """1-Lipschitz from Linf to Linf."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.abs().amax(1, keepdim=True) - torch.linspace(0, 1, 3, dtype=x.dtype)
+
+        def lipschitz_bound(self, input_shape: Sequence[int], norm: str = "l2") -> Bound:
+            if norm != "linf":
+                raise HauberkError("only Linf", "")
+            return Bound(1.0, "a maximum", True)
+
+    model = nn.Sequential(nn.Flatten(), Tallest()).eval()
+    assert float(pairwise_bounds(model, (1, 2, 2), "linf")[0, 1]) == pytest.approx(2.0)
+    assert float(pairwise_bounds(model, (1, 2, 2))[0, 1]) == pytest.approx(2.0)  # Linf is at most L2
+    assert layer_bounds(model, (1, 2, 2))[1].norm == "linf"
+
+
+def test_batch_norm_in_eval_mode_is_a_diagonal() -> None:
+    layer = nn.BatchNorm2d(3).double().eval()
+    with torch.no_grad():
+        layer.running_var.copy_(torch.tensor([0.25, 4.0, 1.0]))
+        layer.weight.copy_(torch.tensor([1.0, -9.0, 2.0]))
+    truth = dense_norm(layer, (3, 2, 2))
+    assert truth == pytest.approx(4.5, rel=1e-4)
+    for norm in ("l1", "l2", "linf"):
+        assert truth <= model_bound(layer, (3, 2, 2), norm).value <= truth * (1 + 1e-9)
+    assert model_bound(nn.LeakyReLU(-3.0).eval(), (3,)).value == 3.0

@@ -12,7 +12,8 @@ from torch import nn
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, Proof, largest_radius, round_down
 from hauberk.classifier import ABSTAIN, decide, logits_of, predictor_name
-from hauberk.layers.lipschitz import layer_bounds, pairwise_bounds
+from hauberk.errors import HauberkError
+from hauberk.layers.lipschitz import walk
 from hauberk.threats import CONFIG, Norm
 
 # Float64 sums of thousands of terms are off by less than this share of their size; a gap must exceed it.
@@ -23,25 +24,34 @@ ROUNDING = 1e-12
 class LipschitzCertificate(Certificate):
     r"""Margin over Lipschitz bound: :math:`R = \min_{j\ne y} (z_y - z_j) / K_{yj}`.
 
-    :math:`K_{yj}` bounds the L2 Lipschitz constant of :math:`z_y - z_j`: the product of the layers' bounds times
-    :math:`\|w_y - w_j\|` of the last layer (Singla et al. 2022, Proposition 1).  Logits and bounds are computed in
-    float64: the proof is for the network evaluated in float64.  Ties and NaN give radius 0.
+    :math:`K_{yj}` bounds the Lipschitz constant of :math:`z_y - z_j`: in L2 the product of the layers' bounds times
+    :math:`\|w_y - w_j\|_2` of the last layer (Singla et al. 2022, Proposition 1); in L1 and Linf the best of what the
+    layers' own norms and norm equivalence give (``layers.lipschitz``).  Logits and bounds are computed in float64: the
+    proof is for the network evaluated in float64.  Ties and NaN give radius 0.
+
+    Args:
+        norm: in which the image moves, and the radius is measured.
     """
 
-    norm: ClassVar[Norm] = "l2"
+    norm: Norm = "l2"  # type: ignore[misc]
     kind: ClassVar[Proof] = "deterministic"
 
     def gather(
         self, model: nn.Module, batch: Batch, seed: int, tile: int
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Float64 logits of each row and the decision of the model as it is; pairwise and layer bounds for all."""
+        if any(t.is_floating_point() and t.element_size() < 4 for t in model.state_dict().values()):
+            raise HauberkError(
+                "the weights have half precision, whose rounding alone moves images apart", "certify model.float()"
+            )
         exact = copy.deepcopy(model).double().eval()
-        shape = tuple(batch.images.shape[1:])
+        bounds = walk(exact, tuple(batch.images.shape[1:]))
         shared = {
-            "pairwise": pairwise_bounds(exact, shape).tolist(),
+            "norm": self.norm,
+            "pairwise": bounds.pairwise(self.norm).tolist(),
             "layers": [
-                {"name": b.name, "kind": b.kind, "value": b.bound.value, "method": b.bound.method}
-                for b in layer_bounds(exact, shape)
+                {"name": b.name, "kind": b.kind, "value": b.bound.value, "method": b.bound.method, "norm": b.norm}
+                for b in bounds.layers(self.norm)
             ],
         }
         logits = logits_of(exact, Batch(batch.images.double(), batch.labels, batch.ids), tile)

@@ -10,12 +10,17 @@ from hauberk import api, registry
 from hauberk.certificates import Certificate
 from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, emit
+from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
 
 
 def certify(
     target: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or module:factory.")],
-    method: Annotated[str | None, typer.Option(help="lipschitz, smoothing or mixed_margin.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="lipschitz, smoothing, or local_lipschitz,threat=linf:8/255 (an estimate).")
+    ] = None,
+    norm: Annotated[str | None, typer.Option(help="l1, l2 or linf: of Lipschitz radii.")] = None,
+    bound: Annotated[str | None, typer.Option(help="exact, theorem_3_5 or theorem_a1: of a mix.")] = None,
     sigma: Annotated[float | None, typer.Option(help="Noise level of smoothing, pixel units.")] = None,
     n: Annotated[int | None, typer.Option(help="Votes of smoothing.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Failure probability of smoothing.")] = None,
@@ -32,8 +37,8 @@ def certify(
     """Certify a model; by default as its recipe says, or as its structure allows. The same command again resumes."""
     options.threads(threads)
     subject = api.subject(target, out, data)
-    settings = {key: value for key, value in (("sigma", sigma), ("n", n), ("alpha", alpha)) if value is not None}
-    planned = _certificates(subject, method, settings)
+    given = {"sigma": sigma, "n": n, "alpha": alpha, "norm": norm}
+    planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)
     plan = options.plan(split, images or subject.run.recipe.get("evaluation", {}).get("images"), seed, tile)
     run = api.certify(subject, planned, plan, options.shard(shard), Reporter(json).evaluating)
     emit(
@@ -43,16 +48,35 @@ def certify(
     )
 
 
-def _certificates(subject: api.Subject, method: str | None, settings: dict[str, Any]) -> list[Certificate]:
+def _certificates(
+    subject: api.Subject, method: str | None, settings: dict[str, Any], bound: str | None
+) -> list[Certificate]:
+    specs = subject.run.recipe.get("evaluation", {}).get("certificates", [])
     if method is not None:
-        return [registry.build({"name": method} | settings, "certificate")]
-    planned = subject.run.recipe.get("evaluation", {}).get("certificates", [])
-    if planned:
-        return [registry.build(spec | settings, "certificate") for spec in planned]
-    fitting = api.default_certificate(subject)
-    if fitting is None:
-        raise HauberkError(
-            "this model has no deterministic certificate: some layer has no Lipschitz bound",
-            "smooth it instead: --method smoothing --sigma 0.25",
-        )
-    return [fitting]
+        specs = [options.described(method)]
+    elif not specs:
+        fitting = api.default_certificate(subject)
+        if fitting is None:
+            raise HauberkError(
+                "this model has no deterministic certificate: some layer has no Lipschitz bound",
+                "smooth it instead: --method smoothing --sigma 0.25",
+            )
+        specs = [registry.spec(fitting)]
+    return [registry.build(_completed(subject, spec, settings, bound), "certificate") for spec in specs]
+
+
+def _completed(
+    subject: api.Subject, spec: dict[str, Any], settings: dict[str, Any], bound: str | None
+) -> registry.Spec:
+    """The certificate with the settings given; of a mix, the mix's certificate that rests on it."""
+    if spec["name"] == "mixed_margin":
+        base, bound = dict(spec.get("base", {"name": "lipschitz"})), bound or spec.get("bound")
+    elif isinstance(subject.model, MixedClassifier):
+        base = dict(spec)
+    elif bound is None:
+        return spec | settings
+    else:
+        raise HauberkError("--bound is a choice between the certificates of a mix", "leave it out, or certify a mix")
+    # an estimate has the changes over one budget and no margin at other radii
+    bound = bound or ("theorem_3_5" if base["name"] == "local_lipschitz" else "exact")
+    return {"name": "mixed_margin", "base": base | settings, "bound": bound}

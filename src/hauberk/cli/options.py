@@ -37,16 +37,21 @@ def shard(text: str) -> tuple[int, int]:
 
 def method(text: str, kind: registry.Kind, **extra: Any) -> Any:
     """Build ``apgd,steps=50`` with further settings, such as the threat."""
+    return registry.build(described(text) | extra, kind)
+
+
+def described(text: str) -> dict[str, Any]:
+    """The description that ``apgd,steps=50`` stands for."""
     name, *settings = text.split(",")
-    described: dict[str, Any] = {"name": name.strip()} | extra
+    spec: dict[str, Any] = {"name": name.strip()}
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator:
             raise HauberkError(f"expected name,key=value, got {text!r}", "for example apgd,steps=50")
-        described[key.strip()] = yaml.safe_load(value)
-    if described.get("loss") in {e.name for e in registry.entries("loss")}:
-        described["loss"] = {"name": described["loss"]}
-    return registry.build(described, kind)
+        spec[key.strip()] = yaml.safe_load(value)
+    if spec.get("loss") in {e.name for e in registry.entries("loss")}:
+        spec["loss"] = {"name": spec["loss"]}
+    return spec
 
 
 def threads(count: int | None) -> None:

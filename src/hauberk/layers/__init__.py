@@ -3,7 +3,7 @@
 from hauberk.layers.activations import MaxMin
 from hauberk.layers.aol import AlmostOrthogonal, AOLConv2d, AOLLinear, UnitRowLinear, UnitRows
 from hauberk.layers.bound import Bound, BoundedLayer
-from hauberk.layers.lipschitz import LayerBound, layer_bounds, model_bound, pairwise_bounds
+from hauberk.layers.lipschitz import LayerBound, ModelBounds, layer_bounds, model_bound, pairwise_bounds, walk
 from hauberk.layers.norms import conv_norm, linear_norm
 from hauberk.layers.padding import PadToMultiple
 
@@ -15,6 +15,7 @@ __all__ = [
     "BoundedLayer",
     "LayerBound",
     "MaxMin",
+    "ModelBounds",
     "PadToMultiple",
     "UnitRowLinear",
     "UnitRows",
@@ -23,4 +24,5 @@ __all__ = [
     "linear_norm",
     "model_bound",
     "pairwise_bounds",
+    "walk",
 ]

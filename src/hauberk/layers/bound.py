@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from torch import Tensor
+
 from hauberk.errors import HauberkError
 from hauberk.threats import Norm
+
+SLACK = 1e-9  # by which computed norms are raised; exceeds what rounding in float64 can take away
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,17 @@ def times(first: float, second: float) -> float:
     if first in (0.0, 1.0) or second in (0.0, 1.0):
         return first * second
     return math.nextafter(first * second, math.inf)
+
+
+def scaled(weight: Tensor) -> tuple[float, Tensor]:
+    """The largest entry, and the weights in float64 divided by it, so that nothing over- or underflows."""
+    values = weight.detach().cpu().double()
+    if not bool(values.isfinite().all()):
+        raise HauberkError("the weights hold NaN or infinity", "training diverged: load an earlier checkpoint")
+    scale = float(values.abs().max()) if values.numel() else 0.0
+    return scale, values / (scale or 1.0)
+
+
+def raised(scale: float, norm: float) -> float:
+    """The product with the slack for rounding added; only a map that is zero has norm zero."""
+    return max(scale * norm * (1.0 + SLACK), math.nextafter(0.0, 1.0)) if scale else 0.0

@@ -1,29 +1,47 @@
-"""Walk a model layer by layer and bound its Lipschitz constant; whatever is not understood is refused.
+r"""Walk a model layer by layer and bound its Lipschitz constant; whatever is not understood is refused.
 
-All bounds are in the Euclidean norm, hold in eval mode, and belong to the weights as they are, in the dtype that they
-have: a parametrised weight recomputed in another dtype is another weight.
+Bounds hold in eval mode and belong to the weights as they are, in the dtype that they have: a parametrised weight
+recomputed in another dtype is another weight.  The walk carries three bounds along, on how far the features move in
+L1, L2 and Linf for each unit by which the image moves, and takes the smallest that any way through the layers' norms
+and norm equivalence gives:
+
+.. math::
+    b'_q = \min_s b_s\,\|f\|_{s\to q}, \qquad
+    \|v\|_\infty \le \|v\|_2 \le \|v\|_1 \le \sqrt n\,\|v\|_2 \le n\,\|v\|_\infty
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from hauberk.classifier import Normalize, check_eval
+from hauberk.classifier import check_eval
 from hauberk.errors import HauberkError
-from hauberk.layers.bound import Bound, BoundedLayer, times
-from hauberk.layers.norms import SLACK, conv_layer_norm, linear_norm
+from hauberk.layers.bound import SLACK, Bound, BoundedLayer, times
+from hauberk.layers.entry_norms import Pair
+from hauberk.layers.known import Shape, entry_norms, known_bound
+from hauberk.threats import Norm
 
-__all__ = ["Bound", "BoundedLayer", "LayerBound", "layer_bounds", "model_bound", "pairwise_bounds"]
+__all__ = [
+    "Bound",
+    "BoundedLayer",
+    "LayerBound",
+    "ModelBounds",
+    "layer_bounds",
+    "model_bound",
+    "pairwise_bounds",
+    "walk",
+]
 
-Shape = tuple[int, ...]
+NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
 @dataclass(frozen=True)
@@ -34,15 +52,108 @@ class LayerBound:
         name: its dotted name in the model, or ``model`` for a model that is one layer.
         kind: the name of its class.
         bound: what is known about it.
+        norm: in which norm, on both sides.
     """
 
     name: str
     kind: str
     bound: Bound
+    norm: Norm = "l2"
 
 
-def layer_bounds(model: nn.Module, input_shape: Sequence[int]) -> list[LayerBound]:
-    """The bound of every layer, in the order in which they are applied.
+@dataclass(frozen=True)
+class Step:
+    """One layer on the walk.
+
+    Args:
+        name: as in ``LayerBound``.
+        kind: as in ``LayerBound``.
+        layer: the module.
+        table: its bounds, from one norm to another.
+        output: shape of what leaves it, without the batch axis.
+    """
+
+    name: str
+    kind: str
+    layer: nn.Module
+    table: Mapping[Pair, Bound]
+    output: Shape
+
+    def bound(self, norm: Norm) -> LayerBound:
+        """Its bound in the norm, or what is known if nothing is known there."""
+        same: list[Norm] = [norm, "l2", *NORMS]
+        known = next(q for q in same if (q, q) in self.table)
+        return LayerBound(self.name, self.kind, self.table[known, known], known)
+
+
+@dataclass(frozen=True)
+class ModelBounds:
+    """What a walk over a model found, from which every bound on it follows.
+
+    Args:
+        input_shape: shape of one image, (C, H, W).
+        steps: the layers in the order in which they are applied.
+    """
+
+    input_shape: Shape
+    steps: Sequence[Step]
+
+    def layers(self, norm: Norm = "l2") -> list[LayerBound]:
+        """The bound of every layer in the norm, or in another one where this one is unknown."""
+        return [step.bound(norm) for step in self.steps]
+
+    def total(self, norm: Norm = "l2") -> Bound:
+        """The bound of the whole model, with that norm on both sides.
+
+        Raises:
+            HauberkError: if no way through the layers' norms leads there.
+        """
+        reach = _carry(self.input_shape, self.steps, norm)[norm]
+        if len(self.steps) == 1 and (norm, norm) in self.steps[0].table:
+            return self.steps[0].table[norm, norm]
+        return Bound(reach, f"product of {len(self.steps)} layers", False)
+
+    def pairwise(self, norm: Norm = "l2") -> Tensor:
+        r"""Lipschitz bounds of the differences of two logits, by the norm in which the image moves.
+
+        .. math:: |(z_i - z_j)(x) - (z_i - z_j)(x')| \le K_{ij}\,\|x - x'\|, \qquad
+                  K_{ij} = \min_q b_q\,\|w_i - w_j\|_{q^*}
+
+        with :math:`b_q` the bound of all before the last linear layer, :math:`w_i` its rows and q* the dual of q; if
+        the model does not end in one, :math:`K_{ij} = \min(b_1, \sqrt 2\,b_2, 2\,b_\infty)`, b of the whole model
+        (in L2 Tsuzuku et al. 2018; Singla et al. 2022, Proposition 1).
+
+        Returns:
+            shape (K, K), float64, symmetric, zero on the diagonal.
+        """
+        rows = self._rows()
+        if rows is None:
+            apart = 1.0 - torch.eye(self.steps[-1].output[0], dtype=torch.float64)
+            return apart * (_through(_carry(self.input_shape, self.steps, norm), (1.0, math.sqrt(2.0), 2.0)))
+        reach = _carry(self.input_shape, self.steps[:-1], norm)
+        return torch.stack([_through_rows(reach, rows - row) for row in rows])
+
+    def logits(self, norm: Norm = "l2") -> Tensor:
+        r"""Lipschitz bounds of the logits one by one, :math:`K_i = \min_q b_q \|w_i\|_{q^*}`, shape (K,), float64."""
+        rows = self._rows()
+        if rows is None:
+            value = _through(_carry(self.input_shape, self.steps, norm), (1.0, 1.0, 1.0))
+            return torch.full((self.steps[-1].output[0],), value, dtype=torch.float64)
+        return _through_rows(_carry(self.input_shape, self.steps[:-1], norm), rows)
+
+    def _rows(self) -> Tensor | None:
+        """The rows of the last linear layer, if the model ends in one."""
+        last = self.steps[-1]
+        if len(last.output) != 1:
+            raise HauberkError(f"expected logits of shape (K,), got {last.output}", "end the model with a linear layer")
+        if isinstance(last.layer, nn.Linear) and type(last.layer).forward is nn.Linear.forward:
+            return last.layer.weight.detach().cpu().double()
+        return None
+
+
+@torch.no_grad()
+def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
+    """The bounds of every layer, and the shape of its output.
 
     Args:
         model: one layer, or ``nn.Sequential`` (nested) of layers, in eval mode.
@@ -51,82 +162,119 @@ def layer_bounds(model: nn.Module, input_shape: Sequence[int]) -> list[LayerBoun
     Raises:
         HauberkError: on train mode, NaN weights, a forward hook, or a layer that offers no bound; it is named.
     """
-    return [item for item, _, _ in _walk(model, input_shape)]
-
-
-def model_bound(model: nn.Module, input_shape: Sequence[int]) -> Bound:
-    r"""The product of the layers' bounds, :math:`\prod_l L_l`, rounded up.
-
-    Raises:
-        HauberkError: as ``layer_bounds``.
-    """
-    bounds = [item.bound for item in layer_bounds(model, input_shape)]
-    if len(bounds) == 1:
-        return bounds[0]
-    return Bound(_product(bounds), f"product of {len(bounds)} layers", False)
-
-
-def pairwise_bounds(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
-    r"""Lipschitz bounds of the differences of two logits.
-
-    .. math:: |(z_i - z_j)(x) - (z_i - z_j)(x')| \le L_{ij}\,\|x - x'\|_2, \qquad L_{ij} = L\,\|w_i - w_j\|_2
-
-    with L the bound of all before the last linear layer and :math:`w_i` its rows; :math:`L_{ij} = \sqrt 2\,L` with L
-    the bound of the whole model if it does not end in one (Tsuzuku et al. 2018; Singla et al. 2022, Proposition 1).
-
-    Args:
-        model: a classifier with K logits.
-        input_shape: shape of one image, (C, H, W).
-
-    Returns:
-        shape (K, K), float64, symmetric, zero on the diagonal.
-
-    Raises:
-        HauberkError: as ``layer_bounds``, or if the output is not a vector of logits.
-    """
-    walked = _walk(model, input_shape)
-    _, last, output = walked[-1]
-    if len(output) != 1:
-        raise HauberkError(f"expected logits of shape (K,), got {output}", "end the model with a linear layer")
-    bounds = [item.bound for item, _, _ in walked]
-    if isinstance(last, nn.Linear) and type(last).forward is nn.Linear.forward:
-        rows = last.weight.detach().cpu().double()
-        apart = torch.stack([torch.linalg.vector_norm(rows - row, dim=1) for row in rows])
-        bounds = bounds[:-1]
-    else:
-        apart = torch.full((output[0], output[0]), math.sqrt(2.0), dtype=torch.float64).fill_diagonal_(0.0)
-    return apart * (_product(bounds) * (1.0 + SLACK))
-
-
-def _product(bounds: Sequence[Bound]) -> float:
-    value = 1.0
-    for bound in bounds:
-        value = times(value, bound.value)
-    return value
-
-
-@torch.no_grad()
-def _walk(model: nn.Module, input_shape: Sequence[int]) -> list[tuple[LayerBound, nn.Module, Shape]]:
-    """The bound of each layer, the layer itself, and the shape of its output."""
     _check_forward_is_what_it_seems(model)
     own = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(()))
     # two rows, so that a layer that merges the batch axis shows
     features = torch.zeros(2, *input_shape, dtype=own.dtype, device=own.device)
-    walked = []
+    steps = []
     for name, layer in _leaves(model, ""):
         kind = type_before_parametrizations(layer).__name__
         shape = tuple(features.shape[1:])
         try:
-            bound = _bound(layer, shape)
+            table = _table(layer, shape)
             features = layer(features)
         except (HauberkError, RuntimeError, ValueError, TypeError, IndexError) as error:
             raise _refusal(name, kind, shape, error) from error
         if features.dim() < 2 or len(features) != 2:
             raise _refusal(name, kind, shape, HauberkError("it mixes the images of a batch", "flatten from axis 1 on"))
-        walked.append((LayerBound(name, kind, bound), layer, tuple(features.shape[1:])))
-    if not walked:
+        steps.append(Step(name, kind, layer, table, tuple(features.shape[1:])))
+    if not steps:
         raise HauberkError("the model has no layers", "an empty nn.Sequential is no classifier")
-    return walked
+    return ModelBounds(tuple(input_shape), steps)
+
+
+def layer_bounds(model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> list[LayerBound]:
+    """``walk(model, input_shape).layers(norm)``: the bound of every layer, in order."""
+    return walk(model, input_shape).layers(norm)
+
+
+def model_bound(model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
+    r"""``walk(model, input_shape).total(norm)``: at most the product of the layers' bounds, rounded up."""
+    return walk(model, input_shape).total(norm)
+
+
+def pairwise_bounds(model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> Tensor:
+    """``walk(model, input_shape).pairwise(norm)``: bounds of the differences of two logits, (K, K)."""
+    return walk(model, input_shape).pairwise(norm)
+
+
+# --- from norm to norm ----------------------------------------------------------------------------------------
+
+Reach = dict[Norm, float]
+
+
+def _carry(shape: Shape, steps: Sequence[Step], norm: Norm) -> Reach:
+    """How far the features move at most, in each norm, for a unit by which the input moves in one."""
+    reach = _equivalent({q: 1.0 if q == norm else math.inf for q in NORMS}, math.prod(shape))
+    for step in steps:
+        found = dict.fromkeys(NORMS, math.inf)
+        for (source, target), bound in step.table.items():
+            if math.isfinite(reach[source]):
+                found[target] = min(found[target], times(reach[source], bound.value))
+        reach = _equivalent(found, math.prod(step.output))
+    return reach
+
+
+def _equivalent(reach: Reach, size: int) -> Reach:
+    """What norm equivalence adds, for vectors of so many values."""
+    root = math.nextafter(math.sqrt(size), math.inf) if size > 1 else 1.0
+    two = min(reach["l2"], reach["l1"], _product(reach["linf"], root))
+    most = min(reach["linf"], two)
+    one = min(reach["l1"], _product(two, root), _product(most, float(size)))
+    return {"l1": one, "l2": two, "linf": most}
+
+
+def _product(first: float, second: float) -> float:
+    return times(first, second) if math.isfinite(first) else math.inf
+
+
+def _through(reach: Reach, duals: Sequence[float]) -> float:
+    """The least of the three ways into one number, raised for rounding."""
+    return min(_product(reach[q], dual) for q, dual in zip(NORMS, duals, strict=True)) * (1.0 + SLACK)
+
+
+def _through_rows(reach: Reach, rows: Tensor) -> Tensor:
+    """The same for the functionals that are the rows of a matrix, one number a row."""
+    duals = torch.linalg.vector_norm(rows, math.inf, 1), torch.linalg.vector_norm(rows, 2, 1), rows.abs().sum(1)
+    ways = [dual * reach[q] for q, dual in zip(NORMS, duals, strict=True) if math.isfinite(reach[q])]
+    return torch.stack(ways).amin(0) * (1.0 + SLACK)
+
+
+# --- layers ---------------------------------------------------------------------------------------------------
+
+
+def _table(layer: nn.Module, shape: Shape) -> dict[Pair, Bound]:
+    """All bounds of a layer, from one norm to another; at least one with the same norm on both sides."""
+    table: dict[Pair, Bound] = {}
+    refused: dict[Norm, HauberkError] = {}
+    for norm in NORMS:
+        try:
+            table[norm, norm] = _bound(layer, shape, norm)
+        except HauberkError as error:
+            refused[norm] = error
+    if not table:
+        raise refused["l2"]
+    return entry_norms(layer, shape) | table
+
+
+def _bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
+    if not isinstance(layer, BoundedLayer):
+        return known_bound(layer, shape, norm)
+    if _owner(type(layer), "forward") not in _owner(type(layer), "lipschitz_bound").__mro__:
+        raise HauberkError(
+            "it changes forward but inherits the bound of another class",
+            "give the class that defines forward its own lipschitz_bound",
+        )
+    if "norm" in inspect.signature(layer.lipschitz_bound).parameters:
+        return layer.lipschitz_bound(shape, norm)
+    if norm != "l2":
+        raise HauberkError(f"it knows no bound in {norm}", "let lipschitz_bound take a norm")
+    return layer.lipschitz_bound(shape)
+
+
+def _owner(cls: type, method: str) -> type:
+    """The class in which a method is defined."""
+    return next(c for c in cls.__mro__ if method in vars(c))
 
 
 def _check_forward_is_what_it_seems(model: nn.Module) -> None:
@@ -153,75 +301,3 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 def _refusal(name: str, kind: str, shape: Shape, error: Exception) -> HauberkError:
     message, hint = (error.message, error.hint) if isinstance(error, HauberkError) else (str(error), "")
     return HauberkError(f"no Lipschitz bound for layer {name!r} ({kind}) on inputs of shape {shape}: {message}", hint)
-
-
-# --- layers of torch and of the classifier --------------------------------------------------------------------
-
-
-def _bound(layer: nn.Module, shape: Shape) -> Bound:
-    if isinstance(layer, BoundedLayer):
-        if _owner(type(layer), "forward") not in _owner(type(layer), "lipschitz_bound").__mro__:
-            raise HauberkError(
-                "it changes forward but inherits the bound of another class",
-                "give the class that defines forward its own lipschitz_bound",
-            )
-        return layer.lipschitz_bound(shape)
-    # exact types: a subclass may compute something else
-    known = _KNOWN.get(type_before_parametrizations(layer))
-    if known is None:
-        raise HauberkError(
-            "nothing is known about it" if not next(layer.children(), None) else "it is not an nn.Sequential of layers",
-            "use 1-Lipschitz layers (hauberk.layers), or give it a method lipschitz_bound(input_shape) -> Bound",
-        )
-    return known(layer, shape)
-
-
-def _owner(cls: type, method: str) -> type:
-    """The class in which a method is defined."""
-    return next(c for c in cls.__mro__ if method in vars(c))
-
-
-def _linear(layer: nn.Linear, _: Shape) -> Bound:
-    return linear_norm(layer.weight)
-
-
-def _one(method: str) -> Callable[[nn.Module, Shape], Bound]:
-    return lambda _layer, _shape: Bound(1.0, method, True)
-
-
-def _average(layer: nn.AvgPool2d, _: Shape) -> Bound:
-    r"""Means of disjoint windows of a x b values: each has norm :math:`1/\sqrt{ab}` (1/k for k x k)."""
-    kernel, stride, padding = (_pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
-    if kernel != stride or padding != (0, 0) or layer.ceil_mode or layer.divisor_override is not None:
-        raise HauberkError(
-            f"only windows that tile the image are known, got kernel {kernel}, stride {stride}, padding {padding}",
-            "use nn.AvgPool2d(k) without padding, ceil_mode or divisor",
-        )
-    return Bound(math.nextafter(1.0 / math.sqrt(kernel[0] * kernel[1]), math.inf), "disjoint means", True)
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _normalize(layer: Normalize, shape: Shape) -> Bound:
-    """Division by each channel's deviation stretches most where it is smallest."""
-    std = layer.std.detach().cpu().double().abs().flatten()
-    if len(std) not in (1, shape[0]):
-        raise HauberkError(f"it has {len(std)} channels, the input has {shape[0]}", "give one mean and std a channel")
-    smallest = float(std.min())
-    if not smallest > 0.0:
-        raise HauberkError(f"expected positive deviations, got {std.tolist()}", "a constant channel needs std=1")
-    return Bound(1.0 if smallest == 1.0 else math.nextafter(1.0 / smallest, math.inf), "1/min(std)", True)
-
-
-_KNOWN: dict[type[nn.Module], Callable[[Any, Shape], Bound]] = {
-    nn.AvgPool2d: _average,
-    nn.Conv2d: conv_layer_norm,
-    nn.Flatten: _one("permutation"),
-    nn.Identity: _one("identity"),
-    nn.Linear: _linear,
-    nn.PixelUnshuffle: _one("permutation"),
-    nn.ReLU: _one("slopes 0 and 1"),
-    Normalize: _normalize,
-}

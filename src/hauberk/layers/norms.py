@@ -25,24 +25,32 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.errors import HauberkError
-from hauberk.layers.bound import Bound
+from hauberk.layers.bound import SLACK, Bound, raised, scaled
+from hauberk.layers.entry_norms import conv_entry_norms, linear_entry_norms
+from hauberk.threats import Norm
 
-SLACK = 1e-9
+__all__ = ["SLACK", "Padding", "conv_layer_norm", "conv_norm", "linear_norm"]
+
+
 Padding = Literal["zeros", "circular"]
+_SIDE = 256  # from here on eigenvalues are the faster way to singular values
 _ENTRIES = 1 << 22  # entries of the channel matrices held at a time
 
 
-def linear_norm(weight: Tensor) -> Bound:
-    r"""Spectral norm of a matrix, :math:`\sigma_1(W)`, from its singular values.
+def linear_norm(weight: Tensor, norm: Norm = "l2") -> Bound:
+    r"""Operator norm of a matrix: in L2 :math:`\sigma_1(W)` from its singular values, else sums of rows or columns.
 
     Args:
         weight: shape (out, in).
+        norm: on both sides.
 
     Raises:
         HauberkError: if the weights hold NaN or infinity.
     """
-    scale, matrix = _scaled(weight)
-    return Bound(_raised(scale, _largest(matrix)), "singular values", True)
+    if norm != "l2":
+        return linear_entry_norms(weight)[norm, norm]
+    scale, matrix = scaled(weight)
+    return Bound(raised(scale, _largest(matrix)), "singular values", True)
 
 
 def conv_norm(
@@ -71,19 +79,19 @@ def conv_norm(
     Raises:
         HauberkError: if the weights hold NaN or infinity, or the feature map is smaller than the kernel.
     """
-    scale, kernel = _scaled(weight)
+    scale, kernel = scaled(weight)
     rows, columns = (
         _axis(size[i], kernel.shape[2 + i], stride[i], padding[i], dilation[i], padding_mode == "circular")
         for i in range(2)
     )
     blocks = _to_blocks(kernel.reshape(groups, -1, *kernel.shape[1:]), rows, columns)
     largest = max(_largest(m) for m in _channel_matrices(blocks, rows, columns))
-    value = _raised(scale, largest * math.sqrt(rows.repeats * columns.repeats))
+    value = raised(scale, largest * math.sqrt(rows.repeats * columns.repeats))
     return Bound(value, f"singular values per frequency, {rows.grid}x{columns.grid}", rows.exact and columns.exact)
 
 
-def conv_layer_norm(layer: nn.Conv2d, input_shape: Sequence[int]) -> Bound:
-    """``conv_norm`` of a layer's effective weight and settings, for inputs of shape (C, H, W).
+def conv_layer_norm(layer: nn.Conv2d, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
+    """The norm of a layer's effective weight with its settings, for inputs of shape (C, H, W); in L2 ``conv_norm``.
 
     Raises:
         HauberkError: on reflect or replicate padding, a circular padding wider than the feature map, or NaN weights.
@@ -93,6 +101,8 @@ def conv_layer_norm(layer: nn.Conv2d, input_shape: Sequence[int]) -> Bound:
         raise HauberkError(f"no sound bound is known for {mode} padding", "use padding_mode='zeros' or 'circular'")
     if len(input_shape) != 3:
         raise HauberkError(f"expected a shape (C, H, W), got {tuple(input_shape)}", "leave the batch axis out")
+    if norm != "l2":
+        return conv_entry_norms(layer, input_shape)[norm, norm]
     # torch pads "same" unevenly for even kernels, the longer side after the data
     total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
     if layer.padding == "same":
@@ -179,18 +189,11 @@ def _channel_matrices(blocks: Tensor, rows: _Axis, columns: _Axis) -> Iterator[T
 
 
 def _largest(matrices: Tensor) -> float:
-    return float(torch.linalg.svdvals(matrices).max())
-
-
-def _scaled(weight: Tensor) -> tuple[float, Tensor]:
-    """The largest entry, and the weights in float64 divided by it, so that nothing over- or underflows."""
-    values = weight.detach().cpu().double()
-    if not bool(values.isfinite().all()):
-        raise HauberkError("the weights hold NaN or infinity", "training diverged: load an earlier checkpoint")
-    scale = float(values.abs().max()) if values.numel() else 0.0
-    return scale, values / (scale or 1.0)
-
-
-def _raised(scale: float, norm: float) -> float:
-    """The product with the slack for rounding added; only a map that is zero has norm zero."""
-    return max(scale * norm * (1.0 + SLACK), math.nextafter(0.0, 1.0)) if scale else 0.0
+    """The largest singular value of all, an upper bound up to rounding that ``SLACK`` exceeds."""
+    least = min(matrices.shape[-2:])
+    if least <= _SIDE:
+        return float(torch.linalg.svdvals(matrices).max())
+    # the eigenvalues of M M* cost half; its rounding is at most 8 n^2 units of its norm
+    gram = matrices @ matrices.mH if matrices.shape[-2] == least else matrices.mH @ matrices
+    rounding = 1.0 + 8.0 * least * max(matrices.shape[-2:]) * 2.0**-53
+    return math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram).max())) * rounding)

@@ -1,0 +1,114 @@
+"""Lipschitz bounds of torch's own layers and of the classifier's input layer, in the three norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from hauberk.classifier import Normalize
+from hauberk.errors import HauberkError
+from hauberk.layers.bound import Bound
+from hauberk.layers.entry_norms import Pair, conv_entry_norms, linear_entry_norms
+from hauberk.layers.norms import conv_layer_norm, linear_norm
+from hauberk.threats import Norm
+
+Shape = tuple[int, ...]
+_Rule = Callable[[Any, Shape, Norm], Bound]
+
+
+def known_bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
+    """The bound of a layer that is exactly of a known type; a subclass may compute something else.
+
+    Raises:
+        HauberkError: if the type, or this use of it, is not known.
+    """
+    rule = _KNOWN.get(type_before_parametrizations(layer))
+    if rule is None:
+        raise HauberkError(
+            "nothing is known about it" if not next(layer.children(), None) else "it is not an nn.Sequential of layers",
+            "use 1-Lipschitz layers (hauberk.layers), or give it a method lipschitz_bound(input_shape) -> Bound",
+        )
+    return rule(layer, shape, norm)
+
+
+def entry_norms(layer: nn.Module, shape: Shape) -> dict[Pair, Bound]:
+    """Bounds from one norm to another of a layer that computes what its weight says; none for other layers."""
+    if isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward:
+        return linear_entry_norms(layer.weight)
+    plain = nn.Conv2d
+    if isinstance(layer, plain) and type(layer).forward is plain.forward:
+        return conv_entry_norms(layer, shape) if type(layer)._conv_forward is plain._conv_forward else {}
+    return {}
+
+
+def _linear(layer: nn.Linear, _: Shape, norm: Norm) -> Bound:
+    return linear_norm(layer.weight, norm)
+
+
+def _one(method: str) -> _Rule:
+    """Of permutations, and of what acts on each value by itself with slopes within [-1, 1]: one in every norm."""
+    return lambda _layer, _shape, _norm: Bound(1.0, method, True)
+
+
+def _leaky(layer: nn.LeakyReLU, _: Shape, __: Norm) -> Bound:
+    return Bound(max(1.0, abs(layer.negative_slope)), "slopes", True)
+
+
+def _normalize(layer: Normalize, shape: Shape, _: Norm) -> Bound:
+    """Division by each channel's deviation stretches most where it is smallest."""
+    std = layer.std.detach().cpu().double().abs().flatten()
+    if len(std) not in (1, shape[0]):
+        raise HauberkError(f"it has {len(std)} channels, the input has {shape[0]}", "give one mean and std a channel")
+    smallest = float(std.min())
+    if not smallest > 0.0:
+        raise HauberkError(f"expected positive deviations, got {std.tolist()}", "a constant channel needs std=1")
+    return Bound(1.0 if smallest == 1.0 else math.nextafter(1.0 / smallest, math.inf), "1/min(std)", True)
+
+
+def _batch_norm(layer: nn.BatchNorm2d, _: Shape, __: Norm) -> Bound:
+    r"""In eval mode each channel is scaled by :math:`\gamma / \sqrt{\sigma^2 + \epsilon}`."""
+    if layer.running_var is None:
+        raise HauberkError(
+            "it uses the statistics of each batch also in eval mode", "use track_running_stats=True, or no batch norm"
+        )
+    scale = (layer.running_var.detach().cpu().double() + layer.eps).rsqrt()
+    if layer.weight is not None:
+        scale = scale * layer.weight.detach().cpu().double().abs()
+    return Bound(float(scale.max()) * (1.0 + 1e-12), "largest scale of a channel", True)
+
+
+def _average(layer: nn.AvgPool2d, _: Shape, norm: Norm) -> Bound:
+    r"""Means of disjoint windows of n values: :math:`1/\sqrt n` in L2, 1/n in L1, 1 in Linf."""
+    kernel, stride, padding = (_pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
+    if kernel != stride or padding != (0, 0) or layer.ceil_mode or layer.divisor_override is not None:
+        raise HauberkError(
+            f"only windows that tile the image are known, got kernel {kernel}, stride {stride}, padding {padding}",
+            "use nn.AvgPool2d(k) without padding, ceil_mode or divisor",
+        )
+    power = {"l1": 1.0, "l2": 0.5, "linf": 0.0}[norm]
+    return Bound(math.nextafter(float(kernel[0] * kernel[1]) ** -power, math.inf), "disjoint means", True)
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+_KNOWN: dict[type[nn.Module], _Rule] = {
+    nn.AvgPool2d: _average,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.Conv2d: conv_layer_norm,
+    nn.Flatten: _one("permutation"),
+    nn.Identity: _one("identity"),
+    nn.LeakyReLU: _leaky,
+    nn.Linear: _linear,
+    nn.PixelShuffle: _one("permutation"),
+    nn.PixelUnshuffle: _one("permutation"),
+    nn.ReLU: _one("slopes 0 and 1"),
+    nn.Tanh: _one("slopes of at most 1"),
+    Normalize: _normalize,
+}
