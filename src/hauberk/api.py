@@ -21,6 +21,7 @@ from hauberk.classifier import decide, is_random, predictor_name, weights_hash
 from hauberk.data import Dataset, load
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
+from hauberk.evaluation.lipschitz_report import LipschitzReport, input_gradients, lipschitz_report
 from hauberk.evaluation.preflight import Bill, Finding, Speed, bills, measure, preflight
 from hauberk.evaluation.units import (
     Report,
@@ -33,8 +34,9 @@ from hauberk.evaluation.units import (
 from hauberk.models.own import own
 from hauberk.recipes import Evaluation, Recipe, parse
 from hauberk.records import group, read_all
+from hauberk.report.lipschitz import plain
 from hauberk.runs import Run, environment
-from hauberk.threats import Threat
+from hauberk.threats import Norm, Threat
 from hauberk.training.distributed import is_main
 from hauberk.training.loop import fit
 from hauberk.training.progress import Progress
@@ -325,6 +327,21 @@ def recompute(target: Subject, rows: int = 32) -> list[Verdict]:
                                 f"the weights give {prediction} within {radius:.9g}")  # fmt: skip
         verdicts.append(Verdict(str(found.unit["predictor"]), "from the weights", len(picked), tuple(problems)))
     return verdicts
+
+
+def lipschitz(target: Subject, norm: Norm = "l2", images: int = 8) -> LipschitzReport:
+    """Bound a model layer by layer, and keep the report and some input gradients with its run.
+
+    Args:
+        target: the model; one that the walk refuses gets its gradients and the reason.
+        norm: of the bounds.
+        images: the first so many test images; searches start from them.
+    """
+    batch = evaluation_batch(target.dataset, "test", images)
+    report = lipschitz_report(target.model, batch.images, norm)
+    found = plain(report, batch.ids, batch.images, input_gradients(target.model, batch.images))
+    target.run.update(lipschitz=target.run.info.get("lipschitz", {}) | {norm: found})
+    return report
 
 
 def default_certificate(target: Subject) -> Certificate | None:

@@ -109,6 +109,20 @@ def test_a_model_of_ones_own(factories: str, tmp_path: Path, capsys: pytest.Capt
     assert len(read_all(tmp_path / "own" / "records", "certificate")) == 1
 
 
+def test_lipschitz_bounds_of_a_run_and_of_a_model_without(
+    copied: Path, factories: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text, error = run(capsys, "lipschitz", copied, "--images", 2, "--norm", "linf")
+    assert code == 0, error
+    assert "AOLConv2d" in text
+    code, text, _ = run(capsys, "lipschitz", f"{factories}:probabilities", "--data", "digits", "-o", tmp_path / "own")
+    assert code == 0
+    assert "no bound" in text
+    code, _, error = run(capsys, "lipschitz", copied, "--norm", "l7")
+    assert code == 1
+    assert "l1, l2 or linf" in error
+
+
 def test_records_stay_with_their_run(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = run(capsys, "certify", copied, "--images", 4, "-o", tmp_path / "elsewhere")
     assert code == 1

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 import hauberk
-from hauberk.cli import attack, bundle, certify, check, demo, explain, listing, mix, report, sweep, train, verify
+from hauberk.cli import (
+    attack,
+    bundle,
+    certify,
+    check,
+    demo,
+    explain,
+    lipschitz,
+    listing,
+    mix,
+    report,
+    sweep,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     help="Train, attack, certify, mix and report image classifiers that must hold up against an adversary.",
@@ -36,6 +50,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("attack")(attack.attack)
 app.command("certify")(certify.certify)
+app.command("lipschitz")(lipschitz.lipschitz)
 app.command("check")(check.check)
 app.command("mix")(mix.mix)
 app.command("report")(report.report)

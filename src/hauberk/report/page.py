@@ -19,7 +19,7 @@ import yaml
 
 import hauberk
 from hauberk.records import Part, atomic_write
-from hauberk.report import charts, explorer, words
+from hauberk.report import charts, explorer, lipschitz, words
 from hauberk.report.collect import RunFacts, load, subjects
 from hauberk.report.mixing import mixes
 from hauberk.report.pictures import Picture, pictures
@@ -94,6 +94,7 @@ def summary(runs: Sequence[Path]) -> dict[str, Any]:
         "hauberk": hauberk.__version__,
         "subjects": [dataclasses.asdict(s) for s in known],
         "mixes": [explorer.summary(m) for m in mixes(parts, known)],
+        "lipschitz": [dataclasses.asdict(v) for v in lipschitz.views(found)],
         "runs": [_run_summary(r) for r in found],
     })
     return result
@@ -116,6 +117,8 @@ def render(runs: Sequence[RunFacts]) -> str:
     return environment.get_template("template.html.j2").render(
         views=views,
         mixes=[explorer.view(m, shown, folders(runs)) for m in mixes(parts, known)],
+        lipschitz=lipschitz.views(runs),
+        gradients=lipschitz.gradients(runs),
         runs=[_run_summary(r) for r in runs],
         title=" and ".join(sorted({f"{s.dataset}, {s.split} split" for s in known})),
         version=hauberk.__version__,
@@ -182,7 +185,7 @@ def _run_summary(run: RunFacts) -> dict[str, Any]:
     return {
         "name": run.name,
         "recipe": dict(run.recipe),
-        "info": dict(run.info),
+        "info": {k: v for k, v in run.info.items() if k != "lipschitz"},
         "records": [
             {
                 "kind": p.kind,

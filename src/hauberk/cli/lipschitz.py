@@ -1,0 +1,53 @@
+"""``hauberk lipschitz MODEL``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, cast, get_args
+
+import typer
+
+from hauberk import api
+from hauberk.cli import options
+from hauberk.cli.console import emit
+from hauberk.errors import HauberkError
+from hauberk.evaluation.lipschitz_report import LipschitzReport
+from hauberk.threats import Norm
+
+
+def lipschitz(
+    target: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, or module:factory.")],
+    norm: Annotated[str, typer.Option(help="l1, l2 or linf: of the bounds.")] = "l2",
+    images: Annotated[int, typer.Option(help="Test images from which searches start.")] = 8,
+    data: options.Data = None,
+    out: options.Out = None,
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Bound a model layer by layer, and show how tight each bound is; the report page shows it too."""
+    options.threads(threads)
+    if norm not in get_args(Norm):
+        raise HauberkError(f"expected l1, l2 or linf, got {norm!r}", "for example --norm linf")
+    subject = api.subject(target, out, data)
+    report = api.lipschitz(subject, cast(Norm, norm), images)
+    emit(asdict(report), json, [*_lines(report), f"next: hauberk report {subject.run.path}"])
+
+
+def _lines(report: LipschitzReport) -> list[str]:
+    if report.refused:
+        return [
+            f"{report.predictor}: no bound: {report.refused}",
+            f"  steepest ratio found on {report.images} images: {report.reached:.4g} (L2)",
+        ]
+    width = max(len(f"{r.name} {r.kind}") for r in report.layers)
+    lines = [
+        f"{report.predictor}: Lipschitz constant at most {report.bound:.6g} in {report.norm}, "
+        f"at least {report.reached:.4g} in l2; {report.seconds:.1f} s",
+        f"  {'layer':{width}}  {'bound':>9}  {'found':>9}  {'kept':>5}  how",
+    ]
+    for r in report.layers:
+        other = "" if r.norm == report.norm else f" ({r.norm})"
+        lines.append(
+            f"  {f'{r.name} {r.kind}':{width}}  {r.bound:9.6g}  {r.reached:9.6g}  {r.preserved:5.2f}  {r.method}{other}"
+        )
+    return [*lines, "  found: the steepest ratio in L2; kept: gradient norm on the way back, leaving over entering"]

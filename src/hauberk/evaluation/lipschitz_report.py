@@ -1,0 +1,207 @@
+"""How tight a model's Lipschitz bound is, layer by layer: bound from above, search from below, gradients in between."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from hauberk.classifier import check_eval, check_images, predictor_name
+from hauberk.errors import HauberkError
+from hauberk.layers.lipschitz import ModelBounds, walk
+from hauberk.threats import Norm
+
+STEPS = 12
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What is known about one layer.
+
+    Args:
+        name: its dotted name in the model.
+        kind: the name of its class.
+        bound: upper bound on its Lipschitz constant.
+        norm: of the bound.
+        method: how it was computed.
+        reached: the largest ratio that was found in L2, a lower bound; at most ``bound`` if that is in L2.
+        preserved: norm of the gradient that leaves the layer towards the image over that which enters, median.
+    """
+
+    name: str
+    kind: str
+    bound: float
+    norm: Norm
+    method: str
+    reached: float
+    preserved: float
+
+    @property
+    def tightness(self) -> float | None:
+        """What was reached over the bound; None where the two are in different norms or the layer is constant."""
+        return self.reached / self.bound if self.norm == "l2" and self.bound > 0.0 else None
+
+
+@dataclass(frozen=True)
+class LipschitzReport:
+    """What is known about a model.
+
+    Args:
+        predictor: which model, with the hash of its weights.
+        norm: asked for.
+        bound: of the whole model; NaN if the walk was refused.
+        reached: the largest ratio found on the whole model, in L2.
+        preserved: norm of the gradient of the margin at the image over that at the logits, median.
+        layers: in the order in which they are applied; empty if the walk was refused.
+        refused: why there is no bound, or empty.
+        images: how many images the searches started from.
+        seconds: what it took.
+    """
+
+    predictor: str
+    norm: Norm
+    bound: float
+    reached: float
+    preserved: float
+    layers: tuple[LayerReport, ...]
+    refused: str
+    images: int
+    seconds: float
+
+
+def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps: int = STEPS) -> LipschitzReport:
+    r"""Bound every layer, look for what it really does, and follow the gradient of the margin back to the image.
+
+    Args:
+        model: a classifier in eval mode.
+        images: a few images in [0, 1], shape (B, C, H, W); searches start from them.
+        norm: of the bounds; the searches are in L2.
+        steps: of each search.
+
+    Raises:
+        HauberkError: on bad images, or a model in train mode.
+    """
+    started = time.perf_counter()
+    check_eval(model)
+    check_images(images)
+    exact = copy.deepcopy(model).double().eval().requires_grad_(False)
+    points = images.double()
+    bounds, refused = None, ""
+    with parametrize.cached():
+        try:
+            bounds = walk(exact, tuple(images.shape[1:]))
+        except HauberkError as error:
+            refused = error.message
+        layers = () if bounds is None else _layers(bounds, points, norm, steps)
+        gradient, at_logits = margin_gradient(exact, points)
+        reached = steepest_ratio(exact, points, steps)
+    return LipschitzReport(
+        predictor=predictor_name(model),
+        norm=norm,
+        bound=float("nan") if bounds is None else bounds.total(norm).value,
+        reached=reached,
+        preserved=_median_ratio(gradient, at_logits),
+        layers=layers,
+        refused=refused,
+        images=len(images),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def steepest_ratio(function: Callable[[Tensor], Tensor], points: Tensor, steps: int = STEPS, seed: int = 0) -> float:
+    r"""The largest :math:`\|f(x) - f(x + h v)\|_2 / h` that gradient ascent on x and on the unit vector v finds.
+
+    Of an affine map it is power iteration; the result is a lower bound on the Lipschitz constant of any map.
+
+    Args:
+        function: acts on each row by itself.
+        points: where to start, shape (B, ...), float64.
+        steps: gradient steps.
+        seed: of the first directions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    moves = _unit(torch.randn(points.shape, generator=generator, dtype=points.dtype))
+    size = 1e-4 * float(points.abs().max().clamp(min=1.0))
+    best = 0.0
+    for _ in range(steps):
+        points, moves = points.detach().requires_grad_(True), moves.detach().requires_grad_(True)
+        change = (function(points + size * moves) - function(points)).flatten(1)
+        ratio = torch.linalg.vector_norm(change, dim=1) / size
+        best = max(best, float(ratio.max().detach()))
+        uphill, turned = torch.autograd.grad(ratio.sum(), (points, moves))
+        # the direction follows its gradient at once; the point follows by steps too small to leave a flat piece behind
+        moves = torch.where(turned.flatten(1).any(1).reshape(-1, *[1] * (turned.dim() - 1)), _unit(turned), moves)
+        points = points + 100.0 * size * _unit(uphill)
+    return best
+
+
+def margin_gradient(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the best logit less the second best: at the images, and at the logits.
+
+    Args:
+        model: a differentiable classifier in eval mode.
+        images: shape (B, C, H, W).
+    """
+    leaf = images.detach().requires_grad_(True)
+    logits = model(leaf)
+    best = logits.topk(2, 1).values
+    first, second = torch.autograd.grad((best[:, 0] - best[:, 1]).sum(), (leaf, logits))
+    return first, second
+
+
+def _layers(bounds: ModelBounds, points: Tensor, norm: Norm, steps: int) -> tuple[LayerReport, ...]:
+    features = [points.detach().requires_grad_(True)]
+    for step in bounds.steps:
+        features.append(step.layer(features[-1].clone()))  # a copy, because some layers work in place
+    best = features[-1].topk(2, 1).values
+    gradients = torch.autograd.grad((best[:, 0] - best[:, 1]).sum(), features)
+    found = []
+    for i, (step, item) in enumerate(zip(bounds.steps, bounds.layers(norm), strict=True)):
+        layer = step.layer
+        found.append(
+            LayerReport(
+                name=item.name,
+                kind=item.kind,
+                bound=item.bound.value,
+                norm=item.norm,
+                method=item.bound.method,
+                reached=steepest_ratio(lambda x, f=layer: f(x.clone()), features[i].detach(), steps),  # type: ignore[misc]
+                preserved=_median_ratio(gradients[i], gradients[i + 1]),
+            )
+        )
+    return tuple(found)
+
+
+def _median_ratio(inner: Tensor, outer: Tensor) -> float:
+    """Median over images of one gradient's norm over another's."""
+    below = torch.linalg.vector_norm(outer.flatten(1), dim=1)
+    ratio = torch.linalg.vector_norm(inner.flatten(1), dim=1) / torch.where(below > 0, below, 1.0)
+    return float(ratio.median())
+
+
+def _unit(values: Tensor) -> Tensor:
+    """Each row scaled to length 1; a row of zeros stays."""
+    length = torch.linalg.vector_norm(values.flatten(1), dim=1).reshape(-1, *[1] * (values.dim() - 1))
+    return values / torch.where(length > 0, length, 1.0)
+
+
+def input_gradients(model: nn.Module, images: Tensor) -> Tensor:
+    """The gradient of each image's margin, scaled for the eye: 0.5 is none, the 99th percentile of sizes is 0 or 1.
+
+    Args:
+        model: a differentiable classifier in eval mode.
+        images: shape (B, C, H, W) in [0, 1].
+    """
+    gradient = margin_gradient(model, images)[0].detach()
+    scale = gradient.abs().flatten(1).quantile(0.99, dim=1).reshape(-1, 1, 1, 1)
+    return (0.5 + 0.5 * gradient / torch.where(scale > 0, scale, 1.0)).clamp(0.0, 1.0)
+
+
+def worst_offence(layers: Sequence[LayerReport]) -> LayerReport | None:
+    """A layer whose search went beyond its bound, which no sound bound allows; None if there is none."""
+    return next((r for r in layers if r.norm == "l2" and r.reached > r.bound * (1.0 + 1e-6)), None)

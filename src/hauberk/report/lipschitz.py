@@ -1,0 +1,89 @@
+"""Lipschitz bounds layer by layer, and the input gradients of several models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from hauberk.evaluation.lipschitz_report import LayerReport, LipschitzReport
+from hauberk.report.pictures import png
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows of one run.
+
+    Args:
+        run: its folder's name.
+        facts: the report without its layers, plain values.
+        layers: in order.
+    """
+
+    run: str
+    facts: Mapping[str, Any]
+    layers: tuple[LayerReport, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image and its input gradient for each run, PNG data URIs; empty where a run did not look at it."""
+
+    id: int
+    original: str
+    gradients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Input gradients of several runs on the same images."""
+
+    runs: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def plain(report: LipschitzReport, ids: Tensor, images: Tensor, gradients: Tensor) -> dict[str, Any]:
+    """The report and its pictures as JSON values, as ``run.json`` keeps them."""
+    facts = asdict(report)
+    if report.refused:
+        facts["bound"] = None
+    return facts | {
+        "pictures": [
+            {"id": int(i), "image": png(x), "gradient": png(g)}
+            for i, x, g in zip(ids.tolist(), images.float().numpy(), gradients.float().numpy(), strict=True)
+        ]
+    }
+
+
+class _Facts(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def info(self) -> Mapping[str, Any]: ...
+
+
+def views(runs: Iterable[_Facts]) -> list[View]:
+    """The tables of the runs that have one."""
+    found = []
+    for run in runs:
+        for facts in run.info.get("lipschitz", {}).values():
+            layers = tuple(LayerReport(**layer) for layer in facts["layers"])
+            rest = {k: v for k, v in facts.items() if k not in ("layers", "pictures")}
+            found.append(View(run.name, rest, layers))
+    return found
+
+
+def gradients(runs: Iterable[_Facts]) -> Gradients | None:
+    """The pictures of all runs in one table, an image a row; None without any."""
+    columns: dict[str, dict[int, str]] = {}
+    originals: dict[int, str] = {}
+    for run in runs:
+        for facts in run.info.get("lipschitz", {}).values():
+            columns[run.name] = {p["id"]: p["gradient"] for p in facts["pictures"]}
+            originals |= {p["id"]: p["image"] for p in facts["pictures"]}
+    if not originals:
+        return None
+    rows = tuple(Row(i, originals[i], tuple(c.get(i, "") for c in columns.values())) for i in sorted(originals))
+    return Gradients(tuple(columns), rows)

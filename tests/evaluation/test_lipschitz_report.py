@@ -1,0 +1,90 @@
+"""The report on bounds: searches stay below bounds and reach them on affine maps, gradients are those of autograd."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from hauberk.classifier import Normalize
+from hauberk.errors import HauberkError
+from hauberk.evaluation.lipschitz_report import (
+    input_gradients,
+    lipschitz_report,
+    margin_gradient,
+    steepest_ratio,
+    worst_offence,
+)
+from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    body = (Normalize((0.5,), (0.5,)), AOLConv2d(1, 4, 3, padding=1), MaxMin(), nn.Flatten())
+    return nn.Sequential(*body, AOLLinear(64, 8), MaxMin(), UnitRowLinear(8, 3)).eval()
+
+
+def images(rows: int = 4) -> torch.Tensor:
+    return torch.rand(rows, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+
+
+def test_searches_stay_below_the_bounds_and_come_near() -> None:
+    report = lipschitz_report(net(), images())
+    assert [r.name for r in report.layers] == [str(i) for i in range(7)]
+    assert report.layers[0].bound == pytest.approx(2.0)
+    for layer in report.layers:
+        assert 0.5 * layer.bound < layer.reached <= layer.bound * (1 + 1e-9)
+        assert layer.tightness == layer.reached / layer.bound
+    assert report.reached <= report.bound
+    assert worst_offence(report.layers) is None
+    assert (report.refused, report.images) == ("", 4)
+
+
+def test_gradients_kept_layer_by_layer_multiply_up() -> None:
+    # with one image the medians are the ratios themselves
+    report = lipschitz_report(net(), images(1))
+    assert math.prod(r.preserved for r in report.layers) == pytest.approx(report.preserved, rel=1e-6)
+    assert report.layers[2].preserved == pytest.approx(1.0)  # sorting
+
+
+def test_the_margin_gradient_by_hand() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[3.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, -9.0, 0]]))
+    at_image, at_logits = margin_gradient(model, torch.ones(1, 1, 2, 2))
+    assert at_image.flatten().tolist() == [3.0, -2.0, 0.0, 0.0]
+    assert at_logits.tolist() == [[1.0, -1.0, 0.0]]
+    shown = input_gradients(model, torch.ones(1, 1, 2, 2)).flatten()
+    assert shown[0] == pytest.approx(1.0, abs=0.02)
+    assert shown[1] < 0.5
+    assert shown[3] == 0.5
+
+
+def test_the_search_is_power_iteration_on_a_matrix() -> None:
+    layer = nn.Linear(12, 7, dtype=torch.float64).requires_grad_(False)
+    truth = float(torch.linalg.svdvals(layer.weight)[0])
+    found = steepest_ratio(layer, torch.rand(2, 12, dtype=torch.float64), 200)
+    assert truth * (1 - 1e-4) < found <= truth * (1 + 1e-6)
+
+
+def test_a_constant_layer_and_another_norm() -> None:
+    model = net()
+    with torch.no_grad():
+        model[4].parametrizations.weight.original.zero_()
+    report = lipschitz_report(model, images(), "linf")
+    assert report.layers[4].bound == report.layers[4].reached == 0.0
+    assert report.layers[4].tightness is None
+    assert {r.norm for r in report.layers} == {"linf"}
+
+
+def test_a_model_without_a_bound_says_why() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.GELU()).eval()
+    report = lipschitz_report(model, images())
+    assert "GELU" in report.refused
+    assert math.isnan(report.bound)
+    assert report.layers == ()
+    assert report.reached > 0.0
+    with pytest.raises(HauberkError, match="train mode"):
+        lipschitz_report(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16)), images())
