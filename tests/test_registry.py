@@ -31,9 +31,15 @@ from hauberk.defences.adaptive_mixed import AlphaDown
 from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
+from hauberk.objectives.certificate_regularisation import CertificateRegularisation
 from hauberk.objectives.detector import Detector
+from hauberk.objectives.emma import EMMA
 from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
+from hauberk.objectives.gloro import GloRo
+from hauberk.objectives.hkr import HKR
 from hauberk.objectives.iaat import IAAT
+from hauberk.objectives.lipschitz_margin import Ramp
+from hauberk.objectives.logit_annealing import LogitAnnealing
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
 from hauberk.objectives.standard import Standard
 from hauberk.objectives.trades import TRADES
@@ -88,6 +94,15 @@ EXAMPLES: dict[str, list[Any]] = {
         AdaptiveSmoothing(L2(0.5), "A", steps=3, budgets=(0.5, 1.0), weights=(0.1, 0.2), groups=2, ce=0.5, bce=1.0),
     ],
     "trades": [TRADES(PGD(L2(0.25), "kl", steps=2), beta=3.0, divergence="ce", detach_target=True)],
+    "certificate_regularisation": [CertificateRegularisation(), CertificateRegularisation(gamma=0.2)],
+    "gloro": [
+        GloRo(eps=36 / 255, lipschitz="walk"),
+        GloRo(eps=Ramp(0.0, 0.2, 0.5), top_k=3),
+        GloRo(eps=0.1, affinity=((0, 1), (1, 2))),
+    ],
+    "emma": [EMMA(), EMMA(eps=0.3, least=1.0, lipschitz="walk")],
+    "logit_annealing": [LogitAnnealing(), LogitAnnealing(eps=0.1, power=2.0)],
+    "hkr": [HKR(), HKR(alpha=0.5, margin=0.2, soft=True)],
     "iaat": [IAAT(Linf(8 / 255)), IAAT(L2(0.5), steps=3, warmup=1, gamma=0.1, beta=0.2, least_step=0.05)],
 }
 TASK = {"input_shape": (1, 8, 8), "num_classes": 3, "mean": (0.4,), "std": (0.3,)}
@@ -95,6 +110,9 @@ MODELS = {
     "small_cnn": {"widths": (4, 6), "strides": (1, 2), "batch_norm": False},
     "resnet18": {"width": 4},
     "lip_convnet": {"widths": (4, 6), "depth": 1, "hidden": 8},
+    "lip_convnet_n": {"width": 2, "activation": "householder2", "last": "orthogonal"},
+    "li_resnet": {"width": 4, "depth": 1, "hidden": 8},
+    "cnn_6c2f": {"scale": 0.1},
 }
 
 

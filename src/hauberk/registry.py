@@ -170,8 +170,8 @@ def describe(value: Any) -> Any:
 
 
 def _value(value: Any) -> Any:
-    if isinstance(value, dict) and "name" in value:
-        return build(value)
+    if isinstance(value, dict):
+        return build(value) if "name" in value else {key: _value(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
         return tuple(_value(v) for v in value)
     if isinstance(value, str):
@@ -256,7 +256,7 @@ register("attack", "autoattack", "hauberk.attacks.autoattack:AutoAttack",
 
 register("certificate", "lipschitz", "hauberk.certificates.lipschitz:LipschitzCertificate",
          "logit margin over the pairwise Lipschitz bound", "Tsuzuku et al. 2018; Singla et al. 2022, Prop. 1",
-         norm="L2", proof="deterministic")
+         norm="L1 L2 Linf", proof="deterministic")
 register("certificate", "smoothing", "hauberk.certificates.smoothing:SmoothingCertificate",
          "sigma times the normal quantile of a Clopper-Pearson bound", "Cohen et al. 2019, Theorem 1",
          norm="L2", proof="probabilistic")
@@ -280,6 +280,18 @@ register("objective", "adaptive_smoothing", "hauberk.objectives.adaptive_smoothi
          "a mixing network learns clean from attacked images", "Bai et al. 2024, Eq. 8")
 register("objective", "iaat", "hauberk.objectives.iaat:IAAT",
          "cross-entropy on attacked images, each within a budget of its own", "Balaji et al. 2019, Algorithm 2")
+register("objective", "certificate_regularisation",
+         "hauberk.objectives.certificate_regularisation:CertificateRegularisation",
+         "cross-entropy less the certified radius", "Singla et al. 2022")
+register("objective", "gloro", "hauberk.objectives.gloro:GloRo",
+         "cross-entropy with a logit for 'not robust'; TRADES, top-k and affinity forms",
+         "Leino et al. 2021; Leino & Fredrikson 2021")
+register("objective", "emma", "hauberk.objectives.emma:EMMA",
+         "worst-case logit differences, each within a radius of its own", "Hu et al. 2023")
+register("objective", "logit_annealing", "hauberk.objectives.logit_annealing:LogitAnnealing",
+         "a margin loss whose reward fades", "Lai et al. 2025")
+register("objective", "hkr", "hauberk.objectives.hkr:HKR",
+         "hinge loss less the transport distance of the classes", "Serrurier et al. 2021")
 
 register("defence", "mixed", "hauberk.defences.mixed:mixed", "probabilities of an accurate and a robust model, mixed",
          "Bai et al. 2024, Eq. 5", proof="mixed_margin")
@@ -307,6 +319,12 @@ register("model", "resnet18", "hauberk.models.resnet:resnet18", "ResNet-18 with 
          "He et al. 2016")
 register("model", "lip_convnet", "hauberk.models.lip_convnet:lip_convnet",
          "1-Lipschitz AOL convolutions with MaxMin", "Prach & Lampert 2022")
+register("model", "lip_convnet_n", "hauberk.models.lip_convnet_n:lip_convnet_n",
+         "LipConvnet-5 to 40: SOC or other 1-Lipschitz convolutions", "Singla & Feizi 2021; Singla et al. 2022")
+register("model", "li_resnet", "hauberk.models.li_resnet:li_resnet",
+         "linear residual convolutions, trained against their bound", "Hu et al. 2023")
+register("model", "cnn_6c2f", "hauberk.models.cnn_6c2f:cnn_6c2f",
+         "six plain convolutions and two dense layers, trained against their bound", "Leino et al. 2021")
 
 register("model", "own", "hauberk.models.own:own", "a model of your own, from module:factory")
 register("model", "run", "hauberk.runs:saved", "the trained model of a run directory")

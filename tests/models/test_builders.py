@@ -19,6 +19,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "small_cnn": {"widths": [4, 6], "strides": [1, 2]},
     "resnet18": {"width": 4},
     "lip_convnet": {"widths": [4, 6], "depth": 1, "hidden": 8},
+    "lip_convnet_n": {"width": 2},
+    "li_resnet": {"width": 4, "depth": 2, "hidden": 8},
+    "cnn_6c2f": {"scale": 0.1},
 }
 NAMES = sorted(SMALL)
 

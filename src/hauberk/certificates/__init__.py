@@ -5,6 +5,14 @@ from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.certificates.mixed import MixedCertificate
 from hauberk.certificates.smoothing import SmoothingCertificate
+from hauberk.certificates.top_k import (
+    affinity_radius,
+    relaxed_guarantees,
+    relaxed_top_k_radius,
+    stays_in_top_k,
+    top_k_radii,
+    top_k_radius,
+)
 from hauberk.classifier import ABSTAIN
 
 __all__ = [
@@ -15,4 +23,10 @@ __all__ = [
     "LocalLipschitz",
     "MixedCertificate",
     "SmoothingCertificate",
+    "affinity_radius",
+    "relaxed_guarantees",
+    "relaxed_top_k_radius",
+    "stays_in_top_k",
+    "top_k_radii",
+    "top_k_radius",
 ]

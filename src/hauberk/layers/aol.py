@@ -16,10 +16,43 @@ from torch.nn.utils import parametrize
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import Bound
 from hauberk.layers.norms import Padding, conv_layer_norm, linear_norm
+from hauberk.threats import Norm
 
 # Float32 rounding may lift the norm of a rescaled weight above 1 by some 1e-6; this keeps it below.
-_SHRINK = 1.0 - 1e-5
+SHRINK = 1.0 - 1e-5
+Pair = tuple[int, int]
 Plain = TypeVar("Plain", nn.Linear, nn.Conv2d)
+
+
+def correlation_sums(rows: Tensor) -> Tensor:
+    r"""How strongly each two rows of a convolution overlap, :math:`A_{ij} = \sum_s |\langle P_i, \tau_s P_j\rangle|`.
+
+    The sum runs over all shifts s of one kernel against the other, so that, on images of any size, padded with zeros
+    or circularly, every row sum of :math:`|J J^\top|` is at most a row sum of A.
+
+    Args:
+        rows: shape (groups, R, C, kh, kw).
+
+    Returns:
+        shape (groups, R, R), symmetric.
+    """
+    # Only the first argument of the product carries gradients, which halves the work of the backward pass: what the
+    # second one would get is the transpose of it, and is added by a term of value zero.
+    groups, count, _, kh, kw = rows.shape
+    others = rows.detach()
+    if (kh, kw) == (1, 1):
+        sums = (rows.flatten(2) @ others.flatten(2).mT).abs()
+    else:
+        across = rows.transpose(0, 1).flatten(1, 2)
+        overlaps = nn.functional.conv2d(across, others.flatten(0, 1), padding=(kh - 1, kw - 1), groups=groups)
+        sums = overlaps.abs().sum((2, 3)).reshape(count, groups, count).transpose(0, 1)
+    return sums + (sums - sums.detach()).mT
+
+
+def inverse_root(sums: Tensor) -> Tensor:
+    """A little less than one over the square root; 0 for 0, so that rows without weights stay zero."""
+    used = sums > 0
+    return torch.where(used, torch.where(used, sums, 1.0).rsqrt() * SHRINK, 0.0)
 
 
 class AlmostOrthogonal(nn.Module):
@@ -32,21 +65,48 @@ class AlmostOrthogonal(nn.Module):
     rescaled instead, by the same sums of :math:`P P^\top`, because :math:`\|P\| = \|P^\top\|` and the smaller side is
     the one that can be orthogonal.  Rows without weights stay zero.
 
-    Source: Prach & Lampert 2022, Theorems 1 and 2.
+    A stride s is a stride of 1 on blocks of s x s pixels that have become channels; each input channel then has a
+    factor for each of its places in the block.  Groups are separate maps.
+
+    Source: Prach & Lampert 2022, Theorems 1 and 2 (stride 1, one group).
+
+    Args:
+        stride: of the convolution, one value an axis; 1 is right for every stride and dilation, but looser.
+        groups: of the convolution.
     """
 
+    def __init__(self, stride: Pair = (1, 1), groups: int = 1) -> None:
+        super().__init__()
+        self.stride, self.groups = stride, groups
+
     def forward(self, weight: Tensor) -> Tensor:
-        """The effective weight, shape (out, in) or (out, in, kh, kw) as the free one."""
-        narrow = weight if weight.shape[0] < weight.shape[1] else weight.transpose(0, 1)
-        if weight.dim() == 2:
-            sums = (narrow @ narrow.T).abs().sum(1)
+        """The effective weight, shape (out, in) or (out, in / groups, kh, kw) as the free one."""
+        kernel = weight if weight.dim() == 4 else weight[:, :, None, None]
+        blocks = to_blocks(kernel, self.stride)
+        blocks = blocks.reshape(self.groups, -1, *blocks.shape[1:])
+        if blocks.shape[1] < blocks.shape[2]:
+            scale = inverse_root(correlation_sums(blocks).sum(2)).reshape(-1, 1, 1, 1)
         else:
-            kh, kw = weight.shape[2:]
-            sums = nn.functional.conv2d(narrow, narrow, padding=(kh - 1, kw - 1)).abs().sum((1, 2, 3))
-        used = sums > 0
-        scale = torch.where(used, torch.where(used, sums, 1.0).rsqrt() * _SHRINK, 0.0)
-        shape = (-1, 1) if weight.shape[0] < weight.shape[1] else (1, -1)
-        return weight * scale.reshape(*shape, *[1] * (weight.dim() - 2))
+            columns = inverse_root(correlation_sums(blocks.transpose(1, 2)).sum(2))
+            scale = _on_taps(columns.reshape(self.groups, -1, *self.stride), kernel)
+        return (kernel * scale).reshape(weight.shape)
+
+
+def to_blocks(kernel: Tensor, stride: Pair) -> Tensor:
+    """The kernel on blocks of pixels, (out, in, kh, kw) to (out, in * sh * sw, taps down, taps across)."""
+    if stride == (1, 1):
+        return kernel
+    down, across = (-k % s for k, s in zip(kernel.shape[2:], stride, strict=True))
+    padded = nn.functional.pad(kernel, (0, across, 0, down))
+    split = padded.reshape(*kernel.shape[:2], -1, stride[0], padded.shape[3] // stride[1], stride[1])
+    return split.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+
+
+def _on_taps(columns: Tensor, kernel: Tensor) -> Tensor:
+    """Factors (groups, in, sh, sw) of places in a block, as factors (out, in, kh, kw) of the taps that read them."""
+    down, across = (torch.arange(k) % s for k, s in zip(kernel.shape[2:], columns.shape[2:], strict=True))
+    taps = columns[:, :, down[:, None], across]
+    return taps.repeat_interleave(kernel.shape[0] // len(columns), 0)
 
 
 class UnitRows(nn.Module):
@@ -59,15 +119,20 @@ class UnitRows(nn.Module):
 
 
 class AOLConv2d(nn.Conv2d):
-    r"""A convolution of stride 1 with Lipschitz constant at most 1; see ``AlmostOrthogonal``.
+    r"""A convolution with Lipschitz constant at most 1; see ``AlmostOrthogonal``.
 
-    It starts as an orthogonal matrix in the centre of the kernel, so that a deep network keeps its signal.
+    It starts as an orthogonal matrix in the centre of the kernel, so that a deep network keeps its signal.  Circular
+    padding with a stride needs sizes that the stride divides (``PadToMultiple``): on others the constant may exceed 1,
+    and ``lipschitz_bound`` says by how much.
 
     Args:
         in_channels: channels that enter.
         out_channels: channels that leave.
         kernel_size: one number, or height and width.
+        stride: as in ``nn.Conv2d``.
         padding: as in ``nn.Conv2d``.
+        dilation: as in ``nn.Conv2d``; together with a stride the rescaling is that of stride 1, which is looser.
+        groups: as in ``nn.Conv2d``.
         bias: whether to add a bias.
         padding_mode: ``zeros`` or ``circular``.
 
@@ -75,13 +140,16 @@ class AOLConv2d(nn.Conv2d):
         HauberkError: on another padding mode, or a circular padding that would repeat outputs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the settings of nn.Conv2d
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
+        kernel_size: int | Pair,
         *,
-        padding: int | tuple[int, int] | str = 0,
+        stride: int | Pair = 1,
+        padding: int | Pair | str = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
         bias: bool = True,
         padding_mode: Padding = "zeros",
     ) -> None:
@@ -90,9 +158,11 @@ class AOLConv2d(nn.Conv2d):
                 f"an AOL convolution pads with zeros or circularly, got {padding_mode!r}",
                 "use padding_mode='zeros' or 'circular'",
             )
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=bias, padding_mode=padding_mode)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        )  # fmt: skip
         wide = not isinstance(self.padding, str) and any(
-            2 * p > k - 1 for p, k in zip(self.padding, self.kernel_size, strict=True)
+            2 * p > d * (k - 1) for p, d, k in zip(self.padding, self.dilation, self.kernel_size, strict=True)
         )
         if padding_mode == "circular" and wide:
             raise HauberkError(
@@ -100,28 +170,19 @@ class AOLConv2d(nn.Conv2d):
                 "use padding='same'",
             )
         with torch.no_grad():
-            kh, kw = self.kernel_size
-            self.weight.zero_()
-            self.weight[:, :, kh // 2, kw // 2] = nn.init.orthogonal_(self.weight.new_empty(self.weight.shape[:2]))
+            _start_orthogonal(self)
             if self.bias is not None:
                 self.bias.zero_()
-        parametrize.register_parametrization(self, "weight", AlmostOrthogonal())
+        blocks = self.stride if self.dilation == (1, 1) else (1, 1)
+        parametrize.register_parametrization(self, "weight", AlmostOrthogonal(_two(blocks), groups))
 
-    def lipschitz_bound(self, input_shape: Sequence[int]) -> Bound:
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """The norm of the effective weight as it is, not the one that theory intends; ``input_shape`` is (C, H, W)."""
-        return conv_layer_norm(self, input_shape)
+        return conv_layer_norm(self, input_shape, norm)
 
     def export(self) -> nn.Conv2d:
         """A plain ``nn.Conv2d`` with the effective weight."""
-        plain = nn.Conv2d(
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,  # type: ignore[arg-type]
-            padding=self.padding,  # type: ignore[arg-type]
-            bias=self.bias is not None,
-            padding_mode=self.padding_mode,
-        )
-        return _filled(plain, self)
+        return plain_conv(self)
 
 
 class AOLLinear(nn.Linear):
@@ -141,13 +202,13 @@ class AOLLinear(nn.Linear):
                 self.bias.zero_()
         parametrize.register_parametrization(self, "weight", AlmostOrthogonal())
 
-    def lipschitz_bound(self, input_shape: Sequence[int]) -> Bound:  # noqa: ARG002
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
         """The norm of the effective weight as it is."""
-        return linear_norm(self.weight)
+        return linear_norm(self.weight, norm)
 
     def export(self) -> nn.Linear:
         """A plain ``nn.Linear`` with the effective weight."""
-        return _filled(nn.Linear(self.in_features, self.out_features, self.bias is not None), self)
+        return plain_linear(self)
 
 
 class UnitRowLinear(nn.Linear):
@@ -167,13 +228,43 @@ class UnitRowLinear(nn.Linear):
         super().__init__(in_features, out_features, bias)
         parametrize.register_parametrization(self, "weight", UnitRows())
 
-    def lipschitz_bound(self, input_shape: Sequence[int]) -> Bound:  # noqa: ARG002
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
         """The norm of the effective weight as it is."""
-        return linear_norm(self.weight)
+        return linear_norm(self.weight, norm)
 
     def export(self) -> nn.Linear:
         """A plain ``nn.Linear`` with the effective weight."""
-        return _filled(nn.Linear(self.in_features, self.out_features, self.bias is not None), self)
+        return plain_linear(self)
+
+
+def plain_conv(source: nn.Conv2d) -> nn.Conv2d:
+    """A plain convolution with the effective weight, settings, dtype and mode of the source."""
+    plain = nn.Conv2d(
+        source.in_channels, source.out_channels, _two(source.kernel_size), _two(source.stride),
+        source.padding if isinstance(source.padding, str) else _two(source.padding), _two(source.dilation),
+        source.groups, source.bias is not None, source.padding_mode,
+    )  # fmt: skip
+    return _filled(plain, source)
+
+
+def plain_linear(source: nn.Linear) -> nn.Linear:
+    """A plain linear layer with the effective weight, dtype and mode of the source."""
+    return _filled(nn.Linear(source.in_features, source.out_features, source.bias is not None), source)
+
+
+def _start_orthogonal(layer: nn.Conv2d) -> None:
+    """An orthogonal matrix in each group, on as many central taps as the stride is long, so that no pixel is lost."""
+    taps = [slice((k - min(k, s) + 1) // 2, (k + min(k, s) + 1) // 2) for k, s in zip(
+        layer.kernel_size, layer.stride, strict=True
+    )]  # fmt: skip
+    layer.weight.zero_()
+    for group in layer.weight.chunk(layer.groups):
+        centre = group[:, :, taps[0], taps[1]]
+        centre.copy_(nn.init.orthogonal_(centre.new_empty(len(centre), centre[0].numel())).reshape(centre.shape))
+
+
+def _two(values: Sequence[int]) -> Pair:
+    return (values[0], values[1])
 
 
 def _filled(plain: Plain, source: nn.Linear | nn.Conv2d) -> Plain:

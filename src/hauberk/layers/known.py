@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,7 @@ from hauberk.errors import HauberkError
 from hauberk.layers.bound import Bound
 from hauberk.layers.entry_norms import Pair, conv_entry_norms, linear_entry_norms
 from hauberk.layers.norms import conv_layer_norm, linear_norm
+from hauberk.layers.pooling import adaptive_average_pool_bound, average_pool_bound, max_pool_bound
 from hauberk.threats import Norm
 
 Shape = tuple[int, ...]
@@ -81,24 +82,9 @@ def _batch_norm(layer: nn.BatchNorm2d, _: Shape, __: Norm) -> Bound:
     return Bound(float(scale.max()) * (1.0 + 1e-12), "largest scale of a channel", True)
 
 
-def _average(layer: nn.AvgPool2d, _: Shape, norm: Norm) -> Bound:
-    r"""Means of disjoint windows of n values: :math:`1/\sqrt n` in L2, 1/n in L1, 1 in Linf."""
-    kernel, stride, padding = (_pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
-    if kernel != stride or padding != (0, 0) or layer.ceil_mode or layer.divisor_override is not None:
-        raise HauberkError(
-            f"only windows that tile the image are known, got kernel {kernel}, stride {stride}, padding {padding}",
-            "use nn.AvgPool2d(k) without padding, ceil_mode or divisor",
-        )
-    power = {"l1": 1.0, "l2": 0.5, "linf": 0.0}[norm]
-    return Bound(math.nextafter(float(kernel[0] * kernel[1]) ** -power, math.inf), "disjoint means", True)
-
-
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
 _KNOWN: dict[type[nn.Module], _Rule] = {
-    nn.AvgPool2d: _average,
+    nn.AdaptiveAvgPool2d: adaptive_average_pool_bound,
+    nn.AvgPool2d: average_pool_bound,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.Conv2d: conv_layer_norm,
@@ -106,6 +92,7 @@ _KNOWN: dict[type[nn.Module], _Rule] = {
     nn.Identity: _one("identity"),
     nn.LeakyReLU: _leaky,
     nn.Linear: _linear,
+    nn.MaxPool2d: max_pool_bound,
     nn.PixelShuffle: _one("permutation"),
     nn.PixelUnshuffle: _one("permutation"),
     nn.ReLU: _one("slopes 0 and 1"),

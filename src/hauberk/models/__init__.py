@@ -1,7 +1,10 @@
 """Networks made of layers; every builder keeps the call that made the network in ``module.spec``."""
 
+from hauberk.models.cnn_6c2f import cnn_6c2f
+from hauberk.models.li_resnet import li_resnet
 from hauberk.models.lip_convnet import lip_convnet
+from hauberk.models.lip_convnet_n import lip_convnet_n
 from hauberk.models.resnet import resnet18
 from hauberk.models.small_cnn import small_cnn
 
-__all__ = ["lip_convnet", "resnet18", "small_cnn"]
+__all__ = ["cnn_6c2f", "li_resnet", "lip_convnet", "lip_convnet_n", "resnet18", "small_cnn"]

@@ -30,6 +30,9 @@ def check_task(
 
 def with_spec(model: nn.Module, name: str, **arguments: Any) -> nn.Module:
     """The model, with ``model.spec`` set to the call that builds it, in plain JSON values."""
-    plain = {key: list(value) if isinstance(value, Sequence) else value for key, value in arguments.items()}
+    plain = {
+        key: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for key, value in arguments.items()
+    }
     cast(Any, model).spec = {"name": name} | plain
     return model

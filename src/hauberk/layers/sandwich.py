@@ -1,0 +1,168 @@
+r"""Sandwich layers: a nonlinearity between two halves of an orthogonal matrix.
+
+.. math:: y = \sqrt2\,A^\top \Psi\,\mathrm{relu}(\sqrt2\,\Psi^{-1} B x + b), \qquad A A^\top + B B^\top = I
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from hauberk.errors import HauberkError
+from hauberk.layers.bound import SLACK, Bound, only_l2
+from hauberk.layers.bro import check_circle, half_spectrum, to_frequencies, to_pixels
+from hauberk.layers.cpl import frozen
+from hauberk.layers.norms import linear_norm
+from hauberk.threats import Norm
+
+
+class CayleyHalves(nn.Module):
+    r"""The Cayley transform of a free matrix [X | Y'] to [A | B] with orthonormal rows.
+
+    .. math:: Z = X - X^\top + Y^\top Y, \quad A^\top = (I + Z)^{-1}(I - Z), \quad B^\top = -2\,Y (I + Z)^{-1}
+
+    The symmetric part of I + Z is at least I, so the inverse exists for all X and Y.
+
+    Source: Trockman & Kolter 2021 (square); Wang & Manchester 2023 (two halves).
+    """
+
+    def forward(self, free: Tensor) -> Tensor:
+        """Real or complex, shape (..., n, n + p) to the same shape."""
+        side = free.shape[-2]
+        x, y = free[..., :side], free[..., side:].mH
+        eye = torch.eye(side, dtype=free.dtype, device=free.device)
+        # (I - Z)(I + Z)^-1 = 2 (I + Z)^-1 - I
+        adjoint = 2.0 * torch.linalg.inv(eye + x - x.mH + y.mH @ y).mH
+        return torch.cat([adjoint - eye, -adjoint @ y.mH], dim=-1)
+
+
+class SandwichLinear(nn.Module):
+    r"""A linear layer with its activation inside, 1-Lipschitz, of more functions than a product of norms allows.
+
+    Proof.  Between two points the relu acts as a diagonal matrix D with entries in [0, 1], so that the layer acts as
+    :math:`J = 2 A^\top D B` (the diagonal matrices change places, and :math:`\Psi` cancels).  For unit vectors u and v
+    let :math:`a = A u` and :math:`c = B v`.  Then
+
+    .. math:: u^\top J v = 2 \sum_i D_{ii} a_i c_i \le \sum_i 2 \max(a_i c_i, 0) \le \tfrac12 \|a + c\|^2
+              \le \tfrac12 \big\|[A\ B]\big\|^2 (\|u\|^2 + \|v\|^2) = \big\|[A\ B]\big\|^2
+
+    since :math:`(a_i - c_i)^2 \ge 0`.  So the bound is the squared norm of the matrix that was computed; it needs no
+    exact orthogonality.
+
+    Args:
+        in_features: values that enter.
+        out_features: values that leave.
+        bias: whether to add b.
+
+    Source: Wang & Manchester 2023, the sandwich layer; the proof above needs less than theirs.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.empty(out_features, out_features + in_features))
+        self.log_psi = nn.Parameter(torch.zeros(out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        nn.init.xavier_normal_(self.weight)
+        parametrize.register_parametrization(self, "weight", CayleyHalves())
+
+    def extra_repr(self) -> str:
+        """Features in and out."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape (B, ..., in) to (B, ..., out)."""
+        a, b = self._halves(self.weight)
+        psi = self.log_psi.exp()
+        hidden = nn.functional.linear(features, math.sqrt(2.0) * b / psi[:, None], self.bias)
+        return nn.functional.linear(nn.functional.relu(hidden), math.sqrt(2.0) * a.T * psi)
+
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
+        """Twice the product of the norms of A' and B as they are; in L2 the squared norm of [A B] if that is less."""
+        weight = self.weight.detach()
+        a, b = self._halves(weight)
+        value = 2.0 * linear_norm(a.T, norm).value * linear_norm(b, norm).value
+        if norm == "l2":
+            value = min(value, linear_norm(weight).value ** 2)
+        return Bound(value * (1.0 + SLACK), "sandwich", False)
+
+    def _halves(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return weight[:, : self.out_features], weight[:, self.out_features :]
+
+    def export(self) -> nn.Module:
+        """The layer with an ordinary weight [A | B]; it is no single layer of torch."""
+        return frozen(self)
+
+
+class SandwichConv2d(nn.Module):
+    r"""A circular convolution with its activation inside; see ``SandwichLinear``.
+
+    A and B are circular convolutions, made by the Cayley transform at each frequency of the feature map;
+    :math:`\Psi` has one entry a channel.  Their spatial kernels fill the whole image, so there is no effective weight
+    of the size of the free one, and no plain layer to export to.  A stride s turns blocks of s x s pixels into channels
+    first.
+
+    Args:
+        in_channels: channels that enter.
+        out_channels: channels that leave.
+        kernel_size: of the free weight; the feature map (after the stride) must be as large.
+        stride: one number that divides height and width.
+        bias: whether to add b.
+
+    Source: Wang & Manchester 2023, the convolutional sandwich layer.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], *, stride: int = 1,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
+        self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        self.free = nn.Parameter(
+            torch.empty(out_channels, out_channels + in_channels * stride**2, *self.kernel_size)
+        )  # fmt: skip
+        self.log_psi = nn.Parameter(torch.zeros(out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.halves = CayleyHalves()
+        nn.init.xavier_normal_(self.free)
+
+    def extra_repr(self) -> str:
+        """Channels, kernel and stride."""
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape (B, in, H, W) to (B, out, H / stride, W / stride).
+
+        Raises:
+            HauberkError: if the size is not a multiple of the stride, or smaller than the kernel.
+        """
+        check_circle(features.shape[1:], self.in_channels, self.kernel_size, self.stride)
+        blocks = nn.functional.pixel_unshuffle(features, self.stride) if self.stride > 1 else features
+        size = blocks.shape[2:]
+        weight = self.halves(half_spectrum(self.free, size))
+        psi = self.log_psi.exp()[:, None, None]
+        hidden = math.sqrt(2.0) / psi * to_pixels(weight[..., self.out_channels :] @ to_frequencies(blocks), size)
+        if self.bias is not None:
+            hidden = hidden + self.bias[:, None, None]
+        sent = to_frequencies(math.sqrt(2.0) * psi * nn.functional.relu(hidden))
+        return to_pixels(weight[..., : self.out_channels].mH @ sent, size)
+
+    @torch.no_grad()
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
+        """As of ``SandwichLinear``, with the largest singular values over all frequencies; known in L2 alone."""
+        only_l2(norm)
+        check_circle(input_shape, self.in_channels, self.kernel_size, self.stride)
+        weight = self.halves(half_spectrum(self.free, [n // self.stride for n in input_shape[1:]]))
+        if not bool(weight.isfinite().all()):
+            raise HauberkError("the weights hold NaN or infinity", "training diverged: load an earlier checkpoint")
+        weight = weight.to(torch.complex128)
+        whole, a, b = (
+            float(torch.linalg.svdvals(part).max()) * (1.0 + SLACK)
+            for part in (weight, weight[..., : self.out_channels], weight[..., self.out_channels :])
+        )
+        return Bound(min(whole**2, 2.0 * a * b) * (1.0 + SLACK), "sandwich", False)
