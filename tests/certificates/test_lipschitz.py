@@ -1,6 +1,8 @@
 """Margin over Lipschitz bound: tight on linear nets, never broken by brute force on small ones."""
 
+import copy
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +11,12 @@ from torch import nn
 
 from hauberk.batch import Batch
 from hauberk.certificates import ABSTAIN, LipschitzCertificate
+from hauberk.classifier import Normalize
+from hauberk.cli.certify import _completed
 from hauberk.conformance import LinearOracle, check_certificate
+from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear
+from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear, walk
 
 CERTIFICATE = LipschitzCertificate()
 
@@ -126,8 +131,12 @@ def test_the_nearest_rival_counts_by_its_own_bound() -> None:
 @pytest.mark.parametrize(
     "logits",
     [
-        [1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1.0, 2.0],
-        [math.nan, 1.0, 0.0], [math.inf, 0.0, 1.0], [-math.inf, 0.0, 1.0],
+        [1.0, 1.0, 0.0],
+        [0.0, 0.0, 0.0],
+        [2.0, 1.0, 2.0],
+        [math.nan, 1.0, 0.0],
+        [math.inf, 0.0, 1.0],
+        [-math.inf, 0.0, 1.0],
     ],
 )
 def test_ties_nan_and_infinity_give_nothing(logits: list[float]) -> None:
@@ -233,3 +242,44 @@ def test_half_precision_is_refused(dtype: torch.dtype) -> None:
     batch = images_of(2, 0)
     with pytest.raises(HauberkError, match="half precision"):
         CERTIFICATE(small_net(0).to(dtype), batch)
+
+
+def test_half_precision_statistics_are_refused_too() -> None:
+    net = nn.Sequential(Normalize((0.5,), (0.3,)).half(), *small_net(0)).eval()
+    with pytest.raises(HauberkError, match="half precision"):
+        CERTIFICATE(net, images_of(2, 0))
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_the_evidence_names_its_norm(norm: str) -> None:
+    net, batch = small_net(0), images_of(2, 1)
+    _, shared = LipschitzCertificate(norm).gather(net, batch, 0, 4)
+    found = walk(copy.deepcopy(net).double(), (1, 2, 2))
+    assert shared["norm"] == norm
+    assert shared["pairwise"] == found.pairwise(norm).tolist()
+    assert [(b["norm"], b["value"]) for b in shared["layers"]] == [(b.norm, b.bound.value) for b in found.layers(norm)]
+    assert "l1" not in {b["norm"] for b in shared["layers"]} or norm == "l1"
+    assert any(b["norm"] == norm for b in shared["layers"])
+
+
+def test_certificates_are_completed_by_what_is_asked_on_the_command_line() -> None:
+    plain = SimpleNamespace(model=small_net(0))
+    mix = SimpleNamespace(model=MixedClassifier(small_net(0), small_net(1), 0.8, 1.0, 1.0))
+    lipschitz, local = {"name": "lipschitz", "norm": "l2"}, {"name": "local_lipschitz"}
+    linf = {"name": "lipschitz", "norm": "linf"}
+    assert _completed(plain, lipschitz, {"norm": "linf"}, None) == linf
+    with pytest.raises(HauberkError, match="of a mix"):
+        _completed(plain, lipschitz, {}, "exact")
+    # of a mix, what is asked belongs to the certificate on which the mix's rests
+    assert _completed(mix, lipschitz, {"norm": "linf"}, None) == {
+        "name": "mixed_margin",
+        "base": linf,
+        "bound": "exact",
+    }
+    assert _completed(mix, local, {}, None)["bound"] == "theorem_3_5"
+    written = {"name": "mixed_margin", "base": lipschitz, "bound": "theorem_3_5"}
+    assert _completed(mix, written, {"norm": "linf"}, None) == written | {"base": linf}
+    assert _completed(mix, written, {}, "theorem_a1")["bound"] == "theorem_a1"
+    assert _completed(mix, {"name": "mixed_margin"}, {}, None)["base"] == {"name": "lipschitz"}
+    assert written["base"] is lipschitz
+    assert lipschitz["norm"] == "l2"

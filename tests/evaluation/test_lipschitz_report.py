@@ -11,13 +11,14 @@ from torch import nn
 from hauberk.classifier import Normalize
 from hauberk.errors import HauberkError
 from hauberk.evaluation.lipschitz_report import (
+    LayerReport,
     input_gradients,
     lipschitz_report,
     margin_gradient,
     steepest_ratio,
     worst_offence,
 )
-from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear
+from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear, model_bound
 
 
 def net() -> nn.Sequential:
@@ -58,7 +59,7 @@ def test_the_margin_gradient_by_hand() -> None:
     assert at_logits.tolist() == [[1.0, -1.0, 0.0]]
     shown = input_gradients(model, torch.ones(1, 1, 2, 2)).flatten()
     assert shown[0] == pytest.approx(1.0, abs=0.02)
-    assert shown[1] < 0.5
+    assert shown[1] == pytest.approx(0.5 - 0.5 * 2.0 / 2.97, abs=1e-3)
     assert shown[3] == 0.5
 
 
@@ -77,6 +78,8 @@ def test_a_constant_layer_and_another_norm() -> None:
     assert report.layers[4].bound == report.layers[4].reached == 0.0
     assert report.layers[4].tightness is None
     assert {r.norm for r in report.layers} == {"linf"}
+    assert {r.tightness for r in report.layers} == {None}  # searches are in L2
+    assert report.bound == 0.0
 
 
 def test_a_model_without_a_bound_says_why() -> None:
@@ -88,3 +91,39 @@ def test_a_model_without_a_bound_says_why() -> None:
     assert report.reached > 0.0
     with pytest.raises(HauberkError, match="train mode"):
         lipschitz_report(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16)), images())
+
+
+def test_the_bound_is_in_the_norm_that_was_asked_for() -> None:
+    for norm in ("l1", "l2", "linf"):
+        assert lipschitz_report(net(), images(1), norm, 1).bound == model_bound(net().double(), (1, 4, 4), norm).value
+
+
+def test_the_search_walks_uphill_and_keeps_the_best() -> None:
+    # the slope of x^2 is 2 x; a step is 0.01
+    start = torch.full((1, 1), 0.5, dtype=torch.float64)
+    assert steepest_ratio(torch.square, start, 50) == pytest.approx(2.0 * 0.99, abs=1e-3)
+    # beyond 0.515 it is flat, and the search has passed by
+    assert steepest_ratio(lambda x: x.clamp(max=0.515).square(), start, 50) == pytest.approx(1.02, abs=1e-3)
+
+
+def test_layers_that_work_in_place_and_dead_ones() -> None:
+    body = (nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(16, 4), nn.ReLU(inplace=True))
+    model = nn.Sequential(*body, nn.Linear(4, 3)).eval()
+    with torch.no_grad():
+        model[2].bias.fill_(-100.0)
+    given = images()
+    kept = given.clone()
+    report = lipschitz_report(model, given)
+    assert torch.equal(given, kept)
+    assert report.layers[1].reached == pytest.approx(1.0)
+    assert report.layers[3].reached == report.reached == 0.0
+    assert report.preserved == 0.0
+
+
+def test_an_offence_is_a_search_beyond_an_l2_bound() -> None:
+    def layer(bound: float, reached: float, norm: str) -> LayerReport:
+        return LayerReport("0", "Linear", bound, norm, "by hand", reached, 1.0)
+
+    fine, offence = layer(1.0, 1.0 + 1e-7, "l2"), layer(1.0, 1.001, "l2")
+    assert worst_offence([fine, layer(1.0, 5.0, "linf"), offence]) == offence
+    assert worst_offence([fine, layer(1.0, 5.0, "linf")]) is None

@@ -77,6 +77,7 @@ def test_taps_that_meet_on_a_circle_add_up() -> None:
     found = conv_entry_norms(layer, (1, 1, 2))  # the outer taps meet: rows are (1, 2) and (2, 1)
     assert not found["l2", "linf"].exact
     assert found["l2", "linf"].value >= math.sqrt(5.0)
+    assert found["l1", "l2"].value >= math.sqrt(5.0)
     assert found["l1", "linf"].value >= 2.0
     assert found["linf", "linf"].value == pytest.approx(3.0)
 

@@ -72,6 +72,24 @@ def test_unfoldings_by_hand() -> None:
     assert float(unfolding_bound(weight)) == pytest.approx(6.0)
 
 
+def test_the_least_unfolding_counts() -> None:
+    # each in turn is an orthogonal matrix, and the others, of the same entries, have a larger norm
+    matrix = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
+    cube = matrix.reshape(2, 2, 2, 2)
+    for weight in (cube.permute(0, 2, 1, 3), cube.permute(0, 2, 3, 1)):  # rows (out, kh) or (out, kw)
+        assert float(unfolding_bound(weight)) == pytest.approx(2.0)
+    # of four outputs of one input the rows are the outputs, and of one output of four inputs the columns the inputs
+    for weight in (matrix.reshape(4, 1, 2, 2), matrix.reshape(1, 2, 2, 4).permute(0, 3, 1, 2)):
+        assert float(unfolding_bound(weight)) == pytest.approx(2.0)
+
+
 def test_power_iteration_finds_the_difference_of_channels() -> None:
     weight = torch.tensor([[[[5.0]], [[-5.0]]]])
     assert power_iteration(weight, (4, 4), 50, 0, torch.Generator().manual_seed(0)) == pytest.approx(50**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_single_precision_neither_vanishes_nor_overflows(scale: float) -> None:
+    matrix = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    truth = float(torch.linalg.svdvals(matrix.double())[0]) * scale
+    assert float(gram_bound(matrix * scale)) == pytest.approx(truth, rel=2e-2)

@@ -279,6 +279,10 @@ def test_hooks_are_refused() -> None:
     model[1].forward = lambda x: 5 * x[:, :2]  # type: ignore[method-assign]
     with pytest.raises(HauberkError, match="replaced forward"):
         model_bound(model, (1, 2, 2))
+    del model[1].forward
+    model[0].register_forward_pre_hook(lambda module, args: (5 * args[0],))
+    with pytest.raises(HauberkError, match=r"layer '0' \(Flatten\) has a forward hook"):
+        model_bound(model, (1, 2, 2))
 
 
 def test_broken_weights_are_refused_by_name() -> None:
@@ -389,3 +393,65 @@ def test_batch_norm_in_eval_mode_is_a_diagonal() -> None:
     for norm in ("l1", "l2", "linf"):
         assert truth <= model_bound(layer, (3, 2, 2), norm).value <= truth * (1 + 1e-9)
     assert model_bound(nn.LeakyReLU(-3.0).eval(), (3,)).value == 3.0
+
+
+class Tripled(nn.Linear):
+    """Another map than its weight says, and a bound that says so."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return 3 * super().forward(features)
+
+    def lipschitz_bound(self, input_shape: Sequence[int]) -> Bound:
+        return Bound(3.0 * float(torch.linalg.matrix_norm(self.weight.detach().double(), 2)) + 1e-9, "tripled", True)
+
+
+class TripledConv(nn.Conv2d):
+    def _conv_forward(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return 3 * super()._conv_forward(features, weight, bias)
+
+    def lipschitz_bound(self, input_shape: Sequence[int]) -> Bound:
+        return Bound(
+            3.0 * float(torch.linalg.matrix_norm(self.weight.detach().double().flatten(1), 2)), "tripled", True
+        )
+
+
+class TripledAfter(TripledConv):
+    _conv_forward = nn.Conv2d._conv_forward
+
+    def forward(self, features: Tensor) -> Tensor:
+        return 3 * super().forward(features)
+
+    def lipschitz_bound(self, input_shape: Sequence[int]) -> Bound:
+        return super().lipschitz_bound(input_shape)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+@pytest.mark.parametrize("first", [TripledConv, TripledAfter, nn.Conv2d])
+@pytest.mark.parametrize("last", [Tripled, nn.Linear])
+def test_layers_that_compute_more_than_their_weight_says(norm: str, first: type, last: type) -> None:
+    model = nn.Sequential(first(2, 3, 1, bias=False), nn.Flatten(), last(12, 3)).double().eval()
+    found, bounds = steepest_by_corners(model, (2, 2, 2), norm), walk(model, (2, 2, 2))
+    assert bool((found <= bounds.pairwise(norm)).all())
+    jacobian = torch.func.jacrev(lambda x: model(x[None])[0])(torch.rand(2, 2, 2, dtype=torch.float64)).flatten(1)
+    dual = {"l1": math.inf, "l2": 2.0, "linf": 1.0}[norm]
+    assert bool((torch.linalg.vector_norm(jacobian, dual, 1) <= bounds.logits(norm)).all())
+
+
+def test_a_layer_that_knows_l2_alone_serves_other_norms_by_equivalence() -> None:
+    model = nn.Sequential(nn.Flatten(), Tripled(4, 3)).double().eval()
+    items = layer_bounds(model, (1, 2, 2), "linf")
+    assert [i.norm for i in items] == ["linf", "l2"]
+    own = items[1].bound.value
+    assert float(pairwise_bounds(model, (1, 2, 2), "linf")[0, 1]) == pytest.approx(2.0 * math.sqrt(2.0) * own)
+    assert walk(model, (1, 2, 2)).logits("linf").tolist() == pytest.approx([2.0 * own] * 3)
+
+
+def test_features_that_grow_in_number() -> None:
+    # one value becomes sixteen equal ones: Linf stays 1, L2 becomes 4 and L1 16, by the sizes of what leaves a layer
+    model = nn.Sequential(nn.Linear(1, 16, bias=False), nn.ReLU(), nn.Linear(16, 2, bias=False)).double().eval()
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[2].weight.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, 16))
+    for norm in ("l1", "l2", "linf"):
+        assert 32.0 <= float(pairwise_bounds(model, (1,), norm)[0, 1]) <= 32.0 * (1 + 1e-6)
+        assert walk(model, (1,)).logits(norm).tolist() == pytest.approx([16.0, 16.0])

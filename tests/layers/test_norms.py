@@ -181,6 +181,35 @@ def test_linear_norm_of_a_known_matrix() -> None:
     assert bound.exact
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (2, 2)])
+@pytest.mark.parametrize(("stride", "dilation", "padding"), [(1, 1, 1), (2, 1, 1), (2, 1, 2), (1, 2, 2), (3, 1, 3)])
+def test_taps_that_read_zeros_alone_do_not_count(
+    size: tuple[int, int], stride: int, dilation: int, padding: int
+) -> None:
+    for seed in range(3):
+        layer = conv(random_weight(seed, 3, 2, 3, 3), stride=stride, dilation=dilation, padding=padding)
+        truth, bound = dense_norm(layer, (2, *size)), conv_layer_norm(layer, (2, *size))
+        assert truth <= bound.value
+        if size == (1, 1) and padding == dilation:  # the middle tap alone
+            assert bound.value <= truth * (1 + 1e-8)
+
+
+def test_a_pixel_meets_the_middle_of_the_kernel_alone() -> None:
+    weight = random_weight(0, 4, 3, 3, 3)
+    middle = float(torch.linalg.svdvals(weight[:, :, 1, 1])[0])
+    assert conv_norm(weight, (1, 1), padding=((1, 1), (1, 1))).value == pytest.approx(middle, rel=2e-9)
+
+
+def test_eigenvalues_give_the_same_norms_as_singular_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices = [3.0 * random_weight(seed, *shape) for seed, shape in enumerate([(4, 9), (9, 4), (5, 5)])]
+    weight = 3.0 * random_weight(0, 4, 3, 3, 3)
+    plain = [linear_norm(m).value for m in matrices], conv_norm(weight, (6, 6)).value
+    monkeypatch.setattr(norms, "_SIDE", 0)
+    assert [linear_norm(m).value for m in matrices] == pytest.approx(plain[0], rel=1e-12)
+    assert conv_norm(weight, (6, 6)).value == pytest.approx(plain[1], rel=1e-12)
+    assert linear_norm(torch.zeros(3, 2)).value == 0.0
+
+
 # --- refusals and speed ---------------------------------------------------------------------------------------
 
 

@@ -189,6 +189,27 @@ def test_trained_to_stretch(oversampling: int) -> None:
     assert 0.7 < best <= 1.0
 
 
+def test_settings_of_the_layer_are_used() -> None:
+    groups = nn.Conv2d(2, 2, 1, groups=2, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        groups.weight.fill_(1.0)
+    normalise_spectral(groups, 3.0)
+    assert 2.99 < dense_norm(groups, (2, 2, 2)) <= 3.0
+
+
+def test_blocks_are_not_used_where_they_would_be_wrong() -> None:
+    # all taps of the first read one place of a block, and the circle of the second has a block cut in two
+    for layer, size in (
+        (nn.Conv2d(1, 1, 3, stride=2, dilation=2, padding=2), 16),
+        (nn.Conv2d(1, 1, 3, stride=2, padding=1, padding_mode="circular"), 3),
+        (nn.Conv2d(1, 1, 3, stride=2, padding=1), 16),
+    ):
+        with torch.no_grad():
+            layer.weight.fill_(1.0)
+        normalise_spectral(layer.double())
+        assert 0.6 < dense_norm(layer, (1, size, size)) <= 1.0
+
+
 @pytest.mark.parametrize("oversampling", [0, 6])
 def test_zero_weights_stay_zero(oversampling: int) -> None:
     for shape, groups in (((3, 2), 1), ((3, 2, 3, 3), 1), ((4, 2, 3, 3), 2)):

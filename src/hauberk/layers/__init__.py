@@ -5,33 +5,53 @@ from hauberk.layers.aol import AlmostOrthogonal, AOLConv2d, AOLLinear, UnitRowLi
 from hauberk.layers.bcop import BCOPConv2d
 from hauberk.layers.bjorck import Bjorck, BjorckLinear
 from hauberk.layers.bound import Bound, BoundedLayer
+from hauberk.layers.bro import BROConv2d, BROLinear
 from hauberk.layers.cayley import Cayley, CayleyConv2d, CayleyLinear
+from hauberk.layers.cpl import CPLConv2d, CPLLinear
 from hauberk.layers.gram import gram_bound, power_iteration, unfolding_bound
 from hauberk.layers.householder import Householder1, Householder2, HouseholderActivation
+from hauberk.layers.li_resnet import LiResConv2d
 from hauberk.layers.lipschitz import LayerBound, ModelBounds, layer_bounds, model_bound, pairwise_bounds, walk
 from hauberk.layers.lot import LOTConv2d
 from hauberk.layers.norms import conv_norm, linear_norm
 from hauberk.layers.padding import PadToMultiple
 from hauberk.layers.pooling import GlobalAveragePool, L2NormPool2d, ScaledAvgPool2d
+from hauberk.layers.residual import AffineResidual, Concatenation, ConvexResidual
+from hauberk.layers.sandwich import SandwichConv2d, SandwichLinear
 from hauberk.layers.shape import BatchCentring, Centring, PadChannels, TruncateChannels
+from hauberk.layers.sll import SLLConv2d, SLLLinear
 from hauberk.layers.soc import SOCConv2d, series_bound
+from hauberk.layers.spectral import (
+    SpectralScaling,
+    normalise_spectral,
+    project_spectral,
+    spectral_norm_factor,
+    upper_norm,
+)
 from hauberk.layers.splines import LinearSpline, ReLUForm, spline_variation
 
 __all__ = [
     "AOLConv2d",
     "AOLLinear",
+    "AffineResidual",
     "AlmostOrthogonal",
     "BCOPConv2d",
+    "BROConv2d",
+    "BROLinear",
     "BatchCentring",
     "BetaAbs",
     "Bjorck",
     "BjorckLinear",
     "Bound",
     "BoundedLayer",
+    "CPLConv2d",
+    "CPLLinear",
     "Cayley",
     "CayleyConv2d",
     "CayleyLinear",
     "Centring",
+    "Concatenation",
+    "ConvexResidual",
     "FullSort",
     "GlobalAveragePool",
     "GroupSort",
@@ -41,6 +61,7 @@ __all__ = [
     "L2NormPool2d",
     "LOTConv2d",
     "LayerBound",
+    "LiResConv2d",
     "LinearSpline",
     "MaxMin",
     "ModelBounds",
@@ -48,8 +69,13 @@ __all__ = [
     "PadChannels",
     "PadToMultiple",
     "ReLUForm",
+    "SLLConv2d",
+    "SLLLinear",
     "SOCConv2d",
+    "SandwichConv2d",
+    "SandwichLinear",
     "ScaledAvgPool2d",
+    "SpectralScaling",
     "TruncateChannels",
     "UnitRowLinear",
     "UnitRows",
@@ -58,10 +84,14 @@ __all__ = [
     "layer_bounds",
     "linear_norm",
     "model_bound",
+    "normalise_spectral",
     "pairwise_bounds",
     "power_iteration",
+    "project_spectral",
     "series_bound",
+    "spectral_norm_factor",
     "spline_variation",
     "unfolding_bound",
+    "upper_norm",
     "walk",
 ]

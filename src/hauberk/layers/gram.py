@@ -32,6 +32,9 @@ def gram_bound(matrices: Tensor, steps: int = 6) -> Tensor:
 
     Source: Delattre et al. 2023, Algorithm 1 (there with the Frobenius norm alone).
     """
+    # squares of small entries would vanish in float32, and with them the bound
+    largest = matrices.detach().abs().flatten(-2).amax(-1)
+    matrices = matrices / torch.where(largest > 0, largest, 1.0)[..., None, None]
     gram = matrices @ matrices.mH if matrices.shape[-2] <= matrices.shape[-1] else matrices.mH @ matrices
     log = gram.real.new_zeros(gram.shape[:-2])
     for step in range(steps):
@@ -45,7 +48,7 @@ def gram_bound(matrices: Tensor, steps: int = 6) -> Tensor:
             gram = gram / torch.where(size > 0, size, 1.0)[..., None, None]
             gram = gram @ gram
     alive = size > 0
-    return torch.where(alive, (log / 2.0**steps).exp(), 0.0)
+    return torch.where(alive, largest * (log / 2.0**steps).exp(), 0.0)
 
 
 def _squares(matrices: Tensor) -> Tensor:

@@ -79,10 +79,12 @@ def conv_norm(
     Raises:
         HauberkError: if the weights hold NaN or infinity, or the feature map is smaller than the kernel.
     """
+    circular = padding_mode == "circular"
+    if not circular:
+        weight, padding = _reaching(weight, size, stride, padding, dilation)
     scale, kernel = scaled(weight)
     rows, columns = (
-        _axis(size[i], kernel.shape[2 + i], stride[i], padding[i], dilation[i], padding_mode == "circular")
-        for i in range(2)
+        _axis(size[i], kernel.shape[2 + i], stride[i], padding[i], dilation[i], circular) for i in range(2)
     )
     blocks = _to_blocks(kernel.reshape(groups, -1, *kernel.shape[1:]), rows, columns)
     largest = max(_largest(m) for m in _channel_matrices(blocks, rows, columns))
@@ -112,6 +114,28 @@ def conv_layer_norm(layer: nn.Conv2d, input_shape: Sequence[int], norm: Norm = "
     else:
         padding = [(int(p), int(p)) for p in layer.padding]
     return conv_norm(layer.weight, input_shape[1:], layer.stride, padding, mode, layer.groups, layer.dilation)
+
+
+def _reaching(
+    weight: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """The kernel without outer taps that read zeros at every position, as most do on maps of a pixel or two."""
+    kept = []
+    for i, (before, after) in enumerate(padding):
+        n, taps, d = size[i], weight.shape[2 + i], dilation[i]
+        outputs = (n + before + after - d * (taps - 1) - 1) // stride[i] + 1
+        if outputs < 1:  # refused below
+            return weight, list(padding)
+        read = [t for t in range(taps) if any(0 <= j * stride[i] + t * d - before < n for j in range(outputs))]
+        if not read:
+            return weight, list(padding)
+        weight = weight.narrow(2 + i, read[0], read[-1] - read[0] + 1)
+        kept.append((before - d * read[0], after - d * (taps - 1 - read[-1])))
+    return weight, kept
 
 
 @dataclass(frozen=True)
@@ -176,6 +200,9 @@ def _channel_matrices(blocks: Tensor, rows: _Axis, columns: _Axis) -> Iterator[T
     """The matrices K(omega) of half the grid (the others are conjugates), a few frequencies at a time."""
     groups, outputs, inputs, taps = blocks.shape
     flat = blocks.reshape(-1, taps)
+    if rows.grid == columns.grid == 1:  # a real matrix
+        yield blocks.sum(-1, keepdim=True).movedim(-1, 0)
+        return
     frequencies = torch.cartesian_prod(torch.arange(rows.grid), torch.arange(columns.grid // 2 + 1))
     down, across = torch.arange(max(rows.shift) + 1), torch.arange(max(columns.shift) + 1)
 
