@@ -11,13 +11,16 @@ import argparse
 import difflib
 import inspect
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hauberk import registry
+from torch import nn
+
+from hauberk import layers, registry
 from hauberk.recipes import Evaluation, Expectation
 from hauberk.report import collect, words
 from hauberk.report.subject import Attacked, Curve, Subject
@@ -176,7 +179,20 @@ def methods_tables() -> str:
         rows = [[f"`{e.name}`", e.summary, e.reference, *(e.facts.get(f, "") for f in facts)] for e in found]
         columns = ("Name", "What it does", "Source", *map(str.capitalize, facts))
         blocks.append(f"## {heading}\n\n" + table(columns, rows))
-    return "\n".join(blocks)
+    return "\n".join([*blocks, layers_table()])
+
+
+def layers_table() -> str:
+    """The modules of ``hauberk.layers`` that know their Lipschitz constant, with what their docstrings say first."""
+    known = [getattr(layers, name) for name in layers.__all__]
+    classes = [c for c in known if isinstance(c, type) and issubclass(c, nn.Module) and hasattr(c, "lipschitz_bound")]
+    rows = []
+    for block in classes:
+        text = inspect.cleandoc(block.__doc__ or "")
+        first = " ".join(text.partition("\n\n")[0].split()).replace("``", "`").rstrip(".")
+        source = " ".join(text.partition("Source: ")[2].partition("\n\n")[0].split()).replace("``", "`").rstrip(".")
+        rows.append([f"`{block.__name__}`", re.sub(r":math:`([^`]*)`", r"$\1$", first), source])
+    return "## Layers with a Lipschitz constant\n\n" + table(("Name", "What it does", "Source"), rows)
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------
