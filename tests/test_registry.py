@@ -113,6 +113,7 @@ MODELS = {
     "lip_convnet_n": {"width": 2, "activation": "householder2", "last": "orthogonal"},
     "li_resnet": {"width": 4, "depth": 1, "hidden": 8},
     "cnn_6c2f": {"scale": 0.1},
+    "lip_mlp": {"widths": (8, 6)},
 }
 
 

@@ -319,6 +319,8 @@ register("model", "resnet18", "hauberk.models.resnet:resnet18", "ResNet-18 with 
          "He et al. 2016")
 register("model", "lip_convnet", "hauberk.models.lip_convnet:lip_convnet",
          "1-Lipschitz AOL convolutions with MaxMin", "Prach & Lampert 2022")
+register("model", "lip_mlp", "hauberk.models.lip_mlp:lip_mlp", "orthogonal dense layers with MaxMin, for small images",
+         "Anil et al. 2019; Trockman & Kolter 2021")
 register("model", "lip_convnet_n", "hauberk.models.lip_convnet_n:lip_convnet_n",
          "LipConvnet-5 to 40: SOC or other 1-Lipschitz convolutions", "Singla & Feizi 2021; Singla et al. 2022")
 register("model", "li_resnet", "hauberk.models.li_resnet:li_resnet",

@@ -107,16 +107,16 @@ def test_the_search_walks_uphill_and_keeps_the_best() -> None:
 
 
 def test_layers_that_work_in_place_and_dead_ones() -> None:
-    body = (nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(16, 4), nn.ReLU(inplace=True))
+    body = (Normalize((0.0,), (1.0,)), nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(16, 4), nn.ReLU(inplace=True))
     model = nn.Sequential(*body, nn.Linear(4, 3)).eval()
     with torch.no_grad():
-        model[2].bias.fill_(-100.0)
+        model[3].bias.fill_(-100.0)
     given = images()
     kept = given.clone()
     report = lipschitz_report(model, given)
     assert torch.equal(given, kept)
-    assert report.layers[1].reached == pytest.approx(1.0)
-    assert report.layers[3].reached == report.reached == 0.0
+    assert report.layers[2].reached == pytest.approx(1.0)
+    assert report.layers[4].reached == report.reached == 0.0
     assert report.preserved == 0.0
 
 

@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "lip_convnet_n": {"width": 2},
     "li_resnet": {"width": 4, "depth": 2, "hidden": 8},
     "cnn_6c2f": {"scale": 0.1},
+    "lip_mlp": {"widths": [8, 6]},
 }
 NAMES = sorted(SMALL)
 
