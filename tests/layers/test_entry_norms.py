@@ -86,5 +86,8 @@ def test_zero_and_broken_weights_and_other_paddings() -> None:
     assert linear_norm(torch.zeros(2, 3), "l1").value == 0.0
     with pytest.raises(HauberkError, match="NaN or infinity"):
         linear_norm(torch.full((2, 2), math.nan), "linf")
+    reflected = nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")
     with pytest.raises(HauberkError, match="reflect"):
-        conv_layer_norm(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), (1, 4, 4), "linf")
+        conv_layer_norm(reflected, (1, 4, 4), "linf")
+    with pytest.raises(HauberkError, match="reflect"):
+        conv_entry_norms(reflected, (1, 4, 4))

@@ -1,6 +1,7 @@
 """Certificates: proofs that there is no adversarial point within a radius."""
 
 from hauberk.certificates.base import Certificate, Certificates
+from hauberk.certificates.frozen import FrozenLipschitz, exported, lipschitz_radii
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.certificates.mixed import MixedCertificate
@@ -19,11 +20,14 @@ __all__ = [
     "ABSTAIN",
     "Certificate",
     "Certificates",
+    "FrozenLipschitz",
     "LipschitzCertificate",
     "LocalLipschitz",
     "MixedCertificate",
     "SmoothingCertificate",
     "affinity_radius",
+    "exported",
+    "lipschitz_radii",
     "relaxed_guarantees",
     "relaxed_top_k_radius",
     "stays_in_top_k",

@@ -40,10 +40,7 @@ class LipschitzCertificate(Certificate):
         self, model: nn.Module, batch: Batch, seed: int, tile: int
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Float64 logits of each row and the decision of the model as it is; pairwise and layer bounds for all."""
-        if any(t.is_floating_point() and t.element_size() < 4 for t in model.state_dict().values()):
-            raise HauberkError(
-                "the weights have half precision, whose rounding alone moves images apart", "certify model.float()"
-            )
+        check_precision(model)
         exact = copy.deepcopy(model).double().eval()
         bounds = walk(exact, tuple(batch.images.shape[1:]))
         shared = {
@@ -102,6 +99,14 @@ class LipschitzCertificate(Certificate):
     def predictor(self, model: nn.Module) -> str:
         """The network itself."""
         return predictor_name(model)
+
+
+def check_precision(model: nn.Module) -> None:
+    """Raise if a weight has half precision."""
+    if any(t.is_floating_point() and t.element_size() < 4 for t in model.state_dict().values()):
+        raise HauberkError(
+            "the weights have half precision, whose rounding alone moves images apart", "certify model.float()"
+        )
 
 
 def _reach(gap: float, bound: float) -> float:

@@ -1,0 +1,81 @@
+"""Bulk certification: the bound is computed once, then each image costs its forward pass."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hauberk.certificates.lipschitz import ROUNDING, check_precision
+from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
+from hauberk.layers.lipschitz import walk
+from hauberk.threats import Norm
+
+
+def lipschitz_radii(logits: Tensor, pairwise: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Classes and radii of many rows at once, as ``LipschitzCertificate`` has them one by one.
+
+    .. math:: R = \min_{j \ne y} (z_y - z_j) / K_{yj}
+
+    Args:
+        logits: float64, shape (B, K).
+        pairwise: float64, shape (K, K).
+
+    Returns:
+        classes (B,) int64, -1 where a logit is not finite; radii (B,) float64, rounded down, 0 for ties and where
+        nothing is proved.
+    """
+    top = logits.argmax(1)
+    best, speeds = logits.gather(1, top[:, None]), pairwise[top]
+    gaps = best - logits - ROUNDING * (best.abs() + logits.abs())
+    rival = torch.ones_like(gaps, dtype=torch.bool).scatter_(1, top[:, None], False)
+    # a rival that never moves is out of reach, unless it is level; unknown speeds prove nothing
+    reach = torch.where(speeds > 0.0, gaps / speeds, torch.where((speeds == 0.0) & (gaps > 0.0), math.inf, 0.0))
+    radius = torch.where(rival, reach, math.inf).amin(1)
+    finite = logits.isfinite().all(1)
+    known = finite & radius.isfinite() & (radius > 0.0)
+    lowered = torch.nextafter(radius * (1.0 - 1e-12), torch.zeros_like(radius))
+    return torch.where(finite, top, ABSTAIN), torch.where(known, lowered, 0.0)
+
+
+class FrozenLipschitz:
+    """A Lipschitz network whose weights and bound are frozen in float64, ready for any number of images.
+
+    It certifies the network in float64 and does not look at decisions in another precision, which
+    ``LipschitzCertificate`` does; evaluations and records use that one.
+
+    Args:
+        model: a classifier in eval mode; it is copied, its layers exported where that is exact.
+        input_shape: shape of one image, (C, H, W).
+        norm: in which images move.
+
+    Raises:
+        HauberkError: if the walk refuses the model, or its weights have half precision.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> None:
+        check_eval(model)
+        check_precision(model)
+        exact = copy.deepcopy(model).double().eval().requires_grad_(False)
+        self.pairwise = walk(exact, input_shape).pairwise(norm)
+        self.norm = norm
+        self.model = exported(exact)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, tile: int = TILE) -> tuple[Tensor, Tensor]:
+        """Classes (B,) and radii (B,) of images of shape (B, C, H, W) in [0, 1]; see ``lipschitz_radii``."""
+        check_images(images)
+        logits = torch.cat([self.model(part.double()) for part in torch.split(images, tile)])
+        return lipschitz_radii(logits, self.pairwise)
+
+
+def exported(model: nn.Module) -> nn.Module:
+    """The same function with plain layers wherever a layer knows how to export itself; nested sequences are kept."""
+    if type(model) is nn.Sequential:
+        return nn.Sequential(*[exported(layer) for layer in model])
+    export = getattr(model, "export", None)
+    plain: nn.Module = export() if callable(export) else model
+    return plain.eval()
