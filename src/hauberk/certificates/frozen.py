@@ -75,7 +75,7 @@ class FrozenLipschitz:
 def exported(model: nn.Module) -> nn.Module:
     """The same function with plain layers wherever a layer knows how to export itself; nested sequences are kept."""
     if type(model) is nn.Sequential:
-        return nn.Sequential(*[exported(layer) for layer in model])
+        return nn.Sequential(*[exported(layer) for layer in model]).train(model.training)
     export = getattr(model, "export", None)
     plain: nn.Module = export() if callable(export) else model
-    return plain.eval()
+    return plain.train(model.training)
