@@ -91,11 +91,11 @@ def trades_page(store: Store) -> list[str]:
             for key, r in sorted(summary.items(), key=lambda item: -item[1]["clean"][0])]  # fmt: skip
     return [
         "# Figure 5: mixes beside TRADES and IAAT", "",
-        f"Small nets, three epochs each, the last weights; {store.data['setting']['attack']}; images: {store.data['images']}. The "
-        "mixes are of TRADES at beta 0 (standard training) and beta 6. *Above* is robust accuracy beyond that of "
-        "the curve at the same clean accuracy: straight lines between neighbours, which tossing a coin between the "
-        "two reaches, level beyond the ends; intervals resample images, all nets on the same ones. Percent, 95 % "
-        "intervals.", "",
+        "Small nets, three epochs each, the last weights; "
+        f"{store.data['setting']['attack']}; images: {store.data['images']}. The mixes are of TRADES at beta 0 "
+        "(standard training) and beta 6. *Above* is robust accuracy beyond that of the curve at the same clean "
+        "accuracy: straight lines between neighbours, which tossing a coin between the two reaches, level beyond the "
+        "ends; intervals resample images, all nets on the same ones. Percent, 95 % intervals.", "",
         *table(["Net", "Clean", "PGD-20", "Above the TRADES curve", "Above the curve of mixes"], rows), "",
         *_trades_verdict(summary, store.data["mean of the mixes above TRADES"]),
     ]  # fmt: skip
@@ -117,12 +117,17 @@ def _trades_verdict(summary: Mapping[str, Any], mean: list[float]) -> list[str]:
         + ". On average over the "
         f"mixes they lie {points(mean)} points above the curve."
     ]
+    claim = "The paper's claim that the mix is above the TRADES curve"
     if mean[1] > 0:
-        lines += [
-            "So the paper's claim that the mix is above the TRADES curve holds at this size, on average over alpha."
-        ]
+        lines += [f"{claim} holds at this size, on average over alpha."]
+    elif better:
+        lines += [f"{claim} holds at this size for alpha {', '.join(better)} alone; on average it is not confirmed."]
     else:
-        lines += ["The paper's claim that the mix is above the TRADES curve is not confirmed at this size."]
+        lines += [f"{claim} is not confirmed at this size."]
+    inner = {k: r["above the mixes"] for k, r in summary.items() if k in ("trades_0.1", "trades_1")}
+    near = [f"{_title(k)} ({points(v)})" for k, v in inner.items() if v[1] <= 0.0 <= v[2]]
+    if near:
+        lines += [f"Not told apart from the curve of mixes at their own clean accuracy: {', '.join(near)}."]
     if "iaat" in summary:
         lift = summary["iaat"]["above the mixes"]
         word = "above" if lift[1] > 0 else "below" if lift[2] < 0 else "not told apart from"

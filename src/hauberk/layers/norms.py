@@ -29,7 +29,7 @@ from hauberk.layers.bound import SLACK, Bound, raised, scaled
 from hauberk.layers.entry_norms import conv_entry_norms, linear_entry_norms
 from hauberk.threats import Norm
 
-__all__ = ["SLACK", "Padding", "conv_layer_norm", "conv_norm", "linear_norm"]
+__all__ = ["SLACK", "conv_layer_norm", "conv_norm", "linear_norm"]
 
 
 Padding = Literal["zeros", "circular"]
