@@ -159,8 +159,8 @@ def check_eval(model: nn.Module) -> None:
 def check_separate(model: nn.Module, images: Tensor) -> None:
     """Raise if the answer for one image depends on the other images of its batch, probed on the first few."""
     few = images[:8]
-    first = model(few)[0]
-    among_others = model(torch.cat([few[:1], 1.0 - few[1:]]))[0]  # of the same shape, so rounding is the same
+    first = model(torch.cat([few[:1], few]))[0]
+    among_others = model(torch.cat([few[:1], 1.0 - few]))[0]  # of the same shape, so rounding is the same
     moved = (among_others - first).abs().max() > 1e-3 * (1.0 + first.abs().max())
     if bool(moved) and not traits(model).stochastic and not is_random(model, few[:1]):
         raise HauberkError(

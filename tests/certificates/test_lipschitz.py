@@ -283,3 +283,10 @@ def test_certificates_are_completed_by_what_is_asked_on_the_command_line() -> No
     assert _completed(mix, {"name": "mixed_margin"}, {}, None)["base"] == {"name": "lipschitz"}
     assert written["base"] is lipschitz
     assert lipschitz["norm"] == "l2"
+
+
+def test_a_model_that_decides_otherwise_is_refused() -> None:
+    net = small_net(0)
+    net.decide = lambda images, ids, seed: torch.zeros(len(images)).long()  # type: ignore[assignment]
+    with pytest.raises(HauberkError, match="decides in a way of its own"):
+        CERTIFICATE(net, images_of(2, 0))

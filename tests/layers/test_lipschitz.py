@@ -26,6 +26,7 @@ from hauberk.layers import (
     walk,
 )
 from hauberk.layers.bound import times
+from hauberk.layers.norms import conv_layer_norm
 
 
 @pytest.fixture(autouse=True)
@@ -279,7 +280,7 @@ def test_hooks_are_refused() -> None:
         model_bound(model, (1, 2, 2))
     handle.remove()
     model[1].forward = lambda x: 5 * x[:, :2]  # type: ignore[method-assign]
-    with pytest.raises(HauberkError, match="replaced forward"):
+    with pytest.raises(HauberkError, match="replaced method"):
         model_bound(model, (1, 2, 2))
     del model[1].forward
     model[0].register_forward_pre_hook(lambda module, args: (5 * args[0],))
@@ -457,3 +458,106 @@ def test_features_that_grow_in_number() -> None:
     for norm in ("l1", "l2", "linf"):
         assert 32.0 <= float(pairwise_bounds(model, (1,), norm)[0, 1]) <= 32.0 * (1 + 1e-6)
         assert walk(model, (1,)).logits(norm).tolist() == pytest.approx([16.0, 16.0])
+
+
+# --- what a review found --------------------------------------------------------------------------------------
+
+
+def test_longer_means_would_repeat_channels() -> None:
+    with pytest.raises(HauberkError, match="3 channels, the input has 1"):
+        model_bound(nn.Sequential(Normalize((0.0, 0.0, 0.0), (1.0,))).eval(), (1, 2, 2))
+
+
+def test_a_slope_that_is_no_number_is_refused() -> None:
+    with pytest.raises(HauberkError, match="finite Lipschitz bound"):
+        model_bound(nn.Sequential(nn.LeakyReLU(math.nan)).eval(), (4,))
+
+
+class Drawn(nn.Module):
+    """A weight that is drawn anew at each look."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * (1 + 10 * torch.rand(()))
+
+
+class Centred(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - 0.999 * x.mean(0)
+
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: str = "l2") -> Bound:
+        return Bound(1.0, "claimed", False)
+
+
+def test_random_layers_and_layers_that_mix_rows_are_refused() -> None:
+    layer = nn.Linear(4, 3)
+    torch.nn.utils.parametrize.register_parametrization(layer, "weight", Drawn(), unsafe=True)
+    with pytest.raises(HauberkError, match="two calls"):
+        model_bound(nn.Sequential(nn.Flatten(), layer).eval(), (1, 2, 2))
+    with pytest.raises(HauberkError, match="mixes the images"):
+        model_bound(nn.Sequential(Centred()).eval(), (4,))
+
+
+class OtherConvolution(AOLConv2d):
+    def _conv_forward(self, *arguments: Tensor) -> Tensor:
+        return 100 * super()._conv_forward(*arguments)
+
+
+class OtherCall(AOLLinear):
+    def __call__(self, x: Tensor) -> Tensor:
+        return 100 * super().__call__(x)
+
+
+class Pretender(nn.Linear):
+    """Not parametrised, though it looks so, and its forward is its own."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.parametrizations = nn.ModuleDict({"x": nn.Identity()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 100 * x
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(OtherConvolution(2, 2, 1), (2, 4, 4)), (OtherCall(4, 4), (4,)), (Pretender(), (4,))],
+    ids=lambda v: type(v).__name__,
+)  # fmt: skip
+def test_ways_around_forward_are_seen(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    with pytest.raises(HauberkError, match=r"inherits the bound|nothing is known|not an nn\.Sequential"):
+        model_bound(nn.Sequential(layer).eval(), shape)
+
+
+def test_replaced_helpers_and_hooks_on_everything_are_seen() -> None:
+    layer = nn.Conv2d(1, 1, 1)
+    layer._conv_forward = lambda x, w, b: 100 * x  # type: ignore[method-assign]
+    with pytest.raises(HauberkError, match="replaced method"):
+        model_bound(nn.Sequential(layer).eval(), (1, 2, 2))
+    handle = nn.modules.module.register_module_forward_hook(lambda module, args, out: 5 * out)
+    try:
+        with pytest.raises(HauberkError, match="on all modules"):
+            model_bound(nn.Sequential(nn.Flatten()).eval(), (1, 2, 2))
+    finally:
+        handle.remove()
+
+
+def test_a_bound_on_the_object_is_refused_by_name() -> None:
+    layer = nn.Identity()
+    layer.lipschitz_bound = lambda shape: Bound(1.0, "claimed", True)  # type: ignore[assignment]
+    with pytest.raises(HauberkError, match="belongs to the object"):
+        model_bound(nn.Sequential(layer).eval(), (4,))
+
+
+def test_rows_whose_squares_vanish_still_move() -> None:
+    model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 2)).double().eval()
+    with torch.no_grad():
+        model[0].weight.fill_(1e170)
+        model[1].weight.copy_(torch.tensor([[1e-170, 1e-170], [0.0, 0.0]], dtype=torch.float64))
+    assert float(pairwise_bounds(model, (1,))[0, 1]) == pytest.approx(2.0)
+
+
+def test_padding_changed_afterwards_is_seen() -> None:
+    layer = nn.Conv2d(1, 1, 1, padding=1, padding_mode="circular", bias=False).double().eval()
+    layer.padding = (0, 0)  # torch goes on to pad by one
+    with pytest.raises(HauberkError, match="changed after it was built"):
+        conv_layer_norm(layer, (1, 2, 2))
+    assert dense_norm(layer, (1, 2, 2)) <= model_bound(layer, (1, 2, 2)).value  # from the norms that look at it

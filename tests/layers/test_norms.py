@@ -194,10 +194,19 @@ def test_taps_that_read_zeros_alone_do_not_count(
             assert bound.value <= truth * (1 + 1e-8)
 
 
+@pytest.mark.parametrize("padding", [(0, 1), (1, 0)])
+def test_differences_on_a_circle_of_three_are_too_small(padding: tuple[int, int]) -> None:
+    # [1, -1] along three pixels and a zero: 2 cos(pi / 7); on the circle it would be 2 sin(pi / 3), which is less
+    bound = conv_norm(torch.tensor([[[[1.0, -1.0]]]]), (1, 3), padding=((0, 0), padding))
+    assert bound.value >= 2.0 * math.cos(math.pi / 7.0)
+
+
 def test_a_pixel_meets_the_middle_of_the_kernel_alone() -> None:
     weight = random_weight(0, 4, 3, 3, 3)
     middle = float(torch.linalg.svdvals(weight[:, :, 1, 1])[0])
-    assert conv_norm(weight, (1, 1), padding=((1, 1), (1, 1))).value == pytest.approx(middle, rel=2e-9)
+    bound = conv_norm(weight, (1, 1), padding=((1, 1), (1, 1)))
+    assert bound.value == pytest.approx(middle, rel=2e-9)
+    assert bound.exact
 
 
 def test_eigenvalues_give_the_same_norms_as_singular_values(monkeypatch: pytest.MonkeyPatch) -> None:

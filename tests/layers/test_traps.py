@@ -250,8 +250,10 @@ def test_a_tie_has_radius_zero() -> None:
     assert 0.0 < float(nearly.radius) <= 2**-20 / math.sqrt(2)
 
 
-def test_equal_logits_of_a_constant_network_have_radius_zero() -> None:
-    assert float(CERTIFICATE(linear([[0.0], [0.0]], [1.0, 1.0]), image(0.5)).radius) == 0.0
+def test_a_rival_that_is_level_and_never_moves_leaves_radius_zero() -> None:
+    """Nought over nought: the two logits are equal everywhere, and a third one is far behind."""
+    model = linear([[0.0], [0.0], [1.0]], [1.0, 1.0, 0.0])
+    assert float(CERTIFICATE(model, image(0.5)).radius) == 0.0
 
 
 def test_pixels_are_divided_by_the_smallest_deviation() -> None:
@@ -281,7 +283,7 @@ def test_bfloat16_rounds_a_lead_up_and_is_refused() -> None:
     """Logits 128.51 and 128: bfloat16 has no number between 128 and 129."""
     model = linear([[1.0, 0.0], [0.0, 1.0]], [128.0, 128.0])
     coarse = linear([[1.0, 0.0], [0.0, 1.0]], [128.0, 128.0]).bfloat16()
-    logits = coarse(image(0.51, 0.0).images.bfloat16()).float()
+    logits = coarse(image(0.51, 0.0).images.bfloat16()).detach().float()
     claimed = float(logits[0, 0] - logits[0, 1]) / math.sqrt(2)
     assert claimed == pytest.approx(math.sqrt(0.5))  # the wrong answer
     other = image(0.49, 0.52)

@@ -11,7 +11,7 @@ from torch import nn
 
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, Proof, largest_radius, round_down
-from hauberk.classifier import ABSTAIN, decide, logits_of, predictor_name
+from hauberk.classifier import ABSTAIN, Decides, decide, logits_of, predictor_name
 from hauberk.errors import HauberkError
 from hauberk.layers.lipschitz import walk
 from hauberk.threats import CONFIG, Norm
@@ -41,6 +41,11 @@ class LipschitzCertificate(Certificate):
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Float64 logits of each row and the decision of the model as it is; pairwise and layer bounds for all."""
         check_precision(model)
+        if isinstance(model, Decides):
+            raise HauberkError(
+                f"{type(model).__name__} decides in a way of its own, and not by its largest logit",
+                "certify the network inside it, or use the certificate made for it",
+            )
         exact = copy.deepcopy(model).double().eval()
         bounds = walk(exact, tuple(batch.images.shape[1:]))
         shared = {

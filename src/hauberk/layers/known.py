@@ -27,22 +27,29 @@ def known_bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
     Raises:
         HauberkError: if the type, or this use of it, is not known.
     """
-    rule = _KNOWN.get(type_before_parametrizations(layer))
-    if rule is None:
+    kind = type_before_parametrizations(layer)
+    rule = _KNOWN.get(kind)
+    if rule is None or not computes_as(layer, kind):
         raise HauberkError(
             "nothing is known about it" if not next(layer.children(), None) else "it is not an nn.Sequential of layers",
-            "use 1-Lipschitz layers (hauberk.layers), or give it a method lipschitz_bound(input_shape) -> Bound",
+            "use 1-Lipschitz layers (hauberk.layers), or give it a method lipschitz_bound(input_shape, norm) -> Bound",
         )
     return rule(layer, shape, norm)
 
 
+def computes_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module computes what its kind computes: nothing on the way from call to result is its own."""
+    ways = [name for name in ("__call__", "forward", "_conv_forward") if hasattr(kind, name)]
+    same = all(getattr(type(layer), name, None) is getattr(kind, name) for name in ways)
+    return isinstance(layer, kind) and same and not any(name in vars(layer) for name in ways)
+
+
 def entry_norms(layer: nn.Module, shape: Shape) -> dict[Pair, Bound]:
     """Bounds from one norm to another of a layer that computes what its weight says; none for other layers."""
-    if isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward:
+    if isinstance(layer, nn.Linear) and computes_as(layer, nn.Linear):
         return linear_entry_norms(layer.weight)
-    plain = nn.Conv2d
-    if isinstance(layer, plain) and type(layer).forward is plain.forward:
-        return conv_entry_norms(layer, shape) if type(layer)._conv_forward is plain._conv_forward else {}
+    if isinstance(layer, nn.Conv2d) and computes_as(layer, nn.Conv2d):
+        return conv_entry_norms(layer, shape)
     return {}
 
 
@@ -56,14 +63,17 @@ def _one(method: str) -> _Rule:
 
 
 def _leaky(layer: nn.LeakyReLU, _: Shape, __: Norm) -> Bound:
-    return Bound(max(1.0, abs(layer.negative_slope)), "slopes", True)
+    return Bound(max(abs(layer.negative_slope), 1.0), "slopes", True)  # NaN stays NaN, and is refused
 
 
 def _normalize(layer: Normalize, shape: Shape, _: Norm) -> Bound:
     """Division by each channel's deviation stretches most where it is smallest."""
     std = layer.std.detach().cpu().double().abs().flatten()
-    if len(std) not in (1, shape[0]):
-        raise HauberkError(f"it has {len(std)} channels, the input has {shape[0]}", "give one mean and std a channel")
+    for values in (layer.mean, layer.std):  # more of them would repeat channels
+        if values.numel() not in (1, shape[0]):
+            raise HauberkError(
+                f"it has {values.numel()} channels, the input has {shape[0]}", "give one mean and std a channel"
+            )
     smallest = float(std.min())
     if not smallest > 0.0:
         raise HauberkError(f"expected positive deviations, got {std.tolist()}", "a constant channel needs std=1")

@@ -21,13 +21,14 @@ from typing import get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as everywhere
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from hauberk.classifier import check_eval
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, BoundedLayer, times
 from hauberk.layers.entry_norms import Pair
-from hauberk.layers.known import Shape, entry_norms, known_bound
+from hauberk.layers.known import Shape, computes_as, entry_norms, known_bound
 from hauberk.threats import Norm
 
 __all__ = [
@@ -146,7 +147,7 @@ class ModelBounds:
         last = self.steps[-1]
         if len(last.output) != 1:
             raise HauberkError(f"expected logits of shape (K,), got {last.output}", "end the model with a linear layer")
-        if isinstance(last.layer, nn.Linear) and type(last.layer).forward is nn.Linear.forward:
+        if isinstance(last.layer, nn.Linear) and computes_as(last.layer, nn.Linear):
             return last.layer.weight.detach().cpu().double()
         return None
 
@@ -164,23 +165,35 @@ def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
     """
     _check_forward_is_what_it_seems(model)
     own = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(()))
-    # two rows, so that a layer that merges the batch axis shows
-    features = torch.zeros(2, *input_shape, dtype=own.dtype, device=own.device)
+    # two different rows, so that a layer that merges or mixes them shows
+    probe = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    features = probe.to(own)
     steps = []
     for name, layer in _leaves(model, ""):
         kind = type_before_parametrizations(layer).__name__
         shape = tuple(features.shape[1:])
         try:
             table = _table(layer, shape)
-            features = layer(features)
+            features = _applied(layer, features)
         except (HauberkError, RuntimeError, ValueError, TypeError, IndexError) as error:
             raise _refusal(name, kind, shape, error) from error
-        if features.dim() < 2 or len(features) != 2:
-            raise _refusal(name, kind, shape, HauberkError("it mixes the images of a batch", "flatten from axis 1 on"))
         steps.append(Step(name, kind, layer, table, tuple(features.shape[1:])))
     if not steps:
         raise HauberkError("the model has no layers", "an empty nn.Sequential is no classifier")
     return ModelBounds(tuple(input_shape), steps)
+
+
+def _applied(layer: nn.Module, features: Tensor) -> Tensor:
+    """What the layer makes of two rows; raises if they meet, or if it makes something else of them the second time."""
+    made: Tensor = layer(features.clone())
+    if made.dim() < 2 or len(made) != 2:
+        raise HauberkError("it mixes the images of a batch", "flatten from axis 1 on")
+    if not torch.equal(made, layer(features.clone())):
+        raise HauberkError("two calls with the same input differ", "a random layer has no constant: smooth it instead")
+    alone = layer(features[:1].clone())
+    if not torch.allclose(made[:1], alone, rtol=1e-4, atol=1e-4 * float(made.abs().max())):
+        raise HauberkError("it mixes the images of a batch", "use fixed statistics")
+    return made
 
 
 def layer_bounds(model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> list[LayerBound]:
@@ -235,9 +248,16 @@ def _through(reach: Reach, duals: Sequence[float]) -> float:
 
 def _through_rows(reach: Reach, rows: Tensor) -> Tensor:
     """The same for the functionals that are the rows of a matrix, one number a row."""
-    duals = torch.linalg.vector_norm(rows, math.inf, 1), torch.linalg.vector_norm(rows, 2, 1), rows.abs().sum(1)
-    ways = [dual * reach[q] for q, dual in zip(NORMS, duals, strict=True) if math.isfinite(reach[q])]
-    return torch.stack(ways).amin(0) * (1.0 + SLACK)
+    largest = rows.abs().amax(1)
+    unit = rows / torch.where(largest > 0, largest, 1.0)[:, None]  # squares of tiny entries would vanish
+    duals = torch.linalg.vector_norm(unit, math.inf, 1), torch.linalg.vector_norm(unit, 2, 1), unit.abs().sum(1)
+    ways = []
+    for q, dual in zip(NORMS, duals, strict=True):
+        if math.isfinite(reach[q]):
+            product = dual * largest * (reach[q] * (1.0 + SLACK))
+            moves = (largest > 0) & torch.tensor(reach[q] > 0.0)
+            ways.append(torch.where(moves, product.clamp(min=math.nextafter(0.0, 1.0)), 0.0))
+    return torch.stack(ways).amin(0)
 
 
 # --- layers ---------------------------------------------------------------------------------------------------
@@ -260,10 +280,12 @@ def _table(layer: nn.Module, shape: Shape) -> dict[Pair, Bound]:
 def _bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
     if not isinstance(layer, BoundedLayer):
         return known_bound(layer, shape, norm)
-    if _owner(type(layer), "forward") not in _owner(type(layer), "lipschitz_bound").__mro__:
+    owner = _owner(type(layer), "lipschitz_bound")
+    changed = _changed(type(layer), owner)
+    if changed:
         raise HauberkError(
-            "it changes forward but inherits the bound of another class",
-            "give the class that defines forward its own lipschitz_bound",
+            f"it changes {', '.join(changed)} but inherits the bound of another class",
+            "give the class that defines them its own lipschitz_bound",
         )
     if "norm" in inspect.signature(layer.lipschitz_bound).parameters:
         return layer.lipschitz_bound(shape, norm)
@@ -274,16 +296,34 @@ def _bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
 
 def _owner(cls: type, method: str) -> type:
     """The class in which a method is defined."""
-    return next(c for c in cls.__mro__ if method in vars(c))
+    for c in cls.__mro__:
+        if method in vars(c):
+            return c
+    raise HauberkError(f"its {method} belongs to the object and not to its class", "define it in the class")
+
+
+_HARMLESS = {"__init__", "extra_repr", "__deepcopy__", "__getstate__", "__setstate__", "__reduce_ex__", "__class__"}
+
+
+def _changed(cls: type, owner: type) -> list[str]:
+    """What subclasses of a bound's owner compute in another way; the house's own classes know what they share."""
+    own = [c for c in cls.__mro__[: cls.__mro__.index(owner)] if not c.__module__.startswith("hauberk.")]
+    return sorted({
+        name for c in own for name, value in vars(c).items()
+        if name not in _HARMLESS and callable(value) and hasattr(owner, name)
+    })  # fmt: skip
 
 
 def _check_forward_is_what_it_seems(model: nn.Module) -> None:
     """Raise on train mode, and on hooks and replaced methods, which may change what a layer computes."""
     check_eval(model)
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
+        raise HauberkError("forward hooks are set on all modules", "remove them: their effect cannot be bounded")
     for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        replaced = [key for key, value in vars(module).items() if callable(value) and hasattr(type(module), key)]
+        if module._forward_hooks or module._forward_pre_hooks or replaced:
             raise HauberkError(
-                f"layer {name or 'model'!r} ({type(module).__name__}) has a forward hook or a replaced forward method",
+                f"layer {name or 'model'!r} ({type(module).__name__}) has a forward hook or a replaced method",
                 "remove it: its effect cannot be bounded (use torch.nn.utils.parametrize for weights)",
             )
 

@@ -105,6 +105,8 @@ def conv_layer_norm(layer: nn.Conv2d, input_shape: Sequence[int], norm: Norm = "
         raise HauberkError(f"expected a shape (C, H, W), got {tuple(input_shape)}", "leave the batch axis out")
     if norm != "l2":
         return conv_entry_norms(layer, input_shape)[norm, norm]
+    if mode == "circular" and not isinstance(layer.padding, str) and _stale(layer):
+        raise HauberkError("its padding was changed after it was built", "build the layer anew")
     # torch pads "same" unevenly for even kernels, the longer side after the data
     total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
     if layer.padding == "same":
@@ -136,6 +138,12 @@ def _reaching(
         weight = weight.narrow(2 + i, read[0], read[-1] - read[0] + 1)
         kept.append((before - d * read[0], after - d * (taps - 1 - read[-1])))
     return weight, kept
+
+
+def _stale(layer: nn.Conv2d) -> bool:
+    """Whether torch pads a circular convolution by another number than the layer shows: it keeps one of its own."""
+    shown = [side for side in reversed(layer.padding) for _ in range(2)]
+    return list(layer._reversed_padding_repeated_twice) != shown
 
 
 @dataclass(frozen=True)

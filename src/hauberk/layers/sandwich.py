@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
-from hauberk.layers.bound import SLACK, Bound, only_l2
+from hauberk.layers.bound import SLACK, Bound, only_l2, times
 from hauberk.layers.bro import check_circle, half_spectrum, to_frequencies, to_pixels
 from hauberk.layers.cpl import frozen
 from hauberk.layers.norms import linear_norm
@@ -87,7 +87,7 @@ class SandwichLinear(nn.Module):
         a, b = self._halves(weight)
         value = 2.0 * linear_norm(a.T, norm).value * linear_norm(b, norm).value
         if norm == "l2":
-            value = min(value, linear_norm(weight).value ** 2)
+            value = min(value, times(linear_norm(weight).value, linear_norm(weight).value))
         return Bound(value * (1.0 + SLACK), "sandwich", False)
 
     def _halves(self, weight: Tensor) -> tuple[Tensor, Tensor]:
