@@ -22,6 +22,8 @@ from mutant import Mutant
 from mutants_attacks import ATTACKS
 from mutants_core import CORE
 from mutants_evaluation import EVALUATION
+from mutants_layers import LAYERS
+from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_mixing import MIXING
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +31,7 @@ PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist",
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before the fork
 FAULT = 99
 
-MUTANTS: list[Mutant] = [*CORE, *ATTACKS, *EVALUATION, *MIXING]
+MUTANTS: list[Mutant] = [*CORE, *ATTACKS, *EVALUATION, *MIXING, *LAYERS, *LIPSCHITZ_NETWORKS]
 
 
 def problems(mutants: list[Mutant]) -> list[str]:

@@ -127,3 +127,8 @@ def test_an_offence_is_a_search_beyond_an_l2_bound() -> None:
     fine, offence = layer(1.0, 1.0 + 1e-7, "l2"), layer(1.0, 1.001, "l2")
     assert worst_offence([fine, layer(1.0, 5.0, "linf"), offence]) == offence
     assert worst_offence([fine, layer(1.0, 5.0, "linf")]) is None
+
+
+def test_a_first_layer_that_works_in_place() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(4, 3)).eval()
+    assert margin_gradient(model, torch.ones(2, 1, 2, 2))[0].shape == (2, 1, 2, 2)

@@ -532,12 +532,17 @@ def test_replaced_helpers_and_hooks_on_everything_are_seen() -> None:
     layer._conv_forward = lambda x, w, b: 100 * x  # type: ignore[method-assign]
     with pytest.raises(HauberkError, match="replaced method"):
         model_bound(nn.Sequential(layer).eval(), (1, 2, 2))
-    handle = nn.modules.module.register_module_forward_hook(lambda module, args, out: 5 * out)
-    try:
-        with pytest.raises(HauberkError, match="on all modules"):
-            model_bound(nn.Sequential(nn.Flatten()).eval(), (1, 2, 2))
-    finally:
-        handle.remove()
+    everywhere = nn.modules.module
+    for register, hook in (
+        (everywhere.register_module_forward_hook, lambda module, args, out: 5 * out),
+        (everywhere.register_module_forward_pre_hook, lambda module, args: (5 * args[0],)),
+    ):
+        handle = register(hook)
+        try:
+            with pytest.raises(HauberkError, match="on all modules"):
+                model_bound(nn.Sequential(nn.Flatten()).eval(), (1, 2, 2))
+        finally:
+            handle.remove()
 
 
 def test_a_bound_on_the_object_is_refused_by_name() -> None:

@@ -148,7 +148,7 @@ def margin_gradient(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         images: shape (B, C, H, W).
     """
     leaf = images.detach().requires_grad_(True)
-    logits = model(leaf)
+    logits = model(leaf.clone())  # a copy, because some layers work in place
     best = logits.topk(2, 1).values
     first, second = torch.autograd.grad((best[:, 0] - best[:, 1]).sum(), (leaf, logits))
     return first, second

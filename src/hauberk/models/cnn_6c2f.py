@@ -16,7 +16,7 @@ def cnn_6c2f(
 ) -> nn.Module:
     r"""Six plain convolutions and two dense layers with MaxMin; train it against its bound, with ``gloro`` or ``emma``.
 
-    Three pairs of a 3x3 convolution and a 4x4 one of stride 2, of 32, 32 and 64 channels, then 256 features; this is
+    Three pairs of a 3x3 convolution and a 4x4 one of stride 2, of 32, 32 and 64 channels, then 512 features; this is
     our reading of a network that its sources name and do not print.  Where a side is 1 already the second of a pair is
     left out.
 
