@@ -14,7 +14,8 @@ from torch.nn.utils import parametrize
 
 from hauberk.conformance import check_lipschitz_layer
 from hauberk.errors import HauberkError
-from hauberk.layers.bjorck import Bjorck, BjorckLinear, positive_bound
+from hauberk.layers.bjorck import Bjorck, BjorckLinear
+from hauberk.layers.gram import positive_bound
 from hauberk.layers.norms import linear_norm
 
 

@@ -7,22 +7,15 @@ group j is channel ``i * C / g + j``.  Learnable parameters have one dimension, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from hauberk.errors import HauberkError
-from hauberk.layers.bound import Bound
+from hauberk.layers.bound import Bound, unit_bound
 from hauberk.threats import Norm
 
 # --- what layers of this kind share ----------------------------------------------------------------------------
-
-
-def check_norm(norm: Norm) -> None:
-    """Raise unless the norm is one of those that a threat may have."""
-    if norm not in get_args(Norm):
-        raise HauberkError(f"expected a norm of {get_args(Norm)}, got {norm!r}", "use 'l2'")
 
 
 def check_channels(shape: Sequence[int], channels: int) -> None:
@@ -46,12 +39,6 @@ def lookup(table: Tensor, index: Tensor) -> Tensor:
 def in_groups(features: Tensor, size: int) -> Tensor:
     """Shape (B, C, ...) to (B, size, C / size, ...)."""
     return features.reshape(len(features), size, features.shape[1] // size, *features.shape[2:])
-
-
-def unit_bound(norm: Norm, method: str) -> Bound:
-    """The bound 1 of maps that stretch no distance in any of the three norms."""
-    check_norm(norm)
-    return Bound(1.0, method, True)
 
 
 # --- sorting ---------------------------------------------------------------------------------------------------

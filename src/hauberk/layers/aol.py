@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import Bound
+from hauberk.layers.export import plain_conv, plain_linear
 from hauberk.layers.norms import Padding, conv_layer_norm, linear_norm
 from hauberk.threats import Norm
 
@@ -174,7 +175,7 @@ class AOLConv2d(nn.Conv2d):
             if self.bias is not None:
                 self.bias.zero_()
         blocks = self.stride if self.dilation == (1, 1) else (1, 1)
-        parametrize.register_parametrization(self, "weight", AlmostOrthogonal(_two(blocks), groups))
+        parametrize.register_parametrization(self, "weight", AlmostOrthogonal((blocks[0], blocks[1]), groups))
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """The norm of the effective weight as it is, not the one that theory intends; ``input_shape`` is (C, H, W)."""
@@ -237,21 +238,6 @@ class UnitRowLinear(nn.Linear):
         return plain_linear(self)
 
 
-def plain_conv(source: nn.Conv2d) -> nn.Conv2d:
-    """A plain convolution with the effective weight, settings, dtype and mode of the source."""
-    plain = nn.Conv2d(
-        source.in_channels, source.out_channels, _two(source.kernel_size), _two(source.stride),
-        source.padding if isinstance(source.padding, str) else _two(source.padding), _two(source.dilation),
-        source.groups, source.bias is not None, source.padding_mode,
-    )  # fmt: skip
-    return _filled(plain, source)
-
-
-def plain_linear(source: nn.Linear) -> nn.Linear:
-    """A plain linear layer with the effective weight, dtype and mode of the source."""
-    return _filled(nn.Linear(source.in_features, source.out_features, source.bias is not None), source)
-
-
 def _start_orthogonal(layer: nn.Conv2d) -> None:
     """An orthogonal matrix in each group, on as many central taps as the stride is long, so that no pixel is lost."""
     taps = [slice((k - min(k, s) + 1) // 2, (k + min(k, s) + 1) // 2) for k, s in zip(
@@ -261,17 +247,3 @@ def _start_orthogonal(layer: nn.Conv2d) -> None:
     for group in layer.weight.chunk(layer.groups):
         centre = group[:, :, taps[0], taps[1]]
         centre.copy_(nn.init.orthogonal_(centre.new_empty(len(centre), centre[0].numel())).reshape(centre.shape))
-
-
-def _two(values: Sequence[int]) -> Pair:
-    return (values[0], values[1])
-
-
-def _filled(plain: Plain, source: nn.Linear | nn.Conv2d) -> Plain:
-    """The plain layer with the source's effective weight, bias and mode."""
-    plain.to(source.weight)
-    with torch.no_grad():
-        plain.weight.copy_(source.weight)
-        if plain.bias is not None and source.bias is not None:
-            plain.bias.copy_(source.bias)
-    return plain.train(source.training)

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from hauberk.errors import HauberkError
 from hauberk.layers.bjorck import Bjorck
 from hauberk.layers.bound import Bound
+from hauberk.layers.export import plain_conv
 from hauberk.layers.norms import Padding, conv_layer_norm
 from hauberk.threats import Norm
 
@@ -153,18 +154,4 @@ class BCOPConv2d(nn.Conv2d):
 
     def export(self) -> nn.Conv2d:
         """A plain ``nn.Conv2d`` with the effective kernel."""
-        plain = nn.Conv2d(
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,  # type: ignore[arg-type]
-            self.stride,  # type: ignore[arg-type]
-            self.padding,  # type: ignore[arg-type]
-            groups=self.groups,
-            bias=self.bias is not None,
-            padding_mode=self.padding_mode,
-        ).to(self.weight)
-        with torch.no_grad():
-            plain.weight.copy_(self.weight)
-            if plain.bias is not None and self.bias is not None:
-                plain.bias.copy_(self.bias)
-        return plain.train(self.training)
+        return plain_conv(self)

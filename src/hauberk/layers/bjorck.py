@@ -10,29 +10,10 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import Bound
-from hauberk.layers.gram import gram_bound
+from hauberk.layers.export import plain_linear
+from hauberk.layers.gram import positive_bound
 from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm
-
-_SQUARINGS = 3  # the start is then at most a few per cent too short, which costs the iteration less than a step
-
-
-def positive_bound(matrices: Tensor) -> Tensor:
-    """An upper bound on the largest singular value to divide by: positive for a matrix of zeros too.
-
-    Args:
-        matrices: real or complex, shape (..., m, n).
-
-    Returns:
-        shape (...), up to rounding, differentiable; for zeros an arbitrary positive number.
-    """
-    wide = matrices.shape[-2] <= matrices.shape[-1]
-    gram = matrices @ matrices.mH if wide else matrices.mH @ matrices
-    # all that follows is on the small side: products of products neither over- nor underflow, and zeros become ones
-    size = gram.detach().abs().amax((-2, -1), keepdim=True)
-    used = size > 0
-    unit = torch.where(used, gram / torch.where(used, size, 1.0), 1.0)
-    return (torch.where(used, size, 1.0)[..., 0, 0] * gram_bound(unit, _SQUARINGS)).sqrt()
 
 
 class Bjorck(nn.Module):
@@ -99,13 +80,3 @@ class BjorckLinear(nn.Linear):
     def export(self) -> nn.Linear:
         """A plain ``nn.Linear`` with the effective weight."""
         return plain_linear(self)
-
-
-def plain_linear(source: nn.Linear) -> nn.Linear:
-    """A plain ``nn.Linear`` with the effective weight, bias and mode of a parametrised one."""
-    plain = nn.Linear(source.in_features, source.out_features, source.bias is not None).to(source.weight)
-    with torch.no_grad():
-        plain.weight.copy_(source.weight)
-        if source.bias is not None:
-            plain.bias.copy_(source.bias)
-    return plain.train(source.training)

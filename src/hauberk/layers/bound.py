@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 from torch import Tensor
 
@@ -51,6 +51,18 @@ class BoundedLayer(Protocol):
         A layer that knows its L2 constant alone may leave ``norm`` out, or call ``only_l2``.
         """
         ...
+
+
+def check_norm(norm: Norm) -> None:
+    """Raise unless the norm is one of those that a threat may have."""
+    if norm not in get_args(Norm):
+        raise HauberkError(f"expected a norm of {get_args(Norm)}, got {norm!r}", "use 'l2'")
+
+
+def unit_bound(norm: Norm, method: str) -> Bound:
+    """The bound 1 of maps that stretch no distance in any of the three norms."""
+    check_norm(norm)
+    return Bound(1.0, method, True)
 
 
 def only_l2(norm: Norm) -> None:

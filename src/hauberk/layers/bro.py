@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
-from hauberk.layers.aol import plain_linear
 from hauberk.layers.bound import SLACK, Bound, only_l2
+from hauberk.layers.export import plain_linear
 from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from hauberk.layers.bjorck import plain_linear
 from hauberk.layers.bound import Bound
+from hauberk.layers.export import plain_linear
 from hauberk.layers.frequency import FrequencyConv2d
 from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm

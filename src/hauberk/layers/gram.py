@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+_SQUARINGS = 3  # of a number to divide by: a few per cent too large, which iterations after it make good
+
 
 def gram_bound(matrices: Tensor, steps: int = 6) -> Tensor:
     r"""An upper bound on the largest singular value of each matrix, differentiable, up to rounding.
@@ -58,6 +60,24 @@ def _squares(matrices: Tensor) -> Tensor:
 def _frobenius(matrices: Tensor) -> Tensor:
     total = _squares(matrices).sum((-2, -1))
     return torch.where(total > 0, torch.where(total > 0, total, 1.0).sqrt(), 0.0)  # the root of 0 has no gradient
+
+
+def positive_bound(matrices: Tensor) -> Tensor:
+    """An upper bound on the largest singular value to divide by: positive for a matrix of zeros too.
+
+    Args:
+        matrices: real or complex, shape (..., m, n).
+
+    Returns:
+        shape (...), up to rounding, differentiable; for zeros an arbitrary positive number.
+    """
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    gram = matrices @ matrices.mH if wide else matrices.mH @ matrices
+    # all that follows is on the small side: products of products neither over- nor underflow, and zeros become ones
+    size = gram.detach().abs().amax((-2, -1), keepdim=True)
+    used = size > 0
+    unit = torch.where(used, gram / torch.where(used, size, 1.0), 1.0)
+    return (torch.where(used, size, 1.0)[..., 0, 0] * gram_bound(unit, _SQUARINGS)).sqrt()
 
 
 def unfolding_bound(weight: Tensor) -> Tensor:

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
-from hauberk.layers.activations import check_channels, check_norm, in_groups, lookup, per_channel
-from hauberk.layers.bound import Bound
-from hauberk.layers.norms import SLACK
+from hauberk.layers.activations import check_channels, in_groups, lookup, per_channel
+from hauberk.layers.bound import SLACK, Bound, check_norm
 from hauberk.threats import Norm
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
-from hauberk.layers.aol import plain_conv
 from hauberk.layers.bound import Bound
+from hauberk.layers.export import plain_conv
 from hauberk.layers.norms import Padding, conv_layer_norm
 from hauberk.threats import Norm
 

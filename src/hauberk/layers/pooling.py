@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.errors import HauberkError
-from hauberk.layers.activations import check_norm
-from hauberk.layers.bound import Bound, times
-from hauberk.layers.norms import SLACK, linear_norm
+from hauberk.layers.bound import SLACK, Bound, check_norm, times
+from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm
 
 Size = int | tuple[int, int]

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.errors import HauberkError
-from hauberk.layers.activations import check_channels, check_norm, per_channel, unit_bound
-from hauberk.layers.bound import Bound
-from hauberk.layers.norms import SLACK
+from hauberk.layers.activations import check_channels, per_channel
+from hauberk.layers.bound import SLACK, Bound, check_norm, unit_bound
 from hauberk.threats import Norm
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
-from hauberk.layers.bjorck import positive_bound
 from hauberk.layers.bound import Bound, only_l2
+from hauberk.layers.gram import positive_bound
 from hauberk.layers.norms import Padding, conv_norm
 from hauberk.threats import Norm
 
