@@ -32,9 +32,7 @@ ORTHOGONAL = [
         "orthogonal", "layers/bjorck.py", "tests/layers/test_bjorck.py",
         ("diagonal - 0.5 *", "diagonal - 0.4 *"),
         ("1.5 * torch.eye", "2.0 * torch.eye"),
-        ("gram_bound(unit, _SQUARINGS)).sqrt()", "gram_bound(unit, _SQUARINGS))"),
         ("current = current / positive_bound(current)[..., None, None]", "pass"),
-        ("torch.where(used, gram / torch.where(used, size, 1.0), 1.0)", "gram / size"),
         ("return linear_norm(self.weight, norm)", 'return Bound(1.0, "orthogonal", True)'),
     ),
     *group(
@@ -89,9 +87,19 @@ CONTRACTIVE = [
         ("(0, across, 0, down)", "(across, 0, 0, down)"),
         ("2 * p > d * (k - 1) for", "2 * p > d * k for"),
         ("slice((k - min(k, s) + 1) // 2, (k + min(k, s) + 1) // 2)", "slice(k // 2, k // 2 + 1)"),
+    ),
+    *group(
+        "contractive", "layers/export.py", "tests/layers/test_aol.py",
         ("source.groups, source.bias is not None, source.padding_mode",
          "1, source.bias is not None, source.padding_mode"),
     ),
+    *group(
+        "orthogonal", "layers/gram.py", "tests/layers/test_bjorck.py",
+        ("gram_bound(unit, _SQUARINGS)).sqrt()", "gram_bound(unit, _SQUARINGS))"),
+        ("torch.where(used, gram / torch.where(used, size, 1.0), 1.0)", "gram / size"),
+    ),
+    *group("activations", "layers/bound.py", "tests/layers/test_activations.py",
+           ("if norm not in get_args(Norm):", "if False:")),
     *group(
         "contractive", "layers/cpl.py", "tests/layers/test_cpl.py",
         ("excess = math.nextafter(2.0 * times(norm, norm) - 1.0, math.inf)",
@@ -218,7 +226,6 @@ BETWEEN = [
         ("torch.stack([self.first, self.second]).sort(dim=0, stable=True).values",
          "torch.stack([self.first, self.second])"),
         ("(2.0 * (below + above) - 1.0)", "(1.5 * (below + above) - 0.5)"),
-        ("if norm not in get_args(Norm):", "if False:"),
     ),
     *group(
         "householder", "layers/householder.py", "tests/layers/test_householder.py",

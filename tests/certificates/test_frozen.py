@@ -60,7 +60,11 @@ def test_exported_nets_have_no_parametrisation_and_the_same_outputs() -> None:
         assert any(hasattr(m, "parametrizations") for m in exact.modules())  # the original is as it was
 
 
-def test_half_precision_and_train_mode_are_refused() -> None:
+def test_what_the_certificate_refuses_is_refused() -> None:
+    other = nets()[2]
+    other.decide = lambda images, ids, seed: torch.zeros(len(images)).long()  # type: ignore[assignment]
+    with pytest.raises(HauberkError, match="decides in a way of its own"):
+        FrozenLipschitz(other, (1, 8, 8))
     with pytest.raises(HauberkError, match="half precision"):
         FrozenLipschitz(nets()[2].half(), (1, 8, 8))
     with pytest.raises(HauberkError, match="train mode"):

@@ -60,3 +60,12 @@ def test_side_by_side_by_id() -> None:
     assert [(r.id, r.original, r.gradients) for r in table.rows] == [
         (0, "image0", ("a0", "")), (1, "image1", ("a1", "b1")), (2, "image2", ("", "b2")),
     ]  # fmt: skip
+
+
+def test_a_layer_beyond_its_bound_is_shouted(looked_at: Path, tmp_path: Path) -> None:
+    run = Run(looked_at)
+    assert "Contradiction" not in write_report([looked_at], tmp_path / "page.html").read_text()
+    facts = run.info["lipschitz"]
+    facts["l2"]["layers"][1]["reached"] = 1.01 * facts["l2"]["layers"][1]["bound"]
+    run.update(lipschitz=facts)
+    assert "was found steeper than" in write_report([looked_at], tmp_path / "page.html").read_text()

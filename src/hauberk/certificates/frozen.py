@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hauberk.certificates.lipschitz import ROUNDING, check_precision
+from hauberk.certificates.lipschitz import ROUNDING, check_provable
 from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
 from hauberk.layers.lipschitz import walk
 from hauberk.threats import Norm
@@ -53,12 +53,12 @@ class FrozenLipschitz:
         norm: in which images move.
 
     Raises:
-        HauberkError: if the walk refuses the model, or its weights have half precision.
+        HauberkError: if the walk refuses the model, it decides otherwise than by logits, or has half precision.
     """
 
     def __init__(self, model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> None:
         check_eval(model)
-        check_precision(model)
+        check_provable(model)
         exact = copy.deepcopy(model).double().eval().requires_grad_(False)
         self.pairwise = walk(exact, input_shape).pairwise(norm)
         self.norm = norm

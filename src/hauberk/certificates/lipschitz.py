@@ -40,12 +40,7 @@ class LipschitzCertificate(Certificate):
         self, model: nn.Module, batch: Batch, seed: int, tile: int
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Float64 logits of each row and the decision of the model as it is; pairwise and layer bounds for all."""
-        check_precision(model)
-        if isinstance(model, Decides):
-            raise HauberkError(
-                f"{type(model).__name__} decides in a way of its own, and not by its largest logit",
-                "certify the network inside it, or use the certificate made for it",
-            )
+        check_provable(model)
         exact = copy.deepcopy(model).double().eval()
         bounds = walk(exact, tuple(batch.images.shape[1:]))
         shared = {
@@ -106,8 +101,13 @@ class LipschitzCertificate(Certificate):
         return predictor_name(model)
 
 
-def check_precision(model: nn.Module) -> None:
-    """Raise if a weight has half precision."""
+def check_provable(model: nn.Module) -> None:
+    """Raise if the model does not decide by its largest logit, or a weight has half precision."""
+    if isinstance(model, Decides):
+        raise HauberkError(
+            f"{type(model).__name__} decides in a way of its own, and not by its largest logit",
+            "certify the network inside it, or use the certificate made for it",
+        )
     if any(t.is_floating_point() and t.element_size() < 4 for t in model.state_dict().values()):
         raise HauberkError(
             "the weights have half precision, whose rounding alone moves images apart", "certify model.float()"

@@ -11,7 +11,7 @@ from hauberk import api
 from hauberk.cli import options
 from hauberk.cli.console import emit
 from hauberk.errors import HauberkError
-from hauberk.evaluation.lipschitz_report import LipschitzReport
+from hauberk.evaluation.lipschitz_report import LipschitzReport, worst_offence
 from hauberk.threats import Norm
 
 
@@ -50,4 +50,7 @@ def _lines(report: LipschitzReport) -> list[str]:
         lines.append(
             f"  {f'{r.name} {r.kind}':{width}}  {r.bound:9.6g}  {r.reached:9.6g}  {r.preserved:5.2f}  {r.method}{other}"
         )
+    beyond = worst_offence(report.layers)
+    if beyond is not None:
+        lines.append(f"  ALARM: layer {beyond.name} is steeper than its bound; trust no certificate of this model")
     return [*lines, "  found: the steepest ratio in L2; kept: gradient norm on the way back, leaving over entering"]

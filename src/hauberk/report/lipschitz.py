@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from hauberk.evaluation.lipschitz_report import LayerReport, LipschitzReport
+from hauberk.evaluation.lipschitz_report import LayerReport, LipschitzReport, worst_offence
 from hauberk.report.pictures import png
 
 
@@ -25,6 +25,11 @@ class View:
     run: str
     facts: Mapping[str, Any]
     layers: tuple[LayerReport, ...]
+
+    @property
+    def offence(self) -> LayerReport | None:
+        """A layer that was found steeper than its bound."""
+        return worst_offence(self.layers)
 
 
 @dataclass(frozen=True)
