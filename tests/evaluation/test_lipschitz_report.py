@@ -91,6 +91,8 @@ def test_a_model_without_a_bound_says_why() -> None:
     assert report.reached > 0.0
     with pytest.raises(HauberkError, match="train mode"):
         lipschitz_report(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16)), images())
+    with pytest.raises(HauberkError, match="no images"):
+        lipschitz_report(model, images(0))
 
 
 def test_the_bound_is_in_the_norm_that_was_asked_for() -> None:

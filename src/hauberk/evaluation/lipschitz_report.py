@@ -88,6 +88,8 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
     """
     started = time.perf_counter()
     check_eval(model)
+    if len(images) == 0:
+        raise HauberkError("there are no images for the searches to start from", "give at least one")
     check_images(images)
     exact = copy.deepcopy(model).double().eval().requires_grad_(False)
     points = images.double()
