@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from hauberk.batch import Batch
-from hauberk.certificates import FrozenLipschitz, LipschitzCertificate, exported, lipschitz_radii
+from hauberk.certificates import FrozenLipschitz, LipschitzCertificate, lipschitz_radii
 from hauberk.errors import HauberkError
+from hauberk.layers import exported
 from hauberk.models import lip_convnet, lip_convnet_n, lip_mlp
 
 STATISTICS = ((0.4,), (0.2,))

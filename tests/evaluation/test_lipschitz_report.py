@@ -106,6 +106,19 @@ def test_the_search_walks_uphill_and_keeps_the_best() -> None:
     assert steepest_ratio(torch.square, start, 50) == pytest.approx(2.0 * 0.99, abs=1e-3)
     # beyond 0.515 it is flat, and the search has passed by
     assert steepest_ratio(lambda x: x.clamp(max=0.515).square(), start, 50) == pytest.approx(1.02, abs=1e-3)
+    bent = steepest_ratio(lambda x: torch.minimum(x.square(), 0.3 * x + 0.515 * 0.215), start, 50)
+    assert bent == pytest.approx(1.02, abs=1e-3)
+
+
+def test_a_search_in_single_precision_is_measured_again() -> None:
+    layer = nn.Linear(12, 7, dtype=torch.float64).requires_grad_(False)
+    points = torch.rand(2, 12, dtype=torch.float64)
+    quick = nn.Linear(12, 7).requires_grad_(False)
+    quick.load_state_dict(layer.state_dict())
+    found = steepest_ratio(layer, points, 200, quick=quick)
+    assert found == pytest.approx(float(torch.linalg.svdvals(layer.weight)[0]), rel=1e-4)
+    # what the quick function says does not count
+    assert steepest_ratio(layer, points, 200, quick=lambda x: 5.0 * quick(x)) == pytest.approx(found, rel=1e-4)
 
 
 def test_layers_that_work_in_place_and_dead_ones() -> None:

@@ -219,6 +219,39 @@ def test_eigenvalues_give_the_same_norms_as_singular_values(monkeypatch: pytest.
     assert linear_norm(torch.zeros(3, 2)).value == 0.0
 
 
+@pytest.mark.parametrize("shape", [(6, 6, 3, 3), (3, 9, 3, 3), (8, 2, 1, 5), (1, 1, 9, 9)])
+def test_frequencies_are_discarded_only_where_the_largest_value_is_not(shape: tuple[int, ...]) -> None:
+    # the whole transform decomposed, random filters and filters whose frequencies are nearly level
+    for seed in range(30):
+        weight = random_weight(seed, *shape)
+        if seed % 3 == 0:
+            weight[:, :, shape[2] // 2, shape[3] // 2] += 50.0 * torch.eye(*shape[:2], dtype=torch.float64)
+        if seed % 3 == 1:
+            weight = weight - weight.mean((2, 3), keepdim=True)
+        transform = torch.fft.fft2(weight, s=(12, 11)).permute(2, 3, 0, 1)
+        margins = tuple((k // 2, k // 2) for k in shape[2:])
+        bound = conv_norm(weight, (12, 11), padding=margins, padding_mode="circular")
+        assert bound.value == pytest.approx(float(torch.linalg.svdvals(transform).max()), rel=1.1e-9, abs=0.0)
+
+
+def test_few_frequencies_of_a_random_filter_are_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    largest = norms._largest
+    monkeypatch.setattr(norms, "_largest", lambda m: (counted.append(len(m)), largest(m))[1])
+    conv_norm(random_weight(0, 32, 32, 3, 3), (16, 16), padding=((1, 1), (1, 1)))
+    assert sum(counted) < 20  # of 153
+
+
+def test_torch_may_not_lower_the_precision_of_what_discards() -> None:
+    weight = random_weight(1, 16, 16, 3, 3)
+    before = conv_norm(weight, (8, 8), padding=((1, 1), (1, 1))).value
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert conv_norm(weight, (8, 8), padding=((1, 1), (1, 1))).value == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 # --- refusals and speed ---------------------------------------------------------------------------------------
 
 

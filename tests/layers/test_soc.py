@@ -195,6 +195,8 @@ def test_terms_of_training_and_of_evaluation_differ_and_the_bound_is_for_evaluat
     assert torch.equal(layer.train()(images), twin(images))
     assert not torch.equal(layer.eval()(images), twin(images))
     assert layer.train().lipschitz_bound((2, 4, 4)).value == 1.0 < twin.lipschitz_bound((2, 4, 4)).value
+    stretching = SOCConv2d(2, 2, terms=5, terms_train=4).eval()
+    assert stretching.lipschitz_bound((2, 4, 4)).value > 1.0
 
 
 def test_the_bound_uses_the_filter_as_it_is() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hauberk.certificates.lipschitz import ROUNDING, check_provable
 from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
+from hauberk.layers.export import exported
 from hauberk.layers.lipschitz import walk
 from hauberk.threats import Norm
 
@@ -70,12 +71,3 @@ class FrozenLipschitz:
         check_images(images)
         logits = torch.cat([self.model(part.double()) for part in torch.split(images, tile)])
         return lipschitz_radii(logits, self.pairwise)
-
-
-def exported(model: nn.Module) -> nn.Module:
-    """The same function with plain layers wherever a layer knows how to export itself; nested sequences are kept."""
-    if type(model) is nn.Sequential:
-        return nn.Sequential(*[exported(layer) for layer in model]).train(model.training)
-    export = getattr(model, "export", None)
-    plain: nn.Module = export() if callable(export) else model
-    return plain.train(model.training)

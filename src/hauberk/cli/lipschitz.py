@@ -18,7 +18,7 @@ from hauberk.threats import Norm
 def lipschitz(
     target: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, or module:factory.")],
     norm: Annotated[str, typer.Option(help="l1, l2 or linf: of the bounds.")] = "l2",
-    images: Annotated[int, typer.Option(help="Test images from which searches start.")] = 8,
+    images: Annotated[int, typer.Option(help="Test images for gradients; searches start from the first two.")] = 8,
     data: options.Data = None,
     out: options.Out = None,
     threads: options.Threads = None,
@@ -37,7 +37,7 @@ def _lines(report: LipschitzReport) -> list[str]:
     if report.refused:
         return [
             f"{report.predictor}: no bound: {report.refused}",
-            f"  steepest ratio found on {report.images} images: {report.reached:.4g} (L2)",
+            f"  steepest ratio found from {report.starts} images: {report.reached:.4g} (L2)",
         ]
     width = max(len(f"{r.name} {r.kind}") for r in report.layers)
     lines = [

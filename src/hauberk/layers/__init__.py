@@ -8,6 +8,7 @@ from hauberk.layers.bound import Bound, BoundedLayer
 from hauberk.layers.bro import BROConv2d, BROLinear
 from hauberk.layers.cayley import Cayley, CayleyConv2d, CayleyLinear
 from hauberk.layers.cpl import CPLConv2d, CPLLinear
+from hauberk.layers.export import exported
 from hauberk.layers.gram import gram_bound, power_iteration, unfolding_bound
 from hauberk.layers.householder import Householder1, Householder2, HouseholderActivation
 from hauberk.layers.li_resnet import LiResConv2d
@@ -80,6 +81,7 @@ __all__ = [
     "UnitRowLinear",
     "UnitRows",
     "conv_norm",
+    "exported",
     "gram_bound",
     "layer_bounds",
     "linear_norm",

@@ -11,6 +11,15 @@ from torch import nn
 Plain = TypeVar("Plain", nn.Linear, nn.Conv2d)
 
 
+def exported(model: nn.Module) -> nn.Module:
+    """The same function with plain layers wherever a layer knows how to export itself; nested sequences are kept."""
+    if type(model) is nn.Sequential:
+        return nn.Sequential(*[exported(layer) for layer in model]).train(model.training)
+    export = getattr(model, "export", None)
+    plain: nn.Module = export() if callable(export) else model
+    return plain.train(model.training)
+
+
 def plain_conv(source: nn.Conv2d) -> nn.Conv2d:
     """A plain convolution with the effective weight, settings, dtype and mode of the source."""
     plain = nn.Conv2d(

@@ -169,7 +169,7 @@ def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
     probe = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     features = probe.to(own)
     steps = []
-    for name, layer in _leaves(model, ""):
+    for name, layer in leaves(model):
         kind = type_before_parametrizations(layer).__name__
         shape = tuple(features.shape[1:])
         try:
@@ -328,14 +328,14 @@ def _check_forward_is_what_it_seems(model: nn.Module) -> None:
             )
 
 
-def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+def leaves(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers of nested ``nn.Sequential`` in order; a layer that is used twice comes twice."""
     if type(module) is not nn.Sequential:
         yield name or "model", module
         return
     for key, child in module._modules.items():
         if child is not None:
-            yield from _leaves(child, f"{name}.{key}" if name else key)
+            yield from leaves(child, f"{name}.{key}" if name else key)
 
 
 def _refusal(name: str, kind: str, shape: Shape, error: Exception) -> HauberkError:
