@@ -213,7 +213,12 @@ def _layers(
 
 def _copying(layer: nn.Module) -> Function:
     """The layer applied to a copy of its input, because some layers work in place."""
-    return lambda features: layer(features.clone())
+
+    def apply(features: Tensor) -> Tensor:
+        made: Tensor = layer(features.clone())
+        return made
+
+    return apply
 
 
 def _median_ratio(inner: Tensor, outer: Tensor) -> float:

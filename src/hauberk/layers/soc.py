@@ -248,8 +248,8 @@ class SOCConv2d(nn.Module):
         if value > 1.0:
             grid = [size // self.stride for size in input_shape[1:]]
             padding = [(k // 2, k // 2) for k in self.kernel_size]
-            norm = conv_norm(weight, grid, padding=padding, padding_mode=self.padding_mode, groups=self.groups)
-            skew = min(skew, norm.value)
+            found = conv_norm(weight, grid, padding=padding, padding_mode=self.padding_mode, groups=self.groups)
+            skew = min(skew, found.value)
             value = series_bound(self.terms, skew)
         return Bound(value, f"series of {self.terms} terms, skew norm at most {skew:.4f}", False)
 
