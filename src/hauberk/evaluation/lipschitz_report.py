@@ -163,7 +163,8 @@ def steepest_ratio(
 def _ratios(function: Function, points: Tensor, moves: Tensor, size: float) -> Tensor:
     """How far each row's image moves for a move of that size, over the size."""
     change = (function(points + size * moves) - function(points)).flatten(1)
-    return torch.linalg.vector_norm(change, dim=1) / size
+    ratios: Tensor = torch.linalg.vector_norm(change, dim=1) / size
+    return ratios
 
 
 def margin_gradient(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
