@@ -42,9 +42,10 @@ class Verdict:
 
 
 def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
-    r"""Class and radius from logits z and pairwise constants K.
+    r"""Class and radius from logits z, what rounding may have moved their differences by, and pairwise constants K.
 
-    The radius is the largest r with :math:`d_j - K_{yj} r \ge 0` for all rivals and, for a margin m > 0,
+    The radius is the largest r with :math:`d_j - K_{yj} r \ge 0` for all rivals, d less the rounding, and, for a
+    margin m > 0,
     :math:`\frac{1 - e^{-\min_j (d_j - K_{yj} r)}}{1 + \sum_j e^{-(d_j - K_{yj} r)}} > m`.
     """
     logits = np.asarray(row["logits"], dtype=np.float64)
@@ -55,8 +56,8 @@ def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     if row.get("deployed", top) != top:  # the model in its own precision decides otherwise
         return -1, 0.0
     others = np.delete(np.arange(len(logits)), top)
-    gaps, speeds = logits[top] - logits[others], constants[top, others]
-    if gaps.min() <= 0.0 or not (speeds > 0.0).any():
+    gaps, speeds = logits[top] - logits[others] - row.get("rounding", 0.0), constants[top, others]
+    if not gaps.min() > 0.0 or not (speeds > 0.0).any():
         return top, 0.0
     with np.errstate(divide="ignore"):
         largest = float((gaps / speeds).min())
@@ -81,7 +82,7 @@ def kept_margin(row: Mapping[str, Any], shared: Mapping[str, Any], radius: float
         return top, -1.0
     logits, constants = np.asarray(row["logits"], dtype=np.float64), np.asarray(shared["pairwise"])[top]
     others = np.delete(np.arange(len(logits)), top)
-    left = logits[top] - logits[others] - constants[others] * radius
+    left = logits[top] - logits[others] - row.get("rounding", 0.0) - constants[others] * radius
     return top, float((1.0 - np.exp(-left.min())) / (1.0 + np.exp(-left).sum()))
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,14 +10,16 @@ import pytest
 import torch
 from torch import nn
 
+from hauberk import verify
 from hauberk.batch import Batch
-from hauberk.certificates import ABSTAIN, LipschitzCertificate
+from hauberk.certificates import ABSTAIN, FrozenLipschitz, LipschitzCertificate, lipschitz_radii
+from hauberk.certificates.top_k import top_k_radius
 from hauberk.classifier import Normalize
 from hauberk.cli.certify import _completed
 from hauberk.conformance import LinearOracle, check_certificate
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear, walk
+from hauberk.layers import AOLConv2d, AOLLinear, ConvexResidual, MaxMin, UnitRowLinear, walk
 
 CERTIFICATE = LipschitzCertificate()
 
@@ -290,3 +293,81 @@ def test_a_model_that_decides_otherwise_is_refused() -> None:
     net.decide = lambda images, ids, seed: torch.zeros(len(images)).long()  # type: ignore[assignment]
     with pytest.raises(HauberkError, match="decides in a way of its own"):
         CERTIFICATE(net, images_of(2, 0))
+
+
+# --- rounding of the forward pass -----------------------------------------------------------------------------
+
+
+def shift(by: float) -> nn.Linear:
+    layer = nn.Linear(2, 2, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(2))
+        layer.bias.fill_(by)
+    return layer
+
+
+def two_pixels(first: float, second: float) -> Batch:
+    return Batch(torch.tensor([[[[first, second]]]]).double(), torch.tensor([0]), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_margin_lost_between_large_biases_proves_nothing(inside: bool) -> None:
+    """Sums near 2^52 are whole numbers: a gap of 0.02 becomes 1, and a radius five times too large would follow."""
+    middle: nn.Module = nn.Sequential(shift(2.0**52), shift(-(2.0**52)))
+    middle = ConvexResidual(middle).double() if inside else middle
+    net = nn.Sequential(nn.Flatten(), middle).eval()
+    batch = two_pixels(0.51, 0.49)
+    assert float((net(batch.images) @ torch.tensor([1.0, -1.0]).double()).detach()) > 0.5  # 25 or 50 times what it is
+    found = CERTIFICATE(net, batch)
+    assert found.radius.tolist() == [0.0]
+    assert found.evidence[0]["rounding"] > 1.0
+    assert FrozenLipschitz(net, (1, 1, 2))(batch.images)[1].tolist() == [0.0]
+    assert verify.lipschitz(found.evidence[0], found.shared) == (0, 0.0)
+
+
+def test_rounding_by_hand() -> None:
+    """e = sqrt 2 rho (L_2 (|x_1| + L_1 |x_0|) + |x_2| + L_2 |x_1|)."""
+    first, second = shift(0.0), shift(0.0)
+    with torch.no_grad():
+        first.weight.mul_(2.0)
+        second.weight.mul_(3.0)
+    walked = walk(nn.Sequential(nn.Flatten(), first, second).eval(), (1, 1, 2))
+    _, moved = walked.evaluate(two_pixels(0.6, 0.8).images)  # of length 1; the flattening counts as a layer
+    share = 3.0 * (2.0 * (1.0 + 1.0) + 2.0 + 2.0) + 6.0 + 3.0 * 2.0
+    assert float(moved) == pytest.approx(math.sqrt(2.0) * 1e-12 * share)
+
+
+@pytest.mark.parametrize("size", [1.0, 2.0**20, 2.0**40])
+def test_rounding_exceeds_what_exact_arithmetic_finds(size: float) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)]
+    net = nn.Sequential(nn.Flatten(), *layers).double().eval()
+    with torch.no_grad():
+        for layer in (net[1], net[3], net[5]):
+            layer.bias.add_(size)
+    images = images_of(5, 1, side=2).images.double().repeat(1, 1, 1, 2)[..., :3]
+    logits, moved = walk(net, (1, 2, 3)).evaluate(images)
+    for image, row, allowance in zip(images, logits.tolist(), moved.tolist(), strict=True):
+        exact = [Fraction(v) for v in image.flatten().tolist()]
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                weight, bias = layer.weight.tolist(), layer.bias.tolist()
+                exact = [
+                    Fraction(b) + sum((Fraction(w) * v for w, v in zip(line, exact, strict=True)), Fraction(0))
+                    for line, b in zip(weight, bias, strict=True)
+                ]
+            else:
+                exact = [max(v, Fraction(0)) for v in exact]
+        for i, j in ((0, 1), (1, 2), (2, 0)):
+            error = abs(float((exact[i] - exact[j]) - (Fraction(row[i]) - Fraction(row[j]))))
+            assert error < allowance
+        assert allowance < 1e-6 * size
+
+
+def test_rounding_is_taken_off_every_gap() -> None:
+    row, shared = evidence([3.0, 1.0, 0.0])
+    assert CERTIFICATE.radius(row | {"rounding": 0.5}, shared) == pytest.approx(1.5)
+    assert CERTIFICATE.margin(row | {"rounding": 2.5}, shared, 0.0) == -1.0
+    assert top_k_radius(row | {"rounding": 0.25}, shared, 2) == pytest.approx(0.75)
+    gaps = lipschitz_radii(torch.tensor([[3.0, 1.0, 0.0]]).double(), torch.ones(3, 3).double(), torch.tensor([0.5]))
+    assert float(gaps[1]) == pytest.approx(1.5)

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from hauberk.certificates.lipschitz import ROUNDING, check_provable
+from hauberk.certificates.lipschitz import check_provable
 from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
 from hauberk.layers.export import exported
-from hauberk.layers.lipschitz import walk
+from hauberk.layers.lipschitz import ROUNDING, leaves, walk
 from hauberk.threats import Norm
 
 
-def lipschitz_radii(logits: Tensor, pairwise: Tensor) -> tuple[Tensor, Tensor]:
+def lipschitz_radii(logits: Tensor, pairwise: Tensor, rounding: Tensor | None = None) -> tuple[Tensor, Tensor]:
     r"""Classes and radii of many rows at once, as ``LipschitzCertificate`` has them one by one.
 
     .. math:: R = \min_{j \ne y} (z_y - z_j) / K_{yj}
@@ -24,6 +25,7 @@ def lipschitz_radii(logits: Tensor, pairwise: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         logits: float64, shape (B, K).
         pairwise: float64, shape (K, K).
+        rounding: what a gap must exceed, shape (B,); none by default.
 
     Returns:
         classes (B,) int64, -1 where a logit is not finite; radii (B,) float64, rounded down, 0 for ties and where
@@ -32,6 +34,7 @@ def lipschitz_radii(logits: Tensor, pairwise: Tensor) -> tuple[Tensor, Tensor]:
     top = logits.argmax(1)
     best, speeds = logits.gather(1, top[:, None]), pairwise[top]
     gaps = best - logits - ROUNDING * (best.abs() + logits.abs())
+    gaps = gaps if rounding is None else gaps - rounding[:, None]
     rival = torch.ones_like(gaps, dtype=torch.bool).scatter_(1, top[:, None], False)
     # a rival that never moves is out of reach, unless it is level; unknown speeds prove nothing
     reach = torch.where(speeds > 0.0, gaps / speeds, torch.where((speeds == 0.0) & (gaps > 0.0), math.inf, 0.0))
@@ -61,13 +64,17 @@ class FrozenLipschitz:
         check_eval(model)
         check_provable(model)
         exact = copy.deepcopy(model).double().eval().requires_grad_(False)
-        self.pairwise = walk(exact, input_shape).pairwise(norm)
+        with parametrize.cached():
+            self.bounds = walk(exact, input_shape)
+            self.model = exported(exact)
+        self.layers = [layer for _, layer in leaves(self.model)]
+        self.pairwise = self.bounds.pairwise(norm)
         self.norm = norm
-        self.model = exported(exact)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, tile: int = TILE) -> tuple[Tensor, Tensor]:
         """Classes (B,) and radii (B,) of images of shape (B, C, H, W) in [0, 1]; see ``lipschitz_radii``."""
         check_images(images)
-        logits = torch.cat([self.model(part.double()) for part in torch.split(images, tile)])
-        return lipschitz_radii(logits, self.pairwise)
+        parts = [self.bounds.evaluate(part.double(), self.layers) for part in torch.split(images, tile)]
+        logits, rounding = (torch.cat(column) for column in zip(*parts, strict=True))
+        return lipschitz_radii(logits, self.pairwise, rounding)

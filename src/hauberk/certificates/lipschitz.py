@@ -6,18 +6,17 @@ import copy
 import math
 from typing import Any, ClassVar
 
+import torch
 from pydantic.dataclasses import dataclass
 from torch import nn
+from torch.nn.utils import parametrize
 
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, Proof, largest_radius, round_down
-from hauberk.classifier import ABSTAIN, Decides, decide, logits_of, predictor_name
+from hauberk.classifier import ABSTAIN, Decides, decide, predictor_name
 from hauberk.errors import HauberkError
-from hauberk.layers.lipschitz import walk
+from hauberk.layers.lipschitz import ROUNDING, walk
 from hauberk.threats import CONFIG, Norm
-
-# Float64 sums of thousands of terms are off by less than this share of their size; a gap must exceed it.
-ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -39,10 +38,14 @@ class LipschitzCertificate(Certificate):
     def gather(
         self, model: nn.Module, batch: Batch, seed: int, tile: int
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Float64 logits of each row and the decision of the model as it is; pairwise and layer bounds for all."""
+        """Float64 logits of each row, their rounding, the decision of the model as it is; bounds for all rows."""
         check_provable(model)
-        exact = copy.deepcopy(model).double().eval()
-        bounds = walk(exact, tuple(batch.images.shape[1:]))
+        exact = copy.deepcopy(model).double().eval().requires_grad_(False)
+        images = Batch(batch.images.double(), batch.labels, batch.ids)
+        with parametrize.cached():
+            bounds = walk(exact, tuple(batch.images.shape[1:]))
+            parts = [[column[:used] for column in bounds.evaluate(t.images)] for t, used in images.tiles(tile)]
+        logits, rounding = (torch.cat(column).tolist() for column in zip(*parts, strict=True))
         shared = {
             "norm": self.norm,
             "pairwise": bounds.pairwise(self.norm).tolist(),
@@ -51,10 +54,9 @@ class LipschitzCertificate(Certificate):
                 for b in bounds.layers(self.norm)
             ],
         }
-        logits = logits_of(exact, Batch(batch.images.double(), batch.labels, batch.ids), tile)
         deployed = decide(model, batch, seed, tile).tolist()
-        rows = [{"logits": row, "deployed": own} for row, own in zip(logits.tolist(), deployed, strict=True)]
-        return rows, shared
+        names = ("logits", "rounding", "deployed")
+        return [dict(zip(names, row, strict=True)) for row in zip(logits, rounding, deployed, strict=True)], shared
 
     def decision(self, row: Evidence, shared: Evidence) -> int:  # noqa: ARG002
         """The class of the largest logit; abstains on NaN, and where the model in its own precision disagrees."""
@@ -64,12 +66,12 @@ class LipschitzCertificate(Certificate):
         top = max(range(len(logits)), key=logits.__getitem__)
         return top if row.get("deployed", top) == top else ABSTAIN
 
-    def _gaps(self, row: Evidence, shared: Evidence) -> list[tuple[float, float]]:
+    def gaps(self, row: Evidence, shared: Evidence) -> list[tuple[float, float]]:
         """For each rival j: the logit gap, less what rounding may have added, and its Lipschitz bound."""
         y = self.decision(row, shared)
         logits, bounds = row["logits"], shared["pairwise"][y]
-        top = logits[y]
-        return [(top - z - ROUNDING * (abs(top) + abs(z)), bounds[j]) for j, z in enumerate(logits) if j != y]
+        top, moved = logits[y], row.get("rounding", 0.0)
+        return [(top - z - moved - ROUNDING * (abs(top) + abs(z)), bounds[j]) for j, z in enumerate(logits) if j != y]
 
     def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
         r"""Propagate logit gaps: with :math:`d_j^- = d_j - K_j r`, :math:`p_y \ge p^- = 1/(1+\sum_j e^{-d_j^-})` and
@@ -78,7 +80,7 @@ class LipschitzCertificate(Certificate):
         """  # noqa: D415
         if self.decision(row, shared) == ABSTAIN:
             return -1.0
-        least = [gap - bound * radius for gap, bound in self._gaps(row, shared)]
+        least = [gap - bound * radius for gap, bound in self.gaps(row, shared)]
         smallest = min(least)
         if not smallest >= 0.0:
             return -1.0
@@ -89,7 +91,7 @@ class LipschitzCertificate(Certificate):
         """Closed form for margin 0, bisection on the monotone ``margin`` above it."""
         if self.decision(row, shared) == ABSTAIN:
             return 0.0
-        plain = min(_reach(gap, bound) for gap, bound in self._gaps(row, shared))
+        plain = min(_reach(gap, bound) for gap, bound in self.gaps(row, shared))
         if not math.isfinite(plain):  # a constant network: any finite number is sound, none is useful
             return 0.0
         if margin > 0.0:

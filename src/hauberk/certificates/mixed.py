@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ from torch import nn
 from hauberk import registry
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, round_down
-from hauberk.certificates.lipschitz import ROUNDING, LipschitzCertificate
+from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz, class_constants
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.classifier import ABSTAIN, predictor_name
@@ -208,9 +208,7 @@ class MixedCertificate(Certificate):
         if isinstance(self.base, SmoothingCertificate):
             constant = 1.0 / (float(shared["sigma"]) * float(np.sqrt(2.0 * np.pi)))
             return [2.0 * self._probability(row, shared) - 1.0], constant, [constant]
-        logits = np.asarray(row["logits"], dtype=np.float64)
-        rivals = np.delete(logits, y)
-        gaps = logits[y] - rivals - ROUNDING * (np.abs(logits[y]) + np.abs(rivals))
+        gaps = np.array([gap for gap, _ in cast(LipschitzCertificate, self.base).gaps(row, shared)])
         margins = -np.expm1(-gaps) / (1.0 + np.exp(-gaps).sum())
         constants = 0.25 * np.asarray(shared["pairwise"], dtype=np.float64).max(1)
         return margins.tolist(), float(constants[y]), np.delete(constants, y).tolist()

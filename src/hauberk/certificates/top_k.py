@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hauberk.certificates.base import Evidence, round_down
-from hauberk.certificates.lipschitz import ROUNDING, LipschitzCertificate
+from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.classifier import ABSTAIN
 from hauberk.errors import HauberkError
+from hauberk.layers.lipschitz import ROUNDING
 
 Array = NDArray[np.float64]
 
@@ -32,7 +33,7 @@ def top_k_radius(row: Evidence, shared: Evidence, k: int) -> float:
     The order within the set may change.  For k = 1 it is the radius of ``LipschitzCertificate``.
 
     Args:
-        row: with ``logits``, K of them, and ``deployed`` if the model's own decision is known.
+        row: with ``logits``, K of them, ``rounding`` if known, and ``deployed`` if the model's own decision is known.
         shared: with ``pairwise``, (K, K), logits per pixel unit.
         k: from 1 to K - 1.
 
@@ -153,7 +154,8 @@ def _reach(row: Evidence, shared: Evidence) -> tuple[NDArray[np.intp], Array] | 
     speeds = np.asarray(shared["pairwise"], dtype=np.float64)
     size = np.abs(logits)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        gaps = logits[:, None] - logits[None, :] - ROUNDING * (size[:, None] + size[None, :])
+        moved = row.get("rounding", 0.0)
+        gaps = logits[:, None] - logits[None, :] - moved - ROUNDING * (size[:, None] + size[None, :])
         reach = np.where(speeds > 0.0, gaps / speeds, np.where(gaps > 0.0, math.inf, 0.0))
     reach[np.isnan(speeds) | (speeds < 0.0) | np.isnan(reach)] = 0.0
     return np.argsort(-logits, kind="stable"), reach

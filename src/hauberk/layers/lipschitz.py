@@ -17,6 +17,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 import torch
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
+# Float64 sums of thousands of terms are off by less than this share of their size; a gap must exceed it.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,38 @@ class ModelBounds:
             return torch.full((self.steps[-1].output[0],), value, dtype=torch.float64)
         return _through_rows(_carry(self.input_shape, self.steps[:-1], norm), rows)
 
+    @cached_property
+    def _bounds(self) -> list[float]:
+        """The L2 bound of each layer, by norm equivalence where it is known in other norms alone."""
+        shapes = [self.input_shape, *(step.output for step in self.steps)]
+        return [_carry(shape, [step], "l2")["l2"] for shape, step in zip(shapes, self.steps, strict=False)]
+
+    @torch.no_grad()
+    def evaluate(self, images: Tensor, layers: Sequence[nn.Module] = ()) -> tuple[Tensor, Tensor]:
+        r"""Logits, and how far rounding may have moved the difference of two of them.
+
+        .. math:: e = \sqrt2\,\rho \sum_l \Big(\prod_{m > l} L_m\Big)\,\big(\|x_{l+1}\| + L_l\,\|x_l\| + s_l\big)
+
+        :math:`x_l` enters layer l, and :math:`s_l` is the size of all that modules inside it return.  The share
+        :math:`\rho` of their size is what float64 sums of thousands of terms stay below.  It counts where large biases
+        cancel: a margin that is lost in them proves nothing.
+
+        Args:
+            images: shape (B, C, H, W), float64.
+            layers: what to compute with, by default the layers of the walk.
+
+        Returns:
+            logits (B, K) and e, shape (B,).
+        """
+        features, moved = images, images.new_zeros(len(images))
+        size = _lengths(images)
+        for bound, layer in zip(self._bounds, layers or [step.layer for step in self.steps], strict=True):
+            features, inside = _watched(layer, features)
+            new = _lengths(features)
+            moved = bound * moved + ROUNDING * (new + bound * size + inside)
+            size = new
+        return features, math.sqrt(2.0) * moved
+
     def _rows(self) -> Tensor | None:
         """The rows of the last linear layer, if the model ends in one."""
         last = self.steps[-1]
@@ -239,6 +274,29 @@ def _equivalent(reach: Reach, size: int) -> Reach:
 
 def _product(first: float, second: float) -> float:
     return times(first, second) if math.isfinite(first) else math.inf
+
+
+def _lengths(features: Tensor) -> Tensor:
+    """The L2 norm of each row."""
+    lengths: Tensor = torch.linalg.vector_norm(features.flatten(1), dim=1)
+    return lengths
+
+
+def _watched(layer: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer returns, and for each row the size of what the modules inside it return."""
+    inside = features.new_zeros(len(features))
+
+    def add(_: nn.Module, __: object, made: object) -> None:
+        if isinstance(made, Tensor) and made.dim() and len(made) == len(features):
+            inside.add_(_lengths(made))
+
+    handles = [module.register_forward_hook(add) for module in layer.modules() if module is not layer]
+    try:
+        made: Tensor = layer(features)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return made, inside
 
 
 def _through(reach: Reach, duals: Sequence[float]) -> float:
