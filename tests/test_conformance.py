@@ -1,5 +1,6 @@
 """The suites pass what is right and name the broken rule of what is wrong; the oracle itself is checked by hand."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -281,6 +282,27 @@ class Stretch(nn.Module):
         return Bound(self.claim, "hope", False)
 
 
+class OnlyL2(nn.Module):
+    """A rotation, which keeps lengths in L2 alone, with a claim about every norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = x.flatten(1).chunk(2, 1)
+        return torch.cat([left + right, left - right], 1) / math.sqrt(2.0)
+
+    def lipschitz_bound(self, input_shape: tuple[int, ...], norm: str = "l2") -> Bound:
+        return Bound(1.0, "hope", False)
+
+
+class Saturated(nn.Module):
+    """Flat near zero, steep far away."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x.abs() < 20.0, 0.1 * x, 3.0 * x)
+
+    def lipschitz_bound(self, input_shape: tuple[int, ...]) -> Bound:
+        return Bound(1.0, "hope", False)
+
+
 class Centre(nn.Module):
     """Subtracts the mean of the batch."""
 
@@ -296,10 +318,12 @@ class Centre(nn.Module):
     [
         (Stretch(1.001, 1.0), "faster than the bound"),
         (Stretch(0.9, 1.0), "weights times 3"),
+        (OnlyL2(), "in l1"),
+        (Saturated(), "faster than the bound"),
         (Centre(), "rows of a batch"),
         (nn.ReLU(), "has a method"),
     ],
-    ids=["stretch", "stale", "batch", "none"],
+    ids=["stretch", "stale", "norm", "far", "batch", "none"],
 )
 def test_a_layer_that_promises_too_much_is_named(layer: nn.Module, rule: str) -> None:
     with pytest.raises(HauberkError) as caught:
