@@ -297,7 +297,7 @@ class Saturated(nn.Module):
     """Flat near zero, steep far away."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.where(x.abs() < 20.0, 0.1 * x, 3.0 * x)
+        return torch.where(x.abs() < 80.0, 0.1 * x, 3.0 * x)
 
     def lipschitz_bound(self, input_shape: tuple[int, ...]) -> Bound:
         return Bound(1.0, "hope", False)
