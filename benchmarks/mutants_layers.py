@@ -150,6 +150,12 @@ CONTRACTIVE = [
         ("sent = to_frequencies(math.sqrt(2.0) * psi *", "sent = to_frequencies(2.0 * psi *"),
     ),
     *group(
+        "contractive", "layers/frequency.py", "tests/layers/test_bro.py",
+        ("grid = spectrum.reshape(size[0], -1, *spectrum.shape[1:]).permute(3, 2, 0, 1)",
+         "grid = spectrum.reshape(size[0], -1, *spectrum.shape[1:]).permute(3, 2, 0, 1).conj()"),
+        ("fits = [n % stride == 0 and n // stride >= k", "fits = [n % stride == 0 and n >= k"),
+    ),
+    *group(
         "contractive", "layers/bro.py", "tests/layers/test_bro.py",
         ("spectrum = self._fit(spectrum) - 2.0 * directions", "spectrum = self._fit(spectrum) - 1.9 * directions"),
         ("return (eye - 2.0 * directions @ projector_half(directions))",
@@ -160,9 +166,6 @@ CONTRACTIVE = [
         ("inward = projector_half(directions)[:, :, : self.blocks]",
          "inward = projector_half(directions)[:, :, : self.blocks].conj()"),
         ("matrices = eye - 2.0 * chosen", "matrices = eye - 1.0 * chosen"),
-        ("grid = spectrum.reshape(size[0], -1, *spectrum.shape[1:]).permute(3, 2, 0, 1)",
-         "grid = spectrum.reshape(size[0], -1, *spectrum.shape[1:]).permute(3, 2, 0, 1).conj()"),
-        ("fits = [n % stride == 0 and n // stride >= k", "fits = [n % stride == 0 and n >= k"),
         ("[: self.out_features, : self.in_features]", "[: self.out_features, -self.in_features :]"),
     ),
     *group(

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, only_l2
 from hauberk.layers.export import plain_linear
+from hauberk.layers.frequency import check_circle, half_spectrum, to_frequencies, to_pixels
 from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm
 
@@ -42,40 +43,6 @@ def projector_half(directions: Tensor) -> Tensor:
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     half: Tensor = torch.linalg.solve(gram + ridge * eye, directions.mH)
     return half
-
-
-def half_spectrum(kernel: Tensor, size: Sequence[int]) -> Tensor:
-    """The Fourier transform of a kernel (m, n, kh, kw) at half the frequencies of a feature map, (frequencies, m, n).
-
-    The other half are their conjugates.
-    """
-    spectrum: Tensor = torch.fft.rfft2(kernel, s=list(size))
-    return spectrum.flatten(2).permute(2, 0, 1)
-
-
-def to_frequencies(features: Tensor) -> Tensor:
-    """Feature maps (B, C, H, W) as (frequencies, C, B)."""
-    spectrum: Tensor = torch.fft.rfft2(features)
-    return spectrum.permute(2, 3, 1, 0).flatten(0, 1)
-
-
-def to_pixels(spectrum: Tensor, size: Sequence[int]) -> Tensor:
-    """The inverse of ``to_frequencies``, for a feature map of that height and width."""
-    grid = spectrum.reshape(size[0], -1, *spectrum.shape[1:]).permute(3, 2, 0, 1)
-    features: Tensor = torch.fft.irfft2(grid, s=list(size))
-    return features
-
-
-def check_circle(shape: Sequence[int], channels: int, kernel_size: Sequence[int], stride: int) -> None:
-    """Raise unless a shape (C, H, W) has these channels, and sizes that are multiples and as large as the kernel."""
-    sizes = zip(shape[1:], kernel_size, strict=True) if len(shape) == 3 else []
-    fits = [n % stride == 0 and n // stride >= k for n, k in sizes]
-    if not fits or not all(fits) or shape[0] != channels:
-        raise HauberkError(
-            f"expected {channels} channels, and sizes that are multiples of {stride} and as large as the kernel "
-            f"{tuple(kernel_size)}, got {tuple(shape)}",
-            "pad with PadToMultiple, or use a smaller kernel",
-        )
 
 
 class BlockReflector(nn.Module):

@@ -14,8 +14,8 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, only_l2, times
-from hauberk.layers.bro import check_circle, half_spectrum, to_frequencies, to_pixels
 from hauberk.layers.cpl import frozen
+from hauberk.layers.frequency import check_circle, half_spectrum, to_frequencies, to_pixels
 from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm
 
