@@ -26,7 +26,6 @@ LIPSCHITZ = [
     *group(
         "lipschitz", "certificates/lipschitz.py", "tests/certificates/test_lipschitz.py",
         ("return gap / bound", "return 1.0001 * gap / bound"),
-        ("(top - z - moved - ROUNDING * (abs(top) + abs(z)), bounds[j])", "(top - z, bounds[j])"),
         ("return math.inf if gap > 0.0 else 0.0", "return math.inf"),
         ('shared["pairwise"][y]', 'shared["pairwise"][0]'),
         ("[gap - bound * radius for", "[gap - 0.5 * bound * radius for"),

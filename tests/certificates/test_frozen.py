@@ -23,11 +23,12 @@ def nets() -> list[nn.Module]:
         lip_convnet((1, 8, 8), 5, *STATISTICS, widths=(4, 6), hidden=8).eval(),
         lip_convnet_n((1, 8, 8), 5, *STATISTICS, width=2, activation="householder2", last="orthogonal").eval(),
         lip_mlp((1, 8, 8), 5, *STATISTICS, widths=(16, 8)).eval(),
+        lip_convnet_n((1, 8, 8), 5, *STATISTICS, width=2, convolution="cayley").eval(),
     ]
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
-@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("index", range(4))
 def test_as_the_certificate_row_by_row(index: int, norm: str) -> None:
     net, images = nets()[index], torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     expected = LipschitzCertificate(norm)(net, Batch(images, torch.zeros(20).long(), torch.arange(20)))

@@ -13,13 +13,27 @@ from torch import nn
 from hauberk import verify
 from hauberk.batch import Batch
 from hauberk.certificates import ABSTAIN, FrozenLipschitz, LipschitzCertificate, lipschitz_radii
+from hauberk.certificates.mixed import MixedCertificate
+from hauberk.certificates.rounding import ExactForward
 from hauberk.certificates.top_k import top_k_radius
 from hauberk.classifier import Normalize
 from hauberk.cli.certify import _completed
 from hauberk.conformance import LinearOracle, check_certificate
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.layers import AOLConv2d, AOLLinear, ConvexResidual, MaxMin, UnitRowLinear, walk
+from hauberk.layers import (
+    AffineResidual,
+    AOLConv2d,
+    AOLLinear,
+    Concatenation,
+    ConvexResidual,
+    LinearSpline,
+    MaxMin,
+    SandwichLinear,
+    SLLLinear,
+    UnitRowLinear,
+    walk,
+)
 
 CERTIFICATE = LipschitzCertificate()
 
@@ -331,8 +345,8 @@ def test_rounding_by_hand() -> None:
     with torch.no_grad():
         first.weight.mul_(2.0)
         second.weight.mul_(3.0)
-    walked = walk(nn.Sequential(nn.Flatten(), first, second).eval(), (1, 1, 2))
-    _, moved = walked.evaluate(two_pixels(0.6, 0.8).images)  # of length 1; the flattening counts as a layer
+    forward = ExactForward(walk(nn.Sequential(nn.Flatten(), first, second).eval(), (1, 1, 2)))
+    _, moved = forward(two_pixels(0.6, 0.8).images)  # of length 1; the flattening counts as a layer
     share = 3.0 * (2.0 * (1.0 + 1.0) + 2.0 + 2.0) + 6.0 + 3.0 * 2.0
     assert float(moved) == pytest.approx(math.sqrt(2.0) * 1e-12 * share)
 
@@ -346,7 +360,7 @@ def test_rounding_exceeds_what_exact_arithmetic_finds(size: float) -> None:
         for layer in (net[1], net[3], net[5]):
             layer.bias.add_(size)
     images = images_of(5, 1, side=2).images.double().repeat(1, 1, 1, 2)[..., :3]
-    logits, moved = walk(net, (1, 2, 3)).evaluate(images)
+    logits, moved = ExactForward(walk(net, (1, 2, 3)))(images)
     for image, row, allowance in zip(images, logits.tolist(), moved.tolist(), strict=True):
         exact = [Fraction(v) for v in image.flatten().tolist()]
         for layer in layers:
@@ -371,3 +385,84 @@ def test_rounding_is_taken_off_every_gap() -> None:
     assert top_k_radius(row | {"rounding": 0.25}, shared, 2) == pytest.approx(0.75)
     gaps = lipschitz_radii(torch.tensor([[3.0, 1.0, 0.0]]).double(), torch.ones(3, 3).double(), torch.tensor([0.5]))
     assert float(gaps[1]) == pytest.approx(1.5)
+
+
+def affine(weight: list[list[float]], bias: list[float]) -> nn.Linear:
+    layer = nn.Linear(len(weight[0]), len(weight), dtype=torch.float64)
+    layer.load_state_dict(
+        {"weight": torch.tensor(weight, dtype=torch.float64), "bias": torch.tensor(bias, dtype=torch.float64)}
+    )
+    return layer
+
+
+def lost(kind: str) -> nn.Module:
+    """A layer on one number whose float64 output at 0.5 is far from the true one."""
+    if kind in ("residual", "concatenation"):
+        branch = nn.Sequential(affine([[1e-17]], [1.0]), affine([[1e17]], [-1e17]))  # the identity
+        return AffineResidual(branch, skip=0.0).double() if kind == "residual" else Concatenation(branch)
+    if kind == "gradient step":  # x - 2 U' relu(U x + b), hidden units that are both on
+        layer = SLLLinear(1, 2).double()
+        with torch.no_grad():
+            layer.parametrizations.weight.original.copy_(torch.tensor([[1.0], [-1.0]]))
+            layer.bias.fill_(1e17)
+        return layer
+    if kind == "spline":
+        return LinearSpline(1, knots=3, reach=1e17, start="identity").double()
+    layer = nn.BatchNorm1d(1).double()
+    layer.running_mean.fill_(1e17)
+    with torch.no_grad():
+        layer.bias.fill_(1e17 / math.sqrt(1.0 + layer.eps))
+    return layer
+
+
+@pytest.mark.parametrize("kind", ["residual", "concatenation", "gradient step", "spline", "batch norm"])
+def test_what_is_lost_inside_a_layer_proves_nothing(kind: str) -> None:
+    layer = lost(kind)
+    net = nn.Sequential(nn.Flatten(), layer, affine([[1.0], [0.0]], [0.0, 0.25])).eval()
+    batch = Batch(torch.full((1, 1, 1, 1), 0.5).double(), torch.tensor([0]), torch.tensor([0]))
+    assert CERTIFICATE(net, batch).radius.tolist() == [0.0]
+    assert FrozenLipschitz(net, (1, 1, 1))(batch.images)[1].tolist() == [0.0]
+
+
+def test_a_sandwich_counts_its_scaled_bias() -> None:
+    layer = SandwichLinear(1, 2).double().eval()
+    with torch.no_grad():
+        layer.log_psi.fill_(20.0)
+        layer.bias.fill_(1e3)
+    batch = Batch(torch.full((1, 1, 1, 1), 0.5).double(), torch.tensor([0]), torch.tensor([0]))
+    found = CERTIFICATE(nn.Sequential(nn.Flatten(), layer).eval(), batch)
+    assert found.evidence[0]["rounding"] > 1e-12 * 1e3 * math.exp(20.0)
+
+
+def test_underflow_proves_nothing() -> None:
+    steps = [affine([[factor]], [0.0]) for factor in (1e-300, 1e-30, 1e300, 1e30)]
+    net = nn.Sequential(nn.Flatten(), *steps, affine([[1.0], [0.0]], [0.0, 0.25])).eval()
+    batch = Batch(torch.full((1, 1, 1, 1), 0.5).double(), torch.tensor([0]), torch.tensor([0]))
+    assert CERTIFICATE(net, batch).radius.tolist() == [0.0]
+
+
+def test_ordinary_layers_lose_little() -> None:
+    torch.manual_seed(0)
+    body = (SLLLinear(4, 6), SandwichLinear(4, 4), LinearSpline(4), ConvexResidual(AOLLinear(4, 4)), nn.BatchNorm1d(4))
+    net = nn.Sequential(nn.Flatten(), *body, UnitRowLinear(4, 3)).eval()
+    batch = images_of(4, 0)
+    found = CERTIFICATE(net, batch)
+    assert all(row["rounding"] < 1e-9 for row in found.evidence)
+    assert bool((found.radius > 0.0).all())
+    assert torch.equal(batch.images, images_of(4, 0).images)
+
+
+def test_a_first_layer_in_place_leaves_the_images() -> None:
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), affine([[1.0], [0.0]], [0.0, 0.25])).eval()
+    images = torch.full((1, 1, 1, 1), -0.0).double()
+    FrozenLipschitz(net, (1, 1, 1))(images)
+    assert math.copysign(1.0, float(images)) == -1.0
+
+
+def test_a_scaled_mix_scales_the_rounding_too() -> None:
+    robust = nn.Sequential(nn.Flatten(), shift(2.0**30), shift(-(2.0**30)), affine([[1, 0], [0, 1]], [0.0, 0.4995]))
+    batch = two_pixels(0.5, 0.0)
+    for scale in (1.0, 3000.0):
+        mix = MixedClassifier(robust, robust, 0.9, 1.0, scale).eval()
+        row = MixedCertificate(CERTIFICATE)(mix, batch).evidence[0]
+        assert row["rounding"] == pytest.approx(scale * CERTIFICATE(robust.eval(), batch).evidence[0]["rounding"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from fractions import Fraction
 
 import pytest
 import torch
@@ -232,6 +233,22 @@ def test_frequencies_are_discarded_only_where_the_largest_value_is_not(shape: tu
         margins = tuple((k // 2, k // 2) for k in shape[2:])
         bound = conv_norm(weight, (12, 11), padding=margins, padding_mode="circular")
         assert bound.value == pytest.approx(float(torch.linalg.svdvals(transform).max()), rel=1.1e-9, abs=0.0)
+
+
+@pytest.mark.parametrize("noise", [1e-7, 1e-9])
+@pytest.mark.parametrize("height", [1, 2])
+def test_taps_that_meet_on_a_small_circle_and_cancel(height: int, noise: float) -> None:
+    # what is left of their sums is all noise, which single precision loses
+    weight = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]], dtype=torch.float64)
+    weight = (weight + noise * torch.tensor([[0.0], [1.0], [0.0]]))[None, None]
+    bound = conv_norm(weight, (height, 32), padding=((1, 1), (1, 1)), padding_mode="circular")
+    rows = [[Fraction(v) for v in row] for row in weight[0, 0].tolist()]
+    met = [[sum(row[b] for row in rows) for b in range(3)]] if height == 1 else [
+        [rows[0][b] + rows[2][b] for b in range(3)], [rows[1][b] for b in range(3)]
+    ]  # fmt: skip
+    # at the frequencies 0 and 0 or pi all taps add up, with signs by row
+    truth = max(abs(sum(met[0]) + sign * sum(met[-1] if height == 2 else [0])) for sign in (1, -1))
+    assert float(truth) <= bound.value <= float(truth) * 1.001 + 1e-12
 
 
 def test_few_frequencies_of_a_random_filter_are_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from hauberk.classifier import Normalize
 from hauberk.errors import HauberkError
 from hauberk.layers import layer_bounds, pairwise_bounds
 from hauberk.layers.aol import AOLConv2d
-from hauberk.layers.padding import PadToMultiple
+from hauberk.layers.shape import PadToMultiple
 from hauberk.layers.soc import SOCConv2d
 from hauberk.models.lip_convnet_n import CONVOLUTIONS, lip_convnet_n
 

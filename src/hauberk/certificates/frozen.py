@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.certificates.lipschitz import check_provable
+from hauberk.certificates.rounding import ExactForward
 from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
 from hauberk.layers.export import exported
-from hauberk.layers.lipschitz import ROUNDING, leaves, walk
+from hauberk.layers.lipschitz import walk
 from hauberk.threats import Norm
 
 
@@ -33,8 +34,7 @@ def lipschitz_radii(logits: Tensor, pairwise: Tensor, rounding: Tensor | None = 
     """
     top = logits.argmax(1)
     best, speeds = logits.gather(1, top[:, None]), pairwise[top]
-    gaps = best - logits - ROUNDING * (best.abs() + logits.abs())
-    gaps = gaps if rounding is None else gaps - rounding[:, None]
+    gaps = best - logits - (0.0 if rounding is None else rounding[:, None])
     rival = torch.ones_like(gaps, dtype=torch.bool).scatter_(1, top[:, None], False)
     # a rival that never moves is out of reach, unless it is level; unknown speeds prove nothing
     reach = torch.where(speeds > 0.0, gaps / speeds, torch.where((speeds == 0.0) & (gaps > 0.0), math.inf, 0.0))
@@ -65,16 +65,17 @@ class FrozenLipschitz:
         check_provable(model)
         exact = copy.deepcopy(model).double().eval().requires_grad_(False)
         with parametrize.cached():
-            self.bounds = walk(exact, input_shape)
-            self.model = exported(exact)
-        self.layers = [layer for _, layer in leaves(self.model)]
-        self.pairwise = self.bounds.pairwise(norm)
+            bounds = walk(exact, input_shape)
+            layers = [exported(step.layer) for step in bounds.steps]
+        self.model = nn.Sequential(*layers)
+        self.forward = ExactForward(bounds, layers)
+        self.pairwise = bounds.pairwise(norm)
         self.norm = norm
 
     @torch.no_grad()
     def __call__(self, images: Tensor, tile: int = TILE) -> tuple[Tensor, Tensor]:
         """Classes (B,) and radii (B,) of images of shape (B, C, H, W) in [0, 1]; see ``lipschitz_radii``."""
         check_images(images)
-        parts = [self.bounds.evaluate(part.double(), self.layers) for part in torch.split(images, tile)]
+        parts = [self.forward(part.double()) for part in torch.split(images, tile)]
         logits, rounding = (torch.cat(column) for column in zip(*parts, strict=True))
         return lipschitz_radii(logits, self.pairwise, rounding)

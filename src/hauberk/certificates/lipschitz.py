@@ -13,9 +13,10 @@ from torch.nn.utils import parametrize
 
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, Proof, largest_radius, round_down
+from hauberk.certificates.rounding import ExactForward, moved
 from hauberk.classifier import ABSTAIN, Decides, decide, predictor_name
 from hauberk.errors import HauberkError
-from hauberk.layers.lipschitz import ROUNDING, walk
+from hauberk.layers.lipschitz import walk
 from hauberk.threats import CONFIG, Norm
 
 
@@ -44,7 +45,8 @@ class LipschitzCertificate(Certificate):
         images = Batch(batch.images.double(), batch.labels, batch.ids)
         with parametrize.cached():
             bounds = walk(exact, tuple(batch.images.shape[1:]))
-            parts = [[column[:used] for column in bounds.evaluate(t.images)] for t, used in images.tiles(tile)]
+            forward = ExactForward(bounds)
+            parts = [[column[:used] for column in forward(t.images)] for t, used in images.tiles(tile)]
         logits, rounding = (torch.cat(column).tolist() for column in zip(*parts, strict=True))
         shared = {
             "norm": self.norm,
@@ -70,8 +72,8 @@ class LipschitzCertificate(Certificate):
         """For each rival j: the logit gap, less what rounding may have added, and its Lipschitz bound."""
         y = self.decision(row, shared)
         logits, bounds = row["logits"], shared["pairwise"][y]
-        top, moved = logits[y], row.get("rounding", 0.0)
-        return [(top - z - moved - ROUNDING * (abs(top) + abs(z)), bounds[j]) for j, z in enumerate(logits) if j != y]
+        top, lost = logits[y], moved(row)
+        return [(top - z - lost, bounds[j]) for j, z in enumerate(logits) if j != y]
 
     def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
         r"""Propagate logit gaps: with :math:`d_j^- = d_j - K_j r`, :math:`p_y \ge p^- = 1/(1+\sum_j e^{-d_j^-})` and

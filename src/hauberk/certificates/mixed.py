@@ -142,7 +142,8 @@ class MixedCertificate(Certificate):
         rows, shared = self.base.gather(robust, batch, seed, tile)
         if "logits" in rows[0] and model.robust_scale != 1.0:
             scale = model.robust_scale
-            rows = [row | {"logits": [scale * z for z in row["logits"]]} for row in rows]
+            for row in rows:
+                row.update(logits=[scale * z for z in row["logits"]], rounding=scale * row["rounding"])
             shared = shared | {"pairwise": [[scale * k for k in line] for line in shared["pairwise"]]}
         return rows, shared | {"base": registry.spec(self.base)["name"], "mix_alpha": model.least_alpha}
 

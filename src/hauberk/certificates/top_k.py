@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from hauberk.certificates.base import Evidence, round_down
 from hauberk.certificates.lipschitz import LipschitzCertificate
+from hauberk.certificates.rounding import moved
 from hauberk.classifier import ABSTAIN
 from hauberk.errors import HauberkError
-from hauberk.layers.lipschitz import ROUNDING
 
 Array = NDArray[np.float64]
 
@@ -152,10 +152,8 @@ def _reach(row: Evidence, shared: Evidence) -> tuple[NDArray[np.intp], Array] | 
         return None
     logits = np.asarray(row["logits"], dtype=np.float64)
     speeds = np.asarray(shared["pairwise"], dtype=np.float64)
-    size = np.abs(logits)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        moved = row.get("rounding", 0.0)
-        gaps = logits[:, None] - logits[None, :] - moved - ROUNDING * (size[:, None] + size[None, :])
+        gaps = logits[:, None] - logits[None, :] - moved(row)
         reach = np.where(speeds > 0.0, gaps / speeds, np.where(gaps > 0.0, math.inf, 0.0))
     reach[np.isnan(speeds) | (speeds < 0.0) | np.isnan(reach)] = 0.0
     return np.argsort(-logits, kind="stable"), reach

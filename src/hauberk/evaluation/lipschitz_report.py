@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from hauberk.classifier import check_eval, check_images, predictor_name
 from hauberk.errors import HauberkError
 from hauberk.layers.export import exported
-from hauberk.layers.lipschitz import ModelBounds, leaves, walk
+from hauberk.layers.lipschitz import ModelBounds, walk
 from hauberk.threats import Norm
 
 STEPS = 12
@@ -100,13 +100,13 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
     points = images.double()
     bounds, refused = None, ""
     with parametrize.cached():
-        # exported layers are the same function with their weights at hand; in float32 they search at twice the speed
-        frozen = exported(exact)
-        quick = copy.deepcopy(frozen).float()
         try:
             bounds = walk(exact, tuple(images.shape[1:]))
         except HauberkError as error:
             refused = error.message
+        # exported layers are the same function with their weights at hand; in float32 they search at twice the speed
+        frozen = exact if bounds is None else nn.Sequential(*(exported(step.layer) for step in bounds.steps))
+        quick = copy.deepcopy(frozen).float()
         layers = () if bounds is None else _layers(bounds, frozen, quick, points, norm, steps)
         gradient, at_logits = margin_gradient(frozen, points)
         reached = steepest_ratio(frozen, points[:STARTS], steps, quick=quick)
@@ -189,7 +189,7 @@ def _layers(
     norm: Norm,
     steps: int,
 ) -> tuple[LayerReport, ...]:
-    exact, fast = ([_copying(layer) for _, layer in leaves(model)] for model in (frozen, quick))
+    exact, fast = ([_copying(layer) for layer in model.children()] for model in (frozen, quick))
     features = [points.detach().requires_grad_(True)]
     for layer in exact:
         features.append(layer(features[-1]))

@@ -15,11 +15,10 @@ from hauberk.layers.li_resnet import LiResConv2d
 from hauberk.layers.lipschitz import LayerBound, ModelBounds, layer_bounds, model_bound, pairwise_bounds, walk
 from hauberk.layers.lot import LOTConv2d
 from hauberk.layers.norms import conv_norm, linear_norm
-from hauberk.layers.padding import PadToMultiple
 from hauberk.layers.pooling import GlobalAveragePool, L2NormPool2d, ScaledAvgPool2d
 from hauberk.layers.residual import AffineResidual, Concatenation, ConvexResidual
 from hauberk.layers.sandwich import SandwichConv2d, SandwichLinear
-from hauberk.layers.shape import BatchCentring, Centring, PadChannels, TruncateChannels
+from hauberk.layers.shape import BatchCentring, Centring, PadChannels, PadToMultiple, TruncateChannels
 from hauberk.layers.sll import SLLConv2d, SLLLinear
 from hauberk.layers.soc import SOCConv2d, series_bound
 from hauberk.layers.spectral import (

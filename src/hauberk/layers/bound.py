@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, get_args, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hauberk.errors import HauberkError
 from hauberk.threats import Norm
@@ -51,6 +52,34 @@ class BoundedLayer(Protocol):
         A layer that knows its L2 constant alone may leave ``norm`` out, or call ``only_l2``.
         """
         ...
+
+
+@runtime_checkable
+class SumsInside(Protocol):
+    """A layer that adds up numbers inside which may be larger than what enters and leaves it."""
+
+    def inner_size(self, features: Tensor, constant: float) -> Tensor:
+        """The L2 norm, for each row, of what is added up, as it would appear at the output; shape (B,).
+
+        The constant is the layer's Lipschitz bound.
+        """
+        ...
+
+
+@runtime_checkable
+class Branches(Protocol):
+    """A layer that adds up or joins the outputs of other modules."""
+
+    def weighted_branches(self) -> list[tuple[float, nn.Module]]:
+        """The modules, with the factor by which their outputs are multiplied."""
+        ...
+
+
+def constant_size(values: Tensor, features: Tensor) -> Tensor:
+    """The L2 norm of one number for each channel, on all pixels of features (B, C, ...), for each row."""
+    pixels = features[0, 0].numel()
+    size: Tensor = torch.linalg.vector_norm(values.to(features)).expand(len(features)) * math.sqrt(pixels)
+    return size
 
 
 def check_norm(norm: Norm) -> None:

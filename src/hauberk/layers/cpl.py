@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
-from hauberk.layers.bound import SLACK, Bound, times
+from hauberk.layers.bound import SLACK, Bound, constant_size, times
 from hauberk.layers.norms import Padding, conv_layer_norm, linear_norm
 from hauberk.layers.spectral import SpectralScaling
 from hauberk.threats import Norm
@@ -42,13 +42,22 @@ def crude_step_bound(norm: float, adjoint: float) -> float:
     return (1.0 + 2.0 * norm * adjoint) * (1.0 + SLACK)
 
 
+def hidden_size(bias: Tensor | None, features: Tensor, constant: float) -> Tensor:
+    r"""An upper bound on :math:`2 \|U\|\,\|\mathrm{relu}(Ux + b)\|`, the size of the sums in the step, shape (B,)."""
+    square = 0.5 * (max(constant, 1.0) + 1.0)
+    entered: Tensor = torch.linalg.vector_norm(features.flatten(1), dim=1)
+    shift = entered.new_zeros(len(features)) if bias is None else constant_size(bias, features)
+    return 2.0 * (square * entered + math.sqrt(square) * shift)
+
+
 def frozen(layer: Module) -> Module:
     """A copy of the class without parametrisations, whose ``weight`` is an ordinary parameter."""
     # removing a parametrisation from a deep copy would remove it from the original too: both share one class
     kind = parametrize.type_before_parametrizations(layer)
     plain = cast(Module, object.__new__(kind))
     plain.__dict__.update(copy.deepcopy(vars(layer)))
-    del plain._modules["parametrizations"]
+    plain._modules.pop("parametrizations", None)
+    plain._parameters.pop("weight", None)
     weight = cast(Tensor, layer.weight).detach().clone()
     plain.register_parameter("weight", nn.Parameter(weight))
     return plain
@@ -112,6 +121,10 @@ class PotentialConv2d(nn.Conv2d):
         sums, adjoint = (conv_layer_norm(self, input_shape, side).value for side in _SUMS)
         return Bound(crude_step_bound(sums, adjoint), "triangle inequality", False)
 
+    def inner_size(self, features: Tensor, constant: float) -> Tensor:
+        """See ``hidden_size``; U has norm at most the root of (L + 1) / 2."""
+        return hidden_size(self.bias, features, constant)
+
     def export(self) -> nn.Module:
         """The block with an ordinary weight; it is no single layer of torch."""
         return frozen(self)
@@ -145,6 +158,10 @@ class PotentialLinear(nn.Linear):
             return Bound(step_bound(linear_norm(self.weight).value), "gradient step", False)
         sides = linear_norm(self.weight, norm).value, linear_norm(self.weight.T, norm).value
         return Bound(crude_step_bound(*sides), "triangle inequality", False)
+
+    def inner_size(self, features: Tensor, constant: float) -> Tensor:
+        """See ``hidden_size``; U has norm at most the root of (L + 1) / 2."""
+        return hidden_size(self.bias, features, constant)
 
     def export(self) -> nn.Module:
         """The block with an ordinary weight; it is no single layer of torch."""

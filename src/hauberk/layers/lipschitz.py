@@ -17,7 +17,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import get_args
 
 import torch
@@ -27,7 +26,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from hauberk.classifier import check_eval
 from hauberk.errors import HauberkError
-from hauberk.layers.bound import SLACK, Bound, BoundedLayer, times
+from hauberk.layers.bound import SLACK, Bound, BoundedLayer, check_norm, times
 from hauberk.layers.entry_norms import Pair
 from hauberk.layers.known import Shape, computes_as, entry_norms, known_bound
 from hauberk.threats import Norm
@@ -44,8 +43,6 @@ __all__ = [
 ]
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
-# Float64 sums of thousands of terms are off by less than this share of their size; a gap must exceed it.
-ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class ModelBounds:
         """The bound of the whole model, with that norm on both sides.
 
         Raises:
-            HauberkError: if no way through the layers' norms leads there.
+            HauberkError: on an unknown norm.
         """
         reach = _carry(self.input_shape, self.steps, norm)[norm]
         if len(self.steps) == 1 and (norm, norm) in self.steps[0].table:
@@ -145,38 +142,6 @@ class ModelBounds:
             return torch.full((self.steps[-1].output[0],), value, dtype=torch.float64)
         return _through_rows(_carry(self.input_shape, self.steps[:-1], norm), rows)
 
-    @cached_property
-    def _bounds(self) -> list[float]:
-        """The L2 bound of each layer, by norm equivalence where it is known in other norms alone."""
-        shapes = [self.input_shape, *(step.output for step in self.steps)]
-        return [_carry(shape, [step], "l2")["l2"] for shape, step in zip(shapes, self.steps, strict=False)]
-
-    @torch.no_grad()
-    def evaluate(self, images: Tensor, layers: Sequence[nn.Module] = ()) -> tuple[Tensor, Tensor]:
-        r"""Logits, and how far rounding may have moved the difference of two of them.
-
-        .. math:: e = \sqrt2\,\rho \sum_l \Big(\prod_{m > l} L_m\Big)\,\big(\|x_{l+1}\| + L_l\,\|x_l\| + s_l\big)
-
-        :math:`x_l` enters layer l, and :math:`s_l` is the size of all that modules inside it return.  The share
-        :math:`\rho` of their size is what float64 sums of thousands of terms stay below.  It counts where large biases
-        cancel: a margin that is lost in them proves nothing.
-
-        Args:
-            images: shape (B, C, H, W), float64.
-            layers: what to compute with, by default the layers of the walk.
-
-        Returns:
-            logits (B, K) and e, shape (B,).
-        """
-        features, moved = images, images.new_zeros(len(images))
-        size = _lengths(images)
-        for bound, layer in zip(self._bounds, layers or [step.layer for step in self.steps], strict=True):
-            features, inside = _watched(layer, features)
-            new = _lengths(features)
-            moved = bound * moved + ROUNDING * (new + bound * size + inside)
-            size = new
-        return features, math.sqrt(2.0) * moved
-
     def _rows(self) -> Tensor | None:
         """The rows of the last linear layer, if the model ends in one."""
         last = self.steps[-1]
@@ -204,7 +169,7 @@ def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
     probe = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     features = probe.to(own)
     steps = []
-    for name, layer in leaves(model):
+    for name, layer in _leaves(model, ""):
         kind = type_before_parametrizations(layer).__name__
         shape = tuple(features.shape[1:])
         try:
@@ -253,6 +218,7 @@ Reach = dict[Norm, float]
 
 def _carry(shape: Shape, steps: Sequence[Step], norm: Norm) -> Reach:
     """How far the features move at most, in each norm, for a unit by which the input moves in one."""
+    check_norm(norm)
     reach = _equivalent({q: 1.0 if q == norm else math.inf for q in NORMS}, math.prod(shape))
     for step in steps:
         found = dict.fromkeys(NORMS, math.inf)
@@ -274,29 +240,6 @@ def _equivalent(reach: Reach, size: int) -> Reach:
 
 def _product(first: float, second: float) -> float:
     return times(first, second) if math.isfinite(first) else math.inf
-
-
-def _lengths(features: Tensor) -> Tensor:
-    """The L2 norm of each row."""
-    lengths: Tensor = torch.linalg.vector_norm(features.flatten(1), dim=1)
-    return lengths
-
-
-def _watched(layer: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
-    """What a layer returns, and for each row the size of what the modules inside it return."""
-    inside = features.new_zeros(len(features))
-
-    def add(_: nn.Module, __: object, made: object) -> None:
-        if isinstance(made, Tensor) and made.dim() and len(made) == len(features):
-            inside.add_(_lengths(made))
-
-    handles = [module.register_forward_hook(add) for module in layer.modules() if module is not layer]
-    try:
-        made: Tensor = layer(features)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return made, inside
 
 
 def _through(reach: Reach, duals: Sequence[float]) -> float:
@@ -386,14 +329,14 @@ def _check_forward_is_what_it_seems(model: nn.Module) -> None:
             )
 
 
-def leaves(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     """The layers of nested ``nn.Sequential`` in order; a layer that is used twice comes twice."""
     if type(module) is not nn.Sequential:
         yield name or "model", module
         return
     for key, child in module._modules.items():
         if child is not None:
-            yield from leaves(child, f"{name}.{key}" if name else key)
+            yield from _leaves(child, f"{name}.{key}" if name else key)
 
 
 def _refusal(name: str, kind: str, shape: Shape, error: Exception) -> HauberkError:

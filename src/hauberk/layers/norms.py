@@ -91,7 +91,8 @@ def conv_norm(
         _axis(size[i], kernel.shape[2 + i], stride[i], padding[i], dilation[i], circular) for i in range(2)
     )
     blocks = _to_blocks(kernel.reshape(groups, -1, *kernel.shape[1:]), rows, columns)
-    largest = _largest_of_all(blocks, rows, columns)
+    # what rounding of sums over taps may hide where they cancel
+    largest = _largest_of_all(blocks, rows, columns) + _rounding(blocks, 2.0**-53)
     value = raised(scale, largest * math.sqrt(rows.repeats * columns.repeats))
     return Bound(value, f"singular values per frequency, {rows.grid}x{columns.grid}", rows.exact and columns.exact)
 
@@ -222,7 +223,7 @@ def _largest_of_all(blocks: Tensor, rows: _Axis, columns: _Axis) -> float:
         left = torch.arange(len(chosen))
         if len(chosen) > _FEW:
             rough = _channel_matrices(blocks, rows, columns, chosen, torch.complex64)
-            left, best = _screened(rough, blocks.shape[-1], exact, best)
+            left, best = _screened(rough, _rounding(blocks, 2.0**-24), exact, best)
         if len(left):
             best = max(best, exact(left))
     return best
@@ -241,17 +242,26 @@ def _channel_matrices(
     return (waves @ blocks.flatten(0, 2).T.to(precision)).reshape(-1, *blocks.shape[:3])
 
 
-def _screened(matrices: Tensor, taps: int, exact: Callable[[Tensor], float], best: float) -> tuple[Tensor, float]:
+def _rounding(blocks: Tensor, unit: float) -> float:
+    r"""How much the channel matrices may be off at that unit of rounding, in the Frobenius norm.
+
+    A sum over n taps is off by some :math:`(n + 3)\,u\sum_t |w_t| \le (n + 3)\sqrt n\,u\,\|w\|_2`, angles included.
+    """
+    taps = blocks.shape[-1]
+    return 16.0 * taps * math.sqrt(taps) * unit * float(torch.linalg.vector_norm(blocks))
+
+
+def _screened(
+    matrices: Tensor, off: float, exact: Callable[[Tensor], float], best: float
+) -> tuple[Tensor, float]:
     r"""The frequencies that may exceed the best singular value seen, by :math:`\|(M M^*)^p\|_F^{1/2p}`, p = 1, 2, ...
 
-    All that matters is that the frequency of the largest value is never discarded.  There, :math:`\|M\|_F` is at least
-    :math:`1/\sqrt n` of the root of the sum of all squared weights, so that rounding of its entries is small against
-    it, and that of the products against sizes at least :math:`1/\sqrt n` of the product of their factors' sizes; roots
-    of order 2p take back what squaring adds.  Nothing underflows there: the largest weight is 1.
+    A product of n x n matrices in single precision is off by a few n units of :math:`\|H\|_F^2 \le n\,\sigma_1(H)^2`,
+    that is, its largest singular value by :math:`n^2` units; the roots of order 2p take back what squaring adds.
 
     Args:
         matrices: shape (F, groups, out, in), complex64; torch's settings for real products do not reach these.
-        taps: of the kernel.
+        off: how much they may be off themselves.
         exact: the largest singular value at given frequencies.
         best: a singular value that is known already.
 
@@ -259,7 +269,7 @@ def _screened(matrices: Tensor, taps: int, exact: Callable[[Tensor], float], bes
         indices of frequencies, and the best value seen.
     """
     short, long = sorted(matrices.shape[-2:])
-    allowance = 1.0 + 16.0 * math.sqrt(short) * (long + taps * math.sqrt(taps)) * 2.0**-24
+    allowance = 1.0 + 4.0 * short * long * 2.0**-24
     gram = matrices @ matrices.mH if matrices.shape[-2] == short else matrices.mH @ matrices
     left, log = torch.arange(len(gram)), gram.real.new_zeros(gram.shape[:2], dtype=torch.float64)
     for step in range(_SQUARINGS + 1):
@@ -268,7 +278,7 @@ def _screened(matrices: Tensor, taps: int, exact: Callable[[Tensor], float], bes
         log = log + size.double().log()
         bounds = (log / 2.0 ** (step + 1)).exp().amax(1)
         best = max(best, exact(left[bounds.argmax()][None]))
-        kept = bounds * allowance > best
+        kept = bounds * allowance + off > best
         left, log = left[kept], 2.0 * log[kept]
         if len(left) <= _FEW or step == _SQUARINGS:
             break

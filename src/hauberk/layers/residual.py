@@ -56,6 +56,10 @@ class AffineResidual(nn.Module):
         """
         return self.skip * features + self.gain * _same_shape(self.branch(features), features)
 
+    def weighted_branches(self) -> list[tuple[float, nn.Module]]:
+        """The branch, with b."""
+        return [(abs(float(self.gain.detach())), self.branch)]
+
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """The triangle inequality, with a and b as they are."""
         inner = model_bound(self.branch, input_shape, norm)
@@ -97,6 +101,10 @@ class ConvexResidual(nn.Module):
         alpha = self.alpha
         return alpha * features + (1.0 - alpha) * _same_shape(self.branch(features), features)
 
+    def weighted_branches(self) -> list[tuple[float, nn.Module]]:
+        """The branch, with its share."""
+        return [(1.0 - float(self.alpha.detach()), self.branch)]
+
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """The triangle inequality, with alpha as it is."""
         inner = model_bound(self.branch, input_shape, norm)
@@ -127,6 +135,10 @@ class Concatenation(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Shape (B, C, ...) to (B, sum of the branches' channels, ...)."""
         return torch.cat([branch(features) for branch in self.branches], dim=1)
+
+    def weighted_branches(self) -> list[tuple[float, nn.Module]]:
+        """All branches, as they are."""
+        return [(1.0, branch) for branch in self.branches]
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """From the branches' bounds in the same norm.

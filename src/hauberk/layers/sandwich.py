@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
-from hauberk.layers.bound import SLACK, Bound, only_l2, times
+from hauberk.layers.bound import SLACK, Bound, constant_size, only_l2, times
 from hauberk.layers.cpl import frozen
 from hauberk.layers.frequency import check_circle, half_spectrum, to_frequencies, to_pixels
 from hauberk.layers.norms import linear_norm
@@ -38,6 +38,16 @@ class CayleyHalves(nn.Module):
         # (I - Z)(I + Z)^-1 = 2 (I + Z)^-1 - I
         adjoint = 2.0 * torch.linalg.inv(eye + x - x.mH + y.mH @ y).mH
         return torch.cat([adjoint - eye, -adjoint @ y.mH], dim=-1)
+
+
+def hidden_size(bias: Tensor | None, log_psi: Tensor, features: Tensor, constant: float) -> Tensor:
+    r"""An upper bound on :math:`\sqrt2\,\|A\|\,\|\Psi\,\mathrm{relu}(\sqrt2\,\Psi^{-1} B x + b)\|`, shape (B,).
+
+    A and B have norm 1 by construction; if they were changed the layer's constant is larger.
+    """
+    entered: Tensor = torch.linalg.vector_norm(features.flatten(1), dim=1)
+    shift = entered.new_zeros(len(features)) if bias is None else constant_size(log_psi.exp() * bias, features)
+    return max(constant, 1.0) * 2.0 * (entered + shift)
 
 
 class SandwichLinear(nn.Module):
@@ -80,6 +90,10 @@ class SandwichLinear(nn.Module):
         psi = self.log_psi.exp()
         hidden = nn.functional.linear(features, math.sqrt(2.0) * b / psi[:, None], self.bias)
         return nn.functional.linear(nn.functional.relu(hidden), math.sqrt(2.0) * a.T * psi)
+
+    def inner_size(self, features: Tensor, constant: float) -> Tensor:
+        """See ``hidden_size``."""
+        return hidden_size(self.bias, self.log_psi, features, constant)
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
         """Twice the product of the norms of A' and B as they are; in L2 the squared norm of [A B] if that is less."""
@@ -151,6 +165,10 @@ class SandwichConv2d(nn.Module):
             hidden = hidden + self.bias[:, None, None]
         sent = to_frequencies(math.sqrt(2.0) * psi * nn.functional.relu(hidden))
         return to_pixels(weight[..., : self.out_channels].mH @ sent, size)
+
+    def inner_size(self, features: Tensor, constant: float) -> Tensor:
+        """See ``hidden_size``."""
+        return hidden_size(self.bias, self.log_psi, features, constant)
 
     @torch.no_grad()
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:

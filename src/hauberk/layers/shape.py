@@ -54,6 +54,31 @@ class PadChannels(nn.Module):
         return self.channels - shape[0]
 
 
+class PadToMultiple(nn.Module):
+    """Append zero rows and columns until height and width are multiples of ``factor``: an isometry.
+
+    Args:
+        factor: for example 2 before ``nn.PixelUnshuffle(2)``.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def extra_repr(self) -> str:
+        """The factor."""
+        return str(self.factor)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape (B, C, H, W) to (B, C, H', W')."""
+        bottom, right = (-features.shape[axis] % self.factor for axis in (2, 3))
+        return nn.functional.pad(features, (0, right, 0, bottom)) if bottom or right else features
+
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
+        """One: zeros add no length."""
+        return unit_bound(norm, "zero-padding")
+
+
 class TruncateChannels(nn.Module):
     """Keep the first n channels: a projection.
 

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.activations import check_channels, lookup, per_channel
-from hauberk.layers.bound import SLACK, Bound, check_norm
+from hauberk.layers.bound import SLACK, Bound, check_norm, constant_size
 from hauberk.threats import Norm
 
 Start = Literal["identity", "relu", "abs", "maxmin"]
@@ -124,6 +124,10 @@ class LinearSpline(nn.Module):
         index = left + per_channel(torch.arange(self.channels, device=features.device) * self.knots, features)
         below, above = lookup(coefficients, index), lookup(coefficients, index + 1)
         return (below + (place - left) * (above - below)) / scale
+
+    def inner_size(self, features: Tensor, constant: float) -> Tensor:  # noqa: ARG002
+        """The reach and the coefficients, which are added and taken off, in units of the output."""
+        return constant_size((self.reach + self._values().abs().amax(1)) / self.log_scale.exp(), features)
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         r"""The steepest slope, :math:`\max_k |c_{k+1} - c_k| / T`, the same in every norm."""

@@ -11,7 +11,7 @@ from hauberk.classifier import Normalize
 from hauberk.errors import HauberkError
 from hauberk.layers.activations import MaxMin
 from hauberk.layers.aol import AOLConv2d, AOLLinear, UnitRowLinear
-from hauberk.layers.padding import PadToMultiple
+from hauberk.layers.shape import PadToMultiple
 from hauberk.models.building import check_task, with_spec
 
 

@@ -15,7 +15,7 @@ from hauberk.layers.bro import BROConv2d
 from hauberk.layers.cayley import CayleyConv2d, CayleyLinear
 from hauberk.layers.householder import Householder1, Householder2
 from hauberk.layers.lot import LOTConv2d
-from hauberk.layers.padding import PadToMultiple
+from hauberk.layers.shape import PadToMultiple
 from hauberk.layers.soc import SOCConv2d
 from hauberk.models.building import check_task, with_spec
 

@@ -1,0 +1,113 @@
+"""The forward pass in float64, with an allowance for its rounding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hauberk.layers.bound import Branches, SumsInside, constant_size
+from hauberk.layers.lipschitz import ModelBounds, walk
+
+# Float64 sums of thousands of terms are off by less than this share of their size.
+SHARE = 1e-12
+TINY = 1e-150  # what a value may lose by underflow, its square included
+
+
+def moved(row: Mapping[str, Any]) -> float:
+    """What rounding may have moved a logit difference by: as recorded, else as sums of the logits' size."""
+    return float(row["rounding"]) if "rounding" in row else 2.0 * SHARE * max(map(abs, row["logits"]))
+
+
+class ExactForward:
+    r"""Logits, and how far rounding may have moved the difference of two of them.
+
+    .. math:: e = \sqrt2\,\rho \sum_l \Big(\prod_{m > l} L_m\Big)\,\big(\|x_{l+1}\| + L_l\,\|x_l\| + s_l\big)
+
+    :math:`x_l` enters layer l, and :math:`s_l` is the size of what is added up inside it, as it would appear at its
+    output (``inner_size``; of residual and concatenated branches the same sum); the share :math:`\rho` of their size is
+    what a layer's float64 arithmetic stays below.  It counts where large numbers cancel: a margin that is lost in them
+    proves nothing.
+
+    Args:
+        bounds: of the walk, over layers in float64.
+        layers: what to compute with, one for each step of the walk; by default the layers of the walk.
+    """
+
+    def __init__(self, bounds: ModelBounds, layers: Sequence[nn.Module] | None = None) -> None:
+        steps = [step.layer for step in bounds.steps]
+        shapes = [bounds.input_shape, *(step.output for step in bounds.steps[:-1])]
+        self.layers = steps if layers is None else list(layers)
+        self.constants = [
+            ModelBounds(shape, [step]).total().value for shape, step in zip(shapes, bounds.steps, strict=True)
+        ]
+        self.inner = [_inner(layer, shape) for layer, shape in zip(steps, shapes, strict=True)]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of shape (B, C, H, W), float64, to logits (B, K) and e, shape (B,)."""
+        logits, size = self._run(images.clone())  # a first layer may work in place
+        return logits, math.sqrt(2.0) * SHARE * size
+
+    def _run(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        moved, size = features.new_zeros(len(features)), _lengths(features)
+        for constant, layer, inner in zip(self.constants, self.layers, self.inner, strict=True):
+            inside = inner(features, constant)
+            features, seen = _watched(layer, features)
+            new = _lengths(features)
+            moved = constant * moved + new + constant * size + inside + seen
+            size = new
+        return features, moved
+
+
+_Inner = Callable[[Tensor, float], Tensor]
+
+
+def _inner(layer: nn.Module, shape: Sequence[int]) -> _Inner:
+    """How to find what a layer adds up inside, from its input and its Lipschitz constant."""
+    if isinstance(layer, Branches):
+        runs = [(weight, ExactForward(walk(branch, shape))) for weight, branch in layer.weighted_branches()]
+        return lambda features, _: sum(
+            (weight * run._run(features.clone())[1] for weight, run in runs), features.new_zeros(len(features))
+        )
+    if isinstance(layer, SumsInside):
+        return layer.inner_size
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+        return partial(_shifted, layer)
+    return lambda features, _: features.new_zeros(len(features))
+
+
+def _shifted(layer: nn.BatchNorm1d | nn.BatchNorm2d, features: Tensor, _: float) -> Tensor:
+    """The running mean, scaled as the features are; it is taken off them by way of the bias."""
+    assert layer.running_mean is not None and layer.running_var is not None  # noqa: S101 - the walk saw to it
+    shift = layer.running_mean * (layer.running_var + layer.eps).rsqrt()
+    shift = shift if layer.weight is None else shift * layer.weight
+    return constant_size(shift, features)
+
+
+def _lengths(features: Tensor) -> Tensor:
+    """The L2 norm of each row, more by what underflow may have hidden."""
+    rows = features.flatten(1)
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1) + TINY / SHARE * math.sqrt(rows.shape[1])
+    return lengths
+
+
+def _watched(layer: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer returns, and for each row the size of what the modules inside it return."""
+    inside = features.new_zeros(len(features))
+
+    def add(_: nn.Module, __: object, made: object) -> None:
+        if isinstance(made, Tensor) and made.dim() and len(made) == len(features):
+            inside.add_(_lengths(made))
+
+    handles = [module.register_forward_hook(add) for module in layer.modules() if module is not layer]
+    try:
+        made: Tensor = layer(features)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return made, inside
