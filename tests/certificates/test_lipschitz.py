@@ -25,6 +25,7 @@ from hauberk.layers import (
     AffineResidual,
     AOLConv2d,
     AOLLinear,
+    Bound,
     Concatenation,
     ConvexResidual,
     LinearSpline,
@@ -425,13 +426,12 @@ def test_what_is_lost_inside_a_layer_proves_nothing(kind: str) -> None:
 
 
 def test_a_sandwich_counts_its_scaled_bias() -> None:
-    layer = SandwichLinear(1, 2).double().eval()
+    layer = SandwichLinear(2, 2).double().eval()
     with torch.no_grad():
-        layer.log_psi.fill_(20.0)
-        layer.bias.fill_(1e3)
-    batch = Batch(torch.full((1, 1, 1, 1), 0.5).double(), torch.tensor([0]), torch.tensor([0]))
-    found = CERTIFICATE(nn.Sequential(nn.Flatten(), layer).eval(), batch)
-    assert found.evidence[0]["rounding"] > 1e-12 * 1e3 * math.exp(20.0)
+        layer.log_psi.copy_(torch.tensor([2.0, 3.0]))
+        layer.bias.copy_(torch.tensor([5.0, 7.0]))
+    expected = 2.0 * (5.0 + math.hypot(5.0 * math.exp(2.0), 7.0 * math.exp(3.0)))
+    assert float(layer.inner_size(torch.tensor([[3.0, 4.0]]).double(), 1.0).detach()) == pytest.approx(expected)
 
 
 def test_underflow_proves_nothing() -> None:
@@ -452,11 +452,21 @@ def test_ordinary_layers_lose_little() -> None:
     assert torch.equal(batch.images, images_of(4, 0).images)
 
 
+class Negate(nn.Module):
+    """Works in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mul_(-1.0)
+
+    def lipschitz_bound(self, input_shape: tuple[int, ...]) -> Bound:
+        return Bound(1.0, "sign", True)
+
+
 def test_a_first_layer_in_place_leaves_the_images() -> None:
-    net = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), affine([[1.0], [0.0]], [0.0, 0.25])).eval()
-    images = torch.full((1, 1, 1, 1), -0.0).double()
+    net = nn.Sequential(Negate(), nn.Flatten(), affine([[1.0], [0.0]], [0.0, 0.25])).eval()
+    images = torch.full((1, 1, 1, 1), 0.5).double()
     FrozenLipschitz(net, (1, 1, 1))(images)
-    assert math.copysign(1.0, float(images)) == -1.0
+    assert float(images) == 0.5
 
 
 def test_a_scaled_mix_scales_the_rounding_too() -> None:

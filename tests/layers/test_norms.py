@@ -251,6 +251,14 @@ def test_taps_that_meet_on_a_small_circle_and_cancel(height: int, noise: float) 
     assert float(truth) <= bound.value <= float(truth) * 1.001 + 1e-12
 
 
+def test_what_rounding_leaves_of_taps_that_cancel_stays_below() -> None:
+    for k in range(1, 40):
+        taps = [0.77 + 1e-9 * k, 0.33, -1.1]  # on one row of pixels they all read the same
+        weight = torch.tensor(taps, dtype=torch.float64).reshape(1, 1, 3, 1)
+        bound = conv_norm(weight, (1, 8), padding=((1, 1), (0, 0)), padding_mode="circular")
+        assert float(abs(sum(map(Fraction, taps), Fraction(0)))) <= bound.value
+
+
 def test_few_frequencies_of_a_random_filter_are_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
     largest = norms._largest
