@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -119,6 +120,18 @@ def test_a_search_in_single_precision_is_measured_again() -> None:
     assert found == pytest.approx(float(torch.linalg.svdvals(layer.weight)[0]), rel=1e-4)
     # what the quick function says does not count
     assert steepest_ratio(layer, points, 200, quick=lambda x: 5.0 * quick(x)) == pytest.approx(found, rel=1e-4)
+
+
+@pytest.mark.parametrize("bias", [0.0, 1e3, 1e7])
+def test_large_biases_hide_no_slope_and_add_none(bias: float) -> None:
+    # what float32 cannot see is searched for in float64, and what float64 adds is taken off
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 16, dtype=torch.float64).requires_grad_(False)
+    layer.weight.copy_(torch.linalg.qr(layer.weight)[0] * torch.linspace(1.0, 0.1, 16).double())
+    layer.bias.fill_(bias)
+    quick = copy.deepcopy(layer).float()
+    found = steepest_ratio(layer, torch.rand(2, 16, dtype=torch.float64), 100, quick=quick)
+    assert 1.0 - 1e-3 < found <= 1.0 + 1e-7
 
 
 def test_layers_that_work_in_place_and_dead_ones() -> None:

@@ -19,6 +19,7 @@ from hauberk.threats import Norm
 
 STEPS = 12
 STARTS = 2  # images from which searches start
+SINGLE = 2.0**27  # rounding of single over that of double precision, a quarter of it
 Function = Callable[[Tensor], Tensor]
 
 
@@ -130,7 +131,8 @@ def steepest_ratio(
     r"""The largest :math:`\|f(x) - f(x + h v)\|_2 / h` that gradient ascent on x and on the unit vector v finds.
 
     Of an affine map it is power iteration; the result is a lower bound on the Lipschitz constant of any map.  Each row
-    is followed by itself, and its best place is measured again in the precision of ``points``.
+    is followed by itself, and its best place is measured again in the precision of ``points``, less what rounding may
+    have added.
 
     Args:
         function: acts on each row by itself.
@@ -139,15 +141,26 @@ def steepest_ratio(
         seed: of the first directions.
         quick: the same function in float32, to search with; by default the function itself.
     """
-    generator = torch.Generator().manual_seed(seed)
-    moves = _unit(torch.randn(points.shape, generator=generator, dtype=points.dtype))
     size = 1e-4 * float(points.abs().max().clamp(min=1.0))
-    search, place = (function, points) if quick is None else (quick, points.float())
-    moves = moves.to(place)
+    for search in (function if quick is None else quick, function):
+        place, moves = _climb(search, points if search is function else points.float(), steps, seed, size)
+        with torch.no_grad():
+            place, moves = place.to(points), _unit(moves.to(points))
+            ratio, rounding = _ratios(function, place, moves, size), _rounding(function, place, size)
+        # where large numbers drown the differences in single precision, the search is made again without it
+        if search is function or bool((SINGLE * rounding < 0.1 * ratio).all()):
+            break
+    return max(0.0, float((ratio - rounding).max()))
+
+
+def _climb(function: Function, place: Tensor, steps: int, seed: int, size: float) -> tuple[Tensor, Tensor]:
+    """For each row the place and the direction of the steepest ratio on its way."""
+    generator = torch.Generator().manual_seed(seed)
+    moves = _unit(torch.randn(place.shape, generator=generator, dtype=torch.float64)).to(place)
     best, best_place, best_moves = place.new_zeros(len(place)), place, moves
     for _ in range(steps):
         place, moves = place.detach().requires_grad_(True), moves.detach().requires_grad_(True)
-        ratio = _ratios(search, place, moves, size)
+        ratio = _ratios(function, place, moves, size)
         better = ratio.detach() > best
         best = torch.where(better, ratio.detach(), best)
         rows = better.reshape(-1, *[1] * (place.dim() - 1))
@@ -156,15 +169,21 @@ def steepest_ratio(
         # the direction follows its gradient at once; the point follows by steps too small to leave a flat piece behind
         moves = torch.where(turned.flatten(1).any(1).reshape(-1, *[1] * (turned.dim() - 1)), _unit(turned), moves)
         place = place + 100.0 * size * _unit(uphill)
-    with torch.no_grad():
-        return float(_ratios(function, best_place.to(points), _unit(best_moves.to(points)), size).max())
+    return best_place.detach(), best_moves.detach()
 
 
 def _ratios(function: Function, points: Tensor, moves: Tensor, size: float) -> Tensor:
     """How far each row's image moves for a move of that size, over the size."""
-    change = (function(points + size * moves) - function(points)).flatten(1)
-    ratios: Tensor = torch.linalg.vector_norm(change, dim=1) / size
+    moved, stayed = function(torch.cat([points + size * moves, points])).flatten(1).chunk(2)
+    ratios: Tensor = torch.linalg.vector_norm(moved - stayed, dim=1) / size
     return ratios
+
+
+def _rounding(function: Function, points: Tensor, size: float) -> Tensor:
+    """How much of a ratio may be the rounding of the two values."""
+    lengths = torch.linalg.vector_norm(function(points).flatten(1), dim=1)
+    rounding: Tensor = 4.0 * torch.finfo(points.dtype).eps * lengths / size
+    return rounding
 
 
 def margin_gradient(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
