@@ -303,6 +303,57 @@ class Saturated(nn.Module):
         return Bound(1.0, "hope", False)
 
 
+class Gated(nn.Module):
+    """A branch that is off at the start, and forgotten by the bound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gain * x.roll(1, 1)
+
+    def lipschitz_bound(self, input_shape: tuple[int, ...]) -> Bound:
+        return Bound(1.0, "hope", False)
+
+
+class Divided(nn.Module):
+    """Division by a buffer that starts at one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("deviation", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / self.deviation
+
+    def lipschitz_bound(self, input_shape: tuple[int, ...]) -> Bound:
+        return Bound(1.0, "hope", False)
+
+
+class Sloppy(nn.Module):
+    """Another function in single precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.dtype == torch.float64 else 5.0 * x
+
+    def lipschitz_bound(self, input_shape: tuple[int, ...]) -> Bound:
+        return Bound(1.0, "hope", False)
+
+
+class Exported(nn.Module):
+    """Another function once it is exported."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def export(self) -> nn.Module:
+        return nn.LeakyReLU(-5.0)
+
+    def lipschitz_bound(self, input_shape: tuple[int, ...]) -> Bound:
+        return Bound(1.0, "hope", False)
+
+
 class Centre(nn.Module):
     """Subtracts the mean of the batch."""
 
@@ -320,10 +371,14 @@ class Centre(nn.Module):
         (Stretch(0.9, 1.0), "weights times 3"),
         (OnlyL2(), "in l1"),
         (Saturated(), "faster than the bound"),
+        (Gated(), "weights plus noise"),
+        (Divided(), "weights times 1/3"),
+        (Sloppy(), "single precision"),
+        (Exported(), "what it exports"),
         (Centre(), "rows of a batch"),
         (nn.ReLU(), "has a method"),
     ],
-    ids=["stretch", "stale", "norm", "far", "batch", "none"],
+    ids=["stretch", "stale", "norm", "far", "gate", "buffer", "single", "export", "batch", "none"],
 )
 def test_a_layer_that_promises_too_much_is_named(layer: nn.Module, rule: str) -> None:
     with pytest.raises(HauberkError) as caught:
