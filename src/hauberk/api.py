@@ -353,12 +353,18 @@ def default_certificate(target: Subject) -> Certificate | None:
     if isinstance(model, MixedClassifier):
         base = default_certificate(Subject(target.run, model.robust, target.dataset))
         return None if base is None else MixedCertificate(base)
-    certificate = LipschitzCertificate()
+    return None if lipschitz_refusal(target) else LipschitzCertificate()
+
+
+def lipschitz_refusal(target: Subject) -> str:
+    """Why nothing is proved of a model, or of the robust half of a mix, by its layers; empty if something is."""
+    if isinstance(target.model, MixedClassifier):
+        return lipschitz_refusal(Subject(target.run, target.model.robust, target.dataset))
     try:
-        certificate(model, evaluation_batch(target.dataset, "val", 1), tile=1)
-    except HauberkError:  # some layer has no Lipschitz bound
-        return None
-    return certificate
+        LipschitzCertificate()(target.model, evaluation_batch(target.dataset, "val", 1), tile=1)
+    except HauberkError as error:
+        return error.message
+    return ""
 
 
 def sign(run: Run, timing: str, started: float) -> None:

@@ -139,6 +139,11 @@ def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> 
         raise HauberkError(f"{found.name}: {_plain(error)}", f"see: hauberk explain {found.name}") from error
 
 
+def settings(name: str, kind: Kind | None = None) -> list[str]:
+    """The names of a method's settings."""
+    return _parameters(entry(name, kind).load())
+
+
 def spec(obj: Any) -> Spec:
     """The plain description of a registered object; ``build(spec(x)) == x``.
 

@@ -17,7 +17,7 @@ from hauberk.certificates.mixed import MixedCertificate
 from hauberk.certificates.rounding import ExactForward
 from hauberk.certificates.top_k import top_k_radius
 from hauberk.classifier import Normalize
-from hauberk.cli.certify import _completed
+from hauberk.cli.certify import _certificates, _completed
 from hauberk.conformance import LinearOracle, check_certificate
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
@@ -278,6 +278,16 @@ def test_the_evidence_names_its_norm(norm: str) -> None:
     assert [(b["norm"], b["value"]) for b in shared["layers"]] == [(b.norm, b.bound.value) for b in found.layers(norm)]
     assert "l1" not in {b["norm"] for b in shared["layers"]} or norm == "l1"
     assert any(b["norm"] == norm for b in shared["layers"])
+
+
+def test_each_certificate_of_a_recipe_takes_the_settings_that_it_has() -> None:
+    specs = [{"name": "lipschitz"}, {"name": "smoothing", "sigma": 0.25}]
+    run = SimpleNamespace(recipe={"evaluation": {"certificates": specs}})
+    subject = SimpleNamespace(run=run, model=small_net(0))
+    first, second = _certificates(subject, None, {"norm": "linf", "n": 50}, None)
+    assert (first.norm, second.n) == ("linf", 50)
+    with pytest.raises(HauberkError, match="no certificate of this recipe has a setting 'other'"):
+        _certificates(subject, None, {"other": 1}, None)
 
 
 def test_certificates_are_completed_by_what_is_asked_on_the_command_line() -> None:

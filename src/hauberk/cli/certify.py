@@ -58,11 +58,23 @@ def _certificates(
         fitting = api.default_certificate(subject)
         if fitting is None:
             raise HauberkError(
-                "this model has no deterministic certificate: some layer has no Lipschitz bound",
+                f"this model has no deterministic certificate: {api.lipschitz_refusal(subject)}",
                 "smooth it instead: --method smoothing --sigma 0.25",
             )
         specs = [registry.spec(fitting)]
-    return [registry.build(_completed(subject, spec, settings, bound), "certificate") for spec in specs]
+    taken = [_taken(spec, settings) if len(specs) > 1 else settings for spec in specs]
+    unknown = sorted(set(settings).difference(*taken))
+    if unknown:
+        raise HauberkError(f"no certificate of this recipe has a setting {unknown[0]!r}", "choose one with --method")
+    pairs = zip(specs, taken, strict=True)
+    return [registry.build(_completed(subject, spec, given, bound), "certificate") for spec, given in pairs]
+
+
+def _taken(spec: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings that this certificate, or the one that it rests on, has."""
+    innermost = spec.get("base", {"name": "lipschitz"}) if spec["name"] == "mixed_margin" else spec
+    known = registry.settings(innermost["name"], "certificate")
+    return {key: value for key, value in settings.items() if key in known}
 
 
 def _completed(
