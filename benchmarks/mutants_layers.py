@@ -118,7 +118,6 @@ CONTRACTIVE = [
          "linear_norm(self.weight, norm).value, linear_norm(self.weight, norm).value"),
         ("SpectralScaling(groups=groups, oversampling=oversampling)",
          "SpectralScaling(1.5, groups=groups, oversampling=oversampling)"),
-        ("plain.__dict__.update(copy.deepcopy(vars(layer)))", "plain.__dict__.update(vars(layer))"),
     ),
     *group(
         "contractive", "layers/sll.py", "tests/layers/test_sll.py",
@@ -148,6 +147,10 @@ CONTRACTIVE = [
         ("return to_pixels(weight[..., : self.out_channels].mH @ sent, size)",
          "return to_pixels(weight[..., : self.out_channels] @ sent, size)"),
         ("sent = to_frequencies(math.sqrt(2.0) * psi *", "sent = to_frequencies(2.0 * psi *"),
+    ),
+    *group(
+        "contractive", "layers/export.py", "tests/layers/test_cpl.py",
+        ("plain.__dict__.update(copy.deepcopy(vars(layer)))", "plain.__dict__.update(vars(layer))"),
     ),
     *group(
         "contractive", "layers/frequency.py", "tests/layers/test_bro.py",

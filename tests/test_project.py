@@ -239,6 +239,6 @@ def test_contributing_works_by_its_own_steps(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests"]
     found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stdout
-    assert re.search(r"\b7 passed", found.stdout)
+    assert re.search(r"\b9 passed", found.stdout)
     lint = [sys.executable, "-m", "ruff", "check", "--quiet", *(p.removeprefix("append to ") for p, _ in blocks)]
     assert subprocess.run(lint, cwd=tmp_path, capture_output=True).returncode == 0

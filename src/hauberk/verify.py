@@ -1,6 +1,6 @@
 """Derive every certificate again from its evidence, with numpy and scipy alone.
 
-This file shares no formula with the code that made the certificates: an assessor reads these few functions and the
+This file shares no code with the code that made the certificates: an assessor reads these few functions and the
 records, and needs no model.  It imports ``records`` only to open the files.
 """
 

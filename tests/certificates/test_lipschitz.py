@@ -12,7 +12,7 @@ from torch import nn
 
 from hauberk import verify
 from hauberk.batch import Batch
-from hauberk.certificates import ABSTAIN, FrozenLipschitz, LipschitzCertificate, lipschitz_radii
+from hauberk.certificates import ABSTAIN, FrozenLipschitz, LipschitzCertificate, lipschitz_radii, rounding
 from hauberk.certificates.mixed import MixedCertificate
 from hauberk.certificates.rounding import ExactForward
 from hauberk.certificates.top_k import top_k_radius
@@ -486,3 +486,19 @@ def test_a_scaled_mix_scales_the_rounding_too() -> None:
         mix = MixedClassifier(robust, robust, 0.9, 1.0, scale).eval()
         row = MixedCertificate(CERTIFICATE)(mix, batch).evidence[0]
         assert row["rounding"] == pytest.approx(scale * CERTIFICATE(robust.eval(), batch).evidence[0]["rounding"])
+
+
+def test_a_model_is_walked_once_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, batch, walks = small_net(0), images_of(3, 0), []
+    monkeypatch.setattr(rounding, "walk", lambda *given: (walks.append(given), walk(*given))[1])
+    with rounding.unchanged():
+        first = CERTIFICATE(net, batch).radius
+        with rounding.unchanged():
+            assert torch.equal(CERTIFICATE(net, batch).radius, first)
+        CERTIFICATE(small_net(1), batch)
+    assert len(walks) == 2
+    with torch.no_grad():
+        net[3].parametrizations.weight.original.mul_(-1.0)
+        net[5].bias.add_(torch.tensor([0.0, 9.0, 0.0]))
+    assert not torch.equal(CERTIFICATE(net, batch).radius, first)
+    assert len(walks) == 3

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from hauberk.certificates.lipschitz import check_provable
-from hauberk.certificates.rounding import ExactForward
+from hauberk.certificates.rounding import exact_forward
 from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
-from hauberk.layers.export import exported
-from hauberk.layers.lipschitz import walk
 from hauberk.threats import Norm
 
 
@@ -63,12 +59,8 @@ class FrozenLipschitz:
     def __init__(self, model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> None:
         check_eval(model)
         check_provable(model)
-        exact = copy.deepcopy(model).double().eval().requires_grad_(False)
-        with parametrize.cached():
-            bounds = walk(exact, input_shape)
-            layers = [exported(step.layer) for step in bounds.steps]
-        self.model = nn.Sequential(*layers)
-        self.forward = ExactForward(bounds, layers)
+        bounds, self.forward = exact_forward(model, input_shape)
+        self.model = nn.Sequential(*self.forward.layers)
         self.pairwise = bounds.pairwise(norm)
         self.norm = norm
 

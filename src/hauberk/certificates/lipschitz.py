@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
 from torch import nn
-from torch.nn.utils import parametrize
 
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, Proof, largest_radius, round_down
-from hauberk.certificates.rounding import ExactForward, moved
+from hauberk.certificates.rounding import exact_forward, moved
 from hauberk.classifier import ABSTAIN, Decides, decide, predictor_name
 from hauberk.errors import HauberkError
-from hauberk.layers.lipschitz import walk
 from hauberk.threats import CONFIG, Norm
 
 
@@ -41,12 +38,9 @@ class LipschitzCertificate(Certificate):
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Float64 logits of each row, their rounding, the decision of the model as it is; bounds for all rows."""
         check_provable(model)
-        exact = copy.deepcopy(model).double().eval().requires_grad_(False)
+        bounds, forward = exact_forward(model, tuple(batch.images.shape[1:]))
         images = Batch(batch.images.double(), batch.labels, batch.ids)
-        with parametrize.cached():
-            bounds = walk(exact, tuple(batch.images.shape[1:]))
-            forward = ExactForward(bounds)
-            parts = [[column[:used] for column in forward(t.images)] for t, used in images.tiles(tile)]
+        parts = [[column[:used] for column in forward(t.images)] for t, used in images.tiles(tile)]
         logits, rounding = (torch.cat(column).tolist() for column in zip(*parts, strict=True))
         shared = {
             "norm": self.norm,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from hauberk.layers.bound import Branches, SumsInside, constant_size
+from hauberk.layers.export import exported
 from hauberk.layers.lipschitz import ModelBounds, walk
 
 # Float64 sums of thousands of terms are off by less than this share of their size.
@@ -62,6 +66,43 @@ class ExactForward:
             moved = constant * moved + new + constant * size + inside + seen
             size = new
         return features, moved
+
+
+_walked: dict[tuple[int, tuple[int, ...]], tuple[nn.Module, ModelBounds, ExactForward]] | None = None
+
+
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """Inside, models do not change, so that ``exact_forward`` walks each of them once."""
+    global _walked
+    before = _walked
+    _walked = {} if before is None else before
+    try:
+        yield
+    finally:
+        _walked = before
+
+
+def exact_forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[ModelBounds, ExactForward]:
+    """The bounds of a copy of a model in float64, and its forward pass with layers exported where that is exact.
+
+    Args:
+        model: a classifier in eval mode.
+        input_shape: shape of one image, (C, H, W).
+
+    Raises:
+        HauberkError: if the walk refuses it.
+    """
+    key = (id(model), tuple(input_shape))
+    if _walked is not None and key in _walked:
+        return _walked[key][1:]
+    exact = copy.deepcopy(model).double().eval().requires_grad_(False)
+    with parametrize.cached():
+        bounds = walk(exact, input_shape)
+        forward = ExactForward(bounds, [exported(step.layer) for step in bounds.steps])
+    if _walked is not None:
+        _walked[key] = (model, bounds, forward)  # with the model, whose id is its own while it lives
+    return bounds, forward
 
 
 _Inner = Callable[[Tensor, float], Tensor]

@@ -24,6 +24,7 @@ from hauberk.attacks import Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, MixedCertificate
 from hauberk.certificates.mixed import needed_alpha
+from hauberk.certificates.rounding import unchanged
 from hauberk.classifier import TILE, check_eval, frozen, is_random, logits_of, predictor_name, traits, weights_hash
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
@@ -254,9 +255,10 @@ def _run(
 ) -> list[Part]:
     """Do the units of one shard that are not there yet."""
     parts, progress = [], _Progress(batch, tile_size, work)
-    for tile in progress.units:
-        parts.append(_do(kind, unit | {"data": data_hash(tile)}, facts, partial(rows, tile), work.folder))
-        progress.report(f"{kind} {unit['method']['name']}")
+    with unchanged():
+        for tile in progress.units:
+            parts.append(_do(kind, unit | {"data": data_hash(tile)}, facts, partial(rows, tile), work.folder))
+            progress.report(f"{kind} {unit['method']['name']}")
     return parts
 
 

@@ -50,7 +50,9 @@ class MaxMin(nn.Module):
     .. math:: \mathrm{MaxMin}(a, b) = (\max(a, b), \min(a, b))
 
     where a and b are the first and the second half of the channels.  The Jacobian is a permutation almost everywhere,
-    so the layer is 1-Lipschitz and preserves the norm of gradients (Anil et al. 2019, GroupSort with groups of two).
+    so the layer is 1-Lipschitz and preserves the norm of gradients.
+
+    Source: Anil et al. 2019, GroupSort with groups of two.
     """
 
     def forward(self, features: Tensor) -> Tensor:

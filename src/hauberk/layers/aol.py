@@ -139,6 +139,8 @@ class AOLConv2d(nn.Conv2d):
 
     Raises:
         HauberkError: on another padding mode, or a circular padding that would repeat outputs.
+
+    Source: Prach & Lampert 2022.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of nn.Conv2d
@@ -193,6 +195,8 @@ class AOLLinear(nn.Linear):
         in_features: values that enter.
         out_features: values that leave.
         bias: whether to add a bias.
+
+    Source: Prach & Lampert 2022.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:

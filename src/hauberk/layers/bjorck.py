@@ -63,6 +63,8 @@ class BjorckLinear(nn.Linear):
 
     Raises:
         HauberkError: if ``steps`` is negative.
+
+    Source: Anil, Lucas & Grosse 2019.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, steps: int = 12) -> None:

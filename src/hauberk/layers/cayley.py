@@ -48,6 +48,8 @@ class CayleyLinear(nn.Linear):
         in_features: values that enter.
         out_features: values that leave.
         bias: whether to add a bias.
+
+    Source: Trockman & Kolter 2021.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:

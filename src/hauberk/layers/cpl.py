@@ -7,10 +7,8 @@ Both convex potential layers and SDP-based layers (``sll``) are of this form, an
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
-from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +16,11 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, constant_size, times
+from hauberk.layers.export import without_parametrisation
 from hauberk.layers.norms import Padding, conv_layer_norm, linear_norm
 from hauberk.layers.spectral import SpectralScaling
 from hauberk.threats import Norm
 
-Module = TypeVar("Module", bound=nn.Module)
 _SUMS: tuple[Norm, Norm] = ("l1", "linf")
 
 
@@ -48,19 +46,6 @@ def hidden_size(bias: Tensor | None, features: Tensor, constant: float) -> Tenso
     entered: Tensor = torch.linalg.vector_norm(features.flatten(1), dim=1)
     shift = entered.new_zeros(len(features)) if bias is None else constant_size(bias, features)
     return 2.0 * (square * entered + math.sqrt(square) * shift)
-
-
-def frozen(layer: Module) -> Module:
-    """A copy of the class without parametrisations, whose ``weight`` is an ordinary parameter."""
-    # removing a parametrisation from a deep copy would remove it from the original too: both share one class
-    kind = parametrize.type_before_parametrizations(layer)
-    plain = cast(Module, object.__new__(kind))
-    plain.__dict__.update(copy.deepcopy(vars(layer)))
-    plain._modules.pop("parametrizations", None)
-    plain._parameters.pop("weight", None)
-    weight = cast(Tensor, layer.weight).detach().clone()
-    plain.register_parameter("weight", nn.Parameter(weight))
-    return plain
 
 
 class PotentialConv2d(nn.Conv2d):
@@ -127,7 +112,7 @@ class PotentialConv2d(nn.Conv2d):
 
     def export(self) -> nn.Module:
         """The block with an ordinary weight; it is no single layer of torch."""
-        return frozen(self)
+        return without_parametrisation(self)
 
 
 class PotentialLinear(nn.Linear):
@@ -165,7 +150,7 @@ class PotentialLinear(nn.Linear):
 
     def export(self) -> nn.Module:
         """The block with an ordinary weight; it is no single layer of torch."""
-        return frozen(self)
+        return without_parametrisation(self)
 
 
 class CPLConv2d(PotentialConv2d):

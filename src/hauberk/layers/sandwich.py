@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, constant_size, only_l2, times
-from hauberk.layers.cpl import frozen
+from hauberk.layers.export import without_parametrisation
 from hauberk.layers.frequency import check_circle, half_spectrum, to_frequencies, to_pixels
 from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm
@@ -109,7 +109,7 @@ class SandwichLinear(nn.Module):
 
     def export(self) -> nn.Module:
         """The layer with an ordinary weight [A | B]; it is no single layer of torch."""
-        return frozen(self)
+        return without_parametrisation(self)
 
 
 class SandwichConv2d(nn.Module):

@@ -13,7 +13,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +20,11 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import Bound, only_l2, raised, scaled
+from hauberk.layers.export import without_parametrisation
 from hauberk.layers.gram import positive_bound
 from hauberk.layers.norms import Padding, conv_norm
 from hauberk.threats import Norm
 
-Layer = TypeVar("Layer", bound=nn.Module)
 REACH = 2.1  # largest norm of the skew convolution; 1 for kernels of one tap
 
 
@@ -261,7 +260,7 @@ class SOCConv2d(nn.Module):
         skew filter frozen in ``weight``, and keeps its bound, as long as the filter stays skew.
         """
         if self.kernel_size != (1, 1):
-            return self._frozen()
+            return without_parametrisation(self)
         skew = self.weight.detach().reshape(self.groups, -1, self.width // self.groups)
         series = eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
         for i in range(self.terms, 0, -1):
@@ -269,16 +268,8 @@ class SOCConv2d(nn.Module):
         s, into, out = self.stride, self.in_channels // self.groups, self.out_channels // self.groups
         kernel = series.expand_as(skew)[:, :out, : into * s**2].reshape(self.out_channels, into, s, s)
         plain = nn.Conv2d(self.in_channels, self.out_channels, s, s, groups=self.groups, bias=self.bias is not None)
-        return _filled(plain, kernel, self.bias).train(self.training)
-
-    def _frozen(self) -> SOCConv2d:
-        """Built anew: to remove the parametrisation of a copy would remove it from the class of the original too."""
-        frozen = SOCConv2d(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride, groups=self.groups,
-            bias=self.bias is not None, padding_mode=self.padding_mode, terms=self.terms, terms_train=self.terms_train,
-        )  # fmt: skip
-        parametrize.remove_parametrizations(frozen, "weight")
-        return _filled(frozen, self.weight, self.bias).train(self.training)
+        plain.to(kernel).load_state_dict({"weight": kernel} | ({} if self.bias is None else {"bias": self.bias}))
+        return plain.train(self.training)
 
     def _skew(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         down, across = self.kernel_size[0] // 2, self.kernel_size[1] // 2
@@ -310,10 +301,3 @@ class SOCConv2d(nn.Module):
 def _transpose(kernel: Tensor, groups: int) -> Tensor:
     """The filter of the transposed convolution: channels swapped within each group, taps reversed."""
     return kernel.reshape(groups, -1, *kernel.shape[1:]).transpose(1, 2).flip(3, 4).flatten(0, 1)
-
-
-def _filled(layer: Layer, weight: Tensor, bias: Tensor | None) -> Layer:
-    """The layer with that weight and bias, and their dtype and device."""
-    layer.to(weight)
-    layer.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
-    return layer
