@@ -55,7 +55,8 @@ def judge(path: Path, images: int, most: int, beyond: int) -> dict[str, Any]:
     inside = flips(frozen.model, rows, radii[chosen], INSIDE)
     outside = flips(frozen.model, rows.select(slice(0, beyond)), radii[chosen][:beyond], BEYOND)
     return {
-        "run": path.name, "recipe": subject.run.recipe["name"], "weights": subject.run.info["hashes"]["weights"], "predictor": subject.run.info["predictor"],
+        "run": path.name, "recipe": subject.run.recipe["name"],
+        "weights": subject.run.info["hashes"]["weights"], "predictor": subject.run.info["predictor"],
         "ids": batch.ids[chosen].tolist(), "radii": [round(r, 6) for r in radii[chosen].tolist()],
         "inside": inside, "beyond": outside, "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
