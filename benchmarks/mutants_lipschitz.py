@@ -120,7 +120,7 @@ CERTIFIED = [
         ("SIZES = (1.0, 0.01, 100.0, 1e4)", "SIZES = (1.0, 0.01, 1.0, 1.0)"),
     ),
     *group(
-        "lipschitz", "certificates/rounding.py", "tests/certificates/test_lipschitz.py",
+        "lipschitz", "certificates/rounding.py", "tests/certificates/test_rounding.py",
         ("moved = constant * moved + new", "moved = new"),
         ("+ new + constant * size + inside", "+ new + size + inside"),
         ("+ new + constant * size + inside", "+ constant * size + inside"),
@@ -136,32 +136,32 @@ CERTIFIED = [
         ("2.0 * SHARE * max(map(abs", "0.0 * SHARE * max(map(abs"),
     ),
     *group(
-        "lipschitz", "layers/cpl.py", "tests/certificates/test_lipschitz.py",
+        "lipschitz", "layers/cpl.py", "tests/certificates/test_rounding.py",
         ("return 2.0 * (square * entered + math.sqrt(square) * shift)", "return 2.0 * square * entered"),
     ),
     *group(
-        "lipschitz", "layers/sandwich.py", "tests/certificates/test_lipschitz.py",
+        "lipschitz", "layers/sandwich.py", "tests/certificates/test_rounding.py",
         ("* 2.0 * (entered + shift)", "* 2.0 * entered"),
     ),
     *group(
-        "lipschitz", "layers/splines.py", "tests/certificates/test_lipschitz.py",
+        "lipschitz", "layers/splines.py", "tests/certificates/test_rounding.py",
         ("return constant_size((self.reach", "return 0.0 * constant_size((self.reach"),
     ),
     *group(
-        "lipschitz", "certificates/mixed.py", "tests/certificates/test_lipschitz.py",
+        "lipschitz", "certificates/mixed.py", "tests/certificates/test_rounding.py",
         ('rounding=scale * row["rounding"]', 'rounding=row["rounding"]'),
     ),
     *group(
-        "lipschitz", "certificates/lipschitz.py", "tests/certificates/test_lipschitz.py",
+        "lipschitz", "certificates/lipschitz.py", "tests/certificates/test_rounding.py",
         ("top - z - lost", "top - z"),
     ),
     *group(
-        "lipschitz", "certificates/frozen.py", "tests/certificates/test_lipschitz.py",
+        "lipschitz", "certificates/frozen.py", "tests/certificates/test_rounding.py",
         ("rounding[:, None])", "0.0 * rounding[:, None])"),
         ("lipschitz_radii(logits, self.pairwise, rounding)", "lipschitz_radii(logits, self.pairwise)"),
     ),
     *group(
-        "lipschitz", "certificates/top_k.py", "tests/certificates/test_lipschitz.py",
+        "lipschitz", "certificates/top_k.py", "tests/certificates/test_rounding.py",
         ("- moved(row)", ""),
     ),
     *group(

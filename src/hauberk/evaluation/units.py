@@ -205,9 +205,7 @@ def mix_records(
     return _run("mix", unit, facts, batch, rows, setting.tile, work)
 
 
-def diagnosis_records(
-    model: nn.Module, batch: Batch, attack: Attack, setting: Setting, work: Work
-) -> list[Part]:
+def diagnosis_records(model: nn.Module, batch: Batch, attack: Attack, setting: Setting, work: Work) -> list[Part]:
     """Judge an attack on the batch, and leave one row a check; arguments as ``attack_records``.
 
     The checks are made together, so the whole batch is one unit.
