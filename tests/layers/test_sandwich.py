@@ -15,7 +15,8 @@ from torch.nn.utils import parametrize
 
 from hauberk.conformance import check_lipschitz_layer
 from hauberk.errors import HauberkError
-from hauberk.layers.sandwich import CayleyHalves, SandwichConv2d, SandwichLinear
+from hauberk.layers.cayley import Cayley
+from hauberk.layers.sandwich import SandwichConv2d, SandwichLinear
 
 
 def randomise(layer: nn.Module, seed: int, scale: float = 1.0) -> None:
@@ -53,13 +54,13 @@ def test_rows_are_orthonormal_and_no_pattern_is_steeper(seed: int, into: int, ou
 def test_the_cayley_transform_by_hand() -> None:
     # one value: Z = y^2, so that A = (1 - y^2) / (1 + y^2) and B = -2 y / (1 + y^2): a point of the unit circle
     for y in (0.0, 0.5, 1.0, -3.0):
-        halves = CayleyHalves()(torch.tensor([[7.0, y]], dtype=torch.float64))
+        halves = Cayley()(torch.tensor([[7.0, y]], dtype=torch.float64))
         expected = [(1 - y**2) / (1 + y**2), -2 * y / (1 + y**2)]
         assert torch.allclose(halves, torch.tensor([expected], dtype=torch.float64))
     # square and without Y: the Cayley transform of a skew matrix, here a rotation by 2 atan(s)
-    halves = CayleyHalves()(torch.tensor([[0.0, 0.3], [0.0, 0.0]], dtype=torch.float64))
+    halves = Cayley()(torch.tensor([[0.0, 0.3], [0.0, 0.0]], dtype=torch.float64))
     cos, sin = math.cos(2 * math.atan(0.3)), math.sin(2 * math.atan(0.3))
-    assert torch.allclose(halves, torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64))
+    assert torch.allclose(halves, torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64))
 
 
 def test_agrees_with_the_printed_formula() -> None:

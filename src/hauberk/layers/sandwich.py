@@ -14,30 +14,11 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, constant_size, only_l2, times
+from hauberk.layers.cayley import Cayley
 from hauberk.layers.export import without_parametrisation
 from hauberk.layers.frequency import check_circle, half_spectrum, to_frequencies, to_pixels
 from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm
-
-
-class CayleyHalves(nn.Module):
-    r"""The Cayley transform of a free matrix [X | Y'] to [A | B] with orthonormal rows.
-
-    .. math:: Z = X - X^\top + Y^\top Y, \quad A^\top = (I + Z)^{-1}(I - Z), \quad B^\top = -2\,Y (I + Z)^{-1}
-
-    The symmetric part of I + Z is at least I, so the inverse exists for all X and Y.
-
-    Source: Trockman & Kolter 2021 (square); Wang & Manchester 2023 (two halves).
-    """
-
-    def forward(self, free: Tensor) -> Tensor:
-        """Real or complex, shape (..., n, n + p) to the same shape."""
-        side = free.shape[-2]
-        x, y = free[..., :side], free[..., side:].mH
-        eye = torch.eye(side, dtype=free.dtype, device=free.device)
-        # (I - Z)(I + Z)^-1 = 2 (I + Z)^-1 - I
-        adjoint = 2.0 * torch.linalg.inv(eye + x - x.mH + y.mH @ y).mH
-        return torch.cat([adjoint - eye, -adjoint @ y.mH], dim=-1)
 
 
 def hidden_size(bias: Tensor | None, log_psi: Tensor, features: Tensor, constant: float) -> Tensor:
@@ -61,7 +42,7 @@ class SandwichLinear(nn.Module):
               \le \tfrac12 \big\|[A\ B]\big\|^2 (\|u\|^2 + \|v\|^2) = \big\|[A\ B]\big\|^2
 
     since :math:`(a_i - c_i)^2 \ge 0`.  So the bound is the squared norm of the matrix that was computed; it needs no
-    exact orthogonality.
+    exact orthogonality.  ``Cayley`` makes [A B] with orthonormal rows.
 
     Args:
         in_features: values that enter.
@@ -78,7 +59,7 @@ class SandwichLinear(nn.Module):
         self.log_psi = nn.Parameter(torch.zeros(out_features))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         nn.init.xavier_normal_(self.weight)
-        parametrize.register_parametrization(self, "weight", CayleyHalves())
+        parametrize.register_parametrization(self, "weight", Cayley())
 
     def extra_repr(self) -> str:
         """Features in and out."""
@@ -142,7 +123,7 @@ class SandwichConv2d(nn.Module):
         )  # fmt: skip
         self.log_psi = nn.Parameter(torch.zeros(out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.halves = CayleyHalves()
+        self.halves = Cayley()
         nn.init.xavier_normal_(self.free)
 
     def extra_repr(self) -> str:
