@@ -97,8 +97,9 @@ CONTRACTIVE = [
     ),
     *group(
         "orthogonal", "layers/gram.py", "tests/layers/test_bjorck.py",
-        ("gram_bound(unit, _SQUARINGS)).sqrt()", "gram_bound(unit, _SQUARINGS))"),
-        ("torch.where(used, gram / torch.where(used, size, 1.0), 1.0)", "gram / size"),
+        ("bound = size[..., 0, 0].sqrt()", "bound = size[..., 0, 0]"),
+        ("length ** (0.5 ** (step + 2))", "length ** (0.5 ** (step + 3))"),
+        ("torch.where(used, gram / size, 1.0)", "gram / gram.detach().abs().amax((-2, -1), keepdim=True)"),
     ),
     *group("activations", "layers/bound.py", "tests/layers/test_activations.py",
            ("if norm not in get_args(Norm):", "if False:")),

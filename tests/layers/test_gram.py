@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hauberk.layers.gram import gram_bound, power_iteration, unfolding_bound
+from hauberk.layers.gram import gram_bound, positive_bound, power_iteration, unfolding_bound
 from hauberk.layers.norms import conv_norm
 
 SAME = ((1, 1), (1, 1))
@@ -93,3 +93,12 @@ def test_single_precision_neither_vanishes_nor_overflows(scale: float) -> None:
     matrix = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     truth = float(torch.linalg.svdvals(matrix.double())[0]) * scale
     assert float(gram_bound(matrix * scale)) == pytest.approx(truth, rel=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4)])
+def test_the_positive_bound_is_above_the_norm_and_has_its_gradient(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    matrices = torch.randn(2, *shape, dtype=dtype, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    ratio = positive_bound(matrices) / torch.linalg.matrix_norm(matrices, 2)
+    assert bool(((ratio >= 1.0 - 1e-12) & (ratio < 1.1)).all())
+    assert torch.autograd.gradcheck(positive_bound, (matrices,))

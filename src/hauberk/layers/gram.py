@@ -71,13 +71,24 @@ def positive_bound(matrices: Tensor) -> Tensor:
     Returns:
         shape (...), up to rounding, differentiable; for zeros an arbitrary positive number.
     """
-    wide = matrices.shape[-2] <= matrices.shape[-1]
-    gram = matrices @ matrices.mH if wide else matrices.mH @ matrices
+    rows = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mH
+    half = rows @ rows.detach().mH  # the gradient of the second factor is that of the first transposed
+    gram = half + (half - half.detach()).mH
     # all that follows is on the small side: products of products neither over- nor underflow, and zeros become ones
     size = gram.detach().abs().amax((-2, -1), keepdim=True)
     used = size > 0
-    unit = torch.where(used, gram / torch.where(used, size, 1.0), 1.0)
-    return (torch.where(used, size, 1.0)[..., 0, 0] * gram_bound(unit, _SQUARINGS)).sqrt()
+    size = torch.where(used, size, 1.0)
+    power = torch.where(used, gram / size, 1.0)
+    bound = size[..., 0, 0].sqrt()
+    for step in range(_SQUARINGS):
+        power = power @ power
+        length = torch.linalg.vector_norm(power, dim=(-2, -1))
+        if step + 1 == _SQUARINGS:
+            length = torch.minimum(length, power.abs().sum(-2).amax(-1))
+        else:
+            power = power / length[..., None, None]
+        bound = bound * length ** (0.5 ** (step + 2))
+    return bound
 
 
 def unfolding_bound(weight: Tensor) -> Tensor:
