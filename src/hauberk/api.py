@@ -335,7 +335,7 @@ def lipschitz(target: Subject, norm: Norm = "l2", images: int = 8) -> LipschitzR
     Args:
         target: the model; one that the walk refuses gets its gradients and the reason.
         norm: of the bounds.
-        images: the first so many test images, for medians and gradients; searches start from the first two.
+        images: the first so many test images, whose gradients are shown; see ``lipschitz_report`` for what is measured.
     """
     batch = evaluation_batch(target.dataset, "test", images)
     report = lipschitz_report(target.model, batch.images, norm)

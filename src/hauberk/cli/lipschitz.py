@@ -18,7 +18,7 @@ from hauberk.threats import Norm
 def lipschitz(
     target: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, or module:factory.")],
     norm: Annotated[str, typer.Option(help="l1, l2 or linf: of the bounds.")] = "l2",
-    images: Annotated[int, typer.Option(help="Test images for gradients; searches start from the first two.")] = 8,
+    images: Annotated[int, typer.Option(help="Test images whose gradients are shown.")] = 8,
     data: options.Data = None,
     out: options.Out = None,
     threads: options.Threads = None,

@@ -18,7 +18,7 @@ from hauberk.layers.lipschitz import ModelBounds, walk
 from hauberk.threats import Norm
 
 STEPS = 12
-STARTS = 2  # images from which searches start
+STARTS, MEDIANS = 2, 4  # images from which searches start, and those that medians of gradients are over
 SINGLE = 2.0**27  # rounding of single over that of double precision, a quarter of it
 Function = Callable[[Tensor], Tensor]
 
@@ -85,7 +85,8 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
 
     Args:
         model: a classifier in eval mode.
-        images: a few images in [0, 1], shape (B, C, H, W); searches start from the first two.
+        images: a few images in [0, 1], shape (B, C, H, W); medians are over the first four, searches start
+            from the first two.
         norm: of the bounds; the searches are in L2.
         steps: of each search.
 
@@ -98,7 +99,7 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
         raise HauberkError("there are no images for the searches to start from", "give at least one")
     check_images(images)
     exact = copy.deepcopy(model).double().eval().requires_grad_(False)
-    points = images.double()
+    points = images[:MEDIANS].double()
     bounds, refused = None, ""
     with parametrize.cached():
         try:
@@ -108,8 +109,11 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
         # exported layers are the same function with their weights at hand; in float32 they search at twice the speed
         frozen = exact if bounds is None else nn.Sequential(*(exported(step.layer) for step in bounds.steps))
         quick = copy.deepcopy(frozen).float()
-        layers = () if bounds is None else _layers(bounds, frozen, quick, points, norm, steps)
-        gradient, at_logits = margin_gradient(frozen, points)
+        layers: tuple[LayerReport, ...] = ()
+        if bounds is None:
+            gradient, at_logits = margin_gradient(frozen, points)
+        else:
+            layers, gradient, at_logits = _layers(bounds, frozen, quick, points, norm, steps)
         reached = steepest_ratio(frozen, points[:STARTS], steps, quick=quick)
     return LipschitzReport(
         predictor=predictor_name(model),
@@ -119,8 +123,8 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
         preserved=_median_ratio(gradient, at_logits),
         layers=layers,
         refused=refused,
-        images=len(images),
-        starts=min(STARTS, len(images)),
+        images=len(points),
+        starts=min(STARTS, len(points)),
         seconds=time.perf_counter() - started,
     )
 
@@ -207,7 +211,8 @@ def _layers(
     points: Tensor,
     norm: Norm,
     steps: int,
-) -> tuple[LayerReport, ...]:
+) -> tuple[tuple[LayerReport, ...], Tensor, Tensor]:
+    """The layers, and the gradient of the margin at the image and at the logits."""
     exact, fast = ([_copying(layer) for layer in model.children()] for model in (frozen, quick))
     features = [points.detach().requires_grad_(True)]
     for layer in exact:
@@ -228,7 +233,7 @@ def _layers(
                 preserved=_median_ratio(gradients[i], gradients[i + 1]),
             )
         )
-    return tuple(found)
+    return tuple(found), gradients[0], gradients[-1]
 
 
 def _copying(layer: nn.Module) -> Function:
