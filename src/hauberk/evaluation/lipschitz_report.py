@@ -17,7 +17,7 @@ from hauberk.layers.export import exported
 from hauberk.layers.lipschitz import ModelBounds, walk
 from hauberk.threats import Norm
 
-STEPS = 12
+STEPS = 8
 STARTS, MEDIANS = 2, 4  # images from which searches start, and those that medians of gradients are over
 SINGLE = 2.0**27  # rounding of single over that of double precision, a quarter of it
 Function = Callable[[Tensor], Tensor]
@@ -106,15 +106,17 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
             bounds = walk(exact, tuple(images.shape[1:]))
         except HauberkError as error:
             refused = error.message
-        # exported layers are the same function with their weights at hand; in float32 they search at twice the speed
-        frozen = exact if bounds is None else nn.Sequential(*(exported(step.layer) for step in bounds.steps))
-        quick = copy.deepcopy(frozen).float()
+        # exported layers are the same function with their weights at hand; in float32 they search at twice the speed,
+        # and are copied one by one, so that there is never a second net in float64
+        frozen = [exact] if bounds is None else [exported(step.layer) for step in bounds.steps]
+        quick = nn.Sequential(*(copy.deepcopy(layer).float() for layer in frozen))
+        whole = nn.Sequential(*frozen)
         layers: tuple[LayerReport, ...] = ()
         if bounds is None:
-            gradient, at_logits = margin_gradient(frozen, points)
+            gradient, at_logits = margin_gradient(whole, points)
         else:
-            layers, gradient, at_logits = _layers(bounds, frozen, quick, points, norm, steps)
-        reached = steepest_ratio(frozen, points[:STARTS], steps, quick=quick)
+            layers, gradient, at_logits = _layers(bounds, whole, quick, points, norm, steps)
+        reached = steepest_ratio(whole, points[:STARTS], steps, quick=quick)
     return LipschitzReport(
         predictor=predictor_name(model),
         norm=norm,
@@ -214,14 +216,14 @@ def _layers(
 ) -> tuple[tuple[LayerReport, ...], Tensor, Tensor]:
     """The layers, and the gradient of the margin at the image and at the logits."""
     exact, fast = ([_copying(layer) for layer in model.children()] for model in (frozen, quick))
-    features = [points.detach().requires_grad_(True)]
-    for layer in exact:
+    features = [points.detach().float().requires_grad_(True)]
+    for layer in fast:
         features.append(layer(features[-1]))
     best = features[-1].topk(2, 1).values
     gradients = torch.autograd.grad((best[:, 0] - best[:, 1]).sum(), features)
     found = []
     for i, item in enumerate(bounds.layers(norm)):
-        search = steepest_ratio(exact[i], features[i][:STARTS].detach(), steps, quick=fast[i])
+        search = steepest_ratio(exact[i], features[i][:STARTS].detach().double(), steps, quick=fast[i])
         found.append(
             LayerReport(
                 name=item.name,

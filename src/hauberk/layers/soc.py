@@ -220,9 +220,14 @@ class SOCConv2d(nn.Module):
         features = self._channels(features, self.width)
         weight, power = self.weight, features
         bias = None if self.bias is None else self._channels(self.bias[None, :, None, None], self.width).flatten()
+        heavy = weight.numel() > 16 * features[0].numel()  # whether dividing the filter costs more than dividing images
         for i in range(self.terms_train if self.training else self.terms, 0, -1):
             # Horner: x + A (x + A (...) / (i + 1)) / i; the bias comes last
-            power = self._skew(power, weight / i, bias if i == 1 else None).add_(features)
+            shift = bias if i == 1 else None
+            if heavy:
+                power = torch.add(features, self._skew(power, weight, shift), alpha=1.0 / i)
+            else:
+                power = self._skew(power, weight / i, shift).add_(features)
         return self._channels(power, self.out_channels)
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
