@@ -199,6 +199,18 @@ def test_terms_of_training_and_of_evaluation_differ_and_the_bound_is_for_evaluat
     assert stretching.lipschitz_bound((2, 4, 4)).value > 1.0
 
 
+def test_dividing_images_is_dividing_the_filter() -> None:
+    # on images of few pixels the filter is the heavier one
+    layer = randomise(SOCConv2d(8, 8)).eval()
+    images = torch.randn(3, 8, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    weight, power = layer.weight, images
+    for i in range(4, 0, -1):
+        power = images + nn.functional.conv2d(power, weight, padding=1) / i
+    assert weight.numel() > 16 * images[0].numel()
+    expected = power + layer.bias[:, None, None]
+    assert torch.allclose(layer(images), expected, atol=1e-12)
+
+
 def test_the_bound_uses_the_filter_as_it_is() -> None:
     layer = randomise(SOCConv2d(2, 2)).export()
     reach = conv_norm(layer.weight, (4, 4), padding=((1, 1), (1, 1))).value
