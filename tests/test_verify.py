@@ -201,7 +201,8 @@ def test_lipschitz_by_hand() -> None:
     shared = {"pairwise": [[0, 2, 4], [2, 0, 1], [4, 1, 0]]}
     assert verify.lipschitz({"logits": [5, 3, 2]}, shared) == (0, pytest.approx(0.75))
     assert verify.lipschitz({"logits": [5, 3, 2], "rounding": 0.8}, shared) == (0, pytest.approx(0.55))
-    assert verify.lipschitz({"logits": [5, 3, 2], "rounding": float("nan")}, shared) == (0, 0.0)
+    for nonsense in (float("nan"), -0.1):
+        assert verify.lipschitz({"logits": [5, 3, 2], "rounding": nonsense}, shared) == (-1, 0.0)
     assert verify.lipschitz({"logits": [5, 5, 2]}, shared) == (0, 0.0)
     assert verify.lipschitz({"logits": [5, float("nan"), 2]}, shared) == (-1, 0.0)
     top, radius = verify.lipschitz({"logits": [5, 3, 2]}, shared, 0.3)

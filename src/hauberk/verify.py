@@ -50,13 +50,14 @@ def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     """
     logits = np.asarray(row["logits"], dtype=np.float64)
     constants = np.asarray(shared["pairwise"], dtype=np.float64)
-    if not np.isfinite(logits).all() or not np.isfinite(constants).all():
+    lost = float(row.get("rounding", 0.0))
+    if not np.isfinite(logits).all() or not np.isfinite(constants).all() or not lost >= 0.0:
         return -1, 0.0
     top = int(np.argmax(logits))
     if row.get("deployed", top) != top:  # the model in its own precision decides otherwise
         return -1, 0.0
     others = np.delete(np.arange(len(logits)), top)
-    gaps, speeds = logits[top] - logits[others] - row.get("rounding", 0.0), constants[top, others]
+    gaps, speeds = logits[top] - logits[others] - lost, constants[top, others]
     if not gaps.min() > 0.0 or not (speeds > 0.0).any():
         return top, 0.0
     with np.errstate(divide="ignore"):
