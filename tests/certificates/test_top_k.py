@@ -225,6 +225,8 @@ def test_a_speed_that_is_no_number_counts_as_level(bad: float) -> None:
 def test_huge_logits_overflow_to_nothing() -> None:
     assert stays_in_top_k({"logits": [1.7e308, -1.7e308, -1.7e308]}, {"pairwise": np.ones((3, 3))}, 0, 1) == 0.0
     row = {"logits": [1.7e308, -1.7e308, -1.7e308, -1.7e308]}
+    odd = {"pairwise": [[0.0, math.inf, 1.0], [math.inf, 0.0, 1.0], [1.0, 1.0, 0.0]]}  # inf / inf is no distance
+    assert stays_in_top_k({"logits": [1.7e308, -1.7e308, 0.0]}, odd, 0, 1) == 0.0
     assert [stays_in_top_k(row, SHARED, 0, k) for k in (1, 2, 3)] == [0.0] * 3
     assert top_k_radii(row, SHARED, 3) == [0.0] * 3
 
