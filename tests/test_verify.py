@@ -219,6 +219,15 @@ def test_smoothing_by_hand() -> None:
     assert verify.smoothing({"counts0": [3, 0], "counts": [60, 40]}, shared) == (-1, 0.0)
 
 
+@pytest.mark.parametrize("bound", ["exact", "theorem_3_5"])
+def test_a_mix_over_logits_with_rounding_is_derived_with_it(bound: str) -> None:
+    shared = {"pairwise": [[0, 2, 4], [2, 0, 1], [4, 1, 0]], "base": "lipschitz", "mix_alpha": 0.8, "bound": bound}
+    row = {"logits": [5.0, 3.0, 2.0], "rounding": 0.25}
+    certificate = MixedCertificate(LipschitzCertificate(), bound)
+    assert verify.mixed_margin(row, shared) == (0, pytest.approx(certificate.radius(row, shared), rel=1e-9))
+    assert certificate.radius(row, shared) < certificate.radius(row | {"rounding": 0.0}, shared)
+
+
 def test_a_mix_by_hand() -> None:
     shared = {"pairwise": [[0, 1], [1, 0]], "base": "lipschitz", "mix_alpha": 0.8}
     top, radius = verify.mixed_margin({"logits": [3.0, 0.0]}, shared)

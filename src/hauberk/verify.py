@@ -174,7 +174,9 @@ def _lines(
         speeds = change.max(0) / radius
         speeds[top] = -change.min(0)[top] / radius
     else:
-        probabilities = special.softmax(np.asarray(row["logits"], dtype=np.float64))
+        logits = np.array(row["logits"], dtype=np.float64)
+        logits[top] -= row.get("rounding", 0.0)
+        probabilities = special.softmax(logits)
         speeds = stats.logistic.pdf(0.0) * np.asarray(shared["pairwise"], dtype=np.float64).max(1)
     others = np.arange(len(probabilities)) != top
     return (probabilities[top] - probabilities)[others], (speeds[top] + speeds)[others]
