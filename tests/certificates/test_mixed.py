@@ -167,7 +167,7 @@ def test_the_scale_multiplies_logits_and_bounds(scale: float) -> None:
     batch = oracle.batch(8)
     plain = LIPSCHITZ(MixedClassifier(oracle.layers, oracle.layers, 1.0, 1.0, 1.0).eval(), batch)
     scaled = LIPSCHITZ(MixedClassifier(oracle.layers, oracle.layers, 1.0, 1.0, scale).eval(), batch)
-    torch.testing.assert_close(plain.radius, scaled.radius, rtol=1e-8, atol=0)
+    torch.testing.assert_close(plain.radius, scaled.radius, rtol=1e-9, atol=0)
     np.testing.assert_allclose(scaled.shared["pairwise"], scale * np.asarray(plain.shared["pairwise"]))
     np.testing.assert_allclose(scaled.evidence[0]["logits"], scale * np.asarray(plain.evidence[0]["logits"]))
 

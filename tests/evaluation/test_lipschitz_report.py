@@ -47,7 +47,7 @@ def test_searches_stay_below_the_bounds_and_come_near() -> None:
 def test_gradients_kept_layer_by_layer_multiply_up() -> None:
     # with one image the medians are the ratios themselves
     report = lipschitz_report(net(), images(1))
-    assert math.prod(r.preserved for r in report.layers) == pytest.approx(report.preserved, rel=1e-4)
+    assert math.prod(r.preserved for r in report.layers) == pytest.approx(report.preserved, rel=1e-5)  # in float32
     assert report.layers[2].preserved == pytest.approx(1.0)  # sorting
 
 
