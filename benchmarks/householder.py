@@ -136,7 +136,8 @@ def text(content: Mapping[str, Any]) -> str:
     lines += [
         "## Claims", "",
         "Differences in points on the same images and seeds; 95 % intervals over images (these nets) and over seeds "
-        "(Student's t with two degrees of freedom). A gain is said to be one only if both exclude zero.", "",
+        "(Student's t with two degrees of freedom). A gain is said to be one only if both exclude zero; nothing "
+        "corrects for the number of comparisons.", "",
         "| Change | Data | At | Points | Over images | Over seeds | Verdict |", "| --- " * 7 + "|",
     ]  # fmt: skip
     for table, one, other, levels, what in CLAIMS:

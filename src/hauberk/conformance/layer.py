@@ -16,6 +16,8 @@ from hauberk.layers.lipschitz import NORMS, walk
 from hauberk.threats import norms
 
 SIZES = (1.0, 0.01, 100.0, 1e4)  # of the inputs, in turn
+# what is done to the weights: by which they are multiplied, and the deviation of noise that is added
+WEIGHTS = (("as they are", 1.0, 0.0), ("times 3", 3.0, 0.0), ("times 1/3", 1 / 3, 0.0), ("plus noise", 1.0, 0.5))
 
 
 def check_lipschitz_layer(layer: nn.Module, input_shape: Sequence[int]) -> None:
@@ -38,7 +40,7 @@ def check_lipschitz_layer(layer: nn.Module, input_shape: Sequence[int]) -> None:
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    for weights, scale, noise in _WEIGHTS:
+    for weights, scale, noise in WEIGHTS:
         exact = copy.deepcopy(layer).double().eval().requires_grad_(False)
         for weight in exact.parameters():
             weight.mul_(scale).add_(noise * drawn(*weight.shape))
@@ -71,9 +73,6 @@ def check_lipschitz_layer(layer: nn.Module, input_shape: Sequence[int]) -> None:
             value = bounds.total(norm).value
             require(steepest <= value * (1 + 1e-7), layer, "no two points move apart faster than the bound",
                     f"{steepest:.6g} > {value:.6g} in {norm}, weights {weights}")  # fmt: skip
-
-
-_WEIGHTS = (("as they are", 1.0, 0.0), ("times 3", 3.0, 0.0), ("times 1/3", 1 / 3, 0.0), ("plus noise", 1.0, 0.5))
 
 
 def _jacobian(layer: nn.Module, row: Tensor) -> Tensor:
