@@ -405,7 +405,7 @@ def test_hashes_of_a_run(good: dict[str, Part], tmp_path: Path) -> None:
     assert len(verify.verify_hashes(tmp_path).problems) == 2
 
 
-def test_it_shares_no_formula_with_what_it_checks() -> None:
+def test_it_shares_no_code_with_what_it_checks() -> None:
     source = Path(verify.__file__).read_text()
     imported = [line for line in source.splitlines() if line.startswith(("import hauberk", "from hauberk"))]
     assert imported == ["from hauberk.records import Part, group, read_all"]
