@@ -129,24 +129,28 @@ METRICS = [
 ]  # fmt: skip
 
 VERIFY = group(
-    "verify", "verify.py", "tests/test_verify.py",
-    ("largest = float((gaps / speeds).min())", "largest = float((gaps / speeds).max())"),
+    "verify", "verify/proofs.py", "tests/test_verify.py",
     ("if recorded > radius * (1.0 + SLACK):", "if recorded > 2.0 * radius:"),
     ("if recorded < radius * (1.0 - 1e-6) - SLACK:", "if False:"),
-    ("stats.binom.sf(votes - 1, total, p)", "stats.binom.sf(votes, total, p)"),
     ('if row["prediction"] != top:', "if False:"),
     ('if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic else 0.0):', "if False:"),
     ('if part.facts["proof"] != ("estimate" if estimated else "probabilistic" if probabilistic else "deterministic"):',
      "if False:"),
     ("if probabilistic and shared[name] != asked[name]", "if False"),
-    ('if first.sum() > shared["n0"] or second.sum() > shared["n"]:', "if False:"),
+    ('if part.facts["norm"] != norm or asked.get("norm", norm) != norm:', "if False:"),
+    ("if not np.isfinite(recorded) or recorded < 0.0:", "if recorded < 0.0:"),
+    ("if derive is None:", "if derive is None and False:"),
+) + group(
+    "verify", "verify/derive.py", "tests/test_verify.py",
+    ("largest = float((gaps / speeds).min())", "largest = float((gaps / speeds).max())"),
+    ("stats.binom.sf(votes - 1, total, p)", "stats.binom.sf(votes, total, p)"),
     ("least = (1.0 + margin) / 2.0", "least = 0.5"),
     ('if row.get("deployed", top) != top:', "if False:"),
-    ('if part.facts["norm"] != norm or asked.get("norm", norm) != norm:', "if False:"),
-    ("if says and not proved:", "if False:"),
-    ("if not np.isfinite(recorded) or recorded < 0.0:", "if recorded < 0.0:"),
     ("if alpha < 0.5:", "if alpha < 0.0:"),
-    ("if derive is None:", "if derive is None and False:"),
+    ('if first.sum() > shared["n0"] or second.sum() > shared["n"]:', "if False:"),
+) + group(
+    "verify", "verify/paths.py", "tests/test_verify.py",
+    ("if says and not proved:", "if False:"),
 )  # fmt: skip
 
 RANDOMNESS = [

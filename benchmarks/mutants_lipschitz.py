@@ -165,7 +165,7 @@ CERTIFIED = [
         ("- moved(row)", ""),
     ),
     *group(
-        "lipschitz", "verify.py", "tests/test_verify.py",
+        "lipschitz", "verify/derive.py", "tests/test_verify.py",
         ("gaps, speeds = logits[top] - logits[others] - lost", "gaps, speeds = logits[top] - logits[others]"),
         ("or not lost >= 0.0", ""),
         ('logits[top] -= row.get("rounding", 0.0)', "pass"),

@@ -174,22 +174,32 @@ PROOFS = [
         ('kind: ClassVar[Proof] = "estimate"', 'kind: ClassVar[Proof] = "deterministic"'),
     ),
     *group(
-        "proofs", "verify.py",
+        "proofs", "verify/derive.py",
         "tests/test_verify.py"
         " tests/evaluation/test_units.py::test_a_path_without_a_certificate_counts_the_mixs_own_decisions",
         ("stats.logistic.pdf(0.0)", "stats.norm.pdf(0.0)"),
-        ('{"bound": part.unit["method"].get("bound", "exact")}', '{"bound": "exact"}'),
         ("speeds[top] = -change.min(0)[top] / radius", "pass"),
         ("found = 0.5 * float(shared", "found = 1.0 * float(shared"),
         ("np.array([2.0 * stats.norm.pdf(0.0,", "np.array([stats.norm.pdf(0.0,"),
         ("left - alpha * slopes * radius > 0.0", "left - slopes > 0.0"),
+    ),
+    *group(
+        "proofs", "verify/proofs.py",
+        "tests/test_verify.py"
+        " tests/evaluation/test_units.py::test_a_path_without_a_certificate_counts_the_mixs_own_decisions",
+        ('{"bound": part.unit["method"].get("bound", "exact")}', '{"bound": "exact"}'),
+        ('if estimated and shared["eps"] != asked["threat"]["eps"]:', "if False:"),
+    ),
+    *group(
+        "proofs", "verify/paths.py",
+        "tests/test_verify.py"
+        " tests/evaluation/test_units.py::test_a_path_without_a_certificate_counts_the_mixs_own_decisions",
         ("        problems += _path_problems(row)", "        pass"),
         ("(lead > 0.0) != bool(low < alpha < high)", "(lead > 0.0) > bool(low < alpha < high)"),
         ("(lead > 0.0) != bool(low < alpha < high)", "(lead > 0.0) < bool(low < alpha < high)"),
         ("(0.0, 0.5, 1.0, *ends)", "(0.0, 0.5, 1.0)"),
         ("derived is None or recorded < derived * (1.0 - SLACK)", "derived is None"),
         ("if top == row[\"label\"] and kept > 0.0", "if kept > 0.0"),
-        ('if estimated and shared["eps"] != asked["threat"]["eps"]:', "if False:"),
     ),
     *group(
         "proofs", "evaluation/units.py",

@@ -1,0 +1,88 @@
+"""Certificates: what each row and each file claims follows from its evidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hauberk.records import Part
+from hauberk.verify.derive import DERIVE
+from hauberk.verify.verdict import Verdict
+
+# A recorded radius may be smaller than the derived one by the rounding it was given, never larger.
+SLACK = 1e-9
+
+
+def verify_part(part: Part) -> Verdict:
+    """Derive the class and radius of every row again and compare."""
+    method = str(part.unit["method"]["name"])
+    problems: list[str] = []
+    derive = DERIVE.get(method)
+    if derive is None:
+        problems.append(f"no independent derivation is known for {method!r}")
+    else:
+        shared = part.facts["shared"] | {"bound": part.unit["method"].get("bound", "exact")}
+        problems += statement_problems(part)
+        for row in part.table.to_pylist():
+            top, radius = derive(json.loads(row["evidence"]), shared)
+            problems += _row_problems(row, top, radius)
+    return Verdict(str(part.unit["predictor"]), method, part.table.num_rows, tuple(problems))
+
+
+def statement_problems(part: Part) -> list[str]:
+    """Whether what the file claims about all rows follows from the shared evidence."""
+    found = []
+    shared, claimed = part.facts["shared"], float(part.facts["failure_probability"])
+    probabilistic = any("counts0" in json.loads(row) for row in part.table.column("evidence").to_pylist())
+    asked = _innermost(part.unit["method"])
+    estimated = asked["name"] == "local_lipschitz"
+    # smoothing proves L2; Lipschitz constants are for the norm of their walk (L2 before there were others)
+    norm = asked["threat"]["name"] if estimated else shared.get("norm", "l2")
+    if part.facts["norm"] != norm or asked.get("norm", norm) != norm:
+        found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in {norm}")
+    if estimated and shared["eps"] != asked["threat"]["eps"]:
+        found.append(f"was asked for eps = {asked['threat']['eps']}, its evidence says {shared['eps']}")
+    found += [
+        f"was asked for {name} = {asked[name]}, its evidence says {shared[name]}"
+        for name in ("sigma", "n0", "n", "alpha")
+        if probabilistic and shared[name] != asked[name]
+    ]
+    if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic else 0.0):
+        found.append(f"claims failure probability {claimed}, its evidence says otherwise")
+    if part.facts["proof"] != ("estimate" if estimated else "probabilistic" if probabilistic else "deterministic"):
+        found.append(f"claims to be {part.facts['proof']}, its evidence says otherwise")
+    if "base" in shared and shared["base"] != asked["name"]:
+        found.append(f"was asked for {asked['name']}, its evidence is of {shared['base']}")
+    # a mix whose weight depends on the image is proved for the least one, the first of its range
+    names = [f"alpha={shared['mix_alpha']!r}{end}" for end in (",", "..")] if "base" in shared else []
+    if names and not any(name in str(part.unit["predictor"]) for name in names):
+        found.append("the alpha of its evidence is not that of its predictor")
+    if "pairwise" in shared:
+        speeds = np.asarray(shared["pairwise"], dtype=np.float64)
+        if not ((speeds >= 0.0) & np.isfinite(speeds)).all():
+            found.append("a pairwise Lipschitz constant is negative or not finite")
+    return found
+
+
+def _innermost(method: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The description of the certificate that looked at images; a mix's certificate rests on that of its base."""
+    return _innermost(method["base"]) if "base" in method else method
+
+
+def _row_problems(row: Mapping[str, Any], top: int, radius: float) -> list[str]:
+    recorded = float("nan") if row["radius"] is None else float(row["radius"])
+    if not np.isfinite(recorded) or recorded < 0.0:
+        return [f"sample {row['id']}: radius {recorded} is not a number >= 0"]
+    if row["prediction"] == -1:
+        return [] if recorded == 0.0 else [f"sample {row['id']}: abstains with radius {recorded}"]
+    found = []
+    if row["prediction"] != top:
+        found.append(f"sample {row['id']}: predicts {row['prediction']}, the evidence says {top}")
+    if recorded > radius * (1.0 + SLACK):
+        found.append(f"sample {row['id']}: radius {recorded:.9g} is larger than the evidence allows ({radius:.9g})")
+    if recorded < radius * (1.0 - 1e-6) - SLACK:
+        found.append(f"sample {row['id']}: radius {recorded:.9g} does not follow from the evidence ({radius:.9g})")
+    return found
