@@ -21,6 +21,7 @@ import pytest
 from mutant import Mutant
 from mutants_attacks import ATTACKS
 from mutants_core import CORE
+from mutants_data import DATA
 from mutants_evaluation import EVALUATION
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
@@ -31,7 +32,7 @@ PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist",
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before the fork
 FAULT = 99
 
-MUTANTS: list[Mutant] = [*CORE, *ATTACKS, *EVALUATION, *MIXING, *LAYERS, *LIPSCHITZ_NETWORKS]
+MUTANTS: list[Mutant] = [*CORE, *ATTACKS, *EVALUATION, *MIXING, *LAYERS, *LIPSCHITZ_NETWORKS, *DATA]
 
 
 def problems(mutants: list[Mutant]) -> list[str]:

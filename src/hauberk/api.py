@@ -18,7 +18,7 @@ from hauberk.attacks.autoattack import Version
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
 from hauberk.classifier import decide, is_random, predictor_name, weights_hash
-from hauberk.data import Dataset, load
+from hauberk.data import Dataset, Split, load
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.lipschitz_report import LipschitzReport, input_gradients, lipschitz_report
@@ -145,12 +145,17 @@ def subject(source: str | Path, out: Path | None = None, data: str | None = None
     return Subject(run, model, load(data))
 
 
-def evaluation_batch(dataset: Dataset, split: str = "test", images: int | None = None) -> Batch:
-    """The first images of a split, as every verb takes them."""
+def evaluation_split(dataset: Dataset, split: str = "test", images: int | None = None) -> Split:
+    """The first images of a split, as every verb takes them, still integers."""
     part = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split]
     if images is not None and images > len(part):
         raise HauberkError(f"{dataset.name} has {len(part)} {split} images, {images} were asked for", "ask for fewer")
-    return part.batch(slice(0, images))
+    return part.select(slice(0, images))
+
+
+def evaluation_batch(dataset: Dataset, split: str = "test", images: int | None = None) -> Batch:
+    """The images of :func:`evaluation_split` as floats, all at once."""
+    return evaluation_split(dataset, split, images).batch()
 
 
 def attack(
@@ -169,10 +174,10 @@ def attack(
         shard: (i, n) to do every n-th unit.
         report: called after each unit.
     """
-    batch, setting = setting_of(target, plan)
+    samples, setting = setting_of(target, plan)
     started = time.monotonic()
     for item in attacks:
-        attack_records(target.model, batch, item, setting, Work(target.run.records, shard, report))
+        attack_records(target.model, samples, item, setting, Work(target.run.records, shard, report))
     sign(target.run, "attack_seconds", started)
     return target.run
 
@@ -206,9 +211,9 @@ def diagnose(
         plan: split, number of images (64 to 128 are enough), seed and tile.
         report: called at the end.
     """
-    batch, setting = setting_of(target, plan)
+    samples, setting = setting_of(target, plan)
     started = time.monotonic()
-    diagnosis_records(target.model, batch, attack, setting, Work(target.run.records, report=report))
+    diagnosis_records(target.model, samples, attack, setting, Work(target.run.records, report=report))
     sign(target.run, "diagnose_seconds", started)
     return target.run
 
@@ -266,19 +271,19 @@ def certify(
     report: Report | None = None,
 ) -> Run:
     """Certify a subject's images and leave records in its run; arguments as ``attack``."""
-    batch, setting = setting_of(target, plan)
+    samples, setting = setting_of(target, plan)
     started = time.monotonic()
     for item in certificates:
-        certificate_records(target.model, batch, item, setting, Work(target.run.records, shard, report))
+        certificate_records(target.model, samples, item, setting, Work(target.run.records, shard, report))
     sign(target.run, "certify_seconds", started)
     return target.run
 
 
-def setting_of(target: Subject, plan: Evaluation) -> tuple[Batch, Setting]:
-    """The images of an evaluation, and what its units share."""
+def setting_of(target: Subject, plan: Evaluation) -> tuple[Split, Setting]:
+    """The images of an evaluation, still integers, and what its units share."""
     data = target.dataset
-    batch = evaluation_batch(data, plan.split, plan.images)
-    return batch, Setting(data.name, plan.split, data.classes, plan.seed, plan.tile, plan.gallery)
+    samples = evaluation_split(data, plan.split, plan.images)
+    return samples, Setting(data.name, plan.split, data.classes, plan.seed, plan.tile, plan.gallery)
 
 
 def evaluate(run: Run, report: Report | None = None) -> Run:
@@ -307,11 +312,11 @@ def recompute(target: Subject, rows: int = 32) -> list[Verdict]:
     verdicts = []
     for found in group(read_all(target.run.records, "certificate")):
         certificate: Certificate = registry.build(found.unit["method"], "certificate")
-        split = evaluation_batch(target.dataset, str(found.facts["split"]))
+        split = evaluation_split(target.dataset, str(found.facts["split"]))
         recorded = {row["id"]: row for row in found.table.to_pylist()}
         picked = sorted(recorded)[:: max(1, len(recorded) // rows)][:rows]
         wanted = torch.isin(split.ids, torch.tensor(picked))
-        again = certificate(target.model, split.select(wanted), found.unit["seed"], found.unit["tile"])
+        again = certificate(target.model, split.select(wanted).batch(), found.unit["seed"], found.unit["tile"])
         problems = []
         if certificate.predictor(target.model) != found.unit["predictor"]:
             problems.append(f"the records are about {found.unit['predictor']}, the weights are another model's")

@@ -4,9 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+
+
+class Samples(Protocol):
+    """Labelled images of which a few at a time become floats: a :class:`Batch`, or a split of 8-bit or 16-bit images.
+
+    An evaluation selects the rows of one unit of work and calls ``batch()`` on them alone, so its memory does not grow
+    with the number of images.
+    """
+
+    @property
+    def images(self) -> Tensor:
+        """Floats in [0, 1] or integers, shape (N, C, H, W)."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes, int64, shape (N,)."""
+
+    @property
+    def ids(self) -> Tensor:
+        """What names the samples, int64, shape (N,)."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, index: Tensor | slice) -> Self:
+        """Rows, by slice, integer index or boolean mask of shape (N,)."""
+
+    def batch(self) -> Batch:
+        """All rows as floats in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +54,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batch(self) -> Batch:
+        """The batch itself: its images are floats already."""
+        return self
 
     def select(self, index: Tensor | slice) -> Batch:
         """Rows of the batch, by slice, integer index or boolean mask of shape (B,)."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hauberk import registry
-from hauberk.api import Subject, default_certificate, evaluation_batch, setting_of, sign
+from hauberk.api import Subject, default_certificate, evaluation_split, setting_of, sign
 from hauberk.attacks import APGD, Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import MixedCertificate
@@ -27,7 +27,7 @@ from hauberk.evaluation import calibration
 from hauberk.evaluation.alpha_steps import margin, softmax
 from hauberk.evaluation.calibration import AlphaRange, CleanAlpha, Mixability, RobustAlpha, Scales
 from hauberk.evaluation.nuts import Nuts, nuts
-from hauberk.evaluation.units import Report, Work, mix_records
+from hauberk.evaluation.units import UNIT_TILES, Report, Work, mix_records
 from hauberk.recipes import Evaluation
 from hauberk.records import atomic_write, content_hash, data_hash
 from hauberk.runs import Run
@@ -97,8 +97,8 @@ def mix(
     started = time.monotonic()
     base = default_certificate(robust)
     certificate = MixedCertificate(base) if base is not None and base.kind == "deterministic" else None
-    batch, setting = setting_of(robust, plan)
-    mix_records(model, batch, certificate, RADII, setting, Work(run.records, report=report))
+    samples, setting = setting_of(robust, plan)
+    mix_records(model, samples, certificate, RADII, setting, Work(run.records, report=report))
     sign(run, "mix_seconds", started)
     return run
 
@@ -208,22 +208,24 @@ def gather(
     """
     if plan.split != "val":
         raise HauberkError("nothing is chosen on test data", "calibrate on the validation split")
-    batch = evaluation_batch(robust.dataset, "val", plan.images)
+    samples = evaluation_split(robust.dataset, "val", plan.images)
     for subject in (accurate, robust):
-        seen = int(torch.isin(batch.ids, torch.as_tensor(subject.dataset.train.ids)).sum())
+        seen = int(torch.isin(samples.ids, torch.as_tensor(subject.dataset.train.ids)).sum())
         if seen:
             raise HauberkError(
-                f"{subject.run.path} was trained on {seen} of these {len(batch)} validation images",
+                f"{subject.run.path} was trained on {seen} of these {len(samples)} validation images",
                 "mix models that were trained with the same val_size",
             )
     subjects = [accurate, robust, *([] if network is None else [network])]
     origin = {
         "models": [predictor_name(s.model) for s in subjects], "attack": registry.spec(attack), "seed": plan.seed,
-        "tile": plan.tile, "data": data_hash(batch),
+        "tile": plan.tile, "data": data_hash(samples),
     }  # fmt: skip
     path = folder / f"logits-{content_hash(origin)}.npz"
     if not path.exists():
-        _save(path, _asked(accurate.model, robust.model, attack, batch, plan, network))
+        units = torch.split(torch.arange(len(samples)), UNIT_TILES * plan.tile)
+        batches = (samples.select(rows).batch() for rows in units)
+        _save(path, _joined([_asked(accurate.model, robust.model, attack, b, plan, network) for b in batches]))
     with np.load(path) as kept:
         return Logits(**{f.name: kept[f.name] for f in fields(Logits)})
 
@@ -246,6 +248,10 @@ def _asked(
         batch.labels.numpy(), said(accurate, batch), said(robust, batch), said(accurate, own), said(robust, other),
         clean, attacked,
     )  # fmt: skip
+
+
+def _joined(parts: list[Logits]) -> Logits:
+    return Logits(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Logits)})
 
 
 def _sigmoids(network: Subject, batch: Batch, tile: int) -> Table:

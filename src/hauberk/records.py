@@ -19,9 +19,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
-from hauberk.batch import Batch
+from hauberk.batch import Samples
 from hauberk.errors import HauberkError
+
+HASHED_ROWS = 64  # images that are floats at one time while they are hashed
 
 RecordKind = Literal["attack", "certificate", "mix", "diagnosis"]
 
@@ -84,12 +87,15 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def data_hash(batch: Batch) -> str:
-    """SHA-256 over ids, labels and image bytes, in the order of ids: 16 hexadecimal digits."""
-    order = batch.ids.argsort()
+def data_hash(samples: Samples) -> str:
+    """SHA-256 over ids, labels and the bytes of the float32 images, in the order of ids: 16 hexadecimal digits."""
+    order = samples.ids.argsort()
     digest = hashlib.sha256()
-    for tensor in (batch.ids[order], batch.labels[order], batch.images[order].float()):
+    for tensor in (samples.ids[order], samples.labels[order]):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    for rows in torch.split(order, HASHED_ROWS):
+        images = samples.select(rows).batch().images.float()
+        digest.update(images.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

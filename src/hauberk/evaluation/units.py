@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import hauberk
 from hauberk import registry
 from hauberk.attacks import Attack, AutoAttack
-from hauberk.batch import Batch
+from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate, MixedCertificate
 from hauberk.certificates.mixed import needed_alpha
 from hauberk.certificates.rounding import unchanged
@@ -84,30 +84,30 @@ class Work:
     report: Report | None = None
 
 
-def attack_records(model: nn.Module, batch: Batch, attack: Attack, setting: Setting, work: Work) -> list[Part]:
-    """Attack every image of the batch in units; returns the parts of this shard.
+def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: Setting, work: Work) -> list[Part]:
+    """Attack every image in units; returns the parts of this shard.
 
     A unit of an attack holds several tiles, so that the images still undecided fill them.  AutoAttack leaves records
     of each of its stages, each on the images that survived the stages before.
 
     Args:
         model: a classifier in eval mode.
-        batch: all images of the evaluation.
+        samples: all images of the evaluation; those of one unit at a time are made floats.
         attack: what to run.
         setting: names, seed and tile.
         work: where the records go, and which share to do.
     """
-    shown = set(batch.ids.sort().values[: setting.gallery].tolist())
+    shown = set(samples.ids.sort().values[: setting.gallery].tolist())
     declared = traits(model)
+    first = samples.select(slice(1)).batch()
     # what is not declared is unknown, so it is probed
-    stochastic = declared.stochastic or (not declared.declared and is_random(model, batch.images[:1]))
-    facts = _facts(batch, setting) | {"stochastic": stochastic}
+    stochastic = declared.stochastic or (not declared.declared and is_random(model, first.images))
+    facts = _facts(samples, setting) | {"stochastic": stochastic}
     predictor = predictor_name(model)
     stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)
     suite = {"suite": registry.spec(attack)} if isinstance(attack, AutoAttack) else {}
-    parts, progress = [], _Progress(batch, setting.tile * UNIT_TILES, work)
-    for rows in progress.units:
-        left = rows
+    parts, progress = [], _Progress(samples, setting.tile * UNIT_TILES, work)
+    for left in progress.units():
         for number, stage in enumerate(stages):
             if len(left) == 0:
                 break
@@ -122,9 +122,9 @@ def attack_records(model: nn.Module, batch: Batch, attack: Attack, setting: Sett
 
 
 def certificate_records(
-    model: nn.Module, batch: Batch, certificate: Certificate, setting: Setting, work: Work
+    model: nn.Module, samples: Samples, certificate: Certificate, setting: Setting, work: Work
 ) -> list[Part]:
-    """Certify every image of the batch in units; arguments as ``attack_records``."""
+    """Certify every image in units; arguments as ``attack_records``."""
     shared: dict[str, Any] = {}
 
     def rows(tile: Batch) -> Columns:
@@ -139,18 +139,18 @@ def certificate_records(
         }
 
     unit = _unit(model, certificate.predictor(model), registry.spec(certificate), setting)
-    facts = _facts(batch, setting) | {
+    facts = _facts(samples, setting) | {
         "norm": certificate.norm,
         "proof": certificate.kind,
         "failure_probability": certificate.failure_probability,
         "shared": shared,
     }
-    return _run("certificate", unit, facts, batch, rows, setting.tile, work)
+    return _run("certificate", unit, facts, samples, rows, setting.tile, work)
 
 
 def mix_records(
     model: MixedClassifier,
-    batch: Batch,
+    samples: Samples,
     certificate: MixedCertificate | None,
     radii: Sequence[float],
     setting: Setting,
@@ -164,7 +164,7 @@ def mix_records(
 
     Args:
         model: the mix; its own alpha does not matter here.
-        batch: all images of the evaluation.
+        samples: all images of the evaluation.
         certificate: of the mix; None where nothing is proved of the robust model.
         radii: where certified accuracy is wanted.
         setting: names, seed and tile.
@@ -193,7 +193,7 @@ def mix_records(
 
     method = {"name": "alpha_path"} if certificate is None else registry.spec(certificate)
     unit = _unit(model, predictor_name(model), method, setting) | {"radii": proved}
-    facts = _facts(batch, setting) | {
+    facts = _facts(samples, setting) | {
         "norm": "" if certificate is None else certificate.norm,
         "proof": "none" if certificate is None else certificate.kind,
         "alpha": model.alpha,
@@ -202,13 +202,13 @@ def mix_records(
         "robust": predictor_name(model.robust),
         "shared": shared,
     }
-    return _run("mix", unit, facts, batch, rows, setting.tile, work)
+    return _run("mix", unit, facts, samples, rows, setting.tile, work)
 
 
-def diagnosis_records(model: nn.Module, batch: Batch, attack: Attack, setting: Setting, work: Work) -> list[Part]:
-    """Judge an attack on the batch, and leave one row a check; arguments as ``attack_records``.
+def diagnosis_records(model: nn.Module, samples: Samples, attack: Attack, setting: Setting, work: Work) -> list[Part]:
+    """Judge an attack on the images, and leave one row a check; arguments as ``attack_records``.
 
-    The checks are made together, so the whole batch is one unit.
+    The checks are made together, so all images are one unit.
     """
 
     def rows(tile: Batch) -> Columns:
@@ -222,7 +222,7 @@ def diagnosis_records(model: nn.Module, batch: Batch, attack: Attack, setting: S
 
     method = {"name": "diagnosis", "attack": registry.spec(attack)}
     unit = _unit(model, predictor_name(model), method, setting) | {"threat": registry.spec(attack.threat)}
-    return _run("diagnosis", unit, _facts(batch, setting), batch, rows, len(batch), work)
+    return _run("diagnosis", unit, _facts(samples, setting), samples, rows, len(samples), work)
 
 
 # --- the sweep over units ---------------------------------------------------------------------------------------
@@ -231,30 +231,36 @@ def diagnosis_records(model: nn.Module, batch: Batch, attack: Attack, setting: S
 class _Progress:
     """The units of one shard, and what is said after each."""
 
-    def __init__(self, batch: Batch, size: int, work: Work) -> None:
+    def __init__(self, samples: Samples, size: int, work: Work) -> None:
         index, count = work.shard
-        self.units = list(_units(batch, size))[index::count]
+        self._samples = samples
+        # in the order of ids, so that the order in which images come never shows
+        self._rows = torch.split(samples.ids.argsort(), size)[index::count] if len(samples) else ()
         self._work, self._started, self._done = work, time.monotonic(), 0
+
+    def units(self) -> Iterator[Batch]:
+        """Floats of one unit at a time, so that memory does not grow with the number of images."""
+        return (self._samples.select(rows).batch() for rows in self._rows)
 
     def report(self, label: str) -> None:
         self._done += 1
         if self._work.report is not None:
-            self._work.report(Step(self._done, len(self.units), time.monotonic() - self._started, label))
+            self._work.report(Step(self._done, len(self._rows), time.monotonic() - self._started, label))
 
 
 def _run(
     kind: RecordKind,
     unit: dict[str, Any],
     facts: dict[str, Any],
-    batch: Batch,
+    samples: Samples,
     rows: Callable[[Batch], Columns],
     tile_size: int,
     work: Work,
 ) -> list[Part]:
     """Do the units of one shard that are not there yet."""
-    parts, progress = [], _Progress(batch, tile_size, work)
+    parts, progress = [], _Progress(samples, tile_size, work)
     with unchanged():
-        for tile in progress.units:
+        for tile in progress.units():
             parts.append(_do(kind, unit | {"data": data_hash(tile)}, facts, partial(rows, tile), work.folder))
             progress.report(f"{kind} {unit['method']['name']}")
     return parts
@@ -273,13 +279,6 @@ def _do(
     return made
 
 
-def _units(batch: Batch, size: int) -> Iterator[Batch]:
-    """The batch in the order of ids, cut to units, so that the order in which images come never shows."""
-    ordered = batch.select(batch.ids.argsort())
-    for start in range(0, len(ordered), size):
-        yield ordered.select(slice(start, start + size))
-
-
 def _unit(model: nn.Module, predictor: str, method: registry.Spec, setting: Setting) -> dict[str, Any]:
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     return {
@@ -295,12 +294,12 @@ def _unit(model: nn.Module, predictor: str, method: registry.Spec, setting: Sett
     }
 
 
-def _facts(batch: Batch, setting: Setting) -> dict[str, Any]:
+def _facts(samples: Samples, setting: Setting) -> dict[str, Any]:
     return {
         "dataset": setting.dataset,
         "split": setting.split,
         "classes": list(setting.classes),
-        "shape": list(batch.images.shape[1:]),
+        "shape": list(samples.images.shape[1:]),
     }
 
 

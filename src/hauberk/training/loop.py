@@ -354,16 +354,16 @@ def _hash(seed: int, step: int, purpose: str) -> int:
 
 
 def _on_device(split: Split, device: torch.device) -> Split:
-    """The split's 8-bit images on the training device, so that each step gathers its rows there."""
+    """The split's integer images on the training device, so that each step gathers its rows there."""
     return Split(split.name, split.images.to(device), split.labels.to(device), split.ids.to(device))
 
 
-def _held_out(split: Split, config: Training, seed: int, device: torch.device) -> Batch | None:
+def _held_out(split: Split, config: Training, seed: int, device: torch.device) -> Split | None:
     if not config.validate_every:
         return None
     if not len(split):
         raise HauberkError("the validation split is empty", "hold some images out, or set validate_every: 0")
-    return held_out(split, config.validation_images, seed).to(device)
+    return _on_device(held_out(split, config.validation_images, seed), device)
 
 
 def _purpose(model: nn.Module, objective: Objective, dataset: Dataset, config: Training, seed: int) -> dict[str, str]:

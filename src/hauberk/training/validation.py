@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from hauberk.attacks.base import Attack
-from hauberk.batch import Batch
+from hauberk.batch import Samples
 from hauberk.classifier import TILE, evaluating, logits_of
 from hauberk.data.dataset import Split
 from hauberk.training.distributed import World
+
+TILES_AT_ONCE = 4  # of images that are floats at one time
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Score:
         return {"validation_accuracy": self.clean} | robust
 
 
-def held_out(split: Split, images: int, seed: int) -> Batch:
+def held_out(split: Split, images: int, seed: int) -> Split:
     """The validation images: a random subset of the split, the same for every epoch.
 
     Args:
@@ -46,32 +48,32 @@ def held_out(split: Split, images: int, seed: int) -> Batch:
         seed: the run's seed.
     """
     if not 0 < images < len(split):
-        return split.batch()
+        return split
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    return split.batch(order[:images].sort().values)
+    return split.select(order[:images].sort().values)
 
 
-def validate(model: nn.Module, batch: Batch, attack: Attack | None, world: World, seed: int = 0) -> Score:
+def validate(model: nn.Module, samples: Samples, attack: Attack | None, world: World, seed: int = 0) -> Score:
     """Accuracy in eval mode and float32; processes share the work tile by tile, so the score does not depend on them.
 
     Args:
         model: the classifier.
-        batch: validation images.
+        samples: validation images; those of a few tiles at a time are made floats.
         attack: measures robust accuracy; None measures the clean one alone.
         world: the processes.
         seed: of the attack's randomness, the same at every epoch.
     """
-    tiles = -(-len(batch) // TILE)
+    tiles = -(-len(samples) // TILE)
     first, end = (tiles * rank // world.size for rank in (world.rank, world.rank + 1))
-    own = batch.select(slice(first * TILE, end * TILE))
     right = torch.zeros(2, dtype=torch.float64)
-    if len(own):
-        with evaluating(model):
+    with evaluating(model):
+        for start in range(first, end, TILES_AT_ONCE):
+            own = samples.select(slice(start * TILE, min(start + TILES_AT_ONCE, end) * TILE)).batch()
             if attack is None:
-                right[0] = (logits_of(model, own).argmax(1) == own.labels).sum()
+                right[0] += (logits_of(model, own).argmax(1) == own.labels).sum().cpu()
             else:
                 result = attack(model, own, seed)
-                right[0] = (result.clean_prediction == own.labels).sum()
-                right[1] = (~result.success).sum()
-    right = world.sum(right.to(batch.images.device)) / len(batch)
+                right[0] += (result.clean_prediction == own.labels).sum().cpu()
+                right[1] += (~result.success).sum().cpu()
+    right = world.sum(right.to(samples.images.device)) / len(samples)
     return Score(float(right[0]), None if attack is None else float(right[1]))
