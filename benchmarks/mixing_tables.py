@@ -33,8 +33,8 @@ from hauberk.defences import MixedClassifier
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier, AlphaDown
 from hauberk.evaluation import calibration
 from hauberk.evaluation.alpha_steps import enough_of, largest, right_intervals, softmax
-from hauberk.records import atomic_write
 from hauberk.runs import environment
+from hauberk.storage import atomic_write
 from mixing_tables_text import RENDERED, verdicts
 
 Floats = NDArray[np.float64]

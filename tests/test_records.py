@@ -94,20 +94,6 @@ def test_a_foreign_a_truncated_and_a_renamed_file_are_refused(tmp_path: Path) ->
         records.read(renamed)
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "run.json"
-    records.atomic_write(target, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(HauberkError, match="No space left on device"):
-        records.atomic_write(target, b"new")
-    assert target.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
-
-
 def test_the_key_depends_on_every_part_of_the_unit() -> None:
     base = {"weights": "w", "seed": 0, "tile": 64, "threat": {"name": "linf", "eps": 0.1}}
     keys = {records.unit_key("attack", base), records.unit_key("certificate", base)}

@@ -1,11 +1,13 @@
 """Run directories: created once, resumed, refused when broken."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from hauberk import registry
+from hauberk import registry, runs, storage
 from hauberk.errors import HauberkError
 from hauberk.runs import Run
 
@@ -85,3 +87,124 @@ def test_a_last_line_cut_by_a_kill_is_left_out_of_the_metrics(tmp_path: Path) ->
     assert run.metrics() == [{"epoch": 0}, {"epoch": 1}]
     run.keep_metrics(run.metrics()[:1])
     assert run.metrics() == [{"epoch": 0}]
+
+
+@pytest.mark.parametrize("left", ["nothing", "recipe", "run"])
+def test_a_kill_while_a_run_is_made_leaves_what_starts_again(tmp_path: Path, left: str) -> None:
+    path = tmp_path / "r"
+    Run.create(path, RECIPE)
+    if left != "run":
+        (path / "run.json").unlink()
+    if left == "nothing":
+        (path / "recipe.yaml").unlink()
+    assert not Run(path).has_model
+    if left != "run":
+        with pytest.raises(HauberkError, match="not a run directory"):
+            Run.open(path)
+        other = Run.create(path, RECIPE | {"seed": 2})  # nothing was made of the first recipe
+        assert other.recipe["seed"] == 2
+        (path / "run.json").unlink()
+    assert Run.create(path, RECIPE).info["schema_version"] == 1
+    assert Run.open(path).recipe == RECIPE
+
+
+def test_a_recipe_of_somebody_else_is_not_written_over(tmp_path: Path) -> None:
+    for text in ("name: r  # mine\n", "data: {name: digits}\n", "name: [unclosed\n", '"name": r\n'):
+        (tmp_path / "recipe.yaml").write_text(text)
+        with pytest.raises(HauberkError, match="no run that it belongs to"):
+            Run.create(tmp_path, RECIPE)
+        assert (tmp_path / "recipe.yaml").read_text() == text
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["recipe.yaml"]
+
+
+def test_a_model_is_finished_when_run_json_says_so(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    run = saved(tmp_path / "r")
+    assert run.has_model
+    whole = run.info
+    assert whole["predictor"]
+    assert whole["hashes"]["weights"] == run.model_config["weights"]
+    partly = {key: value for key, value in whole.items() if key not in ("predictor", "hashes")}
+    (run.path / "run.json").write_text(json.dumps(partly))
+    assert not run.has_model
+    with pytest.raises(HauberkError, match="no finished model"):
+        run.load_model()
+    torch.manual_seed(0)
+    saved(tmp_path / "r")
+    assert Run.open(run.path).info == whole
+
+
+def test_the_model_and_all_that_is_said_of_it_appear_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, states = Run.create(tmp_path / "r", RECIPE), []
+
+    def note(path: Path, content: bytes) -> None:
+        states.append(run.has_model)
+        storage.atomic_write(path, content)
+
+    monkeypatch.setattr(runs, "atomic_write", note)
+    run.save_model(registry.build(MODEL).eval(), {}, seed=5)
+    assert states == [False] * 3
+    assert run.has_model and run.info["seed"] == 5
+
+
+def test_processes_that_write_facts_at_the_same_time_lose_none(tmp_path: Path) -> None:
+    run, children = Run.create(tmp_path / "r", RECIPE), []
+    for index in range(4):
+        child = os.fork()
+        if not child:
+            for fact in range(10):
+                run.update(**{f"fact {index} {fact}": 1})
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert sum(key.startswith("fact") for key in run.info) == 40
+    assert sorted(p.name for p in run.path.iterdir()) == ["recipe.yaml", "run.json"]
+
+
+def test_runs_of_two_recipes_made_at_the_same_time_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(path: Path, content: bytes) -> None:
+        storage.atomic_write(path, content)
+        os.sched_yield()
+
+    monkeypatch.setattr(runs, "atomic_write", slow)
+    for attempt in range(5):
+        children = []
+        for seed in range(3):
+            child = os.fork()
+            if not child:
+                try:
+                    Run.create(tmp_path / str(attempt), RECIPE | {"seed": seed})
+                except HauberkError:
+                    os._exit(1)
+                os._exit(0)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        assert sorted(codes) == [0, 1, 1]
+        assert Run.open(tmp_path / str(attempt)).recipe["seed"] == codes.index(0)
+
+
+def test_a_run_that_is_there_is_opened_without_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Run.create(tmp_path / "r", RECIPE)
+
+    def read_only(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("hauberk.storage._lock", read_only)
+    monkeypatch.setattr("hauberk.storage._temporary", read_only)
+    assert Run.create(tmp_path / "r", RECIPE).info["schema_version"] == 1
+
+
+def test_opening_a_run_for_writing_removes_what_kills_left(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "r", RECIPE)
+    for folder in (run.path, run.records, run.checkpoints):
+        folder.mkdir(exist_ok=True)
+        (folder / ".part-abc").write_text("half")
+    Run.create(tmp_path / "r", RECIPE)
+    assert not list(run.path.rglob(".part-*"))
+
+
+def test_metrics_survive_a_cut_a_foreign_and_an_unreadable_line(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "r", RECIPE)
+    for tail in (b'{"epoch": 1, "lo', b"\0\0\0\0", b"\xff\xfe", b"7\n"):
+        (run.path / "metrics.jsonl").write_bytes(b'{"epoch": 0}\n' + tail)
+        assert run.metrics() == [{"epoch": 0}]

@@ -22,7 +22,8 @@ from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.units import Setting, Work, certificate_records, mix_records
-from hauberk.records import Part, atomic_write, group, read_all
+from hauberk.records import Part, group, read_all
+from hauberk.storage import atomic_write
 from hauberk.threats import Linf
 from hauberk.verify.proofs import statement_problems
 

@@ -17,7 +17,7 @@ from hauberk.attacks import APGD, Attack, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import Version
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
-from hauberk.classifier import decide, is_random, predictor_name, weights_hash
+from hauberk.classifier import decide, is_random
 from hauberk.data import Dataset, Split, load
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
@@ -81,13 +81,12 @@ def train(
     if not is_main():
         return run
     seconds = time.monotonic() - started
-    run.save_model(trained.eval(), {"dataset": recipe.data, "classes": list(dataset.classes)})
-    run.update(
+    run.save_model(
+        trained.eval(),
+        {"dataset": recipe.data, "classes": list(dataset.classes)},
         seed=recipe.seed,
         timings=run.info.get("timings", {}) | {"train_seconds": round(seconds, 1)},
-        hashes={"weights": weights_hash(trained)},
         environment=environment(),
-        predictor=predictor_name(trained),
     )
     return run
 
@@ -131,6 +130,7 @@ def subject(source: str | Path, out: Path | None = None, data: str | None = None
                 f"the records of a run stay with it: {source} cannot be judged into {out}", "leave -o out"
             )
         run = Run.open(source)
+        run.sweep()
         return Subject(run, run.load_model(), load(run.recipe["data"]))
     module, separator, factory = str(source).partition(":")
     if not separator:
@@ -345,7 +345,8 @@ def lipschitz(target: Subject, norm: Norm = "l2", images: int = 8) -> LipschitzR
     batch = evaluation_batch(target.dataset, "test", images)
     report = lipschitz_report(target.model, batch.images, norm)
     found = plain(report, batch.ids, batch.images, input_gradients(target.model, batch.images))
-    target.run.update(lipschitz=target.run.info.get("lipschitz", {}) | {norm: found})
+    with target.run.editing() as info:
+        info["lipschitz"] = info.get("lipschitz", {}) | {norm: found}
     return report
 
 
@@ -374,10 +375,11 @@ def lipschitz_refusal(target: Subject) -> str:
 
 def sign(run: Run, timing: str, started: float) -> None:
     """Keep the time spent and the hash of every record."""
-    info = run.info
-    timings = info.get("timings", {})
-    timings[timing] = round(timings.get(timing, 0.0) + time.monotonic() - started, 1)
-    files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.records.glob("*.parquet"))}
-    # the training's own environment stays as it is: threads and machine may differ
-    environments = info.get("environments", {}) | {timing.removesuffix("_seconds"): environment()}
-    run.update(timings=timings, hashes=info.get("hashes", {}) | {"records": files}, environments=environments)
+    with run.editing() as info:  # shards of other processes sign too, and none may lose what another wrote
+        timings = info.get("timings", {})
+        timings[timing] = round(timings.get(timing, 0.0) + time.monotonic() - started, 1)
+        files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.records.glob("*.parquet"))}
+        # the training's own environment stays as it is: threads and machine may differ
+        environments = info.get("environments", {}) | {timing.removesuffix("_seconds"): environment()}
+        hashes = info.get("hashes", {}) | {"records": files}
+        info.update(timings=timings, hashes=hashes, environments=environments)

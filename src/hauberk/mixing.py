@@ -19,7 +19,7 @@ from hauberk.api import Subject, default_certificate, evaluation_split, setting_
 from hauberk.attacks import APGD, Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import MixedCertificate
-from hauberk.classifier import frozen, logits_of, predictor_name, weights_hash
+from hauberk.classifier import frozen, logits_of, predictor_name
 from hauberk.defences import MixedClassifier
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.errors import HauberkError
@@ -29,8 +29,9 @@ from hauberk.evaluation.calibration import AlphaRange, CleanAlpha, Mixability, R
 from hauberk.evaluation.nuts import Nuts, nuts
 from hauberk.evaluation.units import UNIT_TILES, Report, Work, mix_records
 from hauberk.recipes import Evaluation
-from hauberk.records import atomic_write, content_hash, data_hash
+from hauberk.records import content_hash, data_hash
 from hauberk.runs import Run
+from hauberk.storage import atomic_write
 from hauberk.threats import Threat
 
 RADII = tuple(round(0.05 * k, 2) for k in range(41))
@@ -141,8 +142,7 @@ def _written(
     name = f"mix-{spec.get('alpha', spec.get('alpha_min')):g}"
     recipe = {"name": name, "data": like.run.recipe["data"], "model": spec, "bases": dict(bases)}
     run = Run.create(out or Path("runs") / name, recipe)
-    run.save_model(model, {"dataset": recipe["data"], "classes": list(like.dataset.classes)})
-    run.update(hashes={"weights": weights_hash(model)}, predictor=predictor_name(model), seed=plan.seed)
+    run.save_model(model, {"dataset": recipe["data"], "classes": list(like.dataset.classes)}, seed=plan.seed)
     return run
 
 
@@ -264,7 +264,6 @@ def _sigmoids(network: Subject, batch: Batch, tile: int) -> Table:
 def _save(path: Path, logits: Logits) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{f.name: getattr(logits, f.name) for f in fields(Logits)})
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, buffer.getvalue())
 
 

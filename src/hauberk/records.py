@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import torch
 
 from hauberk.batch import Samples
 from hauberk.errors import HauberkError
+from hauberk.storage import atomic_write
 
 HASHED_ROWS = 64  # images that are floats at one time while they are hashed
 
@@ -138,30 +137,6 @@ def part(kind: RecordKind, unit: Mapping[str, Any], facts: Mapping[str, Any], co
         for f in SCHEMAS[kind]
     ]
     return Part(kind, unit, facts, pa.Table.from_arrays(arrays, schema=SCHEMAS[kind]).sort_by("id"))
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file so that it is either absent or whole: temporary name, flush to disk, rename.
-
-    Raises:
-        HauberkError: if the disk is full or the folder cannot be written; what was finished before is untouched.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as handle:
-            temporary = Path(handle.name)
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise HauberkError(
-            f"cannot write {path}: {error.strerror}", "free some space or choose another folder, then run it again"
-        ) from error
 
 
 def write(folder: Path, item: Part) -> Path:

@@ -1,9 +1,12 @@
 """Run directories: everything one model leaves behind, written so that a kill loses nothing that was finished.
 
+One file says what state a run is in: it exists when ``run.json`` does, and its model is finished when ``run.json``
+names the predictor.  Both are written after all that they speak of.
+
 ::
 
     recipe.yaml        the resolved recipe
-    run.json           schema version, versions, machine, seeds, timings, hashes
+    run.json           schema version, versions, machine, seeds, timings, hashes, predictor
     metrics.jsonl      one line an epoch
     records/           Parquet parts
     checkpoints/       model.safetensors + config.json; the optimiser's state apart
@@ -14,7 +17,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +32,9 @@ from torch import nn
 
 import hauberk
 from hauberk import registry
-from hauberk.classifier import weights_hash
+from hauberk.classifier import predictor_name, weights_hash
 from hauberk.errors import HauberkError
-from hauberk.records import atomic_write
+from hauberk.storage import append, atomic_write, locked, sweep
 
 SCHEMA_VERSION = 1
 
@@ -72,7 +76,8 @@ class Run:
     ) -> Run:  # fmt: skip
         """A new run, or the same one again so that it resumes.
 
-        What a recipe plans to measure, and expects, may change: the run is the same as long as the model is.
+        What a recipe plans to measure, and expects, may change: the run is the same as long as the model is.  What
+        killed processes left half done is removed.
 
         Args:
             path: the run directory.
@@ -80,20 +85,40 @@ class Run:
             complete: adds to a recipe that is there already the settings that it is silent about, with their defaults.
 
         Raises:
-            HauberkError: if the folder holds a run of another recipe.
+            HauberkError: if the folder holds a run of another recipe, or a recipe that is no run's.
         """
-        run, plain = Run(Path(path)), json.loads(json.dumps(dict(recipe)))
-        known = run.recipe if run._recipe_file.exists() else None
+        run, plain = Run(Path(path)), _plain(recipe)
+        if run._known != plain:
+            with run.editing() as info:
+                run._settle(plain, complete)
+                if not info:
+                    info.update(schema_version=SCHEMA_VERSION, environment=environment())
+        run.sweep()
+        return run
+
+    @staticmethod
+    def prepare(path: Path | str, recipe: Mapping[str, Any]) -> Run:
+        """As ``create``, but a new folder becomes a run no sooner than with its first ``update``."""
+        run = Run(Path(path))
+        with run._alone():
+            run._settle(_plain(recipe), lambda known: known)
+        run.sweep()
+        return run
+
+    def _settle(self, plain: dict[str, Any], complete: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Write the recipe if it changed; one without ``run.json`` was left by a kill, and nothing depends on it."""
+        if not self.info and self._recipe_file.exists() and not _is_ours(self._recipe_file.read_bytes()):
+            raise HauberkError(
+                f"{self.path} holds a recipe.yaml and no run that it belongs to", "choose another folder with --out"
+            )
+        known = self._known
         if known is not None and _model_of(known) != _model_of(plain) != _model_of(complete(known)):
             raise HauberkError(
-                f"{run.path} holds a run of another recipe",
+                f"{self.path} holds a run of another recipe",
                 "choose another folder with --out, or remove this one to start again",
             )
         if known != plain:
-            atomic_write(run._recipe_file, yaml.safe_dump(plain, sort_keys=False).encode())
-        if known is None:
-            run.update(schema_version=SCHEMA_VERSION, environment=environment())
-        return run
+            atomic_write(self._recipe_file, _yaml(plain))
 
     @staticmethod
     def open(path: Path | str) -> Run:
@@ -129,6 +154,10 @@ class Run:
         return found
 
     @property
+    def _known(self) -> dict[str, Any] | None:
+        return self.recipe if self.info and self._recipe_file.exists() else None
+
+    @property
     def info(self) -> dict[str, Any]:
         """The content of ``run.json``."""
         if not self._info_file.exists():
@@ -138,7 +167,30 @@ class Run:
 
     def update(self, **facts: Any) -> None:
         """Merge facts into ``run.json``, atomically."""
-        atomic_write(self._info_file, json.dumps(self.info | facts, indent=2, sort_keys=True).encode())
+        with self.editing() as info:
+            info.update(facts)
+
+    @contextmanager
+    def editing(self) -> Iterator[dict[str, Any]]:
+        """The content of ``run.json``, which no other process changes meanwhile; what changed is written at the end."""
+        with self._alone():
+            info, before = self.info, self.info
+            yield info
+            if info != before:
+                atomic_write(self._info_file, json.dumps(info, indent=2, sort_keys=True).encode())
+
+    def training(self) -> AbstractContextManager[None]:
+        """Keep other processes from training in this folder.
+
+        Raises:
+            HauberkError: if one does.
+        """
+        return locked(self.checkpoints / ".lock", f"is training in {self.path}")
+
+    def sweep(self) -> None:
+        """Remove the temporary files of killed processes."""
+        for folder in (self.path, self.records, self.checkpoints):
+            sweep(folder)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``.
@@ -146,24 +198,21 @@ class Run:
         Raises:
             HauberkError: if it cannot be written.
         """
-        try:
-            with self._metrics_file.open("a") as handle:
-                handle.write(json.dumps(dict(row)) + "\n")
-        except OSError as error:
-            raise HauberkError(
-                f"cannot write {self._metrics_file}: {error.strerror}", "free some space, then run it again"
-            ) from error
+        append(self._metrics_file, (json.dumps(dict(row)) + "\n").encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``; a last line cut short by a kill is left out."""
         if not self._metrics_file.exists():
             return []
         rows = []
-        for line in self._metrics_file.read_text().splitlines():
+        for line in self._metrics_file.read_text(errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(row, dict):
+                break
+            rows.append(row)
         return rows
 
     def keep_metrics(self, rows: list[dict[str, Any]]) -> None:
@@ -174,25 +223,29 @@ class Run:
 
     @property
     def has_model(self) -> bool:
-        """Whether training (or mixing) has finished."""
-        return (self.checkpoints / "config.json").exists()
+        """Whether training (or mixing) has finished, and the weights are here: a bundle has none."""
+        return "predictor" in self.info and self._config_file.exists()
 
-    def save_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
-        """Write ``model.safetensors`` and ``config.json``; the latter last, so that it marks a whole model.
+    def save_model(self, model: nn.Module, facts: Mapping[str, Any], **more: Any) -> None:
+        """Write the weights, ``config.json``, and at last the predictor in ``run.json``, which marks a whole model.
 
         Args:
             model: built by a registered builder.
             facts: what a user of the model needs, for example class names and the dataset.
+            more: facts for ``run.json``, written in the same step.
         """
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-        atomic_write(self.checkpoints / "model.safetensors", safetensors.torch.save(weights))
         config = {
             "schema_version": SCHEMA_VERSION,
             "spec": registry.spec(model),
             "weights": weights_hash(model),
             "facts": dict(facts),
         }
-        atomic_write(self.checkpoints / "config.json", json.dumps(config, indent=2).encode())
+        with self.editing() as info:
+            atomic_write(self.checkpoints / "model.safetensors", safetensors.torch.save(weights))
+            atomic_write(self._config_file, json.dumps(config, indent=2).encode())
+            hashes = info.get("hashes", {}) | {"weights": config["weights"]}
+            info.update(more, hashes=hashes, predictor=predictor_name(model))
 
     @property
     def model_config(self) -> dict[str, Any]:
@@ -201,13 +254,12 @@ class Run:
         Raises:
             HauberkError: if there is no finished model.
         """
-        path = self.checkpoints / "config.json"
-        if not path.exists():
+        if not self.has_model:
             raise HauberkError(
                 f"{self.path} has no finished model",
                 f"finish it with: hauberk train {self._recipe_file} -o {self.path}",
             )
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(self._config_file.read_text())
         return found
 
     def load_model(self) -> nn.Module:
@@ -245,6 +297,14 @@ class Run:
     def _metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    @property
+    def _config_file(self) -> Path:
+        return self.checkpoints / "config.json"
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from reading and writing ``run.json`` and the recipe while this one does both."""
+        return locked(self.path / ".lock")
+
 
 def saved(path: str) -> nn.Module:
     """The model of a run directory, to go on with: a base of a mix, or the start of another training.
@@ -257,3 +317,20 @@ def saved(path: str) -> nn.Module:
 def _model_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe without what is said about it and measured on it."""
     return {key: value for key, value in recipe.items() if key not in ("summary", "evaluation", "expected")}
+
+
+def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(dict(recipe)))
+    return found
+
+
+def _yaml(recipe: Any) -> bytes:
+    return yaml.safe_dump(recipe, sort_keys=False).encode()
+
+
+def _is_ours(content: bytes) -> bool:
+    """Whether a recipe is written as a run writes it, and not by a person."""
+    try:
+        return content == _yaml(yaml.safe_load(content))
+    except yaml.YAMLError:
+        return False

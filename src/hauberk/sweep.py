@@ -26,11 +26,11 @@ from hauberk.evaluation.preflight import Speed, measure, passes
 from hauberk.evaluation.units import Report
 from hauberk.objectives.base import Context
 from hauberk.recipes import Frozen, Recipe
-from hauberk.records import atomic_write
 from hauberk.report.collect import load as load_runs
 from hauberk.report.collect import subjects
 from hauberk.runs import Run, environment
 from hauberk.statistics import Interval
+from hauberk.storage import atomic_write
 from hauberk.training.precision import Bfloat16
 from hauberk.training.progress import Progress
 

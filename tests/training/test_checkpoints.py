@@ -86,10 +86,3 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(path, monkeypatch, call):
     monkeypatch.undo()
     assert checkpoints.load(path, PURPOSE) == {"epoch": 1}
     assert [p.name for p in path.parent.iterdir()] == ["training.pt"]
-
-
-def test_leftovers_of_a_kill_are_swept(path):
-    checkpoints.save(path, PURPOSE, {})
-    (path.parent / ".part-abc").write_bytes(b"half")
-    checkpoints.sweep(path.parent)
-    assert [p.name for p in path.parent.iterdir()] == ["training.pt"]

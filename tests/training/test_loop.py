@@ -1,5 +1,6 @@
 import copy
 import itertools
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -330,3 +331,11 @@ def test_a_row_logged_after_the_checkpoint_is_not_doubled(network, dataset, run,
     monkeypatch.undo()
     fit(network(), Standard(), dataset, Training(**SETTINGS), run)
     assert [row["epoch"] for row in run.metrics()] == [0, 1, 2]
+
+
+def test_a_second_training_in_the_same_folder_is_refused(network, dataset, run):
+    with run.training(), pytest.raises(HauberkError, match=rf"another process \(pid {os.getpid()}\) is training in"):
+        fit(network(), Standard(), dataset, Training(epochs=1, batch_size=16), run)
+    assert not list(run.checkpoints.iterdir())
+    fit(network(), Standard(), dataset, Training(epochs=1, batch_size=16), run)
+    assert [p.name for p in run.checkpoints.iterdir()] == ["training.pt"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hauberk.errors import HauberkError
-from hauberk.records import atomic_write
+from hauberk.storage import atomic_write
 
 _CHUNK = 1 << 20
 

@@ -25,12 +25,13 @@ def write_bundle(run: Run, out: Path) -> Path:
     Raises:
         HauberkError: if the folder holds another run, or the records contradict each other.
     """
-    bundle = Run.create(out, run.recipe)
+    bundle = Run.prepare(out, run.recipe)
     paths = [write(bundle.records, joined) for joined in group(read_all(run.records))]
     info = run.info
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    bundle.keep_metrics(run.metrics())
+    # what makes it a bundle comes after all that it speaks of, and before an older one is taken away
+    bundle.update(**info | {"hashes": info.get("hashes", {}) | {"records": dict(sorted(files.items()))}})
     for stale in set(bundle.records.glob("*.parquet")) - set(paths):
         stale.unlink()
-    bundle.keep_metrics(run.metrics())
-    bundle.update(**info | {"hashes": info.get("hashes", {}) | {"records": dict(sorted(files.items()))}})
     return out

@@ -18,12 +18,13 @@ import jinja2
 import yaml
 
 import hauberk
-from hauberk.records import Part, atomic_write
+from hauberk.records import Part
 from hauberk.report import charts, explorer, lipschitz, words
 from hauberk.report.collect import RunFacts, load, subjects
 from hauberk.report.mixing import mixes
 from hauberk.report.pictures import Picture, pictures
 from hauberk.report.subject import Attacked, Curve, Level, Subject
+from hauberk.storage import atomic_write
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hauberk.errors import HauberkError
-from hauberk.records import atomic_write
+from hauberk.storage import atomic_write
 
 FORMAT = 1
 
@@ -68,8 +68,3 @@ def _same(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> No
                 "choose another run directory, or remove the checkpoint to start again",
             )
 
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed run left behind."""
-    for leftover in folder.glob(".part-*"):
-        leftover.unlink(missing_ok=True)

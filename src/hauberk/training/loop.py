@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,13 @@ def fit(
         the same model, with the selected weights (their average where ``ema`` is on), in eval mode.
 
     Raises:
-        HauberkError: if the data or a checkpoint do not fit, the disk is full, or the loss is not finite.
+        HauberkError: if the data or a checkpoint do not fit, another process is training in the run's folder, the disk
+            is full, or the loss is not finite.
     """
     device = next(model.parameters()).device
-    with _settings(config, device):
-        trainer = _Trainer(model, objective, dataset, config, run, seed, report, world(device))
+    processes = world(device)
+    with _settings(config, device), run.training() if processes.rank == 0 else nullcontext():
+        trainer = _Trainer(model, objective, dataset, config, run, seed, report, processes)
         trainer.resume()
         trainer.train()
         return trainer.selected()
@@ -318,7 +320,7 @@ class _Trainer:
             if self.ema is not None:
                 self.ema.load_state_dict(content["ema"])
         if self.world.rank == 0:
-            checkpoints.sweep(self.run.checkpoints)
+            self.run.sweep()
             self.run.keep_metrics([r for r in self.run.metrics() if r.get("epoch", -1) < self.position.epoch])
 
     @property

@@ -1,0 +1,52 @@
+"""Wrong versions of what a kill must leave whole: files, locks, runs."""
+
+from __future__ import annotations
+
+from mutant import Mutant, group
+
+STORAGE: list[Mutant] = [
+    *group(
+        "storage", "storage.py", "tests/test_storage.py",
+        ("    make_folder(path.parent)\n    sweep(path.parent, path.name)\n", "    make_folder(path.parent)\n"),
+        ("sweep(path.parent, path.name)", "sweep(path.parent)"),
+        ("            temporary.replace(path)\n", "            path.write_bytes(temporary.read_bytes())\n"),
+        ("        temporary.unlink(missing_ok=True)\n", "        pass\n"),
+        ("            os.fsync(handle.fileno())\n            temporary", "            temporary"),
+        ("        raise\n    _flush(path.parent)", "        raise"),
+        ("mkdir(exist_ok=True)\n        _flush(folder.parent)", "mkdir(exist_ok=True)"),
+        ("handle.write(line)\n            handle.flush()\n            os.fsync(handle.fileno())", "handle.write(line)"),
+        ("                if _hold(handle):\n    ", "                if True:\n    "),
+        ("if _hold(handle):", "if _hold(handle) is not False:"),
+        ("e.name.startswith(_prefix(name)) and _is_plain(e)", "e.name.startswith(_prefix(name))"),
+        ("                path.unlink()\n\n\ndef _lock", "                pass\n\n\ndef _lock"),
+        ("wait=busy is None) is False:", "wait=busy is None) is None:"),
+        ("        if _is_there(handle, path):\n            break", "        if True:\n            break"),
+        ("if _is_there(handle, temporary):", "if True:"),
+        ("        _hold(handle, wait=True)\n", ""),
+        ("if host == platform.node() else", "if True else"),
+        ("if not pid.isdigit():", "if False:"),
+        ("    except OSError:\n        return None", "    except OSError:\n        return True"),
+        ('temporary.open("xb")', 'temporary.open("xb", opener=lambda p, f: os.open(p, f, 0o600))'),
+    ),
+    *group(
+        "storage", "runs.py", "tests/test_runs.py",
+        ("        if run._known != plain:\n", "        if True:\n"),
+        ("            with run.editing() as info:\n                run._settle(plain, complete)\n",
+         "            run._settle(plain, complete)\n            with run.editing() as info:\n"),
+        ("and not _is_ours(self._recipe_file.read_bytes())", "and False"),
+        ("if self.info and self._recipe_file.exists() else None", "if self._recipe_file.exists() else None"),
+        ("    except yaml.YAMLError:\n        return False", "    except yaml.YAMLError:\n        return True"),
+        ("        run.sweep()\n        return run\n\n    @staticmethod\n    def prepare",
+         "        return run\n\n    @staticmethod\n    def prepare"),
+        ("        with self._alone():\n            info, before", "        if True:\n            info, before"),
+        ('return "predictor" in self.info and self._config_file.exists()', "return self._config_file.exists()"),
+        ("        if not self.has_model:\n", "        if not self._config_file.exists():\n"),
+        ("            if not isinstance(row, dict):\n                break\n", ""),
+        ('read_text(errors="replace")', "read_text()"),
+    ),
+    *group(
+        "storage", "training/loop.py",
+        "tests/training/test_loop.py::test_a_second_training_in_the_same_folder_is_refused",
+        ("run.training() if processes.rank == 0 else nullcontext()", "nullcontext()"),
+    ),
+]  # fmt: skip

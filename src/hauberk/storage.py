@@ -1,0 +1,207 @@
+"""Files that a kill leaves whole or absent, and locks that end with the process that holds them.
+
+Every file of the library is written here.  A temporary file is locked for as long as its writer lives, so one that
+nobody locks was left by a kill and may be removed.  Where the system or the file system has no locks, temporary files
+stay and processes are not kept apart.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from hauberk.errors import HauberkError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  (not a POSIX system)
+    fcntl = None  # type: ignore[assignment]
+
+PART = ".part-"
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file so that it is either absent or whole, with the permissions that the umask leaves.
+
+    Raises:
+        HauberkError: if the disk is full or the folder cannot be written; what was finished before is untouched.
+    """
+    try:
+        with replacing(path) as handle:
+            handle.write(content)
+    except OSError as error:
+        raise _failed(path, error) from error
+
+
+def append(path: Path, line: bytes) -> None:
+    """Add a line to the end of a file; a kill may cut it short.
+
+    Raises:
+        HauberkError: if it cannot be written.
+    """
+    try:
+        with path.open("ab") as handle:
+            handle.write(line)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise _failed(path, error) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` at the end of the block: temporary name, flush to disk, rename.
+
+    If the block fails, nothing is left of it.  What killed writers of the same file left is removed first.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    make_folder(path.parent)
+    sweep(path.parent, path.name)
+    handle = _temporary(path)
+    temporary = Path(handle.name)
+    try:
+        with handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that a power failure does not lose them."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush(folder.parent)
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove the temporary files that killed processes left in a folder; those of living ones are locked, and stay.
+
+    Args:
+        folder: where to look; it need not exist.
+        name: only those on their way to a file of this name.
+    """
+    with suppress(OSError):
+        found = [e.path for e in os.scandir(folder) if e.name.startswith(_prefix(name)) and _is_plain(e)]
+        for path in found:
+            with suppress(OSError), Path(path).open("r+b") as handle:
+                if _hold(handle):
+                    Path(path).unlink()
+
+
+@contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold a lock file during the block; it is gone afterwards, and what a killed process left of it locks nobody out.
+
+    Args:
+        path: the lock file.
+        busy: what a process that has the lock is doing, for the error; None waits until it has finished.
+
+    Raises:
+        HauberkError: if another process has the lock and ``busy`` is given, or the folder cannot be written.
+    """
+    handle = _lock(path, busy)
+    with handle:
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # released before it is closed: who waits for this file looks whether it is there
+                path.unlink()
+
+
+def _lock(path: Path, busy: str | None) -> BinaryIO:
+    while True:
+        try:
+            make_folder(path.parent)
+            handle = path.open("a+b")
+        except OSError as error:
+            raise _failed(path, error) from error
+        if _hold(handle, wait=busy is None) is False:
+            with handle:
+                raise HauberkError(
+                    f"another process{_owner(handle)} {busy}", "wait until it has finished, or choose another folder"
+                )
+        if _is_there(handle, path):
+            break
+        handle.close()
+    with suppress(OSError):  # on a full disk the lock holds without a name
+        handle.truncate(0)
+        handle.write(f"{os.getpid()} {platform.node()}".encode())
+        handle.flush()
+    return handle
+
+
+def _owner(handle: BinaryIO) -> str:
+    handle.seek(0)
+    pid, _, host = handle.read(300).decode(errors="replace").partition(" ")
+    if not pid.isdigit():
+        return ""
+    return f" (pid {pid})" if host == platform.node() else f" (pid {pid} on {host})"
+
+
+def _hold(handle: BinaryIO, wait: bool = False) -> bool | None:
+    """Lock an open file: True if it is held now, False if another process holds it, None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _temporary(path: Path) -> BinaryIO:
+    """A new temporary file, locked; open makes it readable for whom the umask allows."""
+    while True:
+        temporary = path.with_name(f"{_prefix(path.name)}{secrets.token_hex(8)}")
+        handle = temporary.open("xb")
+        _hold(handle, wait=True)
+        if _is_there(handle, temporary):  # nobody swept it before it was locked
+            return handle
+        handle.close()
+
+
+def _prefix(name: str) -> str:
+    return f"{PART}{name[:60]}-" if name else PART
+
+
+def _is_there(handle: BinaryIO, path: Path) -> bool:
+    """Whether an open file still is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False)
+
+
+def _flush(folder: Path) -> None:
+    """Write a folder's list of names to the disk, where the file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _failed(path: Path, error: OSError) -> HauberkError:
+    return HauberkError(
+        f"cannot write {path}: {error.strerror or error}", "free some space or choose another folder, then run it again"
+    )
