@@ -23,6 +23,7 @@ from mutants_attacks import ATTACKS
 from mutants_core import CORE
 from mutants_data import DATA
 from mutants_evaluation import EVALUATION
+from mutants_frozen import FROZEN
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_mixing import MIXING
@@ -33,7 +34,17 @@ PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist",
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before the fork
 FAULT = 99
 
-MUTANTS: list[Mutant] = [*CORE, *ATTACKS, *EVALUATION, *MIXING, *LAYERS, *LIPSCHITZ_NETWORKS, *DATA, *STORAGE]
+MUTANTS: list[Mutant] = [
+    *CORE,
+    *ATTACKS,
+    *EVALUATION,
+    *MIXING,
+    *LAYERS,
+    *LIPSCHITZ_NETWORKS,
+    *DATA,
+    *STORAGE,
+    *FROZEN,
+]
 
 
 def problems(mutants: list[Mutant]) -> list[str]:
