@@ -23,10 +23,10 @@ from mutants_attacks import ATTACKS
 from mutants_core import CORE
 from mutants_data import DATA
 from mutants_evaluation import EVALUATION
-from mutants_frozen import FROZEN
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_mixing import MIXING
+from mutants_safety import SAFETY
 from mutants_storage import STORAGE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,16 +35,11 @@ PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is i
 FAULT = 99
 
 MUTANTS: list[Mutant] = [
-    *CORE,
-    *ATTACKS,
-    *EVALUATION,
-    *MIXING,
-    *LAYERS,
-    *LIPSCHITZ_NETWORKS,
+    *CORE, *ATTACKS, *EVALUATION, *MIXING, *LAYERS, *LIPSCHITZ_NETWORKS,
     *DATA,
+    *SAFETY,
     *STORAGE,
-    *FROZEN,
-]
+]  # fmt: skip
 
 
 def problems(mutants: list[Mutant]) -> list[str]:

@@ -18,9 +18,11 @@ def verify(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     weights: Annotated[bool, typer.Option(help="Also load the model and certify 32 sampled rows again.")] = False,
     rows: Annotated[int, typer.Option(help="How many rows --weights samples from each evaluation.")] = 32,
+    trust_code: options.TrustCode = False,
     json: options.Json = False,
 ) -> None:
     """Derive every certificate again from its evidence, with numpy and scipy alone, and check the records' hashes."""
+    options.trust_code(trust_code)
     results = []
     for path in runs:
         Run.open(path)
