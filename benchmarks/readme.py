@@ -26,7 +26,7 @@ from hauberk.report import collect, words
 from hauberk.report.subject import Attacked, Curve, Subject
 from hauberk.statistics import Interval
 from hauberk.training.config import Training
-from hauberk.verify import verify_folder, verify_hashes
+from hauberk.verify import verify_run
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -162,7 +162,7 @@ def unproven(results: Path) -> list[str]:
     """Whatever in the records does not follow from its evidence or has changed since it was written."""
     problems = []
     for run in run_directories(results):
-        for verdict in (verify_hashes(run), *verify_folder(run / "records")):
+        for verdict in verify_run(run):
             problems += [f"{run.relative_to(results.parent)}: {problem}" for problem in verdict.problems]
     return problems
 

@@ -398,14 +398,16 @@ def test_hashes_of_a_run(good: dict[str, Part], tmp_path: Path) -> None:
     certificate_records(ORACLE.layers, ORACLE.batch(16, seed=1), LipschitzCertificate(), SETTING, Work(records))
     files = sorted(records.glob("*.parquet"))
     hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-    info = {"predictor": "p", "hashes": {"records": hashes}}
+    info = {"hashes": {"records": hashes}}
+    atomic_write(tmp_path / "recipe.yaml", b"name: oracle")
     atomic_write(tmp_path / "run.json", json.dumps(info).encode())
     assert verify.verify_hashes(tmp_path).problems == ()
-    assert [v.problems for v in verify.verify_folder(records)] == [()]
+    assert [v.problems for v in verify.verify_folder(records)] == [(), ()]
+    assert [v.method for v in verify.verify_folder(records)] == ["lipschitz", "all together"]
     files[0].write_bytes(files[0].read_bytes() + b"x")
     assert "has changed" in verify.verify_hashes(tmp_path).problems[0]
     files[0].rename(records / "other.parquet")
-    assert len(verify.verify_hashes(tmp_path).problems) == 2
+    assert len(verify.verify_hashes(tmp_path).problems) == 3  # missing, not listed, and not readable
 
 
 def test_it_shares_no_code_with_what_it_checks() -> None:
@@ -413,6 +415,7 @@ def test_it_shares_no_code_with_what_it_checks() -> None:
     assert len(files) > 4
     for source in (path.read_text() for path in files):
         imported = re.findall(r"^ *(?:import|from) (hauberk[.a-z_]*)", source, re.MULTILINE)
-        assert all(name == "hauberk.records" or name.startswith("hauberk.verify") for name in imported)
+        allowed = ("hauberk.records", "hauberk.errors", "hauberk.verify")
+        assert all(name.startswith(allowed) for name in imported)
         assert "import torch" not in source
         assert "from torch" not in source

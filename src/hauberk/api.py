@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.lipschitz_report import LipschitzReport, input_gradients, lipschitz_report
 from hauberk.evaluation.preflight import Bill, Finding, Speed, bills, measure, preflight
+from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import (
     Report,
     Setting,
@@ -176,9 +176,9 @@ def attack(
     """
     samples, setting = setting_of(target, plan)
     started = time.monotonic()
-    for item in attacks:
-        attack_records(target.model, samples, item, setting, Work(target.run.records, shard, report))
-    sign(target.run, "attack_seconds", started)
+    work = Work(target.run.records, shard, report)
+    done = [part for item in attacks for part in attack_records(target.model, samples, item, setting, work)]
+    sign(target.run, "attack_seconds", started, done, samples.ids)
     return target.run
 
 
@@ -273,9 +273,9 @@ def certify(
     """Certify a subject's images and leave records in its run; arguments as ``attack``."""
     samples, setting = setting_of(target, plan)
     started = time.monotonic()
-    for item in certificates:
-        certificate_records(target.model, samples, item, setting, Work(target.run.records, shard, report))
-    sign(target.run, "certify_seconds", started)
+    work = Work(target.run.records, shard, report)
+    done = [part for item in certificates for part in certificate_records(target.model, samples, item, setting, work)]
+    sign(target.run, "certify_seconds", started, done, samples.ids)
     return target.run
 
 
@@ -371,15 +371,3 @@ def lipschitz_refusal(target: Subject) -> str:
     except HauberkError as error:
         return error.message
     return ""
-
-
-def sign(run: Run, timing: str, started: float) -> None:
-    """Keep the time spent and the hash of every record."""
-    with run.editing() as info:  # shards of other processes sign too, and none may lose what another wrote
-        timings = info.get("timings", {})
-        timings[timing] = round(timings.get(timing, 0.0) + time.monotonic() - started, 1)
-        files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.records.glob("*.parquet"))}
-        # the training's own environment stays as it is: threads and machine may differ
-        environments = info.get("environments", {}) | {timing.removesuffix("_seconds"): environment()}
-        hashes = info.get("hashes", {}) | {"records": files}
-        info.update(timings=timings, hashes=hashes, environments=environments)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hauberk import registry
-from hauberk.api import Subject, default_certificate, evaluation_split, setting_of, sign
+from hauberk.api import Subject, default_certificate, evaluation_split, setting_of
 from hauberk.attacks import APGD, Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import MixedCertificate
@@ -27,6 +27,7 @@ from hauberk.evaluation import calibration
 from hauberk.evaluation.alpha_steps import margin, softmax
 from hauberk.evaluation.calibration import AlphaRange, CleanAlpha, Mixability, RobustAlpha, Scales
 from hauberk.evaluation.nuts import Nuts, nuts
+from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import UNIT_TILES, Report, Work, mix_records
 from hauberk.recipes import Evaluation
 from hauberk.records import content_hash, data_hash
@@ -99,8 +100,8 @@ def mix(
     base = default_certificate(robust)
     certificate = MixedCertificate(base) if base is not None and base.kind == "deterministic" else None
     samples, setting = setting_of(robust, plan)
-    mix_records(model, samples, certificate, RADII, setting, Work(run.records, report=report))
-    sign(run, "mix_seconds", started)
+    done = mix_records(model, samples, certificate, RADII, setting, Work(run.records, report=report))
+    sign(run, "mix_seconds", started, done, samples.ids)
     return run
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,15 +44,23 @@ def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     return top, float(optimize.brentq(lambda r: kept(r) - margin, 0.0, largest, xtol=1e-14, rtol=1e-14))
 
 
-def kept_margin(row: Mapping[str, Any], shared: Mapping[str, Any], radius: float) -> tuple[int, float]:
-    r"""Class, and the probability margin that Lipschitz logits keep at a radius; -1 where the class may change."""
+def kept_margins(row: Mapping[str, Any], shared: Mapping[str, Any], radii: Sequence[float]) -> tuple[int, list[float]]:
+    r"""Class, and the probability margin that Lipschitz logits keep at each radius; -1 where the class may change."""
     top, largest = lipschitz(row, shared)
-    if top < 0 or radius > largest:
-        return top, -1.0
-    logits, constants = np.asarray(row["logits"], dtype=np.float64), np.asarray(shared["pairwise"])[top]
+    if top < 0:
+        return top, [-1.0] * len(radii)
+    logits, constants = np.asarray(row["logits"], dtype=np.float64), np.asarray(shared["pairwise"], dtype=np.float64)
     others = np.delete(np.arange(len(logits)), top)
-    left = logits[top] - logits[others] - row.get("rounding", 0.0) - constants[others] * radius
-    return top, float((1.0 - np.exp(-left.min())) / (1.0 + np.exp(-left).sum()))
+    gaps = logits[top] - logits[others] - row.get("rounding", 0.0)
+    left = gaps - np.multiply.outer(np.asarray(radii, dtype=np.float64), constants[top, others])
+    kept = (1.0 - np.exp(-left.min(1))) / (1.0 + np.exp(-left).sum(1))
+    return top, np.where(np.asarray(radii) > largest, -1.0, kept).tolist()
+
+
+def kept_margin(row: Mapping[str, Any], shared: Mapping[str, Any], radius: float) -> tuple[int, float]:
+    """Class, and the margin kept at one radius."""
+    top, (kept,) = kept_margins(row, shared, [radius])
+    return top, kept
 
 
 def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:

@@ -1,24 +1,118 @@
-"""The files of a run, against the hashes that it keeps."""
+"""The files of a run: read without trust, and held against the hashes that run.json keeps."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hauberk.verify.verdict import Verdict
+import yaml
+
+from hauberk.records import Part, content_hash, read
+from hauberk.verify import claims
+from hauberk.verify.verdict import MALFORMED, Verdict, one_line
+
+SMALL = 16 * 2**20  # bytes that recipe.yaml, run.json and config.json may have
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a run directory holds, as far as it can be read.
+
+    Args:
+        path: the directory.
+        recipe: the content of recipe.yaml.
+        info: the content of run.json.
+        config: the content of config.json; empty where there is none.
+        parts: the records.
+        problems: one sentence for each file that cannot be read.
+    """
+
+    path: Path
+    recipe: Mapping[str, Any]
+    info: Mapping[str, Any]
+    config: Mapping[str, Any]
+    parts: tuple[Part, ...]
+    problems: tuple[str, ...]
+
+
+def open_run(run: Path) -> Files:
+    """Read a run directory; what cannot be read is a problem, and not an error."""
+    problems: list[str] = []
+    recipe = _mapping(run / "recipe.yaml", problems)
+    info = _mapping(run / "run.json", problems)
+    config_file = run / "checkpoints" / "config.json"
+    config = _mapping(config_file, problems) if config_file.exists() else {}
+    parts, damaged = read_records(run / "records")
+    return Files(run, recipe, info, config, parts, (*problems, *damaged))
+
+
+def read_records(folder: Path) -> tuple[tuple[Part, ...], list[str]]:
+    """The records of a folder, and a problem for each that cannot be read."""
+    parts, problems = [], []
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            part = read(path)
+            if path.name != f"{part.kind}-{part.key}.parquet":
+                problems.append(f"{path.name}: its name is not that of its content")
+            parts.append(part)
+        except MALFORMED as error:
+            problems.append(f"{path.name} cannot be read ({one_line(error)})")
+    return tuple(parts), problems
+
+
+def _mapping(path: Path, problems: list[str]) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > SMALL:
+            raise ValueError("the file is too large")
+        text = path.read_text(encoding="utf-8")
+        found = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("it is no mapping")
+    except MALFORMED as error:
+        problems.append(f"{path.name} cannot be read ({one_line(error)})")
+        return {}
+    return found
 
 
 def verify_hashes(run: Path) -> Verdict:
-    """Compare the SHA-256 of every record with the one kept in ``run.json``."""
-    info = json.loads((run / "run.json").read_text())
-    kept = info.get("hashes", {}).get("records", {})
-    files = {p.name: p for p in sorted((run / "records").glob("*.parquet"))}
-    problems = [f"{name} is missing" for name in kept if name not in files]
+    """Compare recipe, configuration and records with the hashes kept in ``run.json``."""
+    return hash_verdict(open_run(run))
+
+
+def hash_verdict(found: Files) -> Verdict:
+    """The files of an opened run against the hashes that it keeps."""
+    problems: list[str] = []
+    hashes = found.info.get("hashes")
+    kept = hashes.get("records", {}) if isinstance(hashes, dict) else {}
+    if not isinstance(kept, dict):
+        kept, problems = {}, [*problems, "run.json keeps no list of records"]
+    files = {p.name: p for p in sorted((found.path / "records").glob("*.parquet"))}
+    problems += [f"{name} is missing" for name in kept if name not in files]
     problems += [f"{name} is not listed in run.json" for name in files if name not in kept]
     problems += [
         f"{name} has changed since it was written"
         for name, path in files.items()
         if name in kept and hashlib.sha256(path.read_bytes()).hexdigest() != kept[name]
     ]
-    return Verdict(str(info.get("predictor", "")), "hashes", len(files), tuple(problems))
+    problems += [*_described_problems(found), *found.problems]
+    trusted = [claims.ORIGIN, claims.CIRCUMSTANCES]
+    unhashed = [name for name in ("recipe", "config") if getattr(found, name) and name not in (hashes or {})]
+    trusted += [f"{_FILES[name]}: run.json keeps no hash of it" for name in unhashed]
+    return Verdict(
+        str(found.info.get("predictor", "")), "hashes", len(files), tuple(problems), (claims.HASHES,), tuple(trusted)
+    )
+
+
+_FILES = {"recipe": "recipe.yaml", "config": "config.json"}
+
+
+def _described_problems(found: Files) -> Iterator[str]:
+    hashes = found.info.get("hashes")
+    for name, file in _FILES.items():
+        content, kept = getattr(found, name), hashes.get(name) if isinstance(hashes, dict) else None
+        if kept is not None and content and content_hash(content) != kept:
+            yield f"{file} has changed since it was written"

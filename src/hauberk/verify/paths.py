@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import special
 
 from hauberk.records import Part
-from hauberk.verify.derive import kept_margin
-from hauberk.verify.proofs import SLACK
-from hauberk.verify.verdict import Verdict
+from hauberk.verify.derive import kept_margins
+from hauberk.verify.proofs import SLACK, evidence_problems
+from hauberk.verify.verdict import Verdict, guarded
 
 # Recorded logits are float32: this close to an end of an interval, or to a tie, they decide nothing.
 NEAR, FLAT = 1e-4, 1e-6
@@ -20,18 +20,55 @@ NEAR, FLAT = 1e-4, 1e-6
 
 def verify_mix(mix: Part, certificates: list[Part]) -> Verdict:
     """Derive the alpha path of a mix again, and compare it with the certificates made at its chosen alpha."""
-    problems: list[str] = []
-    shared = mix.facts["shared"]
+    problems = tuple(guarded(path_problems, mix, certificates))
+    return Verdict(str(mix.unit["predictor"]), "alpha path", mix.table.num_rows, problems)
+
+
+def path_problems(mix: Part, certificates: Sequence[Part]) -> Iterator[str]:
+    """Whatever in the path of a mix does not follow from its logits and evidence, or contradicts a certificate."""
+    shared, classes = dict(mix.facts["shared"]), len(mix.facts["classes"])
+    if mix.facts["eps"]:
+        shared["pairwise"] = np.asarray(shared["pairwise"], dtype=np.float64)  # read once, used for every radius
     for row in mix.table.to_pylist():
-        problems += _path_problems(row)
+        yield from _logit_problems(row, classes)
+        yield from _path_problems(row)
+        if len(row["certified_alpha"]) != len(mix.facts["eps"]):
+            yield f"sample {row['id']}: {len(row['certified_alpha'])} weights for {len(mix.facts['eps'])} radii"
         if not mix.facts["eps"]:
             continue
         evidence = json.loads(row["evidence"])
-        for eps, recorded in zip(mix.facts["eps"], row["certified_alpha"], strict=True):
-            top, kept = kept_margin(evidence, shared, float(eps))
+        yield from evidence_problems(row["id"], evidence, classes)
+        yield from _scale_problems(row, evidence)
+        top, margins = kept_margins(evidence, shared, mix.facts["eps"])
+        for eps, recorded, kept in zip(mix.facts["eps"], row["certified_alpha"], margins, strict=True):
             derived = 1.0 / (1.0 + kept) if top == row["label"] and kept > 0.0 else None
-            if recorded is not None and (derived is None or recorded < derived * (1.0 - SLACK)):
-                problems.append(f"sample {row['id']}: certified at {eps} from alpha {recorded}, not {derived}")
+            if recorded is None:
+                continue
+            if derived is None or not derived * (1.0 - SLACK) <= recorded <= 1.0:
+                yield f"sample {row['id']}: certified at {eps} from alpha {recorded}, not {derived}"
+    yield from _certificate_problems(mix, certificates)
+
+
+def _logit_problems(row: Mapping[str, Any], classes: int) -> Iterator[str]:
+    """Whether logits are finite, one for each class, and their largest is the prediction."""
+    for name in ("accurate", "robust"):
+        logits = np.asarray(row[f"{name}_logits"], dtype=np.float64)
+        if logits.shape != (classes,):
+            yield f"sample {row['id']}: {logits.size} {name} logits for {classes} classes"
+        elif np.isfinite(logits).all() and logits[row[f"{name}_prediction"]] < logits.max():
+            yield f"sample {row['id']}: the {name} model's largest logit is not its prediction"
+
+
+def _scale_problems(row: Mapping[str, Any], evidence: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the robust model's logits are the evidence's; where float32 and float64 differ, nothing is certified."""
+    if any(a is not None and np.isfinite(a) for a in row["certified_alpha"]):
+        one, other = (special.softmax(np.asarray(z, dtype=float)) for z in (row["robust_logits"], evidence["logits"]))
+        if abs(one - other).max() > NEAR * 10.0:
+            yield f"sample {row['id']}: the robust model's logits are not those of its evidence"
+
+
+def _certificate_problems(mix: Part, certificates: Sequence[Part]) -> Iterator[str]:
+    """Whether the path and the certificates at the mix's own alpha agree."""
     # other bounds are smaller, estimates prove nothing, and another norm is another question
     matching = [
         c for c in certificates
@@ -48,8 +85,7 @@ def verify_mix(mix: Part, certificates: list[Part]) -> Verdict:
                 says = alpha is not None and alpha < mix.facts["alpha"] * (1 - SLACK)
                 proved = other["radius"] * (1.0 + SLACK) >= eps and other["prediction"] == row["label"]
                 if says and not proved:
-                    problems.append(f"sample {row['id']}: the alpha path claims radius {eps}, the certificate does not")
-    return Verdict(str(mix.unit["predictor"]), "alpha path", mix.table.num_rows, tuple(problems))
+                    yield f"sample {row['id']}: the alpha path claims radius {eps}, the certificate does not"
 
 
 def _path_problems(row: Mapping[str, Any]) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from hauberk.records import Part
 from hauberk.verify.derive import DERIVE
-from hauberk.verify.verdict import Verdict
+from hauberk.verify.verdict import Verdict, guarded
 
 # A recorded radius may be smaller than the derived one by the rounding it was given, never larger.
 SLACK = 1e-9
@@ -18,18 +18,34 @@ SLACK = 1e-9
 
 def verify_part(part: Part) -> Verdict:
     """Derive the class and radius of every row again and compare."""
+    problems = tuple(guarded(proof_problems, part))
+    return Verdict(str(part.unit["predictor"]), str(part.unit["method"]["name"]), part.table.num_rows, problems)
+
+
+def proof_problems(part: Part) -> Iterator[str]:
+    """Whatever in the certificates of one part does not follow from their evidence."""
     method = str(part.unit["method"]["name"])
-    problems: list[str] = []
     derive = DERIVE.get(method)
     if derive is None:
-        problems.append(f"no independent derivation is known for {method!r}")
-    else:
-        shared = part.facts["shared"] | {"bound": part.unit["method"].get("bound", "exact")}
-        problems += statement_problems(part)
-        for row in part.table.to_pylist():
-            top, radius = derive(json.loads(row["evidence"]), shared)
-            problems += _row_problems(row, top, radius)
-    return Verdict(str(part.unit["predictor"]), method, part.table.num_rows, tuple(problems))
+        yield f"no independent derivation is known for {method!r}"
+        return
+    shared = part.facts["shared"] | {"bound": part.unit["method"].get("bound", "exact")}
+    yield from statement_problems(part)
+    for row in part.table.to_pylist():
+        evidence = json.loads(row["evidence"])
+        yield from evidence_problems(row["id"], evidence, len(part.facts["classes"]))
+        top, radius = derive(evidence, shared)
+        yield from _row_problems(row, top, radius)
+
+
+def evidence_problems(sample: int, evidence: Mapping[str, Any], classes: int) -> Iterator[str]:
+    """Whether logits, votes or probabilities are one for each class."""
+    for name in ("logits", "counts0", "counts", "clean"):
+        values = evidence.get(name)
+        if values is not None and len(values) != classes:
+            yield f"sample {sample}: {len(values)} {name} for {classes} classes"
+        elif values is not None and name.startswith("counts") and any(not isinstance(v, int) or v < 0 for v in values):
+            yield f"sample {sample}: a number of votes is none"
 
 
 def statement_problems(part: Part) -> list[str]:
@@ -62,6 +78,8 @@ def statement_problems(part: Part) -> list[str]:
         found.append("the alpha of its evidence is not that of its predictor")
     if "pairwise" in shared:
         speeds = np.asarray(shared["pairwise"], dtype=np.float64)
+        if speeds.shape != (len(part.facts["classes"]),) * 2:
+            found.append("the pairwise Lipschitz constants are not those of its classes")
         if not ((speeds >= 0.0) & np.isfinite(speeds)).all():
             found.append("a pairwise Lipschitz constant is negative or not finite")
     return found

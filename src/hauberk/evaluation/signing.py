@@ -1,0 +1,52 @@
+"""What an evaluation leaves in run.json: time, machine, the hash of every record, and the samples that were planned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from hauberk.records import Part, content_hash
+from hauberk.runs import Run, environment
+from hauberk.verify.plans import plan_key, ranges
+
+
+def sign(run: Run, timing: str, started: float, parts: Iterable[Part] = (), ids: Tensor | None = None) -> None:
+    """Keep time, machine, hashes and plan.
+
+    The plan is what was asked for now and what earlier calls, killed ones too, have left of the same evaluation; so
+    a row that is taken out later, or put in, is seen.
+
+    Args:
+        run: whose records they are.
+        timing: name of the time spent, for example ``attack_seconds``.
+        started: of ``time.monotonic``.
+        parts: what was done now.
+        ids: the samples that were asked for, all shards together.
+    """
+    asked = {} if ids is None else {plan_key(p.kind, p.unit, p.facts): p for p in parts}
+    with run.editing() as info:  # shards of other processes sign too, and none may lose what another wrote
+        timings = info.get("timings", {})
+        timings[timing] = round(timings.get(timing, 0.0) + time.monotonic() - started, 1)
+        files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.records.glob("*.parquet"))}
+        # the training's own environment stays as it is: threads and machine may differ
+        environments = info.get("environments", {}) | {timing.removesuffix("_seconds"): environment()}
+        hashes = {"recipe": content_hash(run.recipe)} | info.get("hashes", {}) | {"records": files}
+        plans = info.get("plans", {})
+        if ids is not None and asked:
+            known = {key: set(ids.tolist()) for key in asked}
+            for key, found in _recorded(run, {p.kind for p in asked.values()}):
+                known.get(key, set()).update(found)
+            plans = plans | {key: ranges(found) for key, found in known.items()}
+        info.update(timings=timings, hashes=hashes, environments=environments, plans=plans)
+
+
+def _recorded(run: Run, kinds: set[str]) -> Iterable[tuple[str, list[int]]]:
+    """The plan and the ids of each record of some kinds."""
+    for path in sorted(p for kind in kinds for p in run.records.glob(f"{kind}-*.parquet")):
+        head = json.loads(pq.read_schema(path).metadata[b"hauberk"])
+        yield plan_key(head["kind"], head["unit"], head["facts"]), pq.read_table(path, columns=["id"])["id"].to_pylist()

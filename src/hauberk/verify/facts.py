@@ -1,0 +1,214 @@
+"""What a record says about itself, held against its predictor, its method, the recipe, run.json and config.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from hauberk.records import Part
+
+SPLITS = ("train", "val", "test")
+NORMS = ("l1", "l2", "linf")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+# what a recipe leaves out of a mix has these values
+SETTINGS = {"accurate_scale": 1.0, "robust_scale": 1.0}
+
+
+def facts_problems(
+    part: Part, recipe: Mapping[str, Any], info: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[str]:
+    """Facts and unit of one part against everything else that the run says.
+
+    Args:
+        part: the record.
+        recipe: the content of recipe.yaml.
+        info: the content of run.json.
+        config: the content of config.json; empty where the bundle has none.
+    """
+    yield from form_problems(part)
+    yield from _data_problems(part, recipe, config)
+    yield from _model_problems(part, info, config)
+    yield from _setting_problems(part, recipe)
+    if part.kind == "mix":
+        yield from _mix_problems(part)
+    yield from _name_problems(part, recipe)
+
+
+def form_problems(part: Part) -> Iterator[str]:
+    """Whether unit and facts have the form of their kind."""
+    unit, facts = part.unit, part.facts
+    if not str(unit["predictor"]) or not isinstance(unit["method"]["name"], str):
+        yield "it names no predictor or method"
+    if facts["split"] not in SPLITS:
+        yield f"its split is {facts['split']!r}, none of {', '.join(SPLITS)}"
+    classes, shape = facts["classes"], facts["shape"]
+    if not isinstance(classes, list) or len(classes) < 2 or len(set(map(str, classes))) < len(classes):
+        yield "its classes are not two or more different names"
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+        yield f"its shape {shape} is not (C, H, W)"
+    if not isinstance(unit["seed"], int) or not isinstance(unit["tile"], int) or unit["tile"] < 1:
+        yield "its seed or tile is no number"
+    if unit["dtype"] not in DTYPES:
+        yield f"its dtype is {unit['dtype']!r}, none of {', '.join(DTYPES)}"
+    if part.kind in ("attack", "diagnosis"):
+        yield from _threat_problems(unit)
+
+
+def _threat_problems(unit: Mapping[str, Any]) -> Iterator[str]:
+    threat = unit["threat"]
+    eps = threat["eps"]
+    if threat["name"] not in NORMS or isinstance(eps, bool) or not isinstance(eps, int | float):
+        yield f"its threat is {threat}"
+    elif not math.isfinite(eps) or eps < 0.0:
+        yield f"its budget is {eps}"
+    asked = unit["method"]["attack"] if unit["method"]["name"] == "diagnosis" else unit["method"]
+    for where in (asked, unit.get("suite", asked)):
+        if where["threat"] != threat:
+            yield f"its method is in the threat {where['threat']}, its rows are in {threat}"
+
+
+def _data_problems(part: Part, recipe: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    asked, name = recipe.get("data", {}), str(part.facts["dataset"])
+    asked = {"name": asked} if isinstance(asked, str) else asked
+    known = [str(v) for v in asked.values() if isinstance(v, str)]
+    # a data set is called as its loader, its file or its folder; one that cuts labels or sizes adds to that
+    if known and not any(name in (k, _last(k)) or name.startswith((f"{_last(k)}_", f"{_last(k)}-")) for k in known):
+        yield f"it is about {name}, the recipe about {asked.get('name')}"
+    told = config.get("facts", {})
+    if "classes" in told and list(told["classes"]) != list(part.facts["classes"]):
+        yield "its classes are not those of config.json"
+    if "dataset" in told and recipe.get("data") is not None and told["dataset"] != recipe["data"]:
+        yield "config.json and recipe.yaml name different data"
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _model_problems(part: Part, info: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    predictor, known = str(part.unit["predictor"]), info.get("predictor")
+    if known and predictor not in _names(part, str(known)):
+        yield f"it is about {predictor}, run.json about {known}"
+    kept = {
+        "run.json": info.get("hashes", {}).get("weights"),
+        "config.json": config.get("weights"),
+    }
+    for where, weights in kept.items():
+        if known and weights is not None and part.unit["weights"] != weights:
+            yield f"its weights are {part.unit['weights']}, those of {where} are {weights}"
+
+
+def _names(part: Part, model: str) -> set[str]:
+    """How records may call a model: by its name, or by the classifier that a certificate makes of it."""
+    found = {model}
+    if part.kind != "certificate":
+        return found
+    method = part.unit["method"]
+    base = method.get("base")
+    if method["name"] == "smoothing":
+        found = {f"smoothed(sigma={float(method['sigma'])!r}, {model})"}
+        if model.startswith("smoothed("):
+            found = {model}
+    elif base is not None and base["name"] == "smoothing":
+        halves = re.fullmatch(r"[a-z_]+\(.*, ([^,]+)\)", model)  # the robust model is the last that a mix names
+        robust = halves[1] if halves else ""
+        found = {f"{model} with exact votes of smoothed(sigma={float(base['sigma'])!r}, {robust})"}
+        if robust.startswith("smoothed(") or "smoothed(" in model:
+            found = {str(part.unit["predictor"])} if str(part.unit["predictor"]).startswith(f"{model} with ") else set()
+    return found
+
+
+def _setting_problems(part: Part, recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Seed, tile and split, where the recipe plans this method."""
+    plan = recipe.get("evaluation") or {}
+    if not planned(part, recipe):
+        return
+    found = {"split": part.facts["split"], "seed": part.unit["seed"], "tile": part.unit["tile"]}
+    for name, value in found.items():
+        if name in plan and plan[name] != value:
+            yield f"its {name} is {value}, the recipe plans {plan[name]}"
+
+
+def planned(part: Part, recipe: Mapping[str, Any]) -> bool:
+    """Whether the recipe's evaluation asks for this method."""
+    plan = recipe.get("evaluation") or {}
+    key = {"attack": "attacks", "certificate": "certificates", "diagnosis": "diagnoses"}.get(part.kind)
+    if key is None:
+        return False
+    method = part.unit.get("suite", part.unit["method"])
+    asked = method["attack"] if part.kind == "diagnosis" else method
+    return any(asks(spec, asked) for spec in plan.get(key) or ())
+
+
+def asks(short: Any, full: Any) -> bool:
+    """Whether a description with defaults left out is the same as a full one."""
+    if isinstance(full, Mapping):
+        if isinstance(short, str):
+            name, colon, budget = short.partition(":")
+            short = {"name": name, "eps": budget} if colon else {"name": name}
+        return isinstance(short, Mapping) and all(k in full and asks(v, full[k]) for k, v in short.items())
+    if isinstance(full, list | tuple):
+        return isinstance(short, list | tuple) and len(short) == len(full) and all(map(asks, short, full))
+    if isinstance(full, float) and isinstance(short, str | int | float) and not isinstance(short, bool):
+        return math.isclose(float(Fraction(str(short))), full, rel_tol=1e-12)
+    return bool(short == full)
+
+
+def _mix_problems(part: Part) -> Iterator[str]:
+    """A mix's weight, models, norm and radii against its predictor and its method."""
+    facts, unit = part.facts, part.unit
+    head = re.fullmatch(r"mixed\(alpha=[^,]+(, scales=[^,]+/[^,]+)?, .*\)", str(unit["predictor"]))
+    scales = (head[1] or "") if head else ""
+    named = f"mixed(alpha={float(facts['alpha'])!r}{scales}, {facts['accurate']}, {facts['robust']})"
+    if named != unit["predictor"]:
+        yield "its alpha or its models are not those of its predictor"
+    if list(facts["eps"]) != list(unit["radii"]):
+        yield "its radii are not those that were asked for"
+    if list(facts["eps"]) != sorted(set(facts["eps"])) or any(e < 0.0 for e in facts["eps"]):
+        yield "its radii do not rise from 0"
+    proved = "base" in unit["method"]
+    norm = facts["shared"].get("norm", unit["method"]["base"].get("norm", "l2")) if proved else ""
+    asked = unit["method"]["base"].get("norm", norm) if proved else ""
+    if (facts["norm"], asked) != (norm, norm) or facts["proof"] != ("deterministic" if proved else "none"):
+        yield f"claims {facts['proof']} radii in {facts['norm']!r}, its evidence is of {norm!r}"
+    if proved and float(facts["shared"]["mix_alpha"]) != float(facts["alpha"]):
+        yield "the alpha of its evidence is not its own"
+    if proved and facts["shared"]["base"] != unit["method"]["base"]["name"]:
+        yield f"was asked for {unit['method']['base']['name']}, its evidence is of {facts['shared']['base']}"
+
+
+def _name_problems(part: Part, recipe: Mapping[str, Any]) -> Iterator[str]:
+    """The settings in a mix's name against the recipe's model."""
+    model, name = recipe.get("model") or {}, str(part.unit["predictor"])
+    if not isinstance(model, Mapping) or not name.startswith(f"{model.get('name')}("):
+        return
+    told = dict(re.findall(r"([a-z_]+)=([^,()]+)", name.split("[")[0]))
+    spec = SETTINGS | dict(model)
+    first, dots, last = told.get("alpha", "").partition("..")
+    low, _, high = told.get("scales", "1.0/1.0").partition("/")
+    pairs = {"alpha_min" if dots else "alpha": first, "alpha_max": last, "accurate_scale": low, "robust_scale": high}
+    pairs |= {k: told[k] for k in ("scale", "shift", "power") if k in told}
+    for key, value in pairs.items():
+        if value and key in spec and not math.isclose(float(spec[key]), float(value), rel_tol=1e-12):
+            yield f"its predictor has {key} = {value}, the recipe {spec[key]}"
+
+
+def config_problems(recipe: Mapping[str, Any], info: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    """config.json against recipe.yaml and run.json."""
+    weights = info.get("hashes", {}).get("weights")
+    if "weights" in config and weights is not None and config["weights"] != weights:
+        yield f"config.json names weights {config['weights']}, run.json {weights}"
+    model, spec = recipe.get("model") or {}, config.get("spec") or {}
+    while recipe.get("wrap") and isinstance(spec.get("base"), Mapping) and spec.get("name") != model.get("name"):
+        spec = spec["base"]
+    changed = [k for k, v in model.items() if k in spec and not asks(v, _plain(spec[k]))]
+    if changed:
+        yield f"config.json builds another model than recipe.yaml asks for: {', '.join(changed)}"
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
