@@ -93,12 +93,10 @@ def hash_verdict(found: Files) -> Verdict:
     files = {p.name: p for p in sorted((found.path / "records").glob("*.parquet"))}
     problems += [f"{name} is missing" for name in kept if name not in files]
     problems += [f"{name} is not listed in run.json" for name in files if name not in kept]
-    problems += [
-        f"{name} has changed since it was written"
-        for name, path in files.items()
-        if name in kept and hashlib.sha256(path.read_bytes()).hexdigest() != kept[name]
-    ]
-    problems += [*_described_problems(found), *found.problems]
+    changed = {n for n, p in files.items() if n in kept and hashlib.sha256(p.read_bytes()).hexdigest() != kept[n]}
+    problems += [f"{name} has changed since it was written" for name in sorted(changed)]
+    problems += [p for p in found.problems if p.split()[0].rstrip(":") not in changed]  # said already
+    problems += _described_problems(found)
     trusted = [claims.ORIGIN, claims.CIRCUMSTANCES]
     unhashed = [name for name in ("recipe", "config") if getattr(found, name) and name not in (hashes or {})]
     trusted += [f"{_FILES[name]}: run.json keeps no hash of it" for name in unhashed]
