@@ -26,6 +26,7 @@ from mutants_evaluation import EVALUATION
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_mixing import MIXING
+from mutants_safety import SAFETY
 from mutants_storage import STORAGE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +34,12 @@ PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist",
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before the fork
 FAULT = 99
 
-MUTANTS: list[Mutant] = [*CORE, *ATTACKS, *EVALUATION, *MIXING, *LAYERS, *LIPSCHITZ_NETWORKS, *DATA, *STORAGE]
+MUTANTS: list[Mutant] = [
+    *CORE, *ATTACKS, *EVALUATION, *MIXING, *LAYERS, *LIPSCHITZ_NETWORKS,
+    *DATA,
+    *SAFETY,
+    *STORAGE,
+]  # fmt: skip
 
 
 def problems(mutants: list[Mutant]) -> list[str]:

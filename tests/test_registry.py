@@ -213,12 +213,3 @@ def test_every_entry_can_be_imported() -> None:
         assert callable(entry.load()), entry.name
 
 
-def test_plugins_register_through_their_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Point:
-        def load(self) -> None:
-            registry.register("attack", "from_a_plugin", "plugin.module:Attack", "a third party's")
-
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point()] if group == "hauberk" else [])
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    registry.load_plugins()
-    assert registry.entry("from_a_plugin", "attack").path == "plugin.module:Attack"

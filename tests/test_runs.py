@@ -68,8 +68,14 @@ def test_a_missing_truncated_foreign_or_changed_checkpoint_is_refused(tmp_path: 
     other = Run.create(tmp_path / "other", RECIPE)
     other.save_model(registry.build(MODEL | {"widths": [6]}), {})
     weights.write_bytes((other.checkpoints / "model.safetensors").read_bytes())
+    with pytest.raises(HauberkError, match="has changed"):
+        run.load_model()
+    config = run.checkpoints / "config.json"
+    honest = config.read_text()
+    config.write_text(json.dumps(json.loads(honest) | {"weights": other.model_config["weights"]}))
     with pytest.raises(HauberkError, match="does not fit"):
         run.load_model()
+    config.write_text(honest)
     changed = bytearray(whole)
     changed[-1] ^= 1
     weights.write_bytes(bytes(changed))

@@ -4,9 +4,10 @@ The verbs of the command line are functions here: ``hauberk.train``, ``attack``,
 every part is importable by itself and works on any ``nn.Module`` that takes images in [0, 1] and gives logits.
 """
 
-from __future__ import annotations
-
-from typing import Any
+# nothing is imported here: python -m hauberk reads this file while the current folder comes first on the path
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -25,7 +26,7 @@ _VERBS = {
 
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Load a verb on first use, so that ``import hauberk`` stays light."""
     import importlib
 

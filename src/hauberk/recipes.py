@@ -13,6 +13,7 @@ from hauberk import registry
 from hauberk.errors import HauberkError
 from hauberk.training.config import Training
 
+TASK = ("input_shape", "num_classes", "mean", "std")  # what a model is told about its data
 FOLDERS = (Path(__file__).parent / "_recipes", Path(__file__).parents[2] / "recipes")
 
 
@@ -131,10 +132,11 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(dict(content))
     except ValidationError as error:
         raise HauberkError(f"{where}: {_first_problem(error)}", _nearest(error)) from error
-    registry.entry(str(recipe.data.get("name")), "dataset")
-    name = str(recipe.model.get("name"))
-    if name not in {e.name for e in registry.entries("defence")}:  # a defence may hold models that are trained already
-        registry.entry(name, "model")
+    registry.check(recipe.data, "dataset")
+    name = recipe.model.get("name")  # a defence may hold models that are trained already
+    registry.check(recipe.model, "defence" if name in {e.name for e in registry.entries("defence")} else "model", TASK)
+    if recipe.wrap is not None:
+        registry.check(recipe.wrap, "defence", ("base",))
     registry.build(recipe.objective, "objective")
     for spec in (*recipe.evaluation.attacks, *recipe.evaluation.diagnoses):
         registry.build(spec, "attack")

@@ -9,16 +9,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
+from hauberk import specs, trust
 from hauberk.errors import HauberkError
+from hauberk.specs import Plan
 
 Kind = Literal["threat", "loss", "attack", "certificate", "objective", "defence", "model", "dataset"]
 Spec = dict[str, Any]
+
+CODE = {"hauberk.models.own:own": "source"}  # the setting that names code from outside the package
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,6 @@ def register(kind: Kind, name: str, path: str, summary: str, reference: str = ""
     if name in _ENTRIES and _ENTRIES[name].path != path:
         raise HauberkError(f"the name {name!r} is already registered for {_ENTRIES[name].path}", "choose another name")
     _ENTRIES[name] = Entry(kind, name, path, summary, reference, facts)
-
-
-def load_plugins() -> None:
-    """Import what other packages offer under the entry point group ``hauberk``: modules that call ``register``."""
-    for point in importlib.metadata.entry_points(group="hauberk"):
-        point.load()
 
 
 def entries(kind: Kind | None = None) -> list[Entry]:
@@ -111,6 +108,8 @@ def number(text: str | float) -> float:
 def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> Any:
     """Make the object that a spec describes.
 
+    The whole description is checked as data first, see ``check``; only then is anything built.
+
     Args:
         description: ``{"name": ..., field: value, ...}``, or a bare name, or for a threat ``"linf:8/255"``.
             Values that are themselves specs are built first.
@@ -118,30 +117,57 @@ def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> 
         context: arguments that the recipe does not hold, such as a model's ``input_shape``; those it asks for are used.
 
     Raises:
-        HauberkError: on an unknown name or key (naming the nearest valid one) or an invalid value.
+        HauberkError: as ``check``.
     """
+    plan = check(description, kind, tuple(context))
+    known = specs.parameters(plan.target)
+    return plan.make({key: value for key, value in context.items() if key in known})
+
+
+def check(description: Spec | str, kind: Kind | None = None, given: tuple[str, ...] = ()) -> Plan:
+    """Look at a description and all that is in it, and build nothing.
+
+    Args:
+        description: as for ``build``.
+        kind: the family expected.
+        given: names of arguments that the caller adds when it builds.
+
+    Raises:
+        HauberkError: on an unknown name or key (naming the nearest valid one), a value of another type or out of range,
+            a part where it does not belong, a setting that is missing, or code that the user does not trust.
+    """
+    specs.check_plain(description, "a spec")
+    return _planned(description, kind, given)
+
+
+def _planned(description: Any, kind: Kind | None = None, given: tuple[str, ...] = ()) -> Plan:
     if isinstance(description, str):
         description = _shorthand(description)
-    if "name" not in description:
-        raise HauberkError(f"a spec needs a 'name', got {description!r}", "for example {name: pgd, steps: 10}")
+    if not isinstance(description, Mapping) or "name" not in description:
+        raise HauberkError(
+            f"a spec needs a 'name', got {specs.short(description)}", "for example {name: pgd, steps: 10}"
+        )
     found = entry(str(description["name"]), kind)
-    target = found.load()
-    arguments = {key: _value(value) for key, value in description.items() if key != "name"}
-    valid = _parameters(target)
-    for key in arguments:
+    values = {key: _value(value) for key, value in description.items() if key != "name"}
+    plan = Plan(found.name, found.kind, found.load(), values)
+    valid = specs.parameters(plan.target)
+    for key in values:
         if key not in valid:
             raise HauberkError(
-                f"{found.name} has no setting {key!r}", suggestion(key, valid) or f"valid: {', '.join(valid)}"
+                f"{found.name} has no setting {key!r}", suggestion(key, list(valid)) or f"valid: {', '.join(valid)}"
             )
-    try:
-        return target(**arguments | {key: value for key, value in context.items() if key in valid})
-    except (TypeError, ValueError) as error:
-        raise HauberkError(f"{found.name}: {_plain(error)}", f"see: hauberk explain {found.name}") from error
+    missing = [key for key, needed in valid.items() if needed and key not in (*values, *given)]
+    if missing:
+        raise plan.problem(f"the setting {missing[0]} is missing")
+    plan = plan.fitted()
+    if found.path in CODE:
+        trust.require(str(plan.arguments[CODE[found.path]]))
+    return plan
 
 
 def settings(name: str, kind: Kind | None = None) -> list[str]:
     """The names of a method's settings."""
-    return _parameters(entry(name, kind).load())
+    return list(specs.parameters(entry(name, kind).load()))
 
 
 def spec(obj: Any) -> Spec:
@@ -176,7 +202,7 @@ def describe(value: Any) -> Any:
 
 def _value(value: Any) -> Any:
     if isinstance(value, dict):
-        return build(value) if "name" in value else {key: _value(v) for key, v in value.items()}
+        return _planned(value) if "name" in value else {key: _value(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
         return tuple(_value(v) for v in value)
     if isinstance(value, str):
@@ -187,7 +213,7 @@ def _value(value: Any) -> Any:
 def _shorthand_value(value: str) -> Any:
     name, separator, rest = value.partition(":")
     if separator and name in _ENTRIES and _ENTRIES[name].kind == "threat":
-        return build(value)
+        return _planned(value)
     numerator, slash, denominator = value.partition("/")
     if slash and numerator.strip().isdigit() and denominator.strip().isdigit() and rest == "":
         return number(value)
@@ -197,22 +223,6 @@ def _shorthand_value(value: str) -> Any:
 def _shorthand(text: str) -> Spec:
     name, separator, budget = text.partition(":")
     return {"name": name.lower(), "eps": number(budget)} if separator else {"name": name}
-
-
-def _parameters(target: Callable[..., Any]) -> list[str]:
-    if dataclasses.is_dataclass(target):
-        return [f.name for f in dataclasses.fields(target) if f.init]
-    import inspect
-
-    return list(inspect.signature(target).parameters)
-
-
-def _plain(error: Exception) -> str:
-    """Pydantic's report, one line for each field."""
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        return str(error)
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in errors())
 
 
 register("threat", "linf", "hauberk.threats:Linf", "each pixel moves by at most eps", "Madry et al. 2018")

@@ -32,7 +32,7 @@ from torch import nn
 
 import hauberk
 from hauberk import registry
-from hauberk.classifier import predictor_name, weights_hash
+from hauberk.classifier import predictor_name, state_hash, weights_hash
 from hauberk.errors import HauberkError
 from hauberk.records import content_hash
 from hauberk.storage import append, atomic_write, locked, sweep
@@ -264,6 +264,9 @@ class Run:
                 f"finish it with: hauberk train {self._recipe_file} -o {self.path}",
             )
         found: dict[str, Any] = json.loads(self._config_file.read_text())
+        for key, kind in (("spec", dict), ("weights", str), ("facts", dict)):
+            if not isinstance(found.get(key), kind):
+                raise HauberkError(f"{self._config_file}: expected {key!r}, a {kind.__name__}", "restore the file")
         return found
 
     def load_model(self) -> nn.Module:
@@ -273,11 +276,16 @@ class Run:
             HauberkError: if the checkpoint is missing, truncated, foreign or changed since it was written.
         """
         config = self.model_config
+        registry.check(config["spec"])  # as data, before the weights are read; nothing is built
+        if "run" in _names(config["spec"]):
+            raise HauberkError(f"{self.path}: a saved model names another run", "restore its config.json")
         path = self.checkpoints / "model.safetensors"
         try:
             weights = safetensors.torch.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
             raise HauberkError(f"{path} is truncated or not a safetensors file", "train the model again") from error
+        if state_hash(weights) != config["weights"]:
+            raise HauberkError(f"{path} has changed since it was written", "restore it or train the model again")
         model: nn.Module = registry.build(config["spec"])
         try:
             model.load_state_dict(weights)
@@ -338,3 +346,10 @@ def _is_ours(content: bytes) -> bool:
         return content == _yaml(yaml.safe_load(content))
     except yaml.YAMLError:
         return False
+
+
+def _names(spec: Any) -> set[str]:
+    """The names of a description and of all that is in it."""
+    inner = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
+    own = {str(spec["name"])} if isinstance(spec, dict) and "name" in spec else set()
+    return own.union(*map(_names, inner))

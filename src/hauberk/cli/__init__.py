@@ -1,25 +1,26 @@
 """The command line: one thin file a verb; only this room speaks to a terminal."""
 
-from __future__ import annotations
-
+# Only what Python has loaded by itself is imported here: a file of the current folder may stand in for all else.
+import os
 import sys
-from pathlib import Path
-
-from hauberk.errors import HauberkError
-from hauberk.registry import load_plugins
 
 INTERRUPTED = 130
 
 
 def main() -> None:
     """Run a verb; an error is one clear message and a non-zero exit code, never a traceback."""
+    leave_current_folder()
+    from contextvars import copy_context
+
     from hauberk.cli.app import app
     from hauberk.cli.console import error_line
+    from hauberk.cli.plugins import load_plugins
+    from hauberk.errors import HauberkError
 
-    sys.path.append(str(Path.cwd()))  # module:factory is found in the current folder, after everything installed
+    path = list(sys.path)
     try:
         load_plugins()
-        app(standalone_mode=True)
+        copy_context().run(app, standalone_mode=True)  # what the command trusts ends with it
     except HauberkError as error:
         error_line(error.message, error.hint)
         sys.exit(1)
@@ -33,3 +34,21 @@ def main() -> None:
     except OSError as error:
         error_line(f"{error.filename or 'file system'}: {error.strerror}", "what was finished is kept")
         sys.exit(1)
+    finally:
+        sys.path[:] = path
+
+
+def leave_current_folder() -> None:
+    """Take the current folder off the path where it comes before the standard library, and would stand in for one."""
+    library = os.path.realpath(os.path.dirname(os.__file__))  # noqa: PTH120
+    places = [os.path.realpath(place or ".") for place in sys.path]
+    first = places.index(library) if library in places else 0
+    sys.path[:] = [p for i, p in enumerate(sys.path) if i > first or not is_current_folder(p)]
+
+
+def is_current_folder(place: str) -> bool:
+    """Whether an entry of ``sys.path`` is the folder that the command was typed in."""
+    try:
+        return os.path.realpath(place or ".") == os.path.realpath(".")
+    except OSError:  # the current folder is gone
+        return not place

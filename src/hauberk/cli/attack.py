@@ -37,10 +37,12 @@ def attack(
     tile: options.Tile = 64,
     shard: options.Shard = "0/1",
     out: options.Out = None,
+    trust_code: options.TrustCode = False,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
     """Attack a model: with its recipe's attacks, or AutoAttack in a threat. The same command again resumes."""
+    options.trust_code(trust_code, target)
     options.threads(threads)
     subject = api.subject(target, out, data)
     planned = _attacks(subject, threat, attacks, suite)

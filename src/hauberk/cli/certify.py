@@ -31,10 +31,12 @@ def certify(
     tile: options.Tile = 64,
     shard: options.Shard = "0/1",
     out: options.Out = None,
+    trust_code: options.TrustCode = False,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
     """Certify a model; by default as its recipe says, or as its structure allows. The same command again resumes."""
+    options.trust_code(trust_code, target)
     options.threads(threads)
     subject = api.subject(target, out, data)
     given = {"sigma": sigma, "n": n, "alpha": alpha, "norm": norm}

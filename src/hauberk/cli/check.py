@@ -25,10 +25,12 @@ def check(
     seed: options.Seed = 0,
     tile: options.Tile = 64,
     out: options.Out = None,
+    trust_code: options.TrustCode = False,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
     """Look at a model before anything is spent on it: contract, gradients, randomness, speed, cost of each suite."""
+    options.trust_code(trust_code, target)
     options.threads(threads)
     subject = api.subject(target, out, data)
     ball = None if threat is None else registry.build(threat, "threat")

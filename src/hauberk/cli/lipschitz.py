@@ -21,10 +21,12 @@ def lipschitz(
     images: Annotated[int, typer.Option(help="Test images whose gradients are shown.")] = 8,
     data: options.Data = None,
     out: options.Out = None,
+    trust_code: options.TrustCode = False,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
     """Bound a model layer by layer, and show how tight each bound is; the report page shows it too."""
+    options.trust_code(trust_code, target)
     options.threads(threads)
     if norm not in get_args(Norm):
         raise HauberkError(f"expected l1, l2 or linf, got {norm!r}", "for example --norm linf")

@@ -40,10 +40,12 @@ def mix(
     images: options.Images = None,
     seed: options.Seed = 0,
     tile: options.Tile = 64,
+    trust_code: options.TrustCode = False,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
     """Mix an accurate and a robust model into one, with a given weight or with what a wish needs on validation data."""
+    options.trust_code(trust_code, accurate, robust)
     options.threads(threads)
     wish = {"clean": clean, "robust": robust_accuracy}
     wanted = any(v is not None for v in wish.values())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +12,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from hauberk import registry
+from hauberk import registry, trust
 from hauberk.errors import HauberkError
 from hauberk.recipes import Evaluation
 
@@ -21,7 +24,26 @@ Seed = Annotated[int, typer.Option(help="With each sample's id, the source of al
 Tile = Annotated[int, typer.Option(help="Rows of every model call.")]
 Shard = Annotated[str, typer.Option(help="i/n: do every n-th unit, from the i-th (counted from 0).")]
 Data = Annotated[str | None, typer.Option(help="The data set, for a model given as module:factory.")]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Run the code outside Hauberk that the run or recipe names.")
+]
 Threads = Annotated[int | None, typer.Option(help="Torch threads; all cores by default.")]
+
+
+_SOURCE = re.compile(r"(?<![\w./-])[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def trust_code(everything: bool, *typed: str | None) -> None:
+    """Until the command ends, let that code run which the user named in it: each ``module:factory`` that was typed.
+
+    Args:
+        everything: whatever a run or recipe names, by ``--trust-code``.
+        typed: arguments of this command.
+    """
+    sources = {source for text in typed if text for source in _SOURCE.findall(text)}
+    if everything or sources:
+        sys.path.append(os.path.realpath("."))  # after everything installed: the user named a module that may be here
+        trust.trust(*sources, everything=everything)
 
 
 def shard(text: str) -> tuple[int, int]:

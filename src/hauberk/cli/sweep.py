@@ -20,10 +20,12 @@ def sweep(
     dry_run: Annotated[bool, typer.Option(help="Predict the minutes and stop.")] = False,
     budget: Annotated[float | None, typer.Option(help="Refuse to start above this many minutes.")] = None,
     shard: options.Shard = "0/1",
+    trust_code: options.TrustCode = False,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
     """Train and evaluate a table of recipes. Predicts its minutes first; the same command again resumes."""
+    options.trust_code(trust_code)
     options.threads(threads)
     plan = table_of_runs.read(path)
     folder = out or Path("runs") / plan.name

@@ -17,10 +17,12 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that Hauberk brings along.")],
     out: options.Out = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Replace a value: training.epochs=5.")] = None,
+    trust_code: options.TrustCode = False,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
     """Train a recipe's model. The same command again resumes."""
+    options.trust_code(trust_code, *(set_ or []))
     options.threads(threads)
     run = api.train(recipes.read(recipe, set_ or []), out, Reporter(json or not is_main()).training)
     if is_main():

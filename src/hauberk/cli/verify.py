@@ -21,9 +21,11 @@ def verify(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     weights: Annotated[bool, typer.Option(help="Also load the model and certify 32 sampled rows again.")] = False,
     rows: Annotated[int, typer.Option(help="How many rows --weights samples from each evaluation.")] = 32,
+    trust_code: options.TrustCode = False,
     json: options.Json = False,
 ) -> None:
     """Check a run or a bundle: files, samples, facts, and every row against its own evidence."""
+    options.trust_code(trust_code)
     results: list[tuple[Path, list[Verdict]]] = []
     for path in runs:
         Run.open(path)

@@ -1,0 +1,45 @@
+"""Whose code may run: what the user names in this command, and nothing that a file names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+
+from hauberk.errors import HauberkError
+
+_EVERYTHING = "*"
+_TRUSTED: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
+
+
+@contextmanager
+def trusting(*sources: str, everything: bool = False) -> Iterator[None]:
+    """Inside, specs may run the code that these sources name.
+
+    Args:
+        sources: ``module:factory``, each typed by the user.
+        everything: whatever a spec names, because the user trusts where the spec comes from.
+    """
+    token = trust(*sources, everything=everything)
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+def trust(*sources: str, everything: bool = False) -> Token[frozenset[str]]:
+    """From here to the end of this context (see ``contextvars``); arguments as ``trusting``."""
+    return _TRUSTED.set(_TRUSTED.get() | {*sources, *([_EVERYTHING] if everything else [])})
+
+
+def require(source: str) -> None:
+    """Raise unless the user trusts this code.
+
+    Raises:
+        HauberkError: if only a file names it.
+    """
+    if not {source, _EVERYTHING} & _TRUSTED.get():
+        raise HauberkError(
+            f"a recipe or a run asks to run the code {source!r}, and a file alone runs no code",
+            "read that code, and say --trust-code if you trust it (in Python: hauberk.trust.trusting)",
+        )
