@@ -23,6 +23,7 @@ from mutants_attacks import ATTACKS
 from mutants_core import CORE
 from mutants_data import DATA
 from mutants_evaluation import EVALUATION
+from mutants_frozen import FROZEN
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_mixing import MIXING
@@ -35,11 +36,17 @@ PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is i
 FAULT = 99
 
 MUTANTS: list[Mutant] = [
-    *CORE, *ATTACKS, *EVALUATION, *MIXING, *LAYERS, *LIPSCHITZ_NETWORKS,
+    *CORE,
+    *ATTACKS,
+    *EVALUATION,
+    *MIXING,
+    *LAYERS,
+    *LIPSCHITZ_NETWORKS,
     *DATA,
     *SAFETY,
     *STORAGE,
-]  # fmt: skip
+    *FROZEN,
+]
 
 
 def problems(mutants: list[Mutant]) -> list[str]:

@@ -129,7 +129,6 @@ CERTIFIED = [
         ("weight * run._run(features.clone())[1]", "0.0 * run._run(features.clone())[1]"),
         (" + TINY / SHARE * math.sqrt(rows.shape[1])", ""),
         ("self._run(images.clone())", "self._run(images)"),
-        ("return constant_size(shift, features)", "return 0.0 * constant_size(shift, features)"),
     ),
     *group(
         "lipschitz", "certificates/rounding.py", "tests/certificates/test_top_k.py",
@@ -141,7 +140,11 @@ CERTIFIED = [
     ),
     *group(
         "lipschitz", "layers/sandwich.py", "tests/certificates/test_rounding.py",
-        ("* 2.0 * (entered + shift)", "* 2.0 * entered"),
+        ("* 2.0 * (entered + shift / math.sqrt(2.0))", "* 2.0 * entered"),
+    ),
+    *group(
+        "lipschitz", "layers/shape.py", "tests/certificates/test_rounding.py",
+        ("return constant_size(self.removed, features)", "return 0.0 * constant_size(self.removed, features)"),
     ),
     *group(
         "lipschitz", "layers/splines.py", "tests/certificates/test_rounding.py",

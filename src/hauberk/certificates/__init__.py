@@ -1,7 +1,7 @@
 """Certificates: proofs that there is no adversarial point within a radius."""
 
 from hauberk.certificates.base import Certificate, Certificates
-from hauberk.certificates.frozen import FrozenLipschitz, lipschitz_radii
+from hauberk.certificates.frozen import FrozenLipschitz, freeze, lipschitz_radii
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.certificates.mixed import MixedCertificate
@@ -26,6 +26,7 @@ __all__ = [
     "MixedCertificate",
     "SmoothingCertificate",
     "affinity_radius",
+    "freeze",
     "lipschitz_radii",
     "relaxed_guarantees",
     "relaxed_top_k_radius",

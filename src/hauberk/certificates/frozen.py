@@ -1,16 +1,22 @@
-"""Bulk certification: the bound is computed once, then each image costs its forward pass."""
+"""The frozen predictor, of which certificates speak, and its bulk certification.
+
+The bound is computed once; then each image costs its forward pass.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hauberk.certificates.lipschitz import check_provable
-from hauberk.certificates.rounding import exact_forward
+from hauberk.certificates.rounding import exact_forward, fixed
 from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
+from hauberk.layers.bound import Bound, unit_bound
+from hauberk.layers.lipschitz import walk
 from hauberk.threats import Norm
 
 
@@ -41,14 +47,50 @@ def lipschitz_radii(logits: Tensor, pairwise: Tensor, rounding: Tensor | None = 
     return torch.where(finite, top, ABSTAIN), torch.where(known, lowered, 0.0)
 
 
-class FrozenLipschitz:
-    """A Lipschitz network whose weights and bound are frozen in float64, ready for any number of images.
+class ToFloat64(nn.Module):
+    """Carry images to float64, whatever precision they come in."""
 
-    It certifies the network in float64 and does not look at decisions in another precision, which
-    ``LipschitzCertificate`` does; evaluations and records use that one.
+    def forward(self, images: Tensor) -> Tensor:
+        """The same values."""
+        return images.double()
+
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
+        """One: every number of a lower precision is one of float64."""
+        return unit_bound(norm, "identity")
+
+
+def freeze(model: nn.Module, input_shape: Sequence[int]) -> nn.Sequential:
+    """The predictor that a Lipschitz certificate of the model is about, as a classifier of its own.
+
+    Its numbers are those that the model computes with in its own dtype, computed once (``layers.freezing``), and it
+    evaluates them in float64.  It takes images of any floating dtype, has an ordinary ``state_dict`` without
+    parametrisations, and can be certified, attacked and saved like every classifier.
 
     Args:
-        model: a classifier in eval mode; it is copied, its layers exported where that is exact.
+        model: a classifier in eval mode; it is copied.
+        input_shape: shape of one image, (C, H, W).
+
+    Returns:
+        from (B, C, H, W) to float64 logits (B, K).
+
+    Raises:
+        HauberkError: if the walk refuses the model, it decides otherwise than by logits, or has half precision.
+    """
+    check_eval(model)
+    check_provable(model)
+    plain = fixed(model, input_shape)
+    walk(plain, input_shape)
+    return nn.Sequential(OrderedDict(to_float64=ToFloat64(), layers=plain)).eval()
+
+
+class FrozenLipschitz:
+    """Bulk certification of the frozen predictor of a model, of which the bound is computed once.
+
+    It does not look at the decisions of the model in its own precision, which ``LipschitzCertificate`` does;
+    evaluations and records use that one.
+
+    Args:
+        model: a classifier in eval mode; it is copied.
         input_shape: shape of one image, (C, H, W).
         norm: in which images move.
 
@@ -60,7 +102,7 @@ class FrozenLipschitz:
         check_eval(model)
         check_provable(model)
         bounds, self.forward = exact_forward(model, input_shape)
-        self.model = nn.Sequential(*self.forward.layers)
+        self.model = nn.Sequential(ToFloat64(), *self.forward.layers)
         self.pairwise = bounds.pairwise(norm)
         self.norm = norm
 

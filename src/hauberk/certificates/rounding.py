@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from hauberk.layers.bound import Branches, SumsInside, constant_size
-from hauberk.layers.export import exported
-from hauberk.layers.lipschitz import ModelBounds, walk
+from hauberk.errors import HauberkError
+from hauberk.layers.bound import Branches, SumsInside
+from hauberk.layers.freezing import materialised
+from hauberk.layers.lipschitz import ModelBounds, check_forward, walk
 
 # Float64 sums of thousands of terms are off by less than this share of their size.
 SHARE = 1e-12
@@ -39,17 +37,15 @@ class ExactForward:
 
     Args:
         bounds: of the walk, over layers in float64.
-        layers: what to compute with, one for each step of the walk; by default the layers of the walk.
     """
 
-    def __init__(self, bounds: ModelBounds, layers: Sequence[nn.Module] | None = None) -> None:
-        steps = [step.layer for step in bounds.steps]
+    def __init__(self, bounds: ModelBounds) -> None:
         shapes = [bounds.input_shape, *(step.output for step in bounds.steps[:-1])]
-        self.layers = steps if layers is None else list(layers)
+        self.layers = [step.layer for step in bounds.steps]
         self.constants = [
             ModelBounds(shape, [step]).total().value for shape, step in zip(shapes, bounds.steps, strict=True)
         ]
-        self.inner = [_inner(layer, shape) for layer, shape in zip(steps, shapes, strict=True)]
+        self.inner = [_inner(layer, shape) for layer, shape in zip(self.layers, shapes, strict=True)]
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,8 +79,18 @@ def unchanged() -> Iterator[None]:
         _walked = before
 
 
+def fixed(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
+    """``materialised``, with a refusal that names the layer at fault."""
+    check_forward(model)
+    try:
+        return materialised(model, input_shape)
+    except (HauberkError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        walk(model, input_shape)
+        raise HauberkError(f"the model cannot be frozen: {error}", "call it on two images and see") from error
+
+
 def exact_forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[ModelBounds, ExactForward]:
-    """The bounds of a copy of a model in float64, and its forward pass with layers exported where that is exact.
+    """The bounds of the frozen copy of a model (``materialised``), and its forward pass in float64.
 
     Args:
         model: a classifier in eval mode.
@@ -96,10 +102,8 @@ def exact_forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[ModelBo
     key = (id(model), tuple(input_shape))
     if _walked is not None and key in _walked:
         return _walked[key][1:]
-    exact = copy.deepcopy(model).double().eval().requires_grad_(False)
-    with parametrize.cached():
-        bounds = walk(exact, input_shape)
-        forward = ExactForward(bounds, [exported(step.layer) for step in bounds.steps])
+    bounds = walk(fixed(model, input_shape), input_shape)
+    forward = ExactForward(bounds)
     if _walked is not None:
         _walked[key] = (model, bounds, forward)  # with the model, whose id is its own while it lives
     return bounds, forward
@@ -117,17 +121,7 @@ def _inner(layer: nn.Module, shape: Sequence[int]) -> _Inner:
         )
     if isinstance(layer, SumsInside):
         return layer.inner_size
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-        return partial(_shifted, layer)
     return lambda features, _: features.new_zeros(len(features))
-
-
-def _shifted(layer: nn.BatchNorm1d | nn.BatchNorm2d, features: Tensor, _: float) -> Tensor:
-    """The running mean, scaled as the features are; it is taken off them by way of the bias."""
-    assert layer.running_mean is not None and layer.running_var is not None  # noqa: S101 - the walk saw to it
-    shift = layer.running_mean * (layer.running_var + layer.eps).rsqrt()
-    shift = shift if layer.weight is None else shift * layer.weight
-    return constant_size(shift, features)
 
 
 def _lengths(features: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, only_l2
+from hauberk.layers.derived import Derived
 from hauberk.layers.export import plain_linear
 from hauberk.layers.frequency import check_circle, half_spectrum, to_frequencies, to_pixels
 from hauberk.layers.norms import linear_norm
@@ -98,7 +99,7 @@ class BROLinear(nn.Linear):
         return plain_linear(self)
 
 
-class BROConv2d(nn.Module):
+class BROConv2d(Derived):
     r"""An orthogonal circular convolution: at each frequency of the feature map a block reflector.
 
     .. math:: \hat y(\omega) = \big(I - 2\,\hat V (\hat V^* \hat V)^{-1} \hat V^*\big)(\omega)\,\hat x(\omega)
@@ -121,6 +122,8 @@ class BROConv2d(nn.Module):
 
     Source: Lai et al. 2025, the BRO convolution.
     """
+
+    by_shape = True
 
     def __init__(
         self,
@@ -153,12 +156,23 @@ class BROConv2d(nn.Module):
         check_circle(features.shape[1:], self.in_channels, self.kernel_size, self.stride)
         blocks = nn.functional.pixel_unshuffle(features, self.stride) if self.stride > 1 else features
         size = blocks.shape[2:]
-        directions = half_spectrum(self.directions, size)
         spectrum = to_frequencies(blocks)
-        inward = projector_half(directions)[:, :, : self.blocks]
-        spectrum = self._fit(spectrum) - 2.0 * directions[:, : self.out_channels] @ (inward @ spectrum)
+        numbers = self.numbers(features.shape[1:])
+        spectrum = self._fit(spectrum) - 2.0 * numbers["outward"] @ (numbers["inward"] @ spectrum)
         result = to_pixels(spectrum, size)
         return result if self.bias is None else result + self.bias[:, None, None]
+
+    def derive(self, input_shape: Sequence[int]) -> dict[str, Tensor]:
+        """V and its pseudo-inverse at each frequency, of which the rows and columns that are used."""
+        directions = half_spectrum(self.directions, [n // self.stride for n in input_shape[1:]])
+        inward = projector_half(directions)[:, :, : self.blocks]
+        return {"outward": directions[:, : self.out_channels], "inward": inward}
+
+    def inner_size(self, features: Tensor, constant: float) -> Tensor:  # noqa: ARG002
+        r"""The size of what is taken off, at most :math:`2\,\|V\|_F\,\|V^+\|_F\,\|x\|` at the worst frequency."""
+        outward, inward = (torch.linalg.matrix_norm(m) for m in self.numbers(features.shape[1:]).values())
+        entered: Tensor = torch.linalg.vector_norm(features.flatten(1), dim=1)
+        return 2.0 * float((outward * inward).max()) * entered
 
     @torch.no_grad()
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
@@ -166,15 +180,16 @@ class BROConv2d(nn.Module):
         only_l2(norm)
         check_circle(input_shape, self.in_channels, self.kernel_size, self.stride)
         size = [n // self.stride for n in input_shape[1:]]
-        directions = half_spectrum(self.directions, size)
-        if not bool(directions.isfinite().all()):
+        numbers = self.numbers(input_shape)
+        if not all(bool(matrices.isfinite().all()) for matrices in numbers.values()):
             raise HauberkError("the weights hold NaN or infinity", "training diverged: load an earlier checkpoint")
-        largest = 0.0
-        for chosen in torch.split(directions, max(1, _ENTRIES // (self.out_channels * self.blocks))):
-            inward = projector_half(chosen)[:, :, : self.blocks].to(torch.complex128)
-            eye = self._fit(torch.eye(self.blocks, dtype=torch.complex128, device=chosen.device)[None])
-            matrices = eye - 2.0 * chosen[:, : self.out_channels].to(torch.complex128) @ inward
-            largest = max(largest, float(torch.linalg.svdvals(matrices).max()))
+        largest, at_once = 0.0, max(1, _ENTRIES // (self.out_channels * self.blocks))
+        eye = self._fit(torch.eye(self.blocks, dtype=torch.complex128, device=numbers["inward"].device)[None])
+        for outward, inward in zip(*(torch.split(m, at_once) for m in numbers.values()), strict=True):
+            matrices = eye - 2.0 * outward.to(torch.complex128) @ inward.to(torch.complex128)
+            # what rounding of the product may hide, where large directions meet a large pseudo-inverse
+            off = torch.linalg.matrix_norm(outward) * torch.linalg.matrix_norm(inward) * outward.shape[2] * 2.0**-50
+            largest = max(largest, float((torch.linalg.svdvals(matrices)[:, 0] + off).max()))
         return Bound(largest * (1.0 + SLACK), f"singular values per frequency, {size[0]}x{size[1]}", True)
 
     def _fit(self, spectrum: Tensor) -> Tensor:

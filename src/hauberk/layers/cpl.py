@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, constant_size, times
-from hauberk.layers.export import without_parametrisation
+from hauberk.layers.derived import without_parametrisation
 from hauberk.layers.norms import Padding, conv_layer_norm, linear_norm
 from hauberk.layers.spectral import SpectralScaling
 from hauberk.threats import Norm

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import nn
 
 Plain = TypeVar("Plain", nn.Linear, nn.Conv2d)
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def exported(model: nn.Module) -> nn.Module:
@@ -21,19 +18,6 @@ def exported(model: nn.Module) -> nn.Module:
     export = getattr(model, "export", None)
     plain: nn.Module = export() if callable(export) else model
     return plain.train(model.training)
-
-
-def without_parametrisation(layer: Module) -> Module:
-    """A copy of the class without parametrisations, whose ``weight`` is an ordinary parameter."""
-    # removing a parametrisation from a deep copy would remove it from the original too: both share one class
-    kind = parametrize.type_before_parametrizations(layer)
-    plain = cast(Module, object.__new__(kind))
-    plain.__dict__.update(copy.deepcopy(vars(layer)))
-    plain._modules.pop("parametrizations", None)
-    plain._parameters.pop("weight", None)
-    weight = cast(Tensor, layer.weight).detach().clone()
-    plain.register_parameter("weight", nn.Parameter(weight))
-    return plain
 
 
 def plain_conv(source: nn.Conv2d) -> nn.Conv2d:

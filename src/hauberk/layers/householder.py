@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from hauberk.errors import HauberkError
 from hauberk.layers.activations import check_channels, in_groups, lookup, per_channel
 from hauberk.layers.bound import SLACK, Bound, check_norm
+from hauberk.layers.derived import Derived
 from hauberk.threats import Norm
 
 
@@ -95,7 +96,7 @@ class HouseholderActivation(nn.Module):
         return _fold_bound(self.direction.reshape(self.size, -1), norm)
 
 
-class Householder1(nn.Module):
+class Householder1(Derived):
     r"""Reflect what lies beyond a line through the origin, in each pair of channels.
 
     .. math::
@@ -132,18 +133,18 @@ class Householder1(nn.Module):
         check_channels(features.shape[1:], 2 * len(self.angle))
         x, y = features.chunk(2, dim=1)
         # written as a fold: both pieces agree on the border to the last bit
-        across, down = per_channel(self._normals(), features)
+        across, down = per_channel(self.numbers(features.shape[1:])["normals"], features)
         beyond = 2.0 * (x * across + y * down).relu()
         return torch.cat([x - beyond * across, y - beyond * down], dim=1)
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """The larger norm of the two pieces, for the sines and cosines that there are."""
         check_channels(input_shape, 2 * len(self.angle))
-        return _fold_bound(self._normals(), norm)
+        return _fold_bound(self.numbers(input_shape)["normals"], norm)
 
-    def _normals(self) -> Tensor:
+    def derive(self, input_shape: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
         """The direction v of each pair, shape (2, C / 2)."""
-        return torch.stack([torch.sin(0.5 * self.angle), -torch.cos(0.5 * self.angle)])
+        return {"normals": torch.stack([torch.sin(0.5 * self.angle), -torch.cos(0.5 * self.angle)])}
 
 
 class Householder2(nn.Module):

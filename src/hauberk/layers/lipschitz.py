@@ -13,7 +13,6 @@ and norm equivalence gives:
 from __future__ import annotations
 
 import inspect
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from hauberk.classifier import check_eval
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, BoundedLayer, check_norm, times
 from hauberk.layers.entry_norms import Pair
+from hauberk.layers.freezing import probe
 from hauberk.layers.known import Shape, computes_as, entry_norms, known_bound
 from hauberk.threats import Norm
 
@@ -163,11 +163,8 @@ def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
     Raises:
         HauberkError: on train mode, NaN weights, a forward hook, or a layer that offers no bound; it is named.
     """
-    _check_forward_is_what_it_seems(model)
-    own = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(()))
-    # two different rows, so that a layer that merges or mixes them shows
-    probe = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    features = probe.to(own)
+    check_forward(model)
+    features = probe(model, input_shape)  # two different rows, so that a layer that merges or mixes them shows
     steps = []
     for name, layer in _leaves(model, ""):
         kind = type_before_parametrizations(layer).__name__
@@ -315,7 +312,7 @@ def _changed(cls: type, owner: type) -> list[str]:
     })  # fmt: skip
 
 
-def _check_forward_is_what_it_seems(model: nn.Module) -> None:
+def check_forward(model: nn.Module) -> None:
     """Raise on train mode, and on hooks and replaced methods, which may change what a layer computes."""
     check_eval(model)
     if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:

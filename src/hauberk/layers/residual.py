@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import Bound, times
+from hauberk.layers.derived import Derived
 from hauberk.layers.lipschitz import model_bound
 from hauberk.threats import Norm
 
@@ -67,7 +68,7 @@ class AffineResidual(nn.Module):
         return Bound(plus(skip, times(gain, inner.value)), "triangle inequality", False)
 
 
-class ConvexResidual(nn.Module):
+class ConvexResidual(Derived):
     r"""A mean of input and branch, :math:`y = \alpha x + (1 - \alpha) f(x)`, of constant :math:`\alpha + (1-\alpha) L`.
 
     If the branch is 1-Lipschitz the sum is.  :math:`\alpha = \sigma(t)` is learned.
@@ -98,19 +99,22 @@ class ConvexResidual(nn.Module):
         Raises:
             HauberkError: if the branch changes the shape.
         """
-        alpha = self.alpha
-        return alpha * features + (1.0 - alpha) * _same_shape(self.branch(features), features)
+        numbers = self.numbers(features.shape[1:])
+        return numbers["alpha"] * features + numbers["rest"] * _same_shape(self.branch(features), features)
+
+    def derive(self, input_shape: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
+        """The weights of input and branch."""
+        return {"alpha": self.alpha, "rest": 1.0 - self.alpha}
 
     def weighted_branches(self) -> list[tuple[float, nn.Module]]:
         """The branch, with its share."""
-        return [(1.0 - float(self.alpha.detach()), self.branch)]
+        return [(float(self.numbers(())["rest"].detach()), self.branch)]
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """The triangle inequality, with alpha as it is."""
         inner = model_bound(self.branch, input_shape, norm)
-        alpha = self.alpha.detach()
-        rest = times(float(1.0 - alpha), inner.value)
-        return Bound(plus(float(alpha), rest), "triangle inequality", False)
+        alpha, rest = (float(self.numbers(input_shape)[name].detach()) for name in ("alpha", "rest"))
+        return Bound(plus(alpha, times(rest, inner.value)), "triangle inequality", False)
 
 
 class Concatenation(nn.Module):

@@ -6,7 +6,7 @@ r"""Sandwich layers: a nonlinearity between two halves of an orthogonal matrix.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +15,41 @@ from torch.nn.utils import parametrize
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, constant_size, only_l2, times
 from hauberk.layers.cayley import Cayley
-from hauberk.layers.export import without_parametrisation
+from hauberk.layers.derived import Derived, without_parametrisation
 from hauberk.layers.frequency import check_circle, half_spectrum, to_frequencies, to_pixels
 from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm
 
 
-def hidden_size(bias: Tensor | None, log_psi: Tensor, features: Tensor, constant: float) -> Tensor:
+def hidden_size(bias: Tensor | None, outward: Tensor, features: Tensor, constant: float) -> Tensor:
     r"""An upper bound on :math:`\sqrt2\,\|A\|\,\|\Psi\,\mathrm{relu}(\sqrt2\,\Psi^{-1} B x + b)\|`, shape (B,).
 
     A and B have norm 1 by construction; if they were changed the layer's constant is larger.
     """
     entered: Tensor = torch.linalg.vector_norm(features.flatten(1), dim=1)
-    shift = entered.new_zeros(len(features)) if bias is None else constant_size(log_psi.exp() * bias, features)
-    return max(constant, 1.0) * 2.0 * (entered + shift)
+    shift = entered.new_zeros(len(features)) if bias is None else constant_size(outward * bias, features)
+    return max(constant, 1.0) * 2.0 * (entered + shift / math.sqrt(2.0))
 
 
-class SandwichLinear(nn.Module):
+def scales(log_psi: Tensor) -> dict[str, Tensor]:
+    r"""The factors of the hidden channels, :math:`\sqrt2\,\Psi^{-1}` on the way in and :math:`\sqrt2\,\Psi` out."""
+    psi = log_psi.exp()
+    return {"inward": math.sqrt(2.0) / psi, "outward": math.sqrt(2.0) * psi}
+
+
+def product(numbers: Mapping[str, Tensor]) -> float:
+    """The largest product of the two factors: 2 but for rounding.
+
+    Raises:
+        HauberkError: if one of them is not finite.
+    """
+    inward, outward = (numbers[name].detach().cpu().double() for name in ("inward", "outward"))
+    if not bool((inward.isfinite() & outward.isfinite()).all()):
+        raise HauberkError("the scales hold NaN or infinity", "training diverged: load an earlier checkpoint")
+    return float((inward * outward).abs().max()) * (1.0 + SLACK)
+
+
+class SandwichLinear(Derived):
     r"""A linear layer with its activation inside, 1-Lipschitz, of more functions than a product of norms allows.
 
     Proof.  Between two points the relu acts as a diagonal matrix D with entries in [0, 1], so that the layer acts as
@@ -68,22 +86,26 @@ class SandwichLinear(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Shape (B, ..., in) to (B, ..., out)."""
         a, b = self._halves(self.weight)
-        psi = self.log_psi.exp()
-        hidden = nn.functional.linear(features, math.sqrt(2.0) * b / psi[:, None], self.bias)
-        return nn.functional.linear(nn.functional.relu(hidden), math.sqrt(2.0) * a.T * psi)
+        numbers = self.numbers(features.shape[1:])
+        hidden = nn.functional.linear(features, numbers["inward"][:, None] * b, self.bias)
+        return nn.functional.linear(nn.functional.relu(hidden), a.T * numbers["outward"])
+
+    def derive(self, input_shape: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
+        """See ``scales``."""
+        return scales(self.log_psi)
 
     def inner_size(self, features: Tensor, constant: float) -> Tensor:
         """See ``hidden_size``."""
-        return hidden_size(self.bias, self.log_psi, features, constant)
+        return hidden_size(self.bias, self.numbers(features.shape[1:])["outward"], features, constant)
 
-    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """Twice the product of the norms of A' and B as they are; in L2 the squared norm of [A B] if that is less."""
         weight = self.weight.detach()
         a, b = self._halves(weight)
         value = 2.0 * linear_norm(a.T, norm).value * linear_norm(b, norm).value
         if norm == "l2":
             value = min(value, times(linear_norm(weight).value, linear_norm(weight).value))
-        return Bound(value * (1.0 + SLACK), "sandwich", False)
+        return Bound(value * 0.5 * product(self.numbers(input_shape)) * (1.0 + SLACK), "sandwich", False)
 
     def _halves(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         return weight[:, : self.out_features], weight[:, self.out_features :]
@@ -93,7 +115,7 @@ class SandwichLinear(nn.Module):
         return without_parametrisation(self)
 
 
-class SandwichConv2d(nn.Module):
+class SandwichConv2d(Derived):
     r"""A circular convolution with its activation inside; see ``SandwichLinear``.
 
     A and B are circular convolutions, made by the Cayley transform at each frequency of the feature map;
@@ -110,6 +132,8 @@ class SandwichConv2d(nn.Module):
 
     Source: Wang & Manchester 2023, the convolutional sandwich layer.
     """
+
+    by_shape = True
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], *, stride: int = 1,
@@ -139,24 +163,30 @@ class SandwichConv2d(nn.Module):
         check_circle(features.shape[1:], self.in_channels, self.kernel_size, self.stride)
         blocks = nn.functional.pixel_unshuffle(features, self.stride) if self.stride > 1 else features
         size = blocks.shape[2:]
-        weight = self.halves(half_spectrum(self.free, size))
-        psi = self.log_psi.exp()[:, None, None]
-        hidden = math.sqrt(2.0) / psi * to_pixels(weight[..., self.out_channels :] @ to_frequencies(blocks), size)
+        numbers = self.numbers(features.shape[1:])
+        weight, inward, outward = numbers["weight"], numbers["inward"], numbers["outward"]
+        hidden = inward[:, None, None] * to_pixels(weight[..., self.out_channels :] @ to_frequencies(blocks), size)
         if self.bias is not None:
             hidden = hidden + self.bias[:, None, None]
-        sent = to_frequencies(math.sqrt(2.0) * psi * nn.functional.relu(hidden))
+        sent = to_frequencies(outward[:, None, None] * nn.functional.relu(hidden))
         return to_pixels(weight[..., : self.out_channels].mH @ sent, size)
+
+    def derive(self, input_shape: Sequence[int]) -> dict[str, Tensor]:
+        """[A B] at each frequency of the feature map, and ``scales``."""
+        size = [n // self.stride for n in input_shape[1:]]
+        return {"weight": self.halves(half_spectrum(self.free, size)), **scales(self.log_psi)}
 
     def inner_size(self, features: Tensor, constant: float) -> Tensor:
         """See ``hidden_size``."""
-        return hidden_size(self.bias, self.log_psi, features, constant)
+        return hidden_size(self.bias, self.numbers(features.shape[1:])["outward"], features, constant)
 
     @torch.no_grad()
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """As of ``SandwichLinear``, with the largest singular values over all frequencies; known in L2 alone."""
         only_l2(norm)
         check_circle(input_shape, self.in_channels, self.kernel_size, self.stride)
-        weight = self.halves(half_spectrum(self.free, [n // self.stride for n in input_shape[1:]]))
+        numbers = self.numbers(input_shape)
+        weight = numbers["weight"]
         if not bool(weight.isfinite().all()):
             raise HauberkError("the weights hold NaN or infinity", "training diverged: load an earlier checkpoint")
         weight = weight.to(torch.complex128)
@@ -164,4 +194,5 @@ class SandwichConv2d(nn.Module):
             float(torch.linalg.svdvals(part).max()) * (1.0 + SLACK)
             for part in (weight, weight[..., : self.out_channels], weight[..., self.out_channels :])
         )
-        return Bound(min(whole**2, 2.0 * a * b) * (1.0 + SLACK), "sandwich", False)
+        value = min(whole**2, 2.0 * a * b) * 0.5 * product(numbers)
+        return Bound(value * (1.0 + SLACK), "sandwich", False)

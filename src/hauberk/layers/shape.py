@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from hauberk.errors import HauberkError
 from hauberk.layers.activations import check_channels, per_channel
-from hauberk.layers.bound import SLACK, Bound, check_norm, unit_bound
+from hauberk.layers.bound import SLACK, Bound, check_norm, constant_size, unit_bound
+from hauberk.layers.derived import Derived
 from hauberk.threats import Norm
 
 
@@ -154,7 +155,7 @@ class Centring(nn.Module):
         return Bound((2.0 - 2.0 / count) * (1.0 + SLACK), "row sums of a projection", True)
 
 
-class BatchCentring(nn.Module):
+class BatchCentring(Derived):
     r"""Subtract the mean of each channel: of the batch in training, a running one in eval mode.
 
     .. math:: m \leftarrow (1 - \rho)\,m + \rho\,\bar x \ \text{(training)}, \qquad x - m + b \ \text{(eval)}
@@ -192,13 +193,16 @@ class BatchCentring(nn.Module):
             HauberkError: on another number of channels.
         """
         check_channels(features.shape[1:], self.channels)
-        mean = self.running_mean
-        if self.training:
-            mean = features.mean([axis for axis in range(features.dim()) if axis != 1])
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        shift = mean if self.bias is None else mean - self.bias
-        return features - per_channel(shift, features)
+        if not self.training:
+            return features - per_channel(self.numbers(features.shape[1:])["shift"], features)
+        mean = features.mean([axis for axis in range(features.dim()) if axis != 1])
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        return features - per_channel(self._shift(mean), features)
+
+    def derive(self, input_shape: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
+        """The shift of each channel, from the running mean."""
+        return {"shift": self._shift(self.running_mean)}
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """One in eval mode.
@@ -209,9 +213,60 @@ class BatchCentring(nn.Module):
         check_channels(input_shape, self.channels)
         if self.training:
             raise HauberkError("in training one image moves the others through their mean", "call model.eval() first")
-        shift = self.running_mean if self.bias is None else self.running_mean - self.bias
+        shift = self.numbers(input_shape)["shift"]
         if not bool(shift.isfinite().all()):
             raise HauberkError(
                 "the mean or bias holds NaN or infinity", "training diverged: load an earlier checkpoint"
             )
         return unit_bound(norm, "constant shift")
+
+    def _shift(self, mean: Tensor) -> Tensor:
+        return mean if self.bias is None else mean - self.bias
+
+
+class ChannelAffine(nn.Module):
+    r"""Scale and shift each channel, :math:`a_c x + b_c`: what batch norm is after training.
+
+    Args:
+        scale: a, shape (C,).
+        shift: b, shape (C,).
+        removed: what was added up to make b and may have cancelled in it, shape (C,).
+    """
+
+    scale: Tensor
+    shift: Tensor
+    removed: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor, removed: Tensor) -> None:
+        super().__init__()
+        for name, value in (("scale", scale), ("shift", shift), ("removed", removed)):
+            self.register_buffer(name, value)
+
+    def extra_repr(self) -> str:
+        """The number of channels."""
+        return str(len(self.scale))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape (B, C, ...) to the same shape.
+
+        Raises:
+            HauberkError: on another number of channels.
+        """
+        check_channels(features.shape[1:], len(self.scale))
+        return features * per_channel(self.scale, features) + per_channel(self.shift, features)
+
+    def inner_size(self, features: Tensor, constant: float) -> Tensor:  # noqa: ARG002
+        """What large features may cancel."""
+        return constant_size(self.removed, features)
+
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
+        """The largest scale, the same in every norm.
+
+        Raises:
+            HauberkError: on another number of channels, or if the scale or shift is NaN or infinite.
+        """
+        check_norm(norm)
+        check_channels(input_shape, len(self.scale))
+        if not bool(torch.stack([self.scale, self.shift]).isfinite().all()):
+            raise HauberkError("scale or shift holds NaN or infinity", "training diverged: load an earlier checkpoint")
+        return Bound(float(self.scale.detach().double().abs().max()), "largest scale of a channel", True)

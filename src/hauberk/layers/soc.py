@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import Bound, only_l2, raised, scaled
-from hauberk.layers.export import without_parametrisation
+from hauberk.layers.derived import without_parametrisation
 from hauberk.layers.gram import positive_bound
 from hauberk.layers.norms import Padding, conv_norm
 from hauberk.threats import Norm

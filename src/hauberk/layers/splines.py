@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from hauberk.errors import HauberkError
 from hauberk.layers.activations import check_channels, lookup, per_channel
 from hauberk.layers.bound import SLACK, Bound, check_norm, constant_size
+from hauberk.layers.derived import Derived
 from hauberk.threats import Norm
 
 Start = Literal["identity", "relu", "abs", "maxmin"]
@@ -71,7 +72,7 @@ class ClippedSlopes(nn.Module):
         return (clipped + (free - clipped).mean(1, keepdim=True)).flatten()
 
 
-class LinearSpline(nn.Module):
+class LinearSpline(Derived):
     r"""A learnable piecewise linear function of each channel, with slopes in [-1, 1].
 
     .. math:: \sigma(x) = s(\alpha x) / \alpha, \qquad s(t_k + \lambda T) = (1 - \lambda) c_k + \lambda c_{k+1}
@@ -117,7 +118,7 @@ class LinearSpline(nn.Module):
             HauberkError: on another number of channels.
         """
         check_channels(features.shape[1:], self.channels)
-        coefficients, scale = self.coefficients, per_channel(self.log_scale.exp(), features)
+        coefficients, scale = self.coefficients, per_channel(self.numbers(features.shape[1:])["scale"], features)
         place = (features * scale + self.reach) / self.spacing
         # truncation is the floor here; NaN has no index, and any will do because the product below stays NaN
         left = place.detach().clamp(0, self.knots - 2).nan_to_num().long()
@@ -127,13 +128,18 @@ class LinearSpline(nn.Module):
 
     def inner_size(self, features: Tensor, constant: float) -> Tensor:  # noqa: ARG002
         """The reach and the coefficients, which are added and taken off, in units of the output."""
-        return constant_size((self.reach + self._values().abs().amax(1)) / self.log_scale.exp(), features)
+        scale = self.numbers(features.shape[1:])["scale"]
+        return constant_size((self.reach + self._values().abs().amax(1)) / scale, features)
+
+    def derive(self, input_shape: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
+        """The scale of each channel."""
+        return {"scale": self.log_scale.exp()}
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         r"""The steepest slope, :math:`\max_k |c_{k+1} - c_k| / T`, the same in every norm."""
         check_norm(norm)
         check_channels(input_shape, self.channels)
-        values, scale = self._values().detach().cpu().double(), self.log_scale.detach().exp()
+        values, scale = self._values().detach().cpu().double(), self.numbers(input_shape)["scale"].detach()
         if not (bool(values.isfinite().all()) and bool(((scale > 0) & scale.isfinite()).all())):
             raise HauberkError("the spline holds NaN or infinity", "training diverged: load an earlier checkpoint")
         return Bound(float(values.diff(dim=1).abs().max()) / self.spacing * (1.0 + SLACK), "steepest slope", True)
@@ -153,7 +159,7 @@ class LinearSpline(nn.Module):
 
     def as_relu(self) -> ReLUForm:
         """The same function as a sum of ReLUs; what training left straight has coefficients near zero."""
-        values, scale = self._values(), self.log_scale.exp()
+        values, scale = self._values(), self.numbers(())["scale"]
         slope = (values[:, 1] - values[:, 0]) / self.spacing
         knots = torch.arange(1, self.knots - 1, device=scale.device).to(scale) * self.spacing - self.reach
         # s(t) = (c_0 + slope R) + slope t left of the inner knots

@@ -1,0 +1,40 @@
+"""Wrong versions of the frozen predictor: other numbers than the deployed model's, and rounding that is not seen."""
+
+from __future__ import annotations
+
+from mutant import Mutant, group
+
+FROZEN: list[Mutant] = [
+    *group(
+        "frozen", "layers/freezing.py", "tests/layers/test_freezing.py",
+        ("spent = copy.deepcopy(model).requires_grad_(False)",
+         "spent = copy.deepcopy(model).double().requires_grad_(False)"),
+        ("    _hold(spent, input_shape)", "    pass"),
+        ("exact = tensor.to(torch.complex128)", "exact = tensor"),
+        ("plain._modules[name] = _plain(child, done)", "pass"),
+        ("if id(module) not in done:", "if True:"),
+        ("ChannelAffine(scale, shift.to(mean),", "ChannelAffine(scale, (1.0 + 2.0**-20) * shift.to(mean),"),
+    ),
+    *group(
+        "frozen", "layers/derived.py", "tests/layers/test_freezing.py",
+        ("if self.input_shape not in (None, tuple(input_shape)):", "if False:"),
+        ("held.of(input_shape) if isinstance(held, Numbers) else", ""),
+        ("value = chain().detach().clone()", "value = getattr(layer, name).detach().clone()"),
+        ("input_shape if self.by_shape else None", "None"),
+    ),
+    *group(
+        "frozen", "layers/sandwich.py", "tests/layers/test_freezing.py",
+        ("if not bool((inward.isfinite() & outward.isfinite()).all()):", "if False:"),
+        ("return float((inward * outward).abs().max())", "return 1.9999999"),
+    ),
+    *group(
+        "frozen", "certificates/frozen.py", "tests/certificates/test_frozen.py",
+        ("    check_provable(model)\n    plain", "    plain"),
+        ("    walk(plain, input_shape)\n", ""),
+        ("return images.double()", "return images"),
+    ),
+    *group(
+        "frozen", "certificates/rounding.py", "tests/certificates/test_frozen.py",
+        ("return materialised(model, input_shape)", "return __import__('copy').deepcopy(model).double()"),
+    ),
+]  # fmt: skip
