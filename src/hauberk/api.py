@@ -33,14 +33,12 @@ from hauberk.evaluation.units import (
 )
 from hauberk.models.own import own
 from hauberk.recipes import Evaluation, Recipe, parse
-from hauberk.records import group, read_all
 from hauberk.report.lipschitz import plain
 from hauberk.runs import Run, environment
 from hauberk.threats import Norm, Threat
 from hauberk.training.distributed import is_main
 from hauberk.training.loop import fit
 from hauberk.training.progress import Progress
-from hauberk.verify import Verdict
 
 DIAGNOSED = 64  # images on which an attack is judged
 
@@ -300,38 +298,6 @@ def evaluate(run: Run, report: Report | None = None) -> Run:
     for spec in plan.diagnoses:
         diagnose(target, registry.build(spec, "attack"), few, report)
     return run
-
-
-def recompute(target: Subject, rows: int = 32) -> list[Verdict]:
-    """Certify sampled rows of every recorded evaluation again, from the weights, and compare radius and class.
-
-    Args:
-        target: the subject whose records are checked.
-        rows: how many rows of each evaluation, sampled evenly over ids.
-    """
-    verdicts = []
-    for found in group(read_all(target.run.records, "certificate")):
-        certificate: Certificate = registry.build(found.unit["method"], "certificate")
-        split = evaluation_split(target.dataset, str(found.facts["split"]))
-        recorded = {row["id"]: row for row in found.table.to_pylist()}
-        picked = sorted(recorded)[:: max(1, len(recorded) // rows)][:rows]
-        wanted = torch.isin(split.ids, torch.tensor(picked))
-        again = certificate(target.model, split.select(wanted).batch(), found.unit["seed"], found.unit["tile"])
-        problems = []
-        if certificate.predictor(target.model) != found.unit["predictor"]:
-            problems.append(f"the records are about {found.unit['predictor']}, the weights are another model's")
-        for sample, label, prediction, radius in zip(
-            again.ids.tolist(), split.labels[wanted].tolist(), again.prediction.tolist(), again.radius.tolist(),
-            strict=True,
-        ):  # fmt: skip
-            row = recorded[sample]
-            if row["label"] != label:
-                problems.append(f"sample {sample}: recorded label {row['label']}, the data says {label}")
-            if row["prediction"] != prediction or abs(row["radius"] - radius) > 1e-6 * max(1.0, radius):
-                problems.append(f"sample {sample}: recorded {row['prediction']} within {row['radius']:.9g}, "
-                                f"the weights give {prediction} within {radius:.9g}")  # fmt: skip
-        verdicts.append(Verdict(str(found.unit["predictor"]), "from the weights", len(picked), tuple(problems)))
-    return verdicts
 
 
 def lipschitz(target: Subject, norm: Norm = "l2", images: int = 8) -> LipschitzReport:

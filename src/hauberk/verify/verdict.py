@@ -40,11 +40,19 @@ class Verdict:
 
 
 def ledger(verdicts: Iterable[Verdict]) -> tuple[list[str], list[str]]:
-    """The claims that were checked and those that were taken on trust, each once; what was checked is not on trust."""
+    """The claims that were checked and those that were taken on trust, each once.
+
+    A claim that was checked is not on trust, and one that is told with details in parentheses is not told without.
+    """
     found = list(verdicts)
     checked = list(dict.fromkeys(claim for v in found for claim in v.checked))
-    trusted = dict.fromkeys(claim for v in found for claim in v.trusted)
-    return checked, [claim for claim in trusted if claim not in checked]
+    trusted = list(dict.fromkeys(claim for v in found for claim in v.trusted))
+
+    def told(claim: str, claims: list[str]) -> bool:
+        return any(other.startswith(f"{claim} (") for other in claims)
+
+    on_trust = [c for c in trusted if c not in checked and not told(c, checked + trusted)]
+    return [c for c in checked if not told(c, checked)], on_trust
 
 
 def guarded(check: Callable[..., Iterable[str]], *arguments: Any) -> list[str]:

@@ -1,0 +1,84 @@
+"""Verification that needs more than the files: the data, and with the weights a random sample of everything again.
+
+``verify`` reads files alone.  Here the run's data is loaded where it is to be found, and on request the model, so that
+sampled rows are certified and attacked again.  The sample is drawn by the verifier: who made the run cannot know it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hauberk.api import subject
+from hauberk.audit.again import recompute
+from hauberk.audit.data import data_verdicts
+from hauberk.data import Dataset, load
+from hauberk.records import Part, group
+from hauberk.verify import Verdict, claims
+from hauberk.verify.files import open_run
+from hauberk.verify.run import verify_files
+from hauberk.verify.verdict import MALFORMED, one_line
+
+__all__ = ["ROWS", "audit", "draw", "recompute"]
+
+ROWS = 299  # of them one belongs to a share of 1 % with probability 1 - 0.99^299 > 0.95
+
+
+def draw() -> int:
+    """A seed from the system's entropy."""
+    return secrets.randbits(48)
+
+
+def audit(run: Path, weights: bool = False, rows: int | None = ROWS, seed: int | None = None) -> list[Verdict]:
+    """Check a run from its files, its data where that is there, and on request its weights.
+
+    Args:
+        run: a run directory or a bundle.
+        weights: whether to load the model, certify and attack again.
+        rows: how many rows of each evaluation, drawn at random; None for all.
+        seed: of the sample and of fresh votes; None draws one, see ``draw``.
+
+    Returns:
+        the verdicts of ``verify.verify_run``, then those of the data and of the weights.
+
+    Raises:
+        HauberkError: if the weights are asked for and cannot be loaded.
+    """
+    found = open_run(run)
+    verdicts = verify_files(found)
+    parts = _parts(found.parts)
+    broken = any(v.problems for v in verdicts)
+    if weights:
+        if broken:
+            left = ("the weights were not looked at: mend or refuse what the files already show",)
+            return [*verdicts, Verdict(str(found.info.get("predictor", "")), "from the weights", 0, (), (), left)]
+        target = subject(run)
+        generator = np.random.default_rng(draw() if seed is None else seed)
+        return [*verdicts, *data_verdicts(parts, target.dataset), *recompute(target, rows, generator)]
+    dataset, why = _data(found.recipe)
+    if dataset is None:
+        return [*verdicts, Verdict("", "data", 0, (), (), (claims.LABELS, claims.SELECTION, why))]
+    return [*verdicts, *data_verdicts(parts, dataset)]
+
+
+def _parts(parts: Sequence[Part]) -> list[Part]:
+    try:
+        return group(parts)
+    except MALFORMED:  # said by the files' own verdicts
+        return []
+
+
+def _data(recipe: Mapping[str, Any]) -> tuple[Dataset | None, str]:
+    """The data of a recipe, or why it is not there; a stranger's recipe may name data, and nothing else to be built."""
+    spec = recipe.get("data")
+    spec = {"name": spec} if isinstance(spec, str) else spec
+    if not isinstance(spec, dict) or any(isinstance(v, dict) for v in spec.values()):
+        return None, "the data set: the recipe names none"
+    try:
+        return load({k: v for k, v in spec.items() if k != "download"}), ""
+    except MALFORMED as error:
+        return None, f"the data set: it is not here ({one_line(error)})"

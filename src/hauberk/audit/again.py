@@ -1,0 +1,84 @@
+"""From the weights: a random sample of every evaluation, certified, attacked and mixed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from hauberk import registry
+from hauberk.api import Subject
+from hauberk.audit.attacks import attack_again
+from hauberk.audit.certificates import certify_again
+from hauberk.audit.data import split_of
+from hauberk.audit.mixes import mix_again
+from hauberk.batch import Batch
+from hauberk.classifier import predictor_name, weights_hash
+from hauberk.records import Part, group, read_all
+from hauberk.verify import Verdict, claims
+from hauberk.verify.verdict import guarded
+
+BUILT = ("certificate", "attack", "threat", "loss")  # what the method of a record may be made of
+
+
+def recompute(target: Subject, rows: int | None, generator: np.random.Generator) -> list[Verdict]:
+    """Certify and attack sampled rows of every recorded evaluation again.
+
+    Args:
+        target: the subject whose records are checked.
+        rows: how many rows of each evaluation; None for all.
+        generator: draws the sample and the seeds of fresh votes.
+    """
+    verdicts = []
+    for part in group(read_all(target.run.records)):
+        if part.kind != "diagnosis":
+            verdicts.append(_verdict(part, target, rows, generator))
+    return verdicts
+
+
+def _verdict(part: Part, target: Subject, rows: int | None, generator: np.random.Generator) -> Verdict:
+    ids = part.column("id")
+    picked = ids if rows is None or rows >= len(ids) else np.sort(generator.choice(ids, rows, replace=False))
+    batch = _batch(target, part, picked)
+    problems = list(guarded(_identity, part, target))
+    problems += guarded(_method_problems, [part.unit["method"], part.unit.get("suite", [])])
+    trusted: list[str] = []
+    detail = f"{part.unit['method']['name']}: {len(picked)} of {len(ids)} rows, drawn at random"
+    checked = (claims.MODEL, claims.POINTS if part.kind == "attack" else f"{claims.EVIDENCE} ({detail})")
+    if not problems and len(batch) == len(picked):
+        run = {"certificate": certify_again, "attack": attack_again, "mix": mix_again}[part.kind]
+        problems += guarded(run, part, target, batch, generator, trusted)
+    elif not problems:
+        problems.append("some of its samples are not in the data")
+    name = f"{part.unit['method']['name']} from the weights"
+    return Verdict(str(part.unit["predictor"]), name, len(picked), tuple(problems), checked, tuple(trusted))
+
+
+def _batch(target: Subject, part: Part, ids: Iterable[int]) -> Batch:
+    split = split_of(target.dataset, str(part.facts["split"]))
+    return split.select(torch.isin(split.ids, torch.as_tensor(np.asarray(list(ids)).copy()))).batch()
+
+
+def _identity(part: Part, target: Subject) -> Iterator[str]:
+    """Whether the records name this model and these weights."""
+    own = predictor_name(target.model)
+    if part.kind == "certificate":
+        own = registry.build(part.unit["method"], "certificate").predictor(target.model)
+    if part.unit["predictor"] != own:
+        yield f"the records are about {part.unit['predictor']}, the weights are another model's"
+    if part.unit["weights"] != weights_hash(target.model):
+        yield f"the records name weights {part.unit['weights']}, the model has {weights_hash(target.model)}"
+
+
+def _method_problems(spec: Any) -> Iterator[str]:
+    """Whether a method is made of certificates, attacks, threats and losses alone: nothing else is built."""
+    if isinstance(spec, Mapping):
+        if "name" in spec and registry.entry(str(spec["name"])).kind not in BUILT and spec["name"] != "alpha_path":
+            yield f"its method names {spec['name']}, which is none"
+        for value in spec.values():
+            yield from _method_problems(value)
+    elif isinstance(spec, list | tuple):
+        for value in spec:
+            yield from _method_problems(value)

@@ -1,0 +1,150 @@
+"""Attacks on sampled rows again, from the weights.
+
+An attack is a random search, and on another machine its last bits differ; so a survivor that falls is counted and not
+called forged.  What is compared exactly is what the model answers: at the image and at the kept points.  Outcomes that
+differ are looked at twice more.  Where machine, threads and versions are those of the record, the whole unit of such a
+row is run again, which repeats its bits; what differs then was not measured.  And whether fallen survivors and broken
+rows that now resist are equally many, as two runs of one search would have them, is a sign test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy import stats
+
+from hauberk import registry
+from hauberk.api import Subject
+from hauberk.attacks import Attack, AttackResult
+from hauberk.audit.data import split_of
+from hauberk.batch import Batch
+from hauberk.classifier import decide
+from hauberk.evaluation.units import UNIT_TILES
+from hauberk.records import Part
+from hauberk.runs import environment
+from hauberk.verify import claims
+from hauberk.verify.attacks import decides_itself
+from hauberk.verify.plans import plan_key
+from hauberk.verify.verdict import samples
+
+LEVEL = 1e-4  # of the sign test
+CLOSE = 1e-3  # difference of float32 probabilities and margins between two machines
+SAME = ("torch", "numpy", "cpu", "system", "threads", "accelerator", "hauberk")
+
+
+def attack_again(
+    part: Part, target: Subject, batch: Batch, generator: np.random.Generator, trusted: list[str]  # noqa: ARG001
+) -> Iterator[str]:
+    """Ask the model at the image and at kept points again, and search again."""
+    yield from _stage_problems(part)
+    yield from _point_problems(part, target)
+    attack: Attack = registry.build(part.unit["method"], "attack")
+    found = attack(target.model, batch, part.unit["seed"], part.unit["tile"])
+    rows = _Rows(part, batch)
+    if not part.facts["stochastic"]:
+        yield from _answer_problems(rows, found, decides_itself(part))
+    again = found.success.cpu().numpy()
+    fell, resisted = again & ~rows.success, ~again & rows.success
+    trusted.append(
+        f"{claims.SURVIVORS} ({part.unit['method']['name']}: of {int((~rows.success).sum())} sampled survivors "
+        f"{int(fell.sum())} fall when attacked again, of {int(rows.success.sum())} broken rows {int(resisted.sum())} resist)"  # noqa: E501
+    )
+    differ = fell | resisted
+    if not differ.any() or part.facts["stochastic"]:
+        return
+    if _same_machine(target):
+        yield from _unit_problems(part, target, attack, rows.ids[differ])
+    chance = stats.binom.sf(int(fell.sum()) - 1, int(differ.sum()), 0.5)
+    if chance < LEVEL:
+        yield (
+            f"{samples(rows.ids[fell])}: they survived on record and fall when attacked again, "
+            f"while {int(resisted.sum())} broken rows resist: chance {chance:.1g}"
+        )
+
+
+class _Rows:
+    """The records of a batch, in its order."""
+
+    def __init__(self, part: Part, batch: Batch) -> None:
+        known = {row["id"]: row for row in part.table.to_pylist()}
+        self.ids = batch.ids.cpu().numpy()
+        rows = [known[int(i)] for i in self.ids]
+        self.success = np.asarray([row["success"] for row in rows], dtype=np.bool_)
+        self.clean = np.asarray([row["clean_prediction"] for row in rows])
+        self.clean_probabilities = np.asarray([row["clean_probabilities"] for row in rows], dtype=np.float64)
+
+
+def _stage_problems(part: Part) -> Iterator[str]:
+    """Whether a stage is the one that its suite has at this place."""
+    if "suite" in part.unit:
+        stages = registry.build(part.unit["suite"], "attack").stages()
+        if registry.spec(stages[part.unit["stage"]]) != dict(part.unit["method"]):
+            yield f"stage {part.unit['stage']} of its suite is another attack"
+
+
+def _answer_problems(rows: _Rows, found: AttackResult, own: bool) -> Iterator[str]:
+    """Whether the model answers at the image as it did on record."""
+    told = found.clean_probabilities.double().cpu().numpy()
+    far = abs(told - rows.clean_probabilities).max(1) > CLOSE
+    if far.any():
+        yield f"{samples(rows.ids[far])}: the model gives other probabilities at the image"
+    top = np.sort(told, 1)
+    clear = (top[:, -1] - top[:, -2] > CLOSE) | own
+    wrong = clear & (found.clean_prediction.cpu().numpy() != rows.clean)
+    if wrong.any():
+        yield f"{samples(rows.ids[wrong])}: the model decides otherwise at the image"
+
+
+def _point_problems(part: Part, target: Subject) -> Iterator[str]:
+    """Whether the model misclassifies the kept points as it did on record."""
+    kept = [row for row in part.table.to_pylist() if row["adversarial"] is not None]
+    if not kept or part.facts["stochastic"]:
+        return
+    shape = tuple(part.facts["shape"])
+    points = np.stack([np.frombuffer(row["adversarial"], dtype=np.float32).reshape(shape) for row in kept])
+    ids, labels = (torch.as_tensor([row[n] for row in kept]) for n in ("id", "label"))
+    device = next((p.device for p in target.model.parameters()), torch.device("cpu"))
+    batch = Batch(torch.from_numpy(points).to(device), labels.to(device), ids)
+    said = decide(target.model, batch, part.unit["seed"], part.unit["tile"]).cpu().numpy()
+    tables = np.sort(np.asarray([row["probabilities"] for row in kept], dtype=np.float64), 1)
+    clear = (tables[:, -1] - tables[:, -2] > CLOSE) | decides_itself(part)
+    wrong = clear & (said != np.asarray([row["prediction"] for row in kept]))
+    if wrong.any():
+        yield f"{samples(ids.numpy()[wrong])}: the kept point is classified otherwise"
+
+
+def _same_machine(target: Subject) -> bool:
+    """Whether bits repeat: machine, threads and versions are those of the recorded attack."""
+    then, now = target.run.info.get("environments", {}).get("attack", {}), environment()
+    return all(then.get(name) == now[name] for name in SAME)
+
+
+def _unit_problems(part: Part, target: Subject, attack: Attack, ids: np.ndarray) -> Iterator[str]:
+    """Run the whole units of some rows again, in which they have the neighbours that they had."""
+    success = dict(zip(part.column("id").tolist(), part.column("success").tolist(), strict=True))
+    split = split_of(target.dataset, str(part.facts["split"]))
+    for unit in _units(part, target):
+        asked = [int(i) for i in ids if i in unit]
+        if not asked:
+            continue
+        batch = split.select(torch.isin(split.ids, torch.as_tensor(unit))).batch()
+        batch = batch.select(batch.ids.argsort())
+        found = attack(target.model, batch, part.unit["seed"], part.unit["tile"])
+        again = dict(zip(batch.ids.tolist(), found.success.tolist(), strict=True))
+        wrong = [i for i in asked if bool(again[i]) != bool(success[i])]
+        if wrong:
+            yield f"{samples(wrong)}: the same search on the same machine has another outcome"
+
+
+def _units(part: Part, target: Subject) -> list[np.ndarray]:
+    """The ids of each unit of an evaluation; of a later stage, those of them that it was run on."""
+    own = part.column("id")
+    plan = target.run.info.get("plans", {}).get(plan_key(part.kind, part.unit, part.facts))
+    if plan is None and part.unit.get("stage", 0) > 0:
+        return []  # nothing says which images its units were cut from
+    every = own if plan is None else np.concatenate([np.arange(first, end) for first, end in plan])
+    size = UNIT_TILES * int(part.unit["tile"])
+    units = (every[start : start + size] for start in range(0, len(every), size))
+    return [unit[np.isin(unit, own)].copy() for unit in units]
