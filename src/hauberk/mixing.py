@@ -20,6 +20,7 @@ from hauberk.attacks import APGD, Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import MixedCertificate
 from hauberk.classifier import frozen, logits_of, predictor_name
+from hauberk.data.files import read_npz
 from hauberk.defences import MixedClassifier
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.errors import HauberkError
@@ -227,8 +228,7 @@ def gather(
         units = torch.split(torch.arange(len(samples)), UNIT_TILES * plan.tile)
         batches = (samples.select(rows).batch() for rows in units)
         _save(path, _joined([_asked(accurate.model, robust.model, attack, b, plan, network) for b in batches]))
-    with np.load(path) as kept:
-        return Logits(**{f.name: kept[f.name] for f in fields(Logits)})
+    return Logits(**read_npz(path, [f.name for f in fields(Logits)]))
 
 
 def _asked(

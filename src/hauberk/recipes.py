@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hauberk import registry
+from hauberk import reading, registry
 from hauberk.errors import HauberkError
 from hauberk.training.config import Training
 
@@ -83,7 +82,7 @@ class Recipe(Frozen):
         seed: of training.
     """
 
-    name: str
+    name: reading.Name
     summary: str = ""
     data: dict[str, Any]
     model: dict[str, Any]
@@ -111,10 +110,7 @@ def read(source: str | Path, settings: Sequence[str] = ()) -> Recipe:
         HauberkError: on a missing file, bad YAML, an unknown key (naming the nearest valid one) or an invalid value.
     """
     path = find(source)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise HauberkError(f"{path} is not valid YAML: {error}", "check indentation and colons") from error
+    content = reading.yaml_file(path)
     if not isinstance(content, dict):
         raise HauberkError(f"{path} is not a recipe", "it should begin with: name: ...")
     for setting in settings:
@@ -179,9 +175,9 @@ def _replace(content: dict[str, Any], setting: str) -> None:
         if not isinstance(block, dict | list):
             raise HauberkError(f"--set {key}: {name} is not a block", "check the recipe's structure")
     if isinstance(block, list):
-        block[int(last)] = yaml.safe_load(value)
+        block[int(last)] = reading.yaml_value(value, f"--set {key}")
     else:
-        block[last] = yaml.safe_load(value)
+        block[last] = reading.yaml_value(value, f"--set {key}")
 
 
 def _first_problem(error: ValidationError) -> str:

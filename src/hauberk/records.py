@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from hauberk import reading, unpacking
 from hauberk.batch import Samples
 from hauberk.errors import HauberkError
 from hauberk.storage import atomic_write
@@ -168,11 +169,15 @@ def read(path: Path) -> Part:
         HauberkError: if it is not a record of this project or its key does not match its content.
     """
     try:
-        table = pq.read_table(path)
-        head = json.loads(table.schema.metadata[b"hauberk"])
+        table = unpacking.parquet(path)
+        head = reading.json_value(table.schema.metadata[b"hauberk"], str(path))
+        reading.check_json(head, {"kind": str, "unit": dict, "facts": dict}, path)
+        table = table.replace_schema_metadata(None)
+        if not table.schema.equals(SCHEMAS[head["kind"]]):
+            raise KeyError("another schema")
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise HauberkError(f"{path} is not a Hauberk record", "remove it and run the command again") from error
-    found = Part(head["kind"], head["unit"], head["facts"], table.replace_schema_metadata(None))
+    found = Part(head["kind"], head["unit"], head["facts"], table)
     if found.key not in path.name:
         raise HauberkError(
             f"{path.name}: its name does not match its content",

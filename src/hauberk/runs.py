@@ -31,13 +31,17 @@ import yaml
 from torch import nn
 
 import hauberk
-from hauberk import registry
+from hauberk import reading, registry, unpacking
 from hauberk.classifier import predictor_name, state_hash, weights_hash
 from hauberk.errors import HauberkError
 from hauberk.records import content_hash
 from hauberk.storage import append, atomic_write, locked, sweep
 
 SCHEMA_VERSION = 1
+# what run.json may hold, where others than its writer read it
+INFO: Mapping[str, type] = {
+    "predictor": str, "hashes": dict, "timings": dict, "environment": dict, "environments": dict, "lipschitz": dict,
+}  # fmt: skip
 
 
 def environment() -> dict[str, Any]:
@@ -110,7 +114,8 @@ class Run:
 
     def _settle(self, plain: dict[str, Any], complete: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
         """Write the recipe if it changed; one without ``run.json`` was left by a kill, and nothing depends on it."""
-        if not self.info and self._recipe_file.exists() and not _is_ours(self._recipe_file.read_bytes()):
+        path = self._recipe_file
+        if not self.info and path.exists() and not _is_ours(reading.content(path, links=False)):
             raise HauberkError(
                 f"{self.path} holds a recipe.yaml and no run that it belongs to", "choose another folder with --out"
             )
@@ -143,18 +148,19 @@ class Run:
     @property
     def records(self) -> Path:
         """Where the Parquet parts are."""
-        return self.path / "records"
+        return reading.inside(self.path, "records")
 
     @property
     def checkpoints(self) -> Path:
         """Where weights and training state are."""
-        return self.path / "checkpoints"
+        return reading.inside(self.path, "checkpoints")
 
     @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe."""
-        found: dict[str, Any] = yaml.safe_load(self._recipe_file.read_text())
-        return found
+        found = reading.yaml_file(self._recipe_file, links=False)
+        reading.check_json(found, {"data": dict, "name": str}, self._recipe_file)
+        return dict(found)
 
     @property
     def _known(self) -> dict[str, Any] | None:
@@ -165,7 +171,8 @@ class Run:
         """The content of ``run.json``."""
         if not self._info_file.exists():
             return {}
-        found: dict[str, Any] = json.loads(self._info_file.read_text())
+        found = reading.json_object(self._info_file)
+        reading.check_json(found, {key: kind for key, kind in INFO.items() if key in found}, self._info_file)
         return found
 
     def update(self, **facts: Any) -> None:
@@ -208,7 +215,7 @@ class Run:
         if not self._metrics_file.exists():
             return []
         rows = []
-        for line in self._metrics_file.read_text(errors="replace").splitlines():
+        for line in reading.content(self._metrics_file, links=False).decode(errors="replace").splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
@@ -263,10 +270,8 @@ class Run:
                 f"{self.path} has no finished model",
                 f"finish it with: hauberk train {self._recipe_file} -o {self.path}",
             )
-        found: dict[str, Any] = json.loads(self._config_file.read_text())
-        for key, kind in (("spec", dict), ("weights", str), ("facts", dict)):
-            if not isinstance(found.get(key), kind):
-                raise HauberkError(f"{self._config_file}: expected {key!r}, a {kind.__name__}", "restore the file")
+        found = reading.json_object(self._config_file)
+        reading.check_json(found, {"spec": dict, "weights": str, "facts": dict}, self._config_file)
         return found
 
     def load_model(self) -> nn.Module:
@@ -279,8 +284,9 @@ class Run:
         registry.check(config["spec"])  # as data, before the weights are read; nothing is built
         if "run" in _names(config["spec"]):
             raise HauberkError(f"{self.path}: a saved model names another run", "restore its config.json")
-        path = self.checkpoints / "model.safetensors"
+        path = reading.inside(self.checkpoints, "model.safetensors")
         try:
+            unpacking.check_safetensors(path)
             weights = safetensors.torch.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
             raise HauberkError(f"{path} is truncated or not a safetensors file", "train the model again") from error
@@ -299,19 +305,19 @@ class Run:
 
     @property
     def _recipe_file(self) -> Path:
-        return self.path / "recipe.yaml"
+        return reading.inside(self.path, "recipe.yaml")
 
     @property
     def _info_file(self) -> Path:
-        return self.path / "run.json"
+        return reading.inside(self.path, "run.json")
 
     @property
     def _metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return reading.inside(self.path, "metrics.jsonl")
 
     @property
     def _config_file(self) -> Path:
-        return self.checkpoints / "config.json"
+        return reading.inside(self.checkpoints, "config.json")
 
     def _alone(self) -> AbstractContextManager[None]:
         """Keep other processes from reading and writing ``run.json`` and the recipe while this one does both."""
@@ -343,8 +349,8 @@ def _yaml(recipe: Any) -> bytes:
 def _is_ours(content: bytes) -> bool:
     """Whether a recipe is written as a run writes it, and not by a person."""
     try:
-        return content == _yaml(yaml.safe_load(content))
-    except yaml.YAMLError:
+        return content == _yaml(reading.yaml_value(content.decode(), "recipe.yaml"))
+    except (HauberkError, UnicodeDecodeError):
         return False
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from hauberk.errors import HauberkError
+from hauberk.reading import kind_of
 
 try:
     import fcntl
@@ -44,6 +46,7 @@ def append(path: Path, line: bytes) -> None:
     Raises:
         HauberkError: if it cannot be written.
     """
+    check_replaceable(path)
     try:
         with path.open("ab") as handle:
             handle.write(line)
@@ -62,6 +65,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: if it cannot be written.
     """
+    check_replaceable(path)
     make_folder(path.parent)
     sweep(path.parent, path.name)
     handle = _temporary(path)
@@ -76,6 +80,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     _flush(path.parent)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise if there is something else than a file where one is to be written; a device or pipe is never replaced.
+
+    Raises:
+        HauberkError: saying what is there.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return  # nothing is there, or what is wrong with the folder is said when it is written
+    if not stat.S_ISREG(mode):
+        raise HauberkError(f"{path} is {kind_of(mode)}, which no file may replace", "choose another name")
 
 
 def make_folder(folder: Path) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import yaml
 from pydantic import Field, ValidationError
 from torch import nn
 
-from hauberk import api, recipes, registry
+from hauberk import api, reading, recipes, registry
 from hauberk.attacks import Attack
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, SmoothingCertificate
@@ -47,7 +46,7 @@ class Row(Frozen):
     """
 
     recipe: str
-    label: str | None = None
+    label: reading.Name | None = None
     set: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -62,7 +61,7 @@ class Table(Frozen):
         set: settings for all rows.
     """
 
-    name: str
+    name: reading.Name
     summary: str = ""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
@@ -112,10 +111,10 @@ def read(path: Path) -> Table:
         HauberkError: if the file is missing or not a table.
     """
     try:
-        return Table.model_validate(yaml.safe_load(path.read_text()))
+        return Table.model_validate(reading.yaml_file(path))
     except OSError as error:
         raise HauberkError(f"there is no table {path}", "for example recipes/tables/small_cifar10.yaml") from error
-    except (yaml.YAMLError, ValidationError, TypeError) as error:
+    except (ValidationError, TypeError) as error:
         raise HauberkError(f"{path} is not a table: {error}", "see docs/recipes.md") from error
 
 

@@ -19,6 +19,7 @@ def main() -> None:
 
     path = list(sys.path)
     try:
+        refuse_controls(sys.argv)
         load_plugins()
         copy_context().run(app, standalone_mode=True)  # what the command trusts ends with it
     except HauberkError as error:
@@ -36,6 +37,15 @@ def main() -> None:
         sys.exit(1)
     finally:
         sys.path[:] = path
+
+
+def refuse_controls(arguments: list[str]) -> None:
+    """Raise if an argument holds what a terminal obeys: a star may have put a file's name there."""
+    from hauberk.errors import HauberkError
+
+    for argument in arguments:
+        if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in argument.replace("\n", "").replace("\t", "")):
+            raise HauberkError(f"the argument {argument!r} holds control characters", "rename the file")
 
 
 def leave_current_folder() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as _escape
 from rich.table import Table
 
 from hauberk.evaluation.units import Step
@@ -18,6 +19,20 @@ from hauberk.training.progress import Progress
 OUT = Console(highlight=False)
 ERR = Console(stderr=True, highlight=False)
 PLAIN_SECONDS = 10.0
+
+
+def clean(text: str) -> str:
+    """Text without what a terminal obeys: controls, and marks that turn the direction of writing, are written out.
+
+    A line stays one line, so a name in a file cannot write a line of its own.
+    """
+    shown = (c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else ascii(c)[1:-1] for c in text)
+    return "".join(" " if c in ("\\n", "\\t") else c for c in shown)
+
+
+def escape(text: str) -> str:
+    """Text as rich prints it, and as a terminal may see it."""
+    return _escape(clean(text))
 
 
 def error_line(message: str, hint: str = "") -> None:
@@ -43,9 +58,9 @@ def emit(result: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on stdout."""
-    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    grid = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(column)
+        grid.add_column(escape(column))
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
     OUT.print(grid)

@@ -23,8 +23,9 @@ def explain(
         for p in inspect.signature(target).parameters.values()
     ]
     text = inspect.getdoc(target) or ""
+    title = f"{name} ({found.kind})  {found.reference}".rstrip()
     emit(
         {"name": name, "kind": found.kind, "reference": found.reference, "path": found.path, "text": text},
         json,
-        [f"{name} ({found.kind})  {found.reference}".rstrip(), "", text, "", "settings:", *settings, "", found.path],
+        [title, "", *text.splitlines(), "", "settings:", *settings, "", found.path],
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-import yaml
 
-from hauberk import recipes, registry
+from hauberk import reading, recipes, registry
 from hauberk.cli import options
 from hauberk.cli.console import emit, table
 from hauberk.errors import HauberkError
@@ -29,7 +28,7 @@ def listing(
 
 
 def _recipes() -> list[dict[str, str]]:
-    loaded = [yaml.safe_load(path.read_text()) for path in recipes.available()]
+    loaded = [reading.yaml_file(path) for path in recipes.available()]
     return [{"name": r["name"], "summary": r.get("summary", "")} for r in loaded]
 
 

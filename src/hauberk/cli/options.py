@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from pydantic import ValidationError
 
-from hauberk import registry, trust
+from hauberk import reading, registry, trust
 from hauberk.errors import HauberkError
 from hauberk.recipes import Evaluation
 
@@ -70,7 +69,7 @@ def described(text: str) -> dict[str, Any]:
         key, separator, value = setting.partition("=")
         if not separator:
             raise HauberkError(f"expected name,key=value, got {text!r}", "for example apgd,steps=50")
-        spec[key.strip()] = yaml.safe_load(value)
+        spec[key.strip()] = reading.yaml_value(value, text)
     if spec.get("loss") in {e.name for e in registry.entries("loss")}:
         spec["loss"] = {"name": spec["loss"]}
     return spec

@@ -52,4 +52,4 @@ def sweep(
         table_of_runs.run_cell(cell, reporter.training, reporter.evaluating)
     lines = table_of_runs.results([c for c in cells if c.done])
     saved = table_of_runs.save(plan, lines, folder)
-    emit(predicted | {"table": str(saved), "lines": lines}, json, [saved.read_text()])
+    emit(predicted | {"table": str(saved), "lines": lines}, json, saved.read_text().splitlines())

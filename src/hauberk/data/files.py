@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hauberk import reading, unpacking
 from hauberk.errors import HauberkError
 from hauberk.storage import atomic_write
 
@@ -38,7 +39,7 @@ def read_file(path: Path, md5: str | None, hint: str) -> bytes:
         HauberkError: if it is missing, cannot be read, or is not the published one.
     """
     try:
-        content = path.read_bytes()
+        content = reading.content(path, reading.DATA_BYTES)
     except FileNotFoundError as error:
         raise HauberkError(f"expected the file {path}, which is not there", hint) from error
     except OSError as error:
@@ -59,6 +60,7 @@ def check_md5(path: Path, found: str, expected: str) -> None:
 
 def file_md5(path: Path) -> str:
     """The md5 of a file of any size."""
+    reading.check_regular(path)
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -114,7 +116,7 @@ def unpack(archive: Path, folder: str, sums: Mapping[str, str]) -> None:
         with tarfile.open(archive) as tar:
             for name, md5 in sums.items():
                 member = tar.extractfile(f"{folder}/{name}")
-                content = b"" if member is None else member.read()
+                content = b"" if member is None else member.read(reading.PICKLE_BYTES)
                 target = archive.parent / folder / name
                 check_md5(target, hashlib.md5(content, usedforsecurity=False).hexdigest(), md5)
                 atomic_write(target, content)
@@ -137,6 +139,7 @@ def read_npz(path: Path, required: list[str], optional: tuple[str, ...] = (), hi
     """
     if not path.exists():
         raise HauberkError(f"expected the file {path}, which is not there", hint)
+    unpacking.check_npz(path)
     if not zipfile.is_zipfile(path):
         raise HauberkError(f"{path} is not a whole .npz file", "fetch it again, or write it with numpy.savez")
     try:
@@ -144,8 +147,12 @@ def read_npz(path: Path, required: list[str], optional: tuple[str, ...] = (), hi
             missing = [key for key in required if key not in archive.files]
             if missing:
                 raise HauberkError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files)}", hint)
-            return {key: archive[key] for key in (*required, *optional) if key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            found = {key: archive[key] for key in (*required, *optional) if key in archive.files}
+            odd = [key for key, value in found.items() if not isinstance(value, np.ndarray)]
+            if odd:
+                raise HauberkError(f"{path}: {odd[0]} is no array", "write it with numpy.savez")
+            return found
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             raise HauberkError(
                 f"{path} holds Python objects, which can run code when they are read",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,12 +15,14 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field, validate_call
 
+from hauberk import reading
 from hauberk.data import files
 from hauberk.data.arrays import Arrays
 from hauberk.data.dataset import Dataset, SplitName
 from hauberk.data.splits import SPLIT_SEED, assemble, split, tenth
 from hauberk.errors import HauberkError
 
+_FORMATS = ("PNG", "JPEG", "WEBP")  # whatever a file is called: other readers of Pillow start programs
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _MODES: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -136,7 +140,7 @@ def _by_hash(base: Path, form: _Form, test_fraction: float, val_fraction: float)
 def _place(path: Path) -> float:
     """A number in [0, 1) that depends on the file's bytes alone."""
     key = f"{SPLIT_SEED}|folder".encode()
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=8, key=key).digest()
+    digest = hashlib.blake2b(reading.content(path, reading.DATA_BYTES), digest_size=8, key=key).digest()
     return int.from_bytes(digest, "little") / 2**64
 
 
@@ -151,7 +155,7 @@ def _read(listing: Iterable[tuple[Path, int]], form: _Form) -> Arrays:
 def _image(path: Path, form: _Form) -> np.ndarray:
     """One image, shape (C, size, size), uint8."""
     try:
-        with warnings.catch_warnings(), Image.open(path) as opened:
+        with warnings.catch_warnings(), _opened(path) as opened:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if opened.mode.startswith(("I", "F")):
                 raise HauberkError(f"{path} has more than 8 bits a channel ({opened.mode})", "convert it to 8 bits")
@@ -160,6 +164,14 @@ def _image(path: Path, form: _Form) -> np.ndarray:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise HauberkError(f"cannot read the image {path}: {error}", "remove it or replace it") from error
     return np.asarray(fitted).reshape(form.size, form.size, form.channels).transpose(2, 0, 1)
+
+
+def _opened(path: Path) -> Image.Image:
+    """An image file whose pixels are not decoded yet."""
+    found = Image.open(io.BytesIO(reading.content(path, reading.DATA_BYTES)), formats=_FORMATS)
+    if math.prod(found.size) > reading.PIXELS:
+        raise HauberkError(f"{path} has {found.width} x {found.height} pixels", f"at most {reading.PIXELS:,} in all")
+    return found
 
 
 def _central_square(image: Image.Image) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
 import struct
@@ -15,6 +14,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, validate_call
 
+from hauberk import unpacking
 from hauberk.data import files
 from hauberk.data.arrays import Arrays
 from hauberk.data.dataset import Dataset
@@ -168,6 +168,6 @@ def _read(published: _Published, name: str, root: Path, download: bool, verify: 
 
 def _decompress(content: bytes, path: Path) -> bytes:
     try:
-        return gzip.decompress(content)
+        return unpacking.gunzip(content, path)
     except (OSError, EOFError, zlib.error) as error:
         raise HauberkError(f"{path} is damaged or truncated: {error}", "fetch it again") from error

@@ -13,6 +13,7 @@ from hauberk.data.arrays import Arrays, Layout, to_bytes, to_labels, to_nchw
 from hauberk.data.dataset import Dataset
 from hauberk.data.splits import assemble, tenth
 from hauberk.errors import HauberkError
+from hauberk.reading import check_classes
 
 
 @validate_call
@@ -61,7 +62,7 @@ def _part(arrays: dict[str, np.ndarray], part: str, layout: Layout, path: Path) 
 def _classes(arrays: dict[str, np.ndarray], labels: np.ndarray, path: Path) -> tuple[str, ...]:
     names = arrays.get("classes")
     if names is None:
-        return tuple(str(k) for k in range(int(labels.max(initial=0)) + 1))
+        return tuple(str(k) for k in range(check_classes(int(labels.max(initial=0)) + 1, path)))
     if names.ndim != 1 or names.dtype.kind != "U":
         raise HauberkError(f"{path}: expected classes to be a list of text, got {names.dtype} {names.shape}")
     return tuple(str(n) for n in names)

@@ -56,6 +56,8 @@ def read_arrays(content: bytes, path: Path) -> dict[str, Any]:
         raise HauberkError(f"{path} is damaged or not a pickle: {error}", "fetch it again") from error
     if not isinstance(value, dict):
         raise HauberkError(f"{path}: expected a dictionary, got {type(value).__name__}", "fetch the published file")
+    if not all(isinstance(key, str | bytes) for key in value):
+        raise HauberkError(f"{path}: expected keys of text", "fetch the published file")
     return {text(key): item for key, item in value.items()}
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable
 
-import pyarrow.parquet as pq
 from torch import Tensor
 
-from hauberk.records import Part, content_hash
+from hauberk import reading
+from hauberk.records import Part, content_hash, read
 from hauberk.runs import Run, environment
 from hauberk.verify.plans import plan_key, ranges
 
@@ -32,7 +30,7 @@ def sign(run: Run, timing: str, started: float, parts: Iterable[Part] = (), ids:
     with run.editing() as info:  # shards of other processes sign too, and none may lose what another wrote
         timings = info.get("timings", {})
         timings[timing] = round(timings.get(timing, 0.0) + time.monotonic() - started, 1)
-        files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.records.glob("*.parquet"))}
+        files = {p.name: reading.sha256(p) for p in sorted(run.records.glob("*.parquet"))}
         # the training's own environment stays as it is: threads and machine may differ
         environments = info.get("environments", {}) | {timing.removesuffix("_seconds"): environment()}
         hashes = {"recipe": content_hash(run.recipe)} | info.get("hashes", {}) | {"records": files}
@@ -48,5 +46,5 @@ def sign(run: Run, timing: str, started: float, parts: Iterable[Part] = (), ids:
 def _recorded(run: Run, kinds: set[str]) -> Iterable[tuple[str, list[int]]]:
     """The plan and the ids of each record of some kinds."""
     for path in sorted(p for kind in kinds for p in run.records.glob(f"{kind}-*.parquet")):
-        head = json.loads(pq.read_schema(path).metadata[b"hauberk"])
-        yield plan_key(head["kind"], head["unit"], head["facts"]), pq.read_table(path, columns=["id"])["id"].to_pylist()
+        found = read(path)
+        yield plan_key(found.kind, found.unit, found.facts), found.column("id").tolist()

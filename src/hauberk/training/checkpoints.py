@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hauberk import reading, unpacking
 from hauberk.errors import HauberkError
 from hauberk.storage import atomic_write
 
@@ -46,7 +47,8 @@ def load(path: Path, purpose: Mapping[str, str], device: torch.device | str = "c
         return None
     again = "remove it to start training again, or restore a whole copy"
     try:
-        content = path.read_bytes()
+        content = reading.content(path, reading.CHECKPOINT_BYTES, links=False)
+        unpacking.check_stored(path, content)
     except OSError as error:
         raise HauberkError(f"cannot read {path}: {error.strerror}", "check the disk and the permissions") from error
     try:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from hauberk.reading import inside, json_object, sha256, yaml_file
 from hauberk.records import Part, content_hash, read
 from hauberk.verify import claims
 from hauberk.verify.verdict import MALFORMED, Verdict, one_line
-
-SMALL = 16 * 2**20  # bytes that recipe.yaml, run.json and config.json may have
 
 
 @dataclass(frozen=True)
@@ -44,9 +39,9 @@ def open_run(run: Path) -> Files:
     problems: list[str] = []
     recipe = _mapping(run / "recipe.yaml", problems)
     info = _mapping(run / "run.json", problems)
-    config_file = run / "checkpoints" / "config.json"
+    config_file = inside(run, "checkpoints") / "config.json"
     config = _mapping(config_file, problems) if config_file.exists() else {}
-    parts, damaged = read_records(run / "records")
+    parts, damaged = read_records(inside(run, "records"))
     return Files(run, recipe, info, config, parts, (*problems, *damaged))
 
 
@@ -66,10 +61,8 @@ def read_records(folder: Path) -> tuple[tuple[Part, ...], list[str]]:
 
 def _mapping(path: Path, problems: list[str]) -> Mapping[str, Any]:
     try:
-        if path.stat().st_size > SMALL:
-            raise ValueError("the file is too large")
-        text = path.read_text(encoding="utf-8")
-        found = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        plain = inside(path.parent, path.name)
+        found = yaml_file(plain, links=False) if path.suffix == ".yaml" else json_object(plain)
         if not isinstance(found, dict):
             raise ValueError("it is no mapping")
     except MALFORMED as error:
@@ -93,7 +86,7 @@ def hash_verdict(found: Files) -> Verdict:
     files = {p.name: p for p in sorted((found.path / "records").glob("*.parquet"))}
     problems += [f"{name} is missing" for name in kept if name not in files]
     problems += [f"{name} is not listed in run.json" for name in files if name not in kept]
-    changed = {n for n, p in files.items() if n in kept and hashlib.sha256(p.read_bytes()).hexdigest() != kept[n]}
+    changed = {n for n, p in files.items() if n in kept and sha256(p) != kept[n]}
     problems += [f"{name} has changed since it was written" for name in sorted(changed)]
     problems += [p for p in found.problems if p.split()[0].rstrip(":") not in changed]  # said already
     problems += _described_problems(found)
