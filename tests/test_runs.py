@@ -9,7 +9,7 @@ import torch
 
 from hauberk import registry, runs, storage
 from hauberk.errors import HauberkError
-from hauberk.runs import Run
+from hauberk.runs import SCHEMA_VERSION, Run
 
 RECIPE = {"name": "r", "data": {"name": "digits"}}
 MODEL = {
@@ -110,7 +110,7 @@ def test_a_kill_while_a_run_is_made_leaves_what_starts_again(tmp_path: Path, lef
         other = Run.create(path, RECIPE | {"seed": 2})  # nothing was made of the first recipe
         assert other.recipe["seed"] == 2
         (path / "run.json").unlink()
-    assert Run.create(path, RECIPE).info["schema_version"] == 1
+    assert Run.create(path, RECIPE).info["schema_version"] == SCHEMA_VERSION
     assert Run.open(path).recipe == RECIPE
 
 
@@ -197,7 +197,7 @@ def test_a_run_that_is_there_is_opened_without_a_write(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("hauberk.storage._lock", read_only)
     monkeypatch.setattr("hauberk.storage._temporary", read_only)
-    assert Run.create(tmp_path / "r", RECIPE).info["schema_version"] == 1
+    assert Run.create(tmp_path / "r", RECIPE).info["schema_version"] == SCHEMA_VERSION
 
 
 def test_opening_a_run_for_writing_removes_what_kills_left(tmp_path: Path) -> None:

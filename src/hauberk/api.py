@@ -20,12 +20,13 @@ from hauberk.classifier import decide, is_random
 from hauberk.data import Dataset, Split, load
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
+from hauberk.evaluation.fingerprint import probes
+from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.lipschitz_report import LipschitzReport, input_gradients, lipschitz_report
 from hauberk.evaluation.preflight import Bill, Finding, Speed, bills, measure, preflight
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import (
     Report,
-    Setting,
     Work,
     attack_records,
     certificate_records,
@@ -281,7 +282,8 @@ def setting_of(target: Subject, plan: Evaluation) -> tuple[Split, Setting]:
     """The images of an evaluation, still integers, and what its units share."""
     data = target.dataset
     samples = evaluation_split(data, plan.split, plan.images)
-    return samples, Setting(data.name, plan.split, data.classes, plan.seed, plan.tile, plan.gallery)
+    asked = probes(data.test)
+    return samples, Setting(data.name, plan.split, data.classes, plan.seed, plan.tile, plan.gallery, asked)
 
 
 def evaluate(run: Run, report: Report | None = None) -> Run:

@@ -7,8 +7,6 @@ stand at the boundary and say what was expected, what came, and what to do.
 from __future__ import annotations
 
 import hashlib
-import inspect
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.batch import Batch
 from hauberk.errors import HauberkError
+from hauberk.identity import altered, architecture, bytes_of
 
 TILE = 64
 ABSTAIN = -1
@@ -326,34 +325,24 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     """The hash of a model with that state, before there is a model."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
-        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if isinstance(value, Tensor):  # anything else (a quantised layer's packed weights) is part of the structure
+            digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+            digest.update(bytes_of(value))
     return digest.hexdigest()[:16]
 
 
 def predictor_name(model: nn.Module) -> str:
     """What a record calls the function that decides: rows of different predictors never share an axis.
 
-    The name holds a hash of weights and architecture: the spec of a registered model, else the printed structure and
-    the source code of every class that is not torch's.
+    The name holds a hash of the weights and of all else that the answers depend on, as far as it can be known, see
+    ``hauberk.identity``.
     """
     own, spec = getattr(model, "predictor", None), getattr(model, "spec", None)
-    if isinstance(own, str):
+    if isinstance(own, str) and not altered(model):
         return own
-    if isinstance(spec, dict):
-        name, architecture = str(spec["name"]), json.dumps(spec, sort_keys=True)
-    else:
-        foreign = {type(m) for m in model.modules() if not type(m).__module__.startswith("torch.nn.")}
-        name, architecture = type(model).__name__, repr(model) + "".join(sorted(map(_source, foreign)))
-    digest = hashlib.sha256(f"{weights_hash(model)}|{architecture}".encode())
+    name = str(spec["name"]) if isinstance(spec, dict) and "name" in spec else type(model).__name__
+    digest = hashlib.sha256(f"{weights_hash(model)}|{architecture(model)}".encode())
     return f"{name}[{digest.hexdigest()[:16]}]"
-
-
-def _source(cls: type) -> str:
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):  # made in an interpreter, or compiled
-        return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

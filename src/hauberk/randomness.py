@@ -8,7 +8,9 @@ samples share a stream (a 32-bit Mersenne seed would make some pairs collide).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -89,3 +91,26 @@ class Shared:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32, shape (B, *shape)."""
         return torch.randn(self._total, *shape, generator=self.generator, device=self.generator.device)[self._own]
+
+
+@contextmanager
+def fenced(seed: int = 0, devices: Iterable[int] = ()) -> Iterator[None]:
+    """Inside, the global generators of torch, numpy and Python start from a seed; afterwards they are as before.
+
+    Args:
+        seed: of all of them.
+        devices: the GPUs whose generators are set too.
+    """
+    known, chosen = random.getstate(), list(devices)
+    legacy = np.random.get_state()  # noqa: NPY002 - what a model of the user's own may draw from
+    with torch.random.fork_rng(chosen):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would set every GPU, forked or not
+        for device in chosen:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(known)
+            np.random.set_state(legacy)  # noqa: NPY002

@@ -26,7 +26,9 @@ from hauberk.storage import atomic_write
 
 HASHED_ROWS = 64  # images that are floats at one time while they are hashed
 
-RecordKind = Literal["attack", "certificate", "mix", "diagnosis"]
+RecordKind = Literal["attack", "certificate", "mix", "diagnosis", "fingerprint"]
+MEASURED: tuple[RecordKind, ...] = ("attack", "certificate", "mix", "diagnosis")
+BESIDE: tuple[RecordKind, ...] = ("fingerprint",)  # of which function it was measured
 
 SCHEMAS: dict[RecordKind, pa.Schema] = {
     "attack": pa.schema([
@@ -79,6 +81,10 @@ SCHEMAS: dict[RecordKind, pa.Schema] = {
         ("reason", pa.string()),
         ("images", pa.int64()),
     ]),
+    "fingerprint": pa.schema([  # what a model answers on fixed images
+        ("id", pa.int64()),  # of an image of the data; below 0 it is noise
+        ("logits", pa.list_(pa.float64())),  # of the model, and beside them of the models that it is made of
+    ]),
 }
 
 
@@ -104,7 +110,7 @@ class Part:
     """The rows of one unit of work.
 
     Args:
-        kind: ``attack``, ``certificate``, ``mix`` or ``diagnosis``.
+        kind: ``attack``, ``certificate``, ``mix``, ``diagnosis`` or ``fingerprint``.
         unit: all that the result depends on, plain JSON values; its hash is the key.
         facts: what else the rows need to be read, the same for every row (a model's Lipschitz bounds, class names).
         table: the rows.
@@ -162,6 +168,12 @@ def write(folder: Path, item: Part) -> Path:
     return path
 
 
+def write_once(folder: Path, item: Part) -> None:
+    """Write a part whose facts say when and where it was made, unless it is there already."""
+    if not (folder / f"{item.kind}-{item.key}.parquet").exists():
+        write(folder, item)
+
+
 def read(path: Path) -> Part:
     """Read one part.
 
@@ -187,8 +199,9 @@ def read(path: Path) -> Part:
 
 
 def read_all(folder: Path, kind: RecordKind | None = None) -> list[Part]:
-    """All parts of a folder, of one kind or of all, in the order of their names."""
-    return [read(p) for p in sorted(folder.glob(f"{kind or '*'}-*.parquet"))]
+    """All parts of a folder, of one kind or of all that hold measurements, in the order of their names."""
+    kinds = MEASURED if kind is None else (kind,)
+    return [read(p) for p in sorted(p for k in kinds for p in folder.glob(f"{k}-*.parquet"))]
 
 
 def merge(parts: Iterable[Part]) -> list[Part]:
@@ -213,15 +226,20 @@ def group(parts: Iterable[Part]) -> list[Part]:
     the last bits of an attack may differ.
 
     The joined part is a unit whose data is the set of the parts' data, so it may be written and read like any other.
+    Fingerprints stay as they are.
 
     Raises:
         HauberkError: if one sample appears twice in one evaluation with different rows.
     """
     groups: dict[str, list[Part]] = {}
+    alone: list[Part] = []
     for item in merge(parts):
+        if item.kind not in MEASURED:
+            alone.append(item)
+            continue
         shared = {k: v for k, v in item.unit.items() if k != "data"}
         groups.setdefault(content_hash({"kind": item.kind, "unit": shared, "facts": dict(item.facts)}), []).append(item)
-    joined = []
+    joined = alone
     for found in groups.values():
         items = _largest(found)
         table = _each_sample_once(pa.concat_tables([i.table for i in items]).sort_by("id"))

@@ -37,7 +37,8 @@ from hauberk.errors import HauberkError
 from hauberk.records import content_hash
 from hauberk.storage import append, atomic_write, locked, sweep
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # fingerprints stand beside the records
+READABLE = (1, SCHEMA_VERSION)
 # what run.json may hold, where others than its writer read it
 INFO: Mapping[str, type] = {
     "predictor": str, "hashes": dict, "timings": dict, "environment": dict, "environments": dict, "lipschitz": dict,
@@ -139,7 +140,7 @@ class Run:
         if not run._info_file.exists():
             raise HauberkError(f"{path} is not a run directory (no run.json)", "make one with: hauberk train RECIPE")
         version = run.info.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in READABLE:
             raise HauberkError(
                 f"{path} has schema version {version}, this Hauberk reads {SCHEMA_VERSION}", "train it again"
             )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hauberk.records import group, read_all
+from hauberk.records import BESIDE, MEASURED, group, read_all
 from hauberk.report import summary
 from hauberk.report.bundle import write_bundle
 from hauberk.runs import Run
@@ -15,7 +15,11 @@ def test_a_bundle_says_the_same_as_its_run(tiny_run: Path, tmp_path: Path) -> No
     bundle = write_bundle(Run.open(tiny_run), tmp_path / "bundle")
     assert write_bundle(Run.open(tiny_run), bundle) == bundle
     whole, small = group(read_all(tiny_run / "records")), group(read_all(bundle / "records"))
-    assert len(small) == len(whole) == len(list((bundle / "records").iterdir()))
+    names = [path.name for path in (bundle / "records").iterdir()]
+    assert len(small) == len(whole) == sum(name.startswith(MEASURED) for name in names)
+    for kind in BESIDE:  # fingerprints come along as they are
+        beside = [path.name for path in (tiny_run / "records").glob(f"{kind}-*")]
+        assert beside and sorted(beside) == sorted(name for name in names if name.startswith(kind))
     assert all(a.table.equals(b.table) for a, b in zip(whole, small, strict=True))
     assert not verify_hashes(bundle).problems
     assert all(not verdict.problems for verdict in verify_folder(bundle / "records"))

@@ -125,6 +125,7 @@ class Attack(ABC):
     eot: Annotated[int, Field(ge=1)] | None = None
 
     norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
+    revision: ClassVar[int] = 1  # raised when its answers change: records of the older code are then not its own
     projects: ClassVar[bool] = True  # whether training gets the point projected onto the ball
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -26,6 +26,8 @@ LossName = Literal["ce", "margin", "dlr", "kl"]
 @dataclass(frozen=True, config=CONFIG)
 class AttackLoss(ABC):
     """A loss of the model's named outputs, registered under a name; a frozen dataclass like every method."""
+
+    revision: ClassVar[int] = 1  # raised when its values change
 
     @abstractmethod
     def __call__(self, outputs: Mapping[str, Tensor], labels: Tensor, targets: Tensor | None) -> Tensor:

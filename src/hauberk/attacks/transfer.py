@@ -17,6 +17,7 @@ from hauberk.batch import Batch
 from hauberk.classifier import TILE, frozen
 from hauberk.errors import HauberkError
 from hauberk.randomness import Randomness
+from hauberk.records import content_hash
 from hauberk.runs import Run
 from hauberk.threats import CONFIG
 
@@ -53,6 +54,11 @@ class Transfer(Attack):
         # a random source draws the same numbers at every call
         with frozen(source), attackable(source), seeded(source, 0, 0):
             return search_on(source, self.attack, query, randomness)
+
+    def outside(self) -> str:
+        """The hash of the source's weights and spec, which a unit's key holds: the source may be trained again."""
+        config = Run.open(self.source).model_config
+        return content_hash([config["weights"], config["spec"]])
 
     def _source(self, query: Query) -> nn.Module:
         """The source model, loaded once, on the device of the images."""

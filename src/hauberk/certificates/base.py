@@ -63,6 +63,7 @@ class Certificate(ABC):
 
     norm: ClassVar[Norm]
     kind: ClassVar[Proof]
+    revision: ClassVar[int] = 1  # raised when its answers change: records of the older code are then not its own
 
     @abstractmethod
     def gather(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,51 +19,34 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import hauberk
 from hauberk import registry
 from hauberk.attacks import Attack, AutoAttack
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate, MixedCertificate
 from hauberk.certificates.mixed import needed_alpha
 from hauberk.certificates.rounding import unchanged
-from hauberk.classifier import TILE, check_eval, frozen, is_random, logits_of, predictor_name, traits, weights_hash
+from hauberk.classifier import check_eval, frozen, is_random, logits_of, predictor_name, traits
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
+from hauberk.evaluation.diagnostics import VERSION as DIAGNOSIS_VERSION
 from hauberk.evaluation.diagnostics import diagnose
-from hauberk.records import Part, RecordKind, content_hash, data_hash, part, read, unit_key, write
+from hauberk.evaluation.fingerprint import answers
+from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
+from hauberk.records import Part, RecordKind, data_hash, part, read, unit_key, write, write_once
 
+PATH_VERSION = 1  # of the code that finds the alpha path
 UNIT_TILES = 4  # tiles in one unit of an attack
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all units of one evaluation share.
-
-    Args:
-        dataset: its name.
-        split: ``test``, or ``val`` for calibration.
-        classes: their names.
-        seed: of all randomness.
-        tile: rows of every model call, and images of one unit (of an attack: four tiles).
-        gallery: the images with the smallest ids, this many, are kept in the records for the report's pictures.
-    """
-
-    dataset: str
-    split: str
-    classes: tuple[str, ...]
-    seed: int = 0
-    tile: int = TILE
-    gallery: int = 12
-
-
-@dataclass(frozen=True)
 class Step:
-    """Progress of an evaluation: units done and in all, seconds since the start, and what is being done."""
+    """Progress of an evaluation: units done and in all, seconds since the start, what is being done, and any news."""
 
     done: int
     total: int
     seconds: float
     label: str
+    news: str = ""
 
 
 Report = Callable[[Step], None]
@@ -102,22 +86,23 @@ def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: 
     first = samples.select(slice(1)).batch()
     # what is not declared is unknown, so it is probed
     stochastic = declared.stochastic or (not declared.declared and is_random(model, first.images))
-    facts = _facts(samples, setting) | {"stochastic": stochastic}
-    predictor = predictor_name(model)
+    facts = facts_of(samples, setting) | {"stochastic": stochastic}
+    whole = unit_of(model, predictor_name(model), registry.spec(attack), setting)
+    whole |= {"threat": registry.spec(attack.threat), "revisions": revisions(attack)}
     stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)
     suite = {"suite": registry.spec(attack)} if isinstance(attack, AutoAttack) else {}
-    parts, progress = [], _Progress(samples, setting.tile * UNIT_TILES, work)
+    parts, progress = [], _Progress("attack", model, whole, facts, samples, setting, work, setting.tile * UNIT_TILES)
     for left in progress.units():
         for number, stage in enumerate(stages):
             if len(left) == 0:
                 break
-            unit = _unit(model, predictor, registry.spec(stage), setting) | {"threat": registry.spec(stage.threat)}
-            unit |= suite | ({"stage": number} if suite else {})
+            unit: dict[str, Any] = {"method": registry.spec(stage), "threat": registry.spec(stage.threat)}
+            unit |= {"revisions": revisions(attack, stage)} | suite | ({"stage": number} if suite else {})
             columns = partial(_attack_columns, model, left, stage, setting, shown)
-            parts.append(_do("attack", unit | {"data": data_hash(left)}, facts, columns, work.folder))
+            parts.append(progress.do(left, columns, unit))
             survived = parts[-1].column("id")[~parts[-1].column("success").astype(bool)]
             left = left.select(torch.isin(left.ids, torch.as_tensor(survived.copy(), device=left.ids.device)))
-        progress.report(f"attack {registry.spec(attack)['name']}")
+        progress.report()
     return parts
 
 
@@ -138,14 +123,15 @@ def certificate_records(
             "evidence": [json.dumps(row) for row in found.evidence],
         }
 
-    unit = _unit(model, certificate.predictor(model), registry.spec(certificate), setting)
-    facts = _facts(samples, setting) | {
+    unit = unit_of(model, certificate.predictor(model), registry.spec(certificate), setting)
+    unit |= {"revisions": revisions(certificate)}
+    facts = facts_of(samples, setting) | {
         "norm": certificate.norm,
         "proof": certificate.kind,
         "failure_probability": certificate.failure_probability,
         "shared": shared,
     }
-    return _run("certificate", unit, facts, samples, rows, setting.tile, work)
+    return _run(_Progress("certificate", model, unit, facts, samples, setting, work, setting.tile), rows)
 
 
 def mix_records(
@@ -192,8 +178,9 @@ def mix_records(
         return columns
 
     method = {"name": "alpha_path"} if certificate is None else registry.spec(certificate)
-    unit = _unit(model, predictor_name(model), method, setting) | {"radii": proved}
-    facts = _facts(samples, setting) | {
+    unit = unit_of(model, predictor_name(model), method, setting)
+    unit |= {"radii": proved, "revisions": revisions(certificate) | {"alpha_path": PATH_VERSION}}
+    facts = facts_of(samples, setting) | {
         "norm": "" if certificate is None else certificate.norm,
         "proof": "none" if certificate is None else certificate.kind,
         "alpha": model.alpha,
@@ -202,7 +189,7 @@ def mix_records(
         "robust": predictor_name(model.robust),
         "shared": shared,
     }
-    return _run("mix", unit, facts, samples, rows, setting.tile, work)
+    return _run(_Progress("mix", model, unit, facts, samples, setting, work, setting.tile), rows)
 
 
 def diagnosis_records(model: nn.Module, samples: Samples, attack: Attack, setting: Setting, work: Work) -> list[Part]:
@@ -221,86 +208,75 @@ def diagnosis_records(model: nn.Module, samples: Samples, attack: Attack, settin
         }
 
     method = {"name": "diagnosis", "attack": registry.spec(attack)}
-    unit = _unit(model, predictor_name(model), method, setting) | {"threat": registry.spec(attack.threat)}
-    return _run("diagnosis", unit, _facts(samples, setting), samples, rows, len(samples), work)
+    unit = unit_of(model, predictor_name(model), method, setting) | {"threat": registry.spec(attack.threat)}
+    unit |= {"revisions": revisions(attack) | {"diagnosis": DIAGNOSIS_VERSION}}
+    facts = facts_of(samples, setting)
+    return _run(_Progress("diagnosis", model, unit, facts, samples, setting, work, len(samples)), rows)
 
 
 # --- the sweep over units ---------------------------------------------------------------------------------------
 
 
 class _Progress:
-    """The units of one shard, and what is said after each."""
+    """The units of one shard: what they share, which are done, and what is said after each.
 
-    def __init__(self, samples: Samples, size: int, work: Work) -> None:
+    The model's fingerprint, where it is new, is written before the first record.
+    """
+
+    def __init__(
+        self, kind: RecordKind, model: nn.Module, unit: dict[str, Any], facts: dict[str, Any], samples: Samples,
+        setting: Setting, work: Work, size: int,
+    ) -> None:  # fmt: skip
         index, count = work.shard
         self._samples = samples
         # in the order of ids, so that the order in which images come never shows
         self._rows = torch.split(samples.ids.argsort(), size)[index::count] if len(samples) else ()
         self._work, self._started, self._done = work, time.monotonic(), 0
+        self.kind, self.label = kind, f"{kind} {unit['method']['name']}"
+        asked = answers(model, samples.select(slice(1)).batch().images, setting.probes, work.folder)
+        self.unit, self.facts = unit | {"answers": asked.id}, facts
+        self._first = list(asked.new)
+        if asked.news:
+            self._say(asked.news)
 
     def units(self) -> Iterator[Batch]:
         """Floats of one unit at a time, so that memory does not grow with the number of images."""
         return (self._samples.select(rows).batch() for rows in self._rows)
 
-    def report(self, label: str) -> None:
+    def do(self, images: Batch, columns: Callable[[], Columns], more: Mapping[str, Any]) -> Part:
+        """One unit: read it if it is there, else compute and write it."""
+        unit = {**self.unit, **more, "data": data_hash(images)}
+        path = self._work.folder / f"{self.kind}-{unit_key(self.kind, unit)}.parquet"
+        if path.exists():
+            return read(path)
+        values = columns()  # a certificate completes its facts while it works
+        made = part(self.kind, unit, self.facts, values)
+        while self._first:
+            write_once(self._work.folder, self._first.pop())
+        write(self._work.folder, made)
+        return made
+
+    def report(self) -> None:
+        """Say that a unit is done."""
         self._done += 1
         if self._work.report is not None:
-            self._work.report(Step(self._done, len(self._rows), time.monotonic() - self._started, label))
+            self._work.report(Step(self._done, len(self._rows), time.monotonic() - self._started, self.label))
+
+    def _say(self, news: str) -> None:
+        if self._work.report is not None:
+            self._work.report(Step(0, len(self._rows), 0.0, self.label, news))
+        else:
+            warnings.warn(news, stacklevel=5)
 
 
-def _run(
-    kind: RecordKind,
-    unit: dict[str, Any],
-    facts: dict[str, Any],
-    samples: Samples,
-    rows: Callable[[Batch], Columns],
-    tile_size: int,
-    work: Work,
-) -> list[Part]:
+def _run(progress: _Progress, rows: Callable[[Batch], Columns]) -> list[Part]:
     """Do the units of one shard that are not there yet."""
-    parts, progress = [], _Progress(samples, tile_size, work)
+    parts = []
     with unchanged():
         for tile in progress.units():
-            parts.append(_do(kind, unit | {"data": data_hash(tile)}, facts, partial(rows, tile), work.folder))
-            progress.report(f"{kind} {unit['method']['name']}")
+            parts.append(progress.do(tile, partial(rows, tile), {}))
+            progress.report()
     return parts
-
-
-def _do(
-    kind: RecordKind, unit: dict[str, Any], facts: dict[str, Any], columns: Callable[[], Columns], folder: Path
-) -> Part:
-    """One unit: read it if it is there, else compute and write it."""
-    path = folder / f"{kind}-{unit_key(kind, unit)}.parquet"
-    if path.exists():
-        return read(path)
-    values = columns()  # a certificate completes its facts while it works
-    made = part(kind, unit, facts, values)
-    write(folder, made)
-    return made
-
-
-def _unit(model: nn.Module, predictor: str, method: registry.Spec, setting: Setting) -> dict[str, Any]:
-    dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    return {
-        "predictor": predictor,
-        "weights": weights_hash(model),
-        # strides, scales and numbers of votes have no weights
-        "structure": content_hash(getattr(model, "spec", None) or type(model).__name__),
-        "method": method,
-        "hauberk": hauberk.__version__,
-        "seed": setting.seed,
-        "tile": setting.tile,
-        "dtype": str(dtype).removeprefix("torch."),
-    }
-
-
-def _facts(samples: Samples, setting: Setting) -> dict[str, Any]:
-    return {
-        "dataset": setting.dataset,
-        "split": setting.split,
-        "classes": list(setting.classes),
-        "shape": list(samples.images.shape[1:]),
-    }
 
 
 def _attack_columns(model: nn.Module, tile: Batch, attack: Attack, setting: Setting, shown: set[int]) -> Columns:

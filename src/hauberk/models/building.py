@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from hauberk.errors import HauberkError
+from hauberk.identity import remember_as_built
 
 
 def check_task(
@@ -35,4 +36,5 @@ def with_spec(model: nn.Module, name: str, **arguments: Any) -> nn.Module:
         for key, value in arguments.items()
     }
     cast(Any, model).spec = {"name": name} | plain
+    remember_as_built(model)
     return model

@@ -7,7 +7,7 @@ kept apart from what is certified.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -57,10 +57,23 @@ def load(paths: Sequence[Path]) -> list[RunFacts]:
     found = []
     for path in paths:
         run = Run.open(path)
-        found.append(RunFacts(Path(path).resolve().name, run.recipe, run.info, tuple(records.read_all(run.records))))
+        parts = _told_apart(records.read_all(run.records))
+        found.append(RunFacts(Path(path).resolve().name, run.recipe, run.info, parts))
     if not any(run.parts for run in found):
         raise HauberkError("there are no records to report", "measure first: hauberk attack RUN or hauberk certify RUN")
     return found
+
+
+def _told_apart(parts: list[Part]) -> tuple[Part, ...]:
+    """The parts of one run; functions that share a predictor's name, but answer otherwise, get a name each."""
+    known: dict[str, set[str]] = {}
+    for part in (p for p in parts if "answers" in p.unit):
+        known.setdefault(str(part.unit["predictor"]), set()).add(str(part.unit["answers"]))
+    return tuple(
+        replace(p, unit={**p.unit, "predictor": f"{p.unit['predictor']} answering {p.unit['answers'][:8]}"})
+        if "answers" in p.unit and len(known[str(p.unit["predictor"])]) > 1 else p
+        for p in parts
+    )  # fmt: skip
 
 
 def subjects(parts: Iterable[Part]) -> list[Subject]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from hauberk.records import Part, group
+from hauberk.records import MEASURED, Part, group
 from hauberk.verify import claims
 from hauberk.verify.attacks import attack_problems
 from hauberk.verify.diagnoses import diagnosis_problems
@@ -59,7 +59,7 @@ def verify_files(found: Files) -> list[Verdict]:
 
 def _evaluations(found: Files, about: tuple[str, ...]) -> list[Verdict]:
     whole, broken = [], []
-    for part in found.parts:
+    for part in (p for p in found.parts if p.kind in MEASURED):
         problems = guarded(form_problems, part) or guarded(row_problems, part)
         if problems:
             broken.append(_verdict(part, problems))

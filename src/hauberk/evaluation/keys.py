@@ -1,0 +1,85 @@
+"""What the key of a unit of work holds: all that its result depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+import hauberk
+from hauberk import registry
+from hauberk.batch import Batch, Samples
+from hauberk.classifier import TILE, weights_hash
+from hauberk.evaluation.fingerprint import dtype_of
+from hauberk.identity import foreign_code, structure
+
+MACHINERY = 1  # raised when what all methods share (projection, queries, judgement, tiles) changes an answer
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all units of one evaluation share.
+
+    Args:
+        dataset: its name.
+        split: ``test``, or ``val`` for calibration.
+        classes: their names.
+        seed: of all randomness.
+        tile: rows of every model call, and images of one unit (of an attack: four tiles).
+        gallery: the images with the smallest ids, this many, are kept in the records for the report's pictures.
+        probes: images of the data set that the model is asked about before its records are used, see ``fingerprint``.
+    """
+
+    dataset: str
+    split: str
+    classes: tuple[str, ...]
+    seed: int = 0
+    tile: int = TILE
+    gallery: int = 12
+    probes: Batch | None = field(default=None, compare=False)
+
+
+def unit_of(model: nn.Module, predictor: str, method: registry.Spec, setting: Setting) -> dict[str, Any]:
+    """The part of a unit's description that all units of an evaluation share."""
+    return {
+        "predictor": predictor,
+        "weights": weights_hash(model),
+        "structure": structure(model),  # strides, scales and numbers of votes have no weights
+        "method": method,
+        "hauberk": hauberk.__version__,
+        "seed": setting.seed,
+        "tile": setting.tile,
+        "dtype": dtype_of(model),
+    }
+
+
+def facts_of(samples: Samples, setting: Setting) -> dict[str, Any]:
+    """What is needed to read the rows of any kind."""
+    return {
+        "dataset": setting.dataset,
+        "split": setting.split,
+        "classes": list(setting.classes),
+        "shape": list(samples.images.shape[1:]),
+    }
+
+
+def revisions(*methods: object) -> dict[str, Any]:
+    """The revision of the code of each method, and of those inside it; of the user's own, the hash of the code.
+
+    A method whose answers change raises its ``revision``, so that records of the older code are not taken for its own.
+    """
+    found: dict[str, Any] = {"machinery": MACHINERY}
+    waiting: list[Any] = list(methods)
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list | tuple):
+            waiting += item
+        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+            if hasattr(item, "revision"):
+                found[type(item).__name__] = foreign_code(item) or item.revision
+            if callable(outside := getattr(item, "outside", None)):
+                found[f"{type(item).__name__} outside"] = outside()
+            waiting += [getattr(item, f.name) for f in dataclasses.fields(item)]
+    return found
