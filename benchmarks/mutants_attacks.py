@@ -105,7 +105,7 @@ WALKS = [
         "attacks", "attacks/pgd.py", "tests/attacks/test_pgd.py",
         ("2.5 * self.threat.eps / self.steps", "1.0 * self.threat.eps / self.steps"),
         ("restart % wrong_classes", "0"),
-        ("points + size * self.threat.steepest_step", "points - size * self.threat.steepest_step"),
+        ("ascend(points, gradient, size)", "ascend(points, -gradient, size)"),
         ("self.momentum * velocity + _unit(gradient)", "self.momentum * velocity + gradient"),
         ("self.momentum * velocity + _unit(gradient)", "velocity + _unit(gradient)"),
         ("gradient = velocity = self.momentum", "gradient = self.momentum"),

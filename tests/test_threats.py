@@ -103,6 +103,25 @@ def test_steepest_step_attains_the_dual_norm(kind: type[Threat], case: tuple) ->
     assert bool(((gradient * other).flatten(1).sum(1) <= threat.dual_norm(gradient) + 1e-9).all())
 
 
+@pytest.mark.parametrize("kind", [L1, Linf])
+@given(case=CASES)
+@ALIKE
+def test_a_step_reaches_the_best_point_of_ball_and_box(kind: type[Threat], case: tuple) -> None:
+    """Against a linear programme, from the middle of the box, its corners, and with entries without a gradient."""
+    points, origins, size = random_cases(case)
+    points, gradient = points[:4].clamp(0.0, 1.0), ((origins - 0.5) * (origins > 0.2))[:4]
+    reached = kind(size).ascend(points, gradient, size).clamp(0.0, 1.0)
+    assert float(kind(size).distance(reached, points).max()) <= size * (1 + 1e-9) + 1e-12
+    for point, slope, found in zip(points.flatten(1), gradient.flatten(1), reached.flatten(1), strict=True):
+        x, g = point.double().numpy(), slope.double().numpy()
+        if kind is Linf:
+            best = float(np.abs(g) @ np.minimum(size, np.where(g > 0, 1 - x, x)))
+        else:  # the change as a difference of two non-negative parts
+            room = [(0, v) for v in (*(1 - x), *x)]
+            best = -optimize.linprog(np.r_[-g, g], A_ub=np.ones((1, 2 * len(g))), b_ub=[size], bounds=room).fun
+        assert abs(float(g @ (found.double().numpy() - x)) - best) <= 1e-6
+
+
 @pytest.mark.parametrize("kind", [L1, L2])
 def test_projection_agrees_with_a_general_solver(kind: type[Threat]) -> None:
     generator = np.random.default_rng(4)

@@ -86,6 +86,22 @@ class Threat(ABC):
     def steepest_step(self, gradient: Tensor) -> Tensor:
         r"""The direction of the unit ball with the largest :math:`\langle g, \delta\rangle`; zero where g is zero."""
 
+    def ascend(
+        self, points: Tensor, gradient: Tensor, size: float | Tensor, eps: float | Tensor | None = None  # noqa: ARG002
+    ) -> Tensor:
+        """The points moved by a step of so much in the threat's norm along the steepest direction.
+
+        Args:
+            points: in the box, (B, ...).
+            gradient: of what is to rise, same shape.
+            size: length of the step, pixel units, a number or (B,).
+            eps: budget of the ball into which the points are projected then, a number or (B,).
+
+        Returns:
+            the moved points, not projected, same shape.
+        """
+        return points + _column(size, points) * self.steepest_step(gradient)
+
 
 @dataclass(frozen=True, config=CONFIG)
 class Linf(Threat):
@@ -221,6 +237,27 @@ class L1(Threat):
         index = flat.abs().argmax(1, keepdim=True)
         step = torch.zeros_like(flat).scatter_(1, index, flat.gather(1, index).sign())
         return step.reshape(gradient.shape)
+
+    def ascend(
+        self, points: Tensor, gradient: Tensor, size: float | Tensor, eps: float | Tensor | None = None
+    ) -> Tensor:
+        r"""The best point of ball and box: the entries of largest gradient move to their ends of the box in turn.
+
+        .. math:: \max_\delta \langle g, \delta\rangle \quad\text{for}\quad
+                  \|\delta\|_1 \le a, \; x + \delta \in [0, 1]^d
+
+        is a fractional knapsack: each entry has room for :math:`1 - x_i` or :math:`x_i`, worth :math:`|g_i|` a unit.
+        The step of one entry that ``steepest_step`` gives would never move again once that entry is saturated.  No step
+        is longer than the diameter of the budget's ball: what is beyond would only go to entries of smaller gradient.
+        """
+        length = torch.minimum(_column(size, points), 2.0 * _column(self.eps if eps is None else eps, points))
+        flat, slope = points.flatten(1), gradient.flatten(1)
+        room = torch.where(slope > 0, 1.0 - flat, flat).clamp_min(0.0) * slope.sign().abs()
+        order = slope.abs().argsort(dim=1, descending=True, stable=True)
+        fits = room.gather(1, order)
+        left = length.reshape(-1, 1) - (fits.cumsum(1) - fits)
+        moved = torch.zeros_like(flat).scatter_(1, order, torch.minimum(left.clamp_min(0.0), fits))
+        return points + (slope.sign() * moved).reshape(points.shape)
 
 
 def norm_equivalence(source: Norm, target: Norm, dimension: int) -> float:

@@ -310,7 +310,7 @@ def test_training_gets_the_last_iterate(threat: Threat, network: nn.Module, batc
         leaf = expected.clone().requires_grad_(True)
         loss = nn.functional.cross_entropy(network.eval()(leaf), batch.labels, reduction="sum")
         gradient = torch.autograd.grad(loss, leaf)[0]
-        expected = threat.project(expected + 0.05 * threat.steepest_step(gradient), batch.images)
+        expected = threat.project(threat.ascend(expected, gradient, 0.05), batch.images)
     torch.testing.assert_close(points, expected, atol=1e-6, rtol=0)
 
 

@@ -51,7 +51,7 @@ def test_every_row_walks_until_it_has_been_wrong_often_enough(
                 break
             seen, moved = seen + wrong, moved + 1
             (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(logits, own.labels), leaf)
-            at = threat.project(at + 0.1 * threat.steepest_step(gradient), own.images)
+            at = threat.project(threat.ascend(at, gradient, 0.1), own.images)
         lengths.append(moved)
         torch.testing.assert_close(points[row : row + 1], threat.project(at, own.images), atol=1e-5, rtol=0)
     assert lengths[0] == tau  # this image is wrong from the start

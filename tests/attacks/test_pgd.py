@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hauberk.attacks import PGD, Query
+from hauberk.attacks import FGSM, PGD, Attack, Query
 from hauberk.batch import Batch
 from hauberk.conformance import LinearOracle, check_attack
 from hauberk.randomness import PerSample
@@ -146,7 +146,7 @@ def test_momentum_changes_the_walk_and_none_does_not(threat: L1 | L2 | Linf, net
         leaf = at.clone().requires_grad_(True)
         loss = nn.functional.cross_entropy(network(leaf), batch.labels, reduction="none").sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
-        at = threat.project(at + 0.2 * threat.steepest_step(gradient), batch.images)
+        at = threat.project(threat.ascend(at, gradient, 0.2), batch.images)
     assert torch.equal(walk(momentum=0.0), walk())
     torch.testing.assert_close(walk(), threat.project(at, batch.images), atol=1e-6, rtol=0)
     assert not torch.equal(walk(momentum=0.9), walk())
@@ -169,3 +169,17 @@ def test_a_tiny_gradient_weighs_as_much_as_a_large_one() -> None:
     attack = PGD(Linf(0.4), steps=2, step_size=0.1, random_start=False, momentum=1.0)
     points = attack.search(query, PerSample(0, range(1), "attack"))
     torch.testing.assert_close(points, images + 0.2)
+
+
+@pytest.mark.parametrize(
+    "attack", [PGD(L1(0.5), steps=50), PGD(L1(0.5), steps=50, random_start=False), FGSM(L1(0.5), early_stop=False)],
+    ids=["PGD", "PGD from the image", "FGSM"],
+)  # fmt: skip
+def test_in_l1_a_saturated_pixel_does_not_end_the_walk(attack: Attack) -> None:
+    """Weights (1, 0.9): the first pixel has room for 0.1 alone, and the rest of the budget belongs to the second."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[1.0, 0.9], [0.0, 0.0]]))
+        net[1].bias.zero_()
+    batch = Batch(torch.tensor([[[[0.1, 0.5]]]]), torch.tensor([0]), torch.tensor([0]))
+    assert 0.09 - 1e-6 <= float(attack(net, batch).logit_margin[0]) <= 0.09 + 0.01

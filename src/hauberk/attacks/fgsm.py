@@ -28,9 +28,7 @@ class FGSM(Attack):
     def search(self, query: Query, randomness: Randomness) -> Tensor:  # noqa: ARG002
         """One gradient, one step."""
         _, gradient = query.gradient(query.images)
-        points = self.threat.project(
-            query.images + self.threat.eps * self.threat.steepest_step(gradient), query.images
-        )
+        points = self.threat.project(self.threat.ascend(query.images, gradient, self.threat.eps), query.images)
         if query.track:
             query.value(points)
         return points

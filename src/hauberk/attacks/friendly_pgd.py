@@ -54,7 +54,7 @@ class FriendlyPGD(Attack):
             _, gradient = query.gradient(points)
             query.retire(query.wrong & (spare == 0))
             spare -= query.wrong.to(spare)
-            moved = self.threat.project(points + size * self.threat.steepest_step(gradient), query.images)
+            moved = self.threat.project(self.threat.ascend(points, gradient, size), query.images)
             points = torch.where(query.active[:, None, None, None], moved, points)
         if query.track:
             query.value(points)

@@ -62,7 +62,7 @@ class PGD(Attack):
             _, gradient = query.gradient(points)
             if self.momentum:
                 gradient = velocity = self.momentum * velocity + _unit(gradient)
-            points = self.threat.project(points + size * self.threat.steepest_step(gradient), query.images)
+            points = self.threat.project(self.threat.ascend(points, gradient, size), query.images)
         if query.track:
             query.value(points)
         return points

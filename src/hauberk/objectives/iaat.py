@@ -95,12 +95,12 @@ class IAAT(Objective):
     def _attacked(self, model: nn.Module, batch: Batch, budgets: Tensor, randomness: Randomness) -> Tensor:
         """The last point of PGD with a budget (B,) for each row."""
         least = self.threat.eps / 4.0 if self.least_step is None else self.least_step
-        size = (2.0 * budgets / self.steps).clamp_min(least)[:, None, None, None]
+        size = (2.0 * budgets / self.steps).clamp_min(least)
         query = Query(model, batch.images, batch.labels, self.threat, "ce")
         points = self.threat.random_point(batch.images, randomness, budgets)
         for _ in range(self.steps):
             _, gradient = query.gradient(points)
-            points = self.threat.project(points + size * self.threat.steepest_step(gradient), batch.images, budgets)
+            points = self.threat.project(self.threat.ascend(points, gradient, size, budgets), batch.images, budgets)
         return points
 
 
