@@ -26,7 +26,9 @@ def test_six_points_by_hand() -> None:
     assert (rate.value, rate.n) == (2 / 4, 4)
     assert metrics.mean_perturbation(CORRECT, SURVIVED, DISTANCE).value == pytest.approx(0.15)
     assert metrics.median_perturbation(CORRECT, SURVIVED, DISTANCE).value == pytest.approx(0.15)
-    assert metrics.mean_perturbation_lecture(CORRECT, SURVIVED, DISTANCE).value == pytest.approx((0.1 + 0.2 + 0.25) / 6)
+    # the lecture's equations as printed do not look at the image before the attack: the fifth one counts as a failure
+    assert metrics.attack_success_rate_lecture(SURVIVED).value == 3 / 6
+    assert metrics.mean_perturbation_lecture(SURVIVED, DISTANCE).value == pytest.approx((0.1 + 0.2 + 0.0) / 6)
     assert metrics.average_certified_radius(CORRECT, RADIUS).value == pytest.approx(0.8 / 6)
 
 
@@ -123,6 +125,19 @@ def test_four_cells_of_confidence_by_hand() -> None:
         "attacked_right": (2, pytest.approx((0.1 + 0.5) / 2), pytest.approx(0.3)),
         "attacked_wrong": (2, pytest.approx((0.7 + 0.05) / 2), pytest.approx(0.375)),
     }
+
+
+def test_the_smallest_lead_that_any_attack_saw_counts_for_the_images_that_stand() -> None:
+    plain = metrics.confidence_gaps(CLEAN, ATTACKED, LABELS)
+    still = ATTACKED.argmax(1) == LABELS
+    gaps = metrics.confidence_gaps(CLEAN, ATTACKED, LABELS, least=np.where(still, [0.02, 0.9, 0.3, 0.9], -0.5))
+    leads = np.sort(ATTACKED, 1)[still, -1] - np.sort(ATTACKED, 1)[still, -2]
+    expected = np.minimum(leads, np.array([0.02, 0.9, 0.3, 0.9])[still])
+    assert gaps.attacked_right.mean.value == pytest.approx(expected.mean())
+    assert gaps.attacked_right.mean.value < plain.attacked_right.mean.value
+    assert (gaps.attacked_wrong, gaps.clean_right) == (plain.attacked_wrong, plain.clean_right)
+    voted = metrics.confidence_gaps(CLEAN, ATTACKED, LABELS, least=[-0.1] * 4)  # a vote that stands, a pass that fell
+    assert voted.attacked_right.mean.value == 0.0
 
 
 def test_an_empty_cell_has_no_value() -> None:

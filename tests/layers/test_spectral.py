@@ -254,6 +254,22 @@ def test_projection_keeps_the_target_and_changes_no_more(dtype: torch.dtype) -> 
     assert model_bound(model, (2, 4, 4)).value <= 0.001
 
 
+def test_both_ways_every_norm_ends_at_its_share() -> None:
+    """The lecture's equation, W L^(1/m) / norm, has no minimum in it."""
+    model = net().double()
+    with torch.no_grad():
+        model[0].weight.mul_(5.0)
+        model[2].weight.mul_(0.01)
+    project_spectral(model, (2, 4, 4), 8.0, both_ways=True)
+    norms = [conv_layer_norm(model[0], (2, 4, 4)).value, conv_layer_norm(model[2], (4, 4, 4)).value]
+    assert [*norms, linear_norm(model[6].weight).value] == pytest.approx([2.0] * 3, rel=1e-6)
+    assert max(norms) <= 2.0
+    with torch.no_grad():
+        model[2].weight.zero_()
+    project_spectral(model, (2, 4, 4), 8.0, both_ways=True)
+    assert not bool(model[2].weight.any())
+
+
 def test_projection_while_training() -> None:
     model = net()
     optimiser = torch.optim.SGD(model.parameters(), 1.0)

@@ -54,6 +54,19 @@ def test_attacks_that_break_different_images_add_up(lab, parts) -> None:
     assert all(m.accuracy.value > 0.3 for m in subject.attacked[0].methods)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_lead_under_attack_is_the_smallest_that_any_attack_saw(lab, parts, order) -> None:
+    two = only(parts, "attack", lab.robust.name)
+    rows = [{r["id"]: r for r in p.table.to_pylist()} for p in two]
+    stand = [i for i in rows[0] if not rows[0][i]["success"] and not rows[1][i]["success"]]
+    least = [min(r[i]["probability_margin"] for r in rows) for i in stand]
+    assert len(stand) > 5
+    [subject] = collect.subjects([two[i] for i in order])
+    gap = subject.attacked[0].gaps.attacked_right
+    assert gap.n == len(stand)
+    assert gap.mean.value == pytest.approx(np.mean(least), abs=1e-6)
+
+
 def test_attacks_on_survivors_only_are_joined_by_id(lab, parts) -> None:
     first, second = only(parts, "attack", lab.robust.name)
     survivors = np.flatnonzero(~first.column("success"))

@@ -52,9 +52,19 @@ def robust_accuracy(correct: ArrayLike, survived: ArrayLike) -> Interval:
 
 
 def robust_error(correct: ArrayLike, survived: ArrayLike) -> Interval:
-    """One minus robust accuracy: the defence lecture's ASR (1), which also counts images wrong without any attack."""
+    """One minus robust accuracy; it counts images that are wrong without any attack too."""
     c, s = _outcomes(correct, survived)
     return _share(~(c & s))
+
+
+def attack_success_rate_lecture(survived: ArrayLike) -> Interval:
+    r"""The defence lecture's attack success rate (1) as printed, :math:`\frac1N\sum_i (1 - s_i)`.
+
+    Kept to compare: images that are wrong without any attack count as successes, and one that is wrong before and right
+    after it counts as a failure, so that the lecture's robust accuracy (2), one minus this, may exceed clean accuracy.
+    ``attack_success_rate`` counts only images that were right.
+    """
+    return _share(~_bools(survived))
 
 
 def attack_success_rate(correct: ArrayLike, survived: ArrayLike) -> Interval:
@@ -112,15 +122,14 @@ def median_perturbation(correct: ArrayLike, survived: ArrayLike, distance: Array
     return median_interval(_broken_distances(correct, survived, distance))
 
 
-def mean_perturbation_lecture(correct: ArrayLike, survived: ArrayLike, distance: ArrayLike, seed: int = 0) -> Interval:
-    r"""The defence lecture's average perturbation (3) as printed, :math:`\frac1N\sum_i d_i (1 - c_i s_i)`.
+def mean_perturbation_lecture(survived: ArrayLike, distance: ArrayLike, seed: int = 0) -> Interval:
+    r"""The defence lecture's average perturbation (3) as printed, :math:`\frac1N\sum_i d_i (1 - s_i)`.
 
     Kept to compare: it divides by all N, so a better defence gets a smaller value.
     """
-    c, s = _outcomes(correct, survived)
-    d = np.asarray(distance, dtype=np.float64)
-    _check_rows(c, d)
-    return mean_interval(np.where(c & s, 0.0, d), seed=seed)
+    s, d = _bools(survived), np.asarray(distance, dtype=np.float64)
+    _check_rows(s, d)
+    return mean_interval(np.where(s, 0.0, d), seed=seed)
 
 
 def robust_accuracy_curve(correct: ArrayLike, nearest: ArrayLike, eps: Sequence[float]) -> list[Interval]:
@@ -209,12 +218,12 @@ def confidence_gap(probabilities: ArrayLike, chosen: ArrayLike, seed: int = 0) -
     """
     p, picked = _distributions(probabilities), _bools(chosen)
     _check_rows(picked, p[:, 0])
-    top = np.sort(p[picked], axis=1)[:, -2:]
-    gap = top[:, 1] - top[:, 0]
-    return Gap(mean_interval(gap, seed=seed), median_interval(gap), len(gap))
+    return _gap(_leads(p)[picked], seed)
 
 
-def confidence_gaps(clean: ArrayLike, attacked: ArrayLike, labels: ArrayLike, seed: int = 0) -> ConfidenceGaps:
+def confidence_gaps(
+    clean: ArrayLike, attacked: ArrayLike, labels: ArrayLike, seed: int = 0, least: ArrayLike | None = None
+) -> ConfidenceGaps:
     """Confidence gaps of one model where it is right and where it is wrong, before and after an attack.
 
     Mixing an accurate model g with a robust model h pays where h is sure when right under attack and unsure when wrong
@@ -226,6 +235,8 @@ def confidence_gaps(clean: ArrayLike, attacked: ArrayLike, labels: ArrayLike, se
         attacked: probabilities at the attacked images, (N, K), rows in the same order.
         labels: (N,).
         seed: of the bootstrap.
+        least: the smallest lead of the label that any attack saw, (N,), where it is smaller than that of ``attacked``;
+            it counts for the images that are right after the attack.
 
     Raises:
         HauberkError: if the rows are no distributions, the shapes differ, or a label is not among the K classes.
@@ -238,8 +249,11 @@ def confidence_gaps(clean: ArrayLike, attacked: ArrayLike, labels: ArrayLike, se
     if after.shape[1] != kinds or (y < 0).any() or (y >= kinds).any():
         raise HauberkError(f"expected labels and attacked rows of {kinds} classes", "take both tables from one model")
     right, still = before.argmax(1) == y, after.argmax(1) == y
-    cells = ((before, right), (before, ~right), (after, still), (after, ~still))
-    return ConfidenceGaps(*(confidence_gap(p, chosen, seed) for p, chosen in cells))
+    sure, left = _leads(before), _leads(after)
+    if least is not None:  # the answer of a vote may stand where a single forward pass is wrong: nothing leads there
+        left = np.where(still, np.minimum(left, np.clip(np.asarray(least, dtype=np.float64), 0.0, None)), left)
+    cells = ((sure, right), (sure, ~right), (left, still), (left, ~still))
+    return ConfidenceGaps(*(_gap(lead[chosen], seed) for lead, chosen in cells))
 
 
 def either_right(accurate_right: ArrayLike, robust_right: ArrayLike) -> Interval:
@@ -309,6 +323,17 @@ def random_accuracy(predictions: ArrayLike, labels: ArrayLike, seed: int = 0) ->
 
 
 # --- checks ---------------------------------------------------------------------------------------------------
+
+
+def _leads(probabilities: Floats) -> Floats:
+    """The largest probability less the second, (N,)."""
+    top = np.sort(probabilities, axis=1)[:, -2:]
+    lead: Floats = top[:, 1] - top[:, 0]
+    return lead
+
+
+def _gap(lead: Floats, seed: int) -> Gap:
+    return Gap(mean_interval(lead, seed=seed), median_interval(lead), len(lead))
 
 
 def _distributions(values: ArrayLike) -> Floats:

@@ -176,10 +176,15 @@ def normalise_spectral(model: nn.Module, target: float = 1.0, oversampling: int 
 
 
 @torch.no_grad()
-def project_spectral(model: nn.Module, input_shape: Sequence[int], target: float = 1.0) -> None:
+def project_spectral(
+    model: nn.Module, input_shape: Sequence[int], target: float = 1.0, both_ways: bool = False
+) -> None:
     r"""Shrink the weights of all m plain linear and convolutional layers to norms of at most :math:`L^{1/m}`, in place.
 
     .. math:: W_i \leftarrow W_i\,\min\big(1,\ L^{1/m} / \|W_i\|\big)
+
+    With ``both_ways`` the minimum with 1 is left out, as the defence lecture prints it ("Spectral Normalization"):
+    small weights grow too, and every norm ends at :math:`L^{1/m}`.  A layer of zeros stays as it is.
 
     To be called after an optimiser's step.  The norms are those that certificates use, for the shapes that reach each
     layer; biases and layers of other classes are left alone.
@@ -188,6 +193,7 @@ def project_spectral(model: nn.Module, input_shape: Sequence[int], target: float
         model: changed in place; a layer whose weight is parametrised must be within its share already.
         input_shape: shape of one image, (C, H, W).
         target: L, the product of the norms.
+        both_ways: whether to enlarge weights of smaller norm.
 
     Raises:
         HauberkError: if the model has no such layer, one that cannot be shrunk exceeds its share, one has no known
@@ -198,11 +204,11 @@ def project_spectral(model: nn.Module, input_shape: Sequence[int], target: float
     for name, shapes in _shapes_of_inputs(model, layers, input_shape).items():
         layer = layers[name]
         norm = max((_norm(layer, shape) for shape in shapes), default=0.0)
-        if norm <= share:
+        if norm == 0.0 or (norm <= share and not both_ways):
             continue
         if parametrize.is_parametrized(layer, "weight"):
             raise HauberkError(
-                f"the parametrised weight of layer {name!r} has norm {norm:.6g} > {share:.6g}", "scale its source"
+                f"the parametrised weight of layer {name!r} has norm {norm:.6g}, not {share:.6g}", "scale its source"
             )
         precision = 8.0 * torch.finfo(layer.weight.dtype).eps * math.sqrt(layer.weight[0].numel())
         layer.weight.mul_(share / norm * (1.0 - max(precision, 1e-8)))

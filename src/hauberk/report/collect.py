@@ -204,17 +204,25 @@ def _attacked(predictor: str, parts: list[Part]) -> list[Attacked]:
 
 
 def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None]:
-    """What the model says at the image and, at last, after the attacks: where the first that broke it left it."""
+    """What the model says at the image and after the attacks.
+
+    Of a broken image that is what it says where the first attack that broke it left it.  Of one that stands it is the
+    smallest lead that any attack saw.
+    """
     rows: dict[int, dict[str, Any]] = {}
+    least: dict[int, float] = {}
     wanted = ("id", "label", "success", "clean_probabilities", "probabilities", "clean_draws", "draws")
     for part in sorted(parts, key=lambda p: (str(p.unit.get("suite", "")), int(p.unit.get("stage", 0)), p.key)):
-        for row in part.table.select(wanted).to_pylist():
+        for row in part.table.select([*wanted, "probability_margin"]).to_pylist():
+            least[row["id"]] = min(least.get(row["id"], np.inf), row.pop("probability_margin"))
             if row["id"] not in rows or not rows[row["id"]]["success"]:
                 rows[row["id"]] = row
     told = [row for row in rows.values() if np.isfinite(row["clean_probabilities"] + row["probabilities"]).all()]
     columns = {name: [row[name] for row in told] for name in wanted}
     labels = np.array(columns["label"])
-    gaps = metrics.confidence_gaps(columns["clean_probabilities"], columns["probabilities"], labels)
+    gaps = metrics.confidence_gaps(
+        columns["clean_probabilities"], columns["probabilities"], labels, least=[least[i] for i in columns["id"]]
+    )
     if len({len(d or ()) for d in columns["draws"]}) != 1 or not columns["draws"][0]:
         return gaps, None
     clean, attacked = (metrics.random_accuracy(columns[name], labels) for name in ("clean_draws", "draws"))
