@@ -100,6 +100,26 @@ CONTRACT = [
     ),
 ]  # fmt: skip
 
+L1_STEP = [
+    *group(
+        "attacks", "threats.py", "tests/test_threats.py::test_a_step_reaches_the_best_point_of_ball_and_box",
+        ("order = slope.abs().argsort(dim=1, descending=True, stable=True)", "order = slope.argsort(dim=1)"),
+        (".clamp_min(0.0) * slope.sign().abs()", ".clamp_min(0.0)"),
+        ("room = torch.where(slope > 0, 1.0 - flat, flat)", "room = torch.where(slope > 0, flat, 1.0 - flat)"),
+        ("(fits.cumsum(1) - fits)", "fits.cumsum(1)"),
+    ),
+    *group(
+        "attacks", "threats.py", "tests/attacks/test_pgd.py::test_in_l1_a_saturated_pixel_does_not_end_the_walk",
+        ("return points + (slope.sign() * moved).reshape(points.shape)",
+         "return points + _column(size, points) * self.steepest_step(gradient)"),
+    ),
+    *group(
+        "attacks", "threats.py", "tests/objectives/test_iaat.py",
+        ("length = torch.minimum(_column(size, points), 2.0 * _column(self.eps if eps is None else eps, points))",
+         "length = _column(size, points)"),
+    ),
+]  # fmt: skip
+
 WALKS = [
     *group(
         "attacks", "attacks/pgd.py", "tests/attacks/test_pgd.py",
@@ -235,4 +255,4 @@ NEAREST = [
     ),
 ]  # fmt: skip
 
-ATTACKS: list[Mutant] = [*CONTRACT, *WALKS, *NEAREST]
+ATTACKS: list[Mutant] = [*CONTRACT, *L1_STEP, *WALKS, *NEAREST]

@@ -287,6 +287,7 @@ def test_an_idle_attack_is_beaten_by_everybody() -> None:
     batch = Batch(torch.cat([near.images, far.images]), torch.cat([near.labels, far.labels]), torch.arange(10))
     found = by_name(diagnose(oracle, batch, Linf(0.05), attack=Idle(Linf(0.05)), surrogate=oracle))
     assert found["single_step"].value == 0.6  # exactly those whose radius is below the budget
+    assert found["stronger_attack"].value == 0.6
     assert found["black_box"].value == 0.6
     assert 0.0 < found["random_search"].value <= 0.6
     assert found["transfer"].value == 0.0  # it is idle on the surrogate too
@@ -294,6 +295,21 @@ def test_an_idle_attack_is_beaten_by_everybody() -> None:
     assert found["binarisation"].value == 0.0
     assert "more_steps" not in found
     assert {found[n].verdict for n in ("single_step", "black_box", "unbounded", "binarisation")} == {"broken"}
+
+
+@pytest.mark.parametrize(("missed", "verdict"), [(0, "sound"), (1, "questionable"), (3, "broken")])
+@pytest.mark.parametrize("kind", [L1, L2, Linf])
+def test_what_a_stronger_attack_finds_is_told(kind: type[Threat], missed: int, verdict: str) -> None:
+    """The judged attack comes half as far as some boundaries are away."""
+    oracle, norm = LinearOracle.random((1, 3, 3), 2, seed=0), kind(1.0).norm
+    rows = {0.01: 10 - missed, 0.04: missed, 0.2: 2}
+    groups = [oracle.at_distance(d, norm, rows=n) for d, n in rows.items() if n]
+    images, labels = (torch.cat([getattr(g, name) for g in groups]) for name in ("images", "labels"))
+    attack = PGD(kind(0.05), steps=10, step_size=0.002, random_start=False)
+    batch = Batch(images, labels, torch.arange(12))
+    check = by_name(diagnose(oracle, batch, kind(0.05), attack=attack))["stronger_attack"]
+    assert (check.value, check.verdict) == (missed / 12, verdict)
+    assert f"breaks {missed} of 12 images that the attack missed" in check.reason
 
 
 def test_points_of_a_surrogate_are_tried() -> None:

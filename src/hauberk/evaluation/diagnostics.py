@@ -37,6 +37,7 @@ QUERIES = 300
 RANDOM_POINTS = 100
 BUDGETS = 4
 SWEEP_STEPS = 30
+STRONG_STEPS = 100
 GREY = 0.5  # Linf distance at which every image can become uniformly grey
 
 
@@ -73,7 +74,7 @@ def cost(steps: int = 100, random: bool = False) -> int:
     """
     around = 7  # the contract's checks, the image, the verdict on what was found, and a far point
     look = 4 + 6 * 2 + 2 * 2 + 2 + 2 * (1 + indicators.DIRECTIONS) + 1 + indicators.NEIGHBOURS
-    attacks = sum(around + 2 * (n + 1) for n in (steps, 2 * steps, 1, *[min(steps, SWEEP_STEPS)] * BUDGETS))
+    attacks = sum(around + 2 * (n + 1) for n in (steps, 2 * steps, STRONG_STEPS, 1, *[min(steps, SWEEP_STEPS)] * BUDGETS))
     guesses = 2 * around + QUERIES + RANDOM_POINTS
     planted = INNER + GUESSES + around + 2 * (steps + 1) + 4
     return look + (attacks + guesses) * (EOT_DRAWS if random else 1) + (0 if random else planted)
@@ -101,7 +102,7 @@ def diagnose(
         seed: with each id, the source of all randomness.
         tile: rows of a model call.
         steps: of the default attack.
-        attack: the attack to judge; None is APGD on cross-entropy (PGD where APGD does not know the norm).
+        attack: the attack to judge; None is APGD on cross-entropy, in L1 PGD, whose step takes account of the box.
         surrogate: another classifier, to see whether points found on it break images that the attack missed.
 
     Raises:
@@ -110,7 +111,7 @@ def diagnose(
     """
     check_classifier(model, batch)
     if attack is None:
-        attack = (APGD if threat.norm in APGD.norms else PGD)(threat, steps=steps)
+        attack = (PGD if threat.norm == "l1" else APGD)(threat, steps=steps)
     if not isinstance(model, Decides) and not _has_graph(model, batch.images[:1]):
         model = _Connected(model)
     with frozen(model), attackable(model), seeded(model, seed, int(batch.ids[0])), torch.no_grad():
@@ -243,6 +244,8 @@ def _rivals(subject: Subject) -> dict[str, tuple[Attack, str, str]]:
         "random_search": (_RandomPoints(threat), "the best random point", "gradients mislead the attack, so find why"),
         "single_step": (FGSM(threat, loss=subject.loss), "FGSM", "choose a step size that can reach the border"),
     }
+    strong = (PGD if threat.norm == "l1" else APGD)(threat, loss="margin", steps=STRONG_STEPS)
+    rivals["stronger_attack"] = (strong, f"{type(strong).__name__} on the margin", "add it to the evaluation")
     if _steps(attack):
         longer = _with(attack, steps=2 * _steps(attack))
         rivals["more_steps"] = (longer, "the same attack with twice the steps", "use more steps")

@@ -39,6 +39,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "random_search": (0.0, 0.02),
     "single_step": (0.02, 0.05),
     "more_steps": (0.03, 0.1),
+    "stronger_attack": (0.05, 0.2),
     "transfer": (0.02, 0.05),
     "budget_sweep": (0.02, 0.1),
     "unbounded": (0.0, 0.05),
