@@ -104,7 +104,6 @@ L1_STEP = [
     *group(
         "attacks", "threats.py", "tests/test_threats.py::test_a_step_reaches_the_best_point_of_ball_and_box",
         ("order = slope.abs().argsort(dim=1, descending=True, stable=True)", "order = slope.argsort(dim=1)"),
-        (".clamp_min(0.0) * slope.sign().abs()", ".clamp_min(0.0)"),
         ("room = torch.where(slope > 0, 1.0 - flat, flat)", "room = torch.where(slope > 0, flat, 1.0 - flat)"),
         ("(fits.cumsum(1) - fits)", "fits.cumsum(1)"),
     ),

@@ -252,7 +252,7 @@ class L1(Threat):
         """
         length = torch.minimum(_column(size, points), 2.0 * _column(self.eps if eps is None else eps, points))
         flat, slope = points.flatten(1), gradient.flatten(1)
-        room = torch.where(slope > 0, 1.0 - flat, flat).clamp_min(0.0) * slope.sign().abs()
+        room = torch.where(slope > 0, 1.0 - flat, flat).clamp_min(0.0)
         order = slope.abs().argsort(dim=1, descending=True, stable=True)
         fits = room.gather(1, order)
         left = length.reshape(-1, 1) - (fits.cumsum(1) - fits)

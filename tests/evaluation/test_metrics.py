@@ -27,7 +27,7 @@ def test_six_points_by_hand() -> None:
     assert metrics.mean_perturbation(CORRECT, SURVIVED, DISTANCE).value == pytest.approx(0.15)
     assert metrics.median_perturbation(CORRECT, SURVIVED, DISTANCE).value == pytest.approx(0.15)
     # the lecture's equations as printed do not look at the image before the attack: the fifth one counts as a failure
-    assert metrics.attack_success_rate_lecture(SURVIVED).value == 3 / 6
+    assert metrics.attack_success_rate_lecture(SURVIVED[:5]).value == 3 / 5
     assert metrics.mean_perturbation_lecture(SURVIVED, DISTANCE).value == pytest.approx((0.1 + 0.2 + 0.0) / 6)
     assert metrics.average_certified_radius(CORRECT, RADIUS).value == pytest.approx(0.8 / 6)
 
