@@ -74,7 +74,8 @@ def cost(steps: int = 100, random: bool = False) -> int:
     """
     around = 7  # the contract's checks, the image, the verdict on what was found, and a far point
     look = 4 + 6 * 2 + 2 * 2 + 2 + 2 * (1 + indicators.DIRECTIONS) + 1 + indicators.NEIGHBOURS
-    attacks = sum(around + 2 * (n + 1) for n in (steps, 2 * steps, STRONG_STEPS, 1, *[min(steps, SWEEP_STEPS)] * BUDGETS))
+    walks = (steps, 2 * steps, STRONG_STEPS, 1, *[min(steps, SWEEP_STEPS)] * BUDGETS)
+    attacks = sum(around + 2 * (n + 1) for n in walks)
     guesses = 2 * around + QUERIES + RANDOM_POINTS
     planted = INNER + GUESSES + around + 2 * (steps + 1) + 4
     return look + (attacks + guesses) * (EOT_DRAWS if random else 1) + (0 if random else planted)
