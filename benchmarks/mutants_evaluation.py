@@ -85,7 +85,7 @@ DIAGNOSIS = [
          "late > 0.05 * best[-1]"),
         ("a_loss_that_still_rises_is_counted", "round(0.1 * len(best))", "round(0.5 * len(best))"),
         ("an_idle_attack_is_beaten_by_everybody", "missed = ~result.success", "missed = result.success"),
-        ("what_a_stronger_attack_finds_is_told", 'rivals["stronger_attack"] = (strong,', 'rivals["stronger_attack"] = (attack,'),
+        ("what_a_stronger_attack_finds_is_told", '["stronger_attack"] = (strong,', '["stronger_attack"] = (attack,'),
         ("points_of_a_surrogate_are_tried", "replace(rest, model=surrogate)", "rest"),
         ("a_hidden_success_is_seen[16]", "(traces.misclassified & missed)", "(~traces.misclassified & missed)"),
         ("a_linear_model_is_sound[linf:0.05]", "(traces.misclassified & missed)", "traces.misclassified"),

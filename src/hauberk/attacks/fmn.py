@@ -34,8 +34,8 @@ class FMN(Attack):
         x_{k+1} = \mathrm{clip}\Bigl(\Pi_{\epsilon_{k+1}}\bigl(x_k + a_k \nabla\ell / \|\nabla\ell\|_2\bigr)\Bigr)
 
     :math:`\delta^*` is the smallest change so far, q is dual to p, and the third case is the distance to the boundary
-    of the linearised model.  Its factor :math:`1 + \gamma_k` is not the paper's: without it the walk of some images of a
-    linear model ends on the boundary and not behind it.  On a trained net that is not nearly linear both rules find a
+    of the linearised model.  Its factor :math:`1 + \gamma_k` is not the paper's: without it the walk of some images of
+    a linear model ends on the boundary and not behind it.  On a trained net that is not nearly linear both rules find a
     point for every image.  :math:`a_k` falls to a hundredth of its start and :math:`\gamma_k` to 0.001, both along a
     cosine.  The projection is onto ball and box together.
 
