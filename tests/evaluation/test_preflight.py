@@ -125,5 +125,5 @@ def test_a_bill_is_passes_times_speed() -> None:
 
 def test_time_is_measured_forwards_and_with_gradient(batch: Batch) -> None:
     found = measure(MODEL, batch.images)
-    assert 0 < found.forward < 1
+    assert found.forward > 0
     assert found.gradient > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from fractions import Fraction
 
 import pytest
@@ -317,11 +316,14 @@ def test_the_same_whether_frequencies_come_at_once_or_one_by_one(monkeypatch: py
     assert conv_norm(weight, (8, 8), padding=((1, 1), (1, 1))).value == pytest.approx(at_once.value, rel=1e-13)
 
 
-def test_fast_enough_to_run_after_every_epoch() -> None:
-    weight = torch.randn(128, 64, 3, 3, generator=torch.Generator().manual_seed(0))
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
-        conv_norm(weight, (16, 16), padding=((1, 1), (1, 1)))
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 1.0
+def test_cheap_enough_to_run_after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gram products leave few of the 16 x 9 frequencies for which singular values are computed."""
+    weight, counts, largest = random_weight(0, 128, 64, 3, 3), [], norms._largest
+
+    def counted(matrices: torch.Tensor) -> float:
+        counts.append(len(matrices))
+        return largest(matrices)
+
+    monkeypatch.setattr(norms, "_largest", counted)
+    conv_norm(weight, (16, 16), padding=((1, 1), (1, 1)))
+    assert 1 <= sum(counts) <= 24
