@@ -24,6 +24,7 @@ from mutants_core import CORE
 from mutants_data import DATA
 from mutants_evaluation import EVALUATION
 from mutants_frozen import FROZEN
+from mutants_gate import GATE
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_mixing import MIXING
@@ -46,6 +47,7 @@ MUTANTS: list[Mutant] = [
     *SAFETY,
     *STORAGE,
     *FROZEN,
+    *GATE,
 ]
 
 

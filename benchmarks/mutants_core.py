@@ -171,8 +171,8 @@ RANDOMNESS = [
     ),
     *group(
         "randomness", "classifier.py", "tests/test_classifier.py",
-        ("model(t.images)[:used]", "model(t.images)"),
-        ("model.decide(t.images, t.ids, seed)", "model.decide(t.images, t.ids, 0)"),
+        ("model(t.images.clone())[:used]", "model(t.images.clone())"),
+        ("model.decide(t.images.clone(), t.ids, seed)", "model.decide(t.images.clone(), t.ids, 0)"),
     ),
     *group(
         "randomness", "evaluation/units.py", "tests/test_invariant.py",

@@ -17,8 +17,8 @@ ADAPTIVE = [
         ("* logit.sigmoid()).clamp(low, high)", "* logit.sigmoid())"),
         ('softplus(-outputs["alpha_logit"])', 'softplus(outputs["alpha_logit"])'),
         ("        self.accurate.eval()\n        self.robust.eval()\n        return self", "        return self"),
-        ("self.accurate_scale * accurate, self.robust_scale * robust",
-         "self.robust_scale * accurate, self.accurate_scale * robust"),
+        ("opinion(self.accurate_scale * accurate), self.robust_scale * robust",
+         "opinion(self.robust_scale * accurate), self.accurate_scale * robust"),
     ),
     *group(
         "adaptive", "defences/mixed.py", "tests/defences/test_adaptive_mixed.py",
@@ -210,7 +210,7 @@ PROOFS = [
         ("model.accurate_scale * logits_of(model.accurate", "logits_of(model.accurate"),
         ("model.robust_scale * logits_of(model.robust", "logits_of(model.robust"),
         ('if certificate is not None and certificate.kind != "deterministic":', "if False:"),
-        ("if base.decision(row, shared) == y else", "if True else"),
+        ("base.decision(row, shared) == y and not", "not"),
         ("needed_alpha(base.margin(row, shared, r))", "needed_alpha(base.margin(row, shared, 0.0))"),
     ),
 ]  # fmt: skip

@@ -157,11 +157,14 @@ def check_eval(model: nn.Module) -> None:
 @torch.no_grad()
 def check_separate(model: nn.Module, images: Tensor) -> None:
     """Raise if the answer for one image depends on the other images of its batch, probed on the first few."""
-    few = images[:8]
-    first = model(torch.cat([few[:1], few]))[0]
-    among_others = model(torch.cat([few[:1], 1.0 - few]))[0]  # of the same shape, so rounding is the same
-    moved = (among_others - first).abs().max() > 1e-3 * (1.0 + first.abs().max())
-    if bool(moved) and not traits(model).stochastic and not is_random(model, few[:1]):
+    few = images[:1].expand(8, *images.shape[1:]).clone()
+    rows = min(8, len(images))
+    few[:rows] = images[:rows]
+    # the others differ, and the first stays: of the same shape and at the same place, so every bit stays too
+    companies = [1.0 - few[1:], torch.zeros_like(few[1:]), torch.ones_like(few[1:])]
+    first, *others = [model(torch.cat([few[:1], company]))[0] for company in (few[1:], *companies)]
+    moved = any(not torch.equal(first.nan_to_num(), other.nan_to_num()) for other in others)
+    if moved and not traits(model).stochastic and not is_random(model, few):
         raise HauberkError(
             "the model's answer for one image depends on the other images of the batch",
             "normalise with fixed statistics: a batch is not part of the threat",
@@ -287,8 +290,8 @@ def named_outputs(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def logits_of(model: nn.Module, batch: Batch, tile: int = TILE) -> Tensor:
-    """Logits of a batch, computed on padded tiles, shape (B, K)."""
-    return torch.cat([model(t.images)[:used] for t, used in batch.tiles(tile)])
+    """Logits of a batch, computed on padded tiles, shape (B, K); a model that works in place gets copies."""
+    return torch.cat([model(t.images.clone())[:used] for t, used in batch.tiles(tile)])
 
 
 @runtime_checkable
@@ -304,7 +307,7 @@ class Decides(Protocol):
 def decide(model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> Tensor:
     """The classifier's decisions on a batch, shape (B,), int64; -1 for none."""
     if isinstance(model, Decides):
-        return torch.cat([model.decide(t.images, t.ids, seed)[:used] for t, used in batch.tiles(tile)])
+        return torch.cat([model.decide(t.images.clone(), t.ids, seed)[:used] for t, used in batch.tiles(tile)])
     return classes(logits_of(model, batch, tile))
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from hauberk.certificates.mixed import Bound, needed_alpha, required_margin, the
 from hauberk.classifier import predictor_name
 from hauberk.conformance import LinearOracle, check_certificate
 from hauberk.defences import MixedClassifier
+from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.noise import Gaussian
 from hauberk.threats import L2, Linf
@@ -394,20 +396,27 @@ def test_a_bound_needs_a_base_that_it_knows() -> None:
 # --- a weight that depends on the image -----------------------------------------------------------------------
 
 
-class HostileWeight(MixedClassifier):
-    """Takes, for each image, the weight of the range under which the label is furthest behind."""
+class HostileWeight(nn.Module):
+    """A mixing network that takes, for each image, the end of the range under which the label is further behind."""
 
-    label = 0
+    def __init__(self, low: float, scales: tuple[float, float], label: int) -> None:
+        super().__init__()
+        self.low, self.scales, self.label = low, scales, label
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Shape (B, C, H, W) to log-probabilities (B, K)."""
-        g, h = self._accurate(images).softmax(1), self._robust(images).softmax(1)
-        weights = torch.linspace(self.least_alpha, 1.0, 9, dtype=h.dtype)
-        mixed = (1 - weights)[:, None, None] * g + weights[:, None, None] * h
-        others = mixed.clone()
-        others[:, :, self.label] = -1.0
-        worst = (mixed[:, :, self.label] - others.amax(2)).argmin(0)
-        return mixed[worst, torch.arange(len(images))].log()
+    def forward(self, first: Sequence[Tensor], _: Sequence[Tensor]) -> Tensor:
+        """From both bases' logits, each (B, K), to a number that is far on one side, (B,)."""
+        g, h = ((scale * z).softmax(1) for scale, z in zip(self.scales, first, strict=True))
+        rivals = [i for i in range(g.shape[1]) if i != self.label]
+        lead = [(z[:, self.label] - z[:, rivals].amax(1)) for z in ((1 - self.low) * g + self.low * h, h)]
+        return torch.where(lead[0] < lead[1], -1e6, 1e6).to(g)
+
+
+def varying(accurate: nn.Module, robust: nn.Module, low: float, scales: tuple[float, float], label: int = 0):
+    mixing = HostileWeight(low, scales, label)
+    return AdaptiveMixedClassifier(
+        accurate, robust, mixing, ("", ""), ("", ""), alpha_min=low, alpha_max=1.0, accurate_scale=scales[0],
+        robust_scale=scales[1],
+    ).eval()  # fmt: skip
 
 
 class RunnerUp(nn.Module):
@@ -441,8 +450,7 @@ def test_no_weight_above_the_least_one_can_break_its_certificate(alpha: float, s
         image = images[row : row + 1]
         label = int(robust(image).argmax(1))
         accurate = RunnerUp(robust, label) if sure else other
-        mix = HostileWeight(accurate, robust, alpha, 100.0, 20.0).eval()
-        mix.label = label
+        mix = varying(accurate, robust, alpha, (100.0, 20.0), label)
         found = LIPSCHITZ(mix, Batch(image, torch.tensor([label]), torch.tensor([row])))
         assert found.shared["mix_alpha"] == alpha
         if float(found.radius[0]) == 0.0:
@@ -457,12 +465,9 @@ def test_no_weight_above_the_least_one_can_break_its_certificate(alpha: float, s
 
 
 def test_the_least_weight_is_what_is_read() -> None:
-    class Varying(MixedClassifier):
-        least_alpha = 0.7
-
     oracle = LinearOracle.random((1, 2, 2), 2)
-    mixes = [Varying(oracle.layers, oracle.layers, 0.9, 1.0, 50.0), MixedClassifier(oracle.layers, oracle.layers, 0.7,
-                                                                                    1.0, 50.0)]  # fmt: skip
+    mixes = [varying(oracle.layers, oracle.layers, 0.7, (1.0, 50.0)),
+             MixedClassifier(oracle.layers, oracle.layers, 0.7, 1.0, 50.0)]  # fmt: skip
     found = [LIPSCHITZ(mix.eval(), oracle.batch(6)) for mix in mixes]
     assert torch.equal(found[0].radius, found[1].radius)
     assert found[0].shared["mix_alpha"] == 0.7

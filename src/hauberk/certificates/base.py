@@ -6,9 +6,11 @@ radius 0 or an error, never a guess.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass as plain_dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,12 +20,14 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.batch import Batch
-from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images, check_separate
+from hauberk.certificates.gate import black_box
+from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
 from hauberk.errors import HauberkError
 from hauberk.threats import CONFIG, Norm
 
 Proof = Literal["deterministic", "probabilistic", "estimate"]
 Evidence = Mapping[str, Any]
+Gathered = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 @plain_dataclass(frozen=True)
@@ -65,11 +69,24 @@ class Certificate(ABC):
     kind: ClassVar[Proof]
     revision: ClassVar[int] = 1  # raised when its answers change: records of the older code are then not its own
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "gather" in vars(cls):
+            cls.gather = _behind_the_gate(cls.gather)  # type: ignore[method-assign]
+
+    def admitted(self, model: nn.Module, batch: Batch, tile: int) -> AbstractContextManager[None]:
+        """Pass the model through the gate (``certificates.gate``), which looks again after what is done inside.
+
+        A certificate that says nothing else takes its model for a black box.
+        """
+        return black_box(model, batch.images, tile)
+
     @abstractmethod
-    def gather(
-        self, model: nn.Module, batch: Batch, seed: int, tile: int
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Evidence of each row, and evidence shared by all rows; labels are not read."""
+    def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> Gathered:
+        """Evidence of each row, and evidence shared by all rows; labels are not read.
+
+        Whatever a subclass writes here runs behind the gate, see ``admitted``, on images that were checked.
+        """
 
     @abstractmethod
     def decision(self, row: Evidence, shared: Evidence) -> int:
@@ -104,12 +121,7 @@ class Certificate(ABC):
         Raises:
             HauberkError: on a model in train mode, bad images, or a model this certificate cannot treat.
         """
-        if len(batch) == 0:
-            raise HauberkError("there are no images to certify", "check --images and the split")
-        check_eval(model)
-        check_images(batch.images)
         evidence, shared = self.gather(model, batch, seed, tile)
-        check_separate(model, batch.images)
         decisions = [self.decision(row, shared) for row in evidence]
         radii = [
             self.radius(row, shared) if d != ABSTAIN else 0.0 for row, d in zip(evidence, decisions, strict=True)
@@ -125,6 +137,21 @@ class Certificate(ABC):
             evidence=evidence,
             shared=shared,
         )
+
+
+def _behind_the_gate(gather: Callable[..., Gathered]) -> Callable[..., Gathered]:
+    """No evidence without the checks and the gate, whoever asks for it."""
+
+    @functools.wraps(gather)
+    def gated(self: Certificate, model: nn.Module, batch: Batch, seed: int, tile: int) -> Gathered:
+        if len(batch) == 0:
+            raise HauberkError("there are no images to certify", "check --images and the split")
+        check_eval(model)
+        check_images(batch.images)
+        with self.admitted(model, batch, tile):
+            return gather(self, model, batch, seed, tile)
+
+    return gated
 
 
 def largest_radius(margin_at: Callable[[float], float], margin: float, upper: float) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hauberk.certificates.lipschitz import check_provable
+from hauberk.certificates.gate import check_walked
 from hauberk.certificates.rounding import exact_forward, fixed
 from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
 from hauberk.layers.bound import Bound, unit_bound
@@ -77,7 +77,7 @@ def freeze(model: nn.Module, input_shape: Sequence[int]) -> nn.Sequential:
         HauberkError: if the walk refuses the model, it decides otherwise than by logits, or has half precision.
     """
     check_eval(model)
-    check_provable(model)
+    check_walked(model)
     plain = fixed(model, input_shape)
     walk(plain, input_shape)
     return nn.Sequential(OrderedDict(to_float64=ToFloat64(), layers=plain)).eval()
@@ -100,7 +100,7 @@ class FrozenLipschitz:
 
     def __init__(self, model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> None:
         check_eval(model)
-        check_provable(model)
+        check_walked(model)
         bounds, self.forward = exact_forward(model, input_shape)
         self.model = nn.Sequential(ToFloat64(), *self.forward.layers)
         self.pairwise = bounds.pairwise(norm)

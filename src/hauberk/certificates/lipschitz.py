@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
@@ -11,9 +12,9 @@ from torch import nn
 
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, Proof, largest_radius, round_down
+from hauberk.certificates.gate import decided, walked
 from hauberk.certificates.rounding import exact_forward, moved
-from hauberk.classifier import ABSTAIN, Decides, decide, predictor_name
-from hauberk.errors import HauberkError
+from hauberk.classifier import ABSTAIN, predictor_name
 from hauberk.threats import CONFIG, Norm
 
 
@@ -33,11 +34,14 @@ class LipschitzCertificate(Certificate):
     norm: Norm = "l2"  # type: ignore[misc]
     kind: ClassVar[Proof] = "deterministic"
 
+    def admitted(self, model: nn.Module, batch: Batch, tile: int) -> AbstractContextManager[None]:
+        """The proof walks the model; a layer of the user's own is also asked whether it answers each row by itself."""
+        return walked(model, batch.images, tile)
+
     def gather(
         self, model: nn.Module, batch: Batch, seed: int, tile: int
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Float64 logits of each row, their rounding, the decision of the model as it is; bounds for all rows."""
-        check_provable(model)
         bounds, forward = exact_forward(model, tuple(batch.images.shape[1:]))
         images = Batch(batch.images.double(), batch.labels, batch.ids)
         parts = [[column[:used] for column in forward(t.images)] for t, used in images.tiles(tile)]
@@ -50,7 +54,7 @@ class LipschitzCertificate(Certificate):
                 for b in bounds.layers(self.norm)
             ],
         }
-        deployed = decide(model, batch, seed, tile).tolist()
+        deployed = decided(model, batch, seed, tile).tolist()
         names = ("logits", "rounding", "deployed")
         return [dict(zip(names, row, strict=True)) for row in zip(logits, rounding, deployed, strict=True)], shared
 
@@ -97,19 +101,6 @@ class LipschitzCertificate(Certificate):
     def predictor(self, model: nn.Module) -> str:
         """The network itself."""
         return predictor_name(model)
-
-
-def check_provable(model: nn.Module) -> None:
-    """Raise if the model does not decide by its largest logit, or a weight has half precision."""
-    if isinstance(model, Decides):
-        raise HauberkError(
-            f"{type(model).__name__} decides in a way of its own, and not by its largest logit",
-            "certify the network inside it, or use the certificate made for it",
-        )
-    if any(t.is_floating_point() and t.element_size() < 4 for t in model.state_dict().values()):
-        raise HauberkError(
-            "the weights have half precision, whose rounding alone moves images apart", "certify model.float()"
-        )
 
 
 def _reach(gap: float, bound: float) -> float:

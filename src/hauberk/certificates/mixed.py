@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, cast
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from pydantic.dataclasses import dataclass
 from torch import nn
@@ -13,10 +15,12 @@ from torch import nn
 from hauberk import registry
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, round_down
+from hauberk.certificates.gate import black_box, check_composite, check_part, decided, winners
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz, class_constants
 from hauberk.certificates.smoothing import SmoothingCertificate
-from hauberk.classifier import ABSTAIN, predictor_name
+from hauberk.classifier import ABSTAIN, logits_of, predictor_name
+from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.noise import Gaussian
@@ -129,30 +133,65 @@ class MixedCertificate(Certificate):
         """That of the base."""
         return self.base.kind
 
-    def gather(
-        self, model: nn.Module, batch: Batch, seed: int, tile: int
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The base's evidence on the robust model, with the least alpha."""
+    @contextmanager
+    def admitted(self, model: nn.Module, batch: Batch, tile: int) -> Iterator[None]:
+        """The mix is of exactly a known type, its accurate half a black box, its robust half what the base asks for."""
         if not isinstance(model, MixedClassifier):
             raise HauberkError(
                 f"mixed_margin certifies a mixed classifier, got {type(model).__name__}", "make one with: hauberk mix"
             )
-        # votes know no scale, and logits are scaled below; a search for points has to see the scale
-        robust = model.parts()["robust"].eval() if isinstance(self.base, LocalLipschitz) else model.robust
-        rows, shared = self.base.gather(robust, batch, seed, tile)
+        check_composite(model, MixedClassifier, AdaptiveMixedClassifier)
+        check_part(model.accurate)
+        with ExitStack() as stack:
+            stack.enter_context(black_box(model.accurate, batch.images, tile, role="accurate model"))
+            if isinstance(model, AdaptiveMixedClassifier):  # the mixing network too is part of what decides
+                stack.enter_context(black_box(model, batch.images, tile, role="mix"))
+            yield  # the base's own gate is before its evidence
+
+    def gather(
+        self, model: nn.Module, batch: Batch, seed: int, tile: int
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The base's evidence on the robust model, with the least alpha."""
+        assert isinstance(model, MixedClassifier)  # noqa: S101 - the gate saw to it
+        rows, shared = self.base.gather(self._robust(model), batch, seed, tile)
         if "logits" in rows[0] and model.robust_scale != 1.0:
             scale = model.robust_scale
             for row in rows:
                 row.update(logits=[scale * z for z in row["logits"]], rounding=scale * row["rounding"])
             shared = shared | {"pairwise": [[scale * k for k in line] for line in shared["pairwise"]]}
+        for row, decision in zip(rows, self._decided(model, batch, rows, seed, tile), strict=True):
+            row["mix_deployed"] = decision
         return rows, shared | {"base": registry.spec(self.base)["name"], "mix_alpha": model.least_alpha}
 
+    def _robust(self, model: MixedClassifier) -> nn.Module:
+        # votes know no scale, and logits are scaled by hand; a search for points has to see the scale
+        return model.parts()["robust"].eval() if isinstance(self.base, LocalLipschitz) else model.robust
+
+    def _decided(
+        self, model: MixedClassifier, batch: Batch, rows: list[dict[str, Any]], seed: int, tile: int
+    ) -> list[int]:
+        """The classes of the mix as it is deployed; over votes, of the mix with the frequencies that were seen."""
+        accurate = model.accurate_scale * logits_of(model.accurate, batch, tile)
+        if self.kind != "probabilistic":
+            found = decided(model, batch, seed, tile)
+        else:
+            votes = torch.tensor([row["counts"] for row in rows], dtype=torch.float64)
+            share = votes / votes.sum(1, keepdim=True)
+            found = winners((1.0 - model.least_alpha) * accurate.double().softmax(1) + model.least_alpha * share)
+        return torch.where(accurate.isfinite().all(1), found, ABSTAIN).tolist()
+
     def decision(self, row: Evidence, shared: Evidence) -> int:
-        """The robust model's class where it has the margin at the image itself, else abstain."""
-        decided = self.base.decision(row, shared)
-        if decided == ABSTAIN or shared["mix_alpha"] < 0.5:
+        """The robust model's class where it has the margin at the image itself and the mix agrees, else abstain."""
+        top = self.base.decision(row, shared)
+        if top == ABSTAIN or shared["mix_alpha"] < 0.5 or self.contradicted(row, shared):
             return ABSTAIN
-        return decided if self.base.margin(row, shared, 0.0) > required_margin(shared["mix_alpha"]) else ABSTAIN
+        return top if self.base.margin(row, shared, 0.0) > required_margin(shared["mix_alpha"]) else ABSTAIN
+
+    def contradicted(self, row: Evidence, shared: Evidence) -> bool:
+        """Whether the mix as it is deployed decides otherwise at the image, though the robust model has the margin."""
+        top = self.base.decision(row, shared)
+        kept = top != ABSTAIN and self.base.margin(row, shared, 0.0) > required_margin(max(shared["mix_alpha"], 0.5))
+        return kept and row.get("mix_deployed", top) != top and bool(shared["mix_alpha"] >= 0.5)
 
     def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
         r"""The mix's own margin: :math:`\alpha m_h(r) - (1-\alpha)`, with the bound's idea of :math:`m_h(r)`."""

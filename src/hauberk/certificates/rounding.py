@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import Branches, SumsInside
 from hauberk.layers.freezing import materialised
-from hauberk.layers.lipschitz import ModelBounds, check_forward, walk
+from hauberk.layers.lipschitz import ModelBounds, walk
+from hauberk.layers.walkable import check_walkable
 
 # Float64 sums of thousands of terms are off by less than this share of their size.
 SHARE = 1e-12
@@ -81,7 +82,7 @@ def unchanged() -> Iterator[None]:
 
 def fixed(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     """``materialised``, with a refusal that names the layer at fault."""
-    check_forward(model)
+    check_walkable(model)
     try:
         return materialised(model, input_shape)
     except (HauberkError, RuntimeError, ValueError, TypeError, IndexError) as error:

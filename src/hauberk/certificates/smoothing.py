@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, Proof, round_down
+from hauberk.certificates.gate import black_box, check_composite, check_part
 from hauberk.classifier import ABSTAIN, predictor_name
 from hauberk.defences.smoothed import SmoothedClassifier, noisy_votes, smoothed_name
 from hauberk.errors import HauberkError
@@ -47,6 +50,16 @@ class SmoothingCertificate(Certificate):
     def failure_probability(self) -> float:
         """Alpha."""
         return self.alpha
+
+    @contextmanager
+    def admitted(self, model: nn.Module, batch: Batch, tile: int) -> Iterator[None]:
+        """A smoothed classifier is known; its base, or the model that is smoothed here, is a black box."""
+        if isinstance(model, SmoothedClassifier):
+            check_composite(model, SmoothedClassifier)
+        base = self._base(model)
+        check_part(base)
+        with black_box(base, batch.images, tile, self.sigma, "base"):
+            yield
 
     def gather(
         self, model: nn.Module, batch: Batch, seed: int, tile: int

@@ -16,7 +16,7 @@ from hauberk import registry
 from hauberk.attacks.losses import AttackLoss, attack_loss, targeted_loss
 from hauberk.classifier import Traits, evaluating, predictor_name, weights_hash
 from hauberk.defences.activations import activations_of
-from hauberk.defences.mixed import MixedClassifier
+from hauberk.defences.mixed import MixedClassifier, opinion
 from hauberk.errors import HauberkError
 from hauberk.models.mixing_net import MixingNetwork, concatenated
 from hauberk.threats import CONFIG
@@ -130,12 +130,13 @@ class AdaptiveMixedClassifier(MixedClassifier):
             as_trained: use the range and the factors of training; None does so in train mode.
         """
         as_trained = self.training if as_trained is None else as_trained
-        accurate, own = activations_of(self.accurate, self.accurate_taps, images)
-        robust, other = activations_of(self.robust, self.robust_taps, images)
-        accurate, robust = self.accurate_scale * accurate, self.robust_scale * robust
+        accurate, own = activations_of(self.accurate, self.accurate_taps, images.clone())  # it may work in place
+        robust, other = activations_of(self.robust, self.robust_taps, images.clone())
+        accurate, robust = opinion(self.accurate_scale * accurate), self.robust_scale * robust
         scale, shift = self.training_logit if as_trained else self.logit
         with torch.set_grad_enabled(torch.is_grad_enabled() and not gray_box):
             logit = scale * self.mixing(*zip(own, other, strict=True)) + shift
+            logit = torch.where(logit.isnan(), 0.0, logit)  # the weight stays in its range
         low, high = (0.0, 1.0) if as_trained else (self.alpha, self.alpha_max)
         rest, weight = log_weights(logit, low, high)
         logits = torch.logaddexp(rest[:, None] + accurate.log_softmax(1), weight[:, None] + robust.log_softmax(1))

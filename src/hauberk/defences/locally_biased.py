@@ -144,7 +144,7 @@ class GradientMixed(nn.Module):
         return mixed if differentiable else mixed.detach()
 
     def _values(self, base: nn.Module, images: Tensor) -> Tensor:
-        logits: Tensor = base(images)
+        logits: Tensor = base(images.clone())  # it may work in place
         return logits.log_softmax(1) if self.on == "probabilities" else logits
 
     def _mix(self, accurate: Tensor, robust: Tensor, log_odds: Tensor) -> Tensor:
@@ -265,10 +265,10 @@ class LocallyBiased(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to logits (B, K)."""
         differentiable = torch.is_grad_enabled()
-        direction = self.direction(images)
+        direction = self.direction(images.clone())  # it may work in place
         with torch.enable_grad():
             points = _leaf(images)
-            values: Tensor = self.base(points)
+            values: Tensor = self.base(points.clone())
             if self.form == "binary":
                 values, direction = self._one(values), direction[:, 1:]
             reach = self.gamma * log_gradient_lengths(values, points, self.norm, differentiable).exp()

@@ -33,6 +33,14 @@ def mix_log_probabilities(accurate: Tensor, robust: Tensor, alpha: float) -> Ten
     )
 
 
+def opinion(logits: Tensor) -> Tensor:
+    """The accurate model's logits, and zeros where one of them is NaN or infinite: then the robust model decides.
+
+    Lemma 3.2 of Bai et al. 2024 lets the accurate model say anything, if it says something.
+    """
+    return torch.where(logits.isfinite().all(1, keepdim=True), logits, 0.0)
+
+
 class Scaled(nn.Module):
     """A classifier with its logits times a factor.
 
@@ -116,11 +124,10 @@ class MixedClassifier(nn.Module):
         return mix_log_probabilities(self._accurate(images), self._robust(images), self.alpha)
 
     def _accurate(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.accurate(images)
-        return self.accurate_scale * logits
+        return opinion(self.accurate_scale * self.accurate(images.clone()))  # a copy: it may work in place
 
     def _robust(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.robust(images)
+        logits: Tensor = self.robust(images.clone())
         return self.robust_scale * logits
 
 

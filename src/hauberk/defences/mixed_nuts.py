@@ -98,7 +98,7 @@ class _Surrogate(nn.Module):
         self._mix = mix.surrogate  # a bound method, so that the mix's own traits are not those of this module
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._mix(torch.stack([self.accurate(images), self.robust(images)]))
+        return self._mix(torch.stack([self.accurate(images.clone()), self.robust(images.clone())]))
 
 
 class MixedNuts(nn.Module):
@@ -176,7 +176,7 @@ class MixedNuts(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to log-probabilities (B, K), of the bases' dtype."""
-        logits: Tensor = self.mix(torch.stack([self.accurate(images), self.robust(images)]))
+        logits: Tensor = self.mix(torch.stack([self.accurate(images.clone()), self.robust(images.clone())]))
         return logits
 
     def train(self, mode: bool = True) -> MixedNuts:

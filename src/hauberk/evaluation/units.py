@@ -23,6 +23,7 @@ from hauberk import registry
 from hauberk.attacks import Attack, AutoAttack
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate, MixedCertificate
+from hauberk.certificates.gate import admitted_once
 from hauberk.certificates.mixed import needed_alpha
 from hauberk.certificates.rounding import unchanged
 from hauberk.classifier import check_eval, frozen, is_random, logits_of, predictor_name, traits
@@ -272,7 +273,7 @@ class _Progress:
 def _run(progress: _Progress, rows: Callable[[Batch], Columns]) -> list[Part]:
     """Do the units of one shard that are not there yet."""
     parts = []
-    with unchanged():
+    with unchanged(), admitted_once():
         for tile in progress.units():
             parts.append(progress.do(tile, partial(rows, tile), {}))
             progress.report()
@@ -340,8 +341,9 @@ def _kept_columns(
     evidence, shared = certificate.gather(model, tile, setting.seed, setting.tile)
     base = certificate.base
     certified = [
-        [needed_alpha(base.margin(row, shared, r)) if base.decision(row, shared) == y else float("nan") for r in radii]
+        [needed_alpha(base.margin(row, shared, r)) if right else float("nan") for r in radii]
         for row, y in zip(evidence, tile.labels.tolist(), strict=True)
+        for right in [base.decision(row, shared) == y and not certificate.contradicted(row, shared)]
     ]
     return {"certified_alpha": certified, "evidence": [json.dumps(row) for row in evidence]}, shared
 

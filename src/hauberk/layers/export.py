@@ -8,15 +8,20 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from hauberk.layers.walkable import bent
+
 Plain = TypeVar("Plain", nn.Linear, nn.Conv2d)
 
 
 def exported(model: nn.Module) -> nn.Module:
-    """The same function with plain layers wherever a layer knows how to export itself; nested sequences are kept."""
+    """The same function with plain layers wherever a layer knows how to export itself; nested sequences are kept.
+
+    A class that computes something else than its parent, whose ``export`` it inherits, is left as it is.
+    """
     if type(model) is nn.Sequential:
         return nn.Sequential(*[exported(layer) for layer in model]).train(model.training)
-    export = getattr(model, "export", None)
-    plain: nn.Module = export() if callable(export) else model
+    owner = next((cls for cls in type(model).__mro__ if "export" in vars(cls)), None)
+    plain: nn.Module = model if owner is None or bent(model, owner) else model.export()  # type: ignore[operator]
     return plain.train(model.training)
 
 

@@ -24,7 +24,6 @@ all others                                parameters and buffers as they are; no
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -33,6 +32,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.layers.derived import Derived, stripped
 from hauberk.layers.shape import ChannelAffine
+from hauberk.layers.weight_hooks import plain_copy
 
 Shape = tuple[int, ...]
 
@@ -48,7 +48,7 @@ def materialised(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     Raises:
         HauberkError: if a layer is used for inputs of two shapes and its numbers depend on the shape.
     """
-    spent = copy.deepcopy(model).requires_grad_(False)
+    spent = plain_copy(model).requires_grad_(False)
     _hold(spent, input_shape)
     plain = _plain(spent, {})
     for module in plain.modules():

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
 from hauberk.classifier import Normalize
 from hauberk.errors import HauberkError
@@ -15,6 +14,7 @@ from hauberk.layers.bound import Bound
 from hauberk.layers.entry_norms import Pair, conv_entry_norms, linear_entry_norms
 from hauberk.layers.norms import conv_layer_norm, linear_norm
 from hauberk.layers.pooling import adaptive_average_pool_bound, average_pool_bound, max_pool_bound
+from hauberk.layers.walkable import bent, plain_type
 from hauberk.threats import Norm
 
 Shape = tuple[int, ...]
@@ -27,7 +27,7 @@ def known_bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
     Raises:
         HauberkError: if the type, or this use of it, is not known.
     """
-    kind = type_before_parametrizations(layer)
+    kind = plain_type(layer)
     rule = _KNOWN.get(kind)
     if rule is None or not computes_as(layer, kind):
         raise HauberkError(
@@ -41,7 +41,8 @@ def computes_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module computes what its kind computes: nothing on the way from call to result is its own."""
     ways = [name for name in ("__call__", "forward", "_conv_forward") if hasattr(kind, name)]
     same = all(getattr(type(layer), name, None) is getattr(kind, name) for name in ways)
-    return isinstance(layer, kind) and same and not any(name in vars(layer) for name in ways)
+    own = any(name in vars(layer) for name in ways)
+    return issubclass(type(layer), kind) and same and not own and not bent(layer, kind)
 
 
 def entry_norms(layer: nn.Module, shape: Shape) -> dict[Pair, Bound]:
@@ -98,6 +99,9 @@ _KNOWN: dict[type[nn.Module], _Rule] = {
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.Conv2d: conv_layer_norm,
+    nn.Dropout: _one("identity in eval mode"),
+    nn.Dropout1d: _one("identity in eval mode"),
+    nn.Dropout2d: _one("identity in eval mode"),
     nn.Flatten: _one("permutation"),
     nn.Identity: _one("identity"),
     nn.LeakyReLU: _leaky,

@@ -20,15 +20,13 @@ from typing import get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as everywhere
-from torch.nn.utils.parametrize import type_before_parametrizations
 
-from hauberk.classifier import check_eval
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, BoundedLayer, check_norm, times
 from hauberk.layers.entry_norms import Pair
 from hauberk.layers.freezing import probe
 from hauberk.layers.known import Shape, computes_as, entry_norms, known_bound
+from hauberk.layers.walkable import bent, check_walkable, plain_type
 from hauberk.threats import Norm
 
 __all__ = [
@@ -163,11 +161,11 @@ def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
     Raises:
         HauberkError: on train mode, NaN weights, a forward hook, or a layer that offers no bound; it is named.
     """
-    check_forward(model)
+    check_walkable(model)
     features = probe(model, input_shape)  # two different rows, so that a layer that merges or mixes them shows
     steps = []
     for name, layer in _leaves(model, ""):
-        kind = type_before_parametrizations(layer).__name__
+        kind = plain_type(layer).__name__
         shape = tuple(features.shape[1:])
         try:
             table = _table(layer, shape)
@@ -278,18 +276,21 @@ def _table(layer: nn.Module, shape: Shape) -> dict[Pair, Bound]:
 def _bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
     if not isinstance(layer, BoundedLayer):
         return known_bound(layer, shape, norm)
-    owner = _owner(type(layer), "lipschitz_bound")
-    changed = _changed(type(layer), owner)
-    if changed:
-        raise HauberkError(
-            f"it changes {', '.join(changed)} but inherits the bound of another class",
-            "give the class that defines them its own lipschitz_bound",
-        )
+    for method in ("lipschitz_bound", *_HELPERS):
+        changed = bent(layer, _owner(type(layer), method)) if hasattr(layer, method) else []
+        if changed:
+            raise HauberkError(
+                f"it changes {', '.join(changed)} but inherits the bound of another class ({method})",
+                f"give the class that defines them its own {method}",
+            )
     if "norm" in inspect.signature(layer.lipschitz_bound).parameters:
         return layer.lipschitz_bound(shape, norm)
     if norm != "l2":
         raise HauberkError(f"it knows no bound in {norm}", "let lipschitz_bound take a norm")
     return layer.lipschitz_bound(shape)
+
+
+_HELPERS = ("inner_size", "weighted_branches")
 
 
 def _owner(cls: type, method: str) -> type:
@@ -298,32 +299,6 @@ def _owner(cls: type, method: str) -> type:
         if method in vars(c):
             return c
     raise HauberkError(f"its {method} belongs to the object and not to its class", "define it in the class")
-
-
-_HARMLESS = {"__init__", "extra_repr", "__deepcopy__", "__getstate__", "__setstate__", "__reduce_ex__", "__class__"}
-
-
-def _changed(cls: type, owner: type) -> list[str]:
-    """What subclasses of a bound's owner compute in another way; the house's own classes know what they share."""
-    own = [c for c in cls.__mro__[: cls.__mro__.index(owner)] if not c.__module__.startswith("hauberk.")]
-    return sorted({
-        name for c in own for name, value in vars(c).items()
-        if name not in _HARMLESS and callable(value) and hasattr(owner, name)
-    })  # fmt: skip
-
-
-def check_forward(model: nn.Module) -> None:
-    """Raise on train mode, and on hooks and replaced methods, which may change what a layer computes."""
-    check_eval(model)
-    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
-        raise HauberkError("forward hooks are set on all modules", "remove them: their effect cannot be bounded")
-    for name, module in model.named_modules():
-        replaced = [key for key, value in vars(module).items() if callable(value) and hasattr(type(module), key)]
-        if module._forward_hooks or module._forward_pre_hooks or replaced:
-            raise HauberkError(
-                f"layer {name or 'model'!r} ({type(module).__name__}) has a forward hook or a replaced method",
-                "remove it: its effect cannot be bounded (use torch.nn.utils.parametrize for weights)",
-            )
 
 
 def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:

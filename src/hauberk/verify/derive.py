@@ -100,8 +100,13 @@ def mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int
 
     ``shared["bound"]`` may name a theorem instead: A.1 as it is printed, with p and 1 - p for the two classes, or 3.5,
     whose radius is where the straight lines :math:`\alpha(p_y - p_i - (L_y + L_i) r)` come down to
-    :math:`1 - \alpha`.
+    :math:`1 - \alpha`.  Where the mix as it is deployed decides otherwise at the image, nothing is certified.
     """
+    top, radius = _mixed_margin(row, shared)
+    return (top, radius) if row.get("mix_deployed", top) == top else (-1, 0.0)
+
+
+def _mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float]:
     alpha, base = float(shared["mix_alpha"]), str(shared["base"])
     if alpha < 0.5:
         return -1, 0.0

@@ -1,0 +1,181 @@
+"""The gate: whether a function may be certified.  Every certificate passes its model through here.
+
+**Where the proof walks the function** (Lipschitz nets, and the composite itself: a mix, a smoothed classifier) it must
+compute what its types say, see ``layers.walkable``; composites are of exactly the known types, with the settings that
+their builders allow.
+
+**Where the proof treats it as a black box** (the base under smoothing, the accurate half of a mix, an estimate)
+anything goes, hooks included, that is repeatable and answers each row by itself, see ``black_box``.
+
+The class compared at the image is that of the deployed classifier as a whole, ``decided``: a tie, an overflow or a NaN
+there abstains.
+
+What cannot be seen: changed functions of torch's compiled code, constants that were changed in a module, and whatever
+is changed between the look and the use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from hauberk.batch import Batch
+from hauberk.certificates.black_box import BlackBox
+from hauberk.classifier import ABSTAIN, Decides, check_eval, decide, logits_of
+from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
+from hauberk.defences.mixed import MixedClassifier
+from hauberk.defences.smoothed import SmoothedClassifier
+from hauberk.errors import HauberkError
+from hauberk.layers.walkable import (
+    check_as_written,
+    check_class,
+    check_module,
+    check_parametrisations,
+    check_walkable,
+    is_house,
+    plain_type,
+)
+from hauberk.noise import Gaussian
+
+_seen: dict[tuple[int, str, float], BlackBox] | None = None
+
+
+@contextmanager
+def admitted_once() -> Iterator[None]:
+    """Inside, models do not change, so that each black box is probed once, and once more at each later look."""
+    global _seen
+    before = _seen
+    _seen = {} if before is None else before
+    try:
+        yield
+    finally:
+        _seen = before
+
+
+# --- the proof walks it -----------------------------------------------------------------------------------------
+
+
+def check_walked(model: nn.Module) -> None:
+    """Raise unless the model is one that a walk is a proof about: its types, its code, its weights.
+
+    Raises:
+        HauberkError: on hooks, patches, replaced methods, bent subclasses, random weights, another way of deciding,
+            weights of half precision, or a cache of parametrised weights.
+    """
+    if isinstance(model, Decides):
+        raise HauberkError(
+            f"{type(model).__name__} decides in a way of its own, and not by its largest logit",
+            "certify the network inside it, or use the certificate made for it",
+        )
+    if parametrize._cache_enabled:
+        raise HauberkError("parametrised weights are cached, and may be old ones", "leave parametrize.cached() first")
+    check_walkable(model)
+    check_as_written()
+    check_parametrisations(model)
+    if any(t.is_floating_point() and t.element_size() < 4 for t in model.state_dict().values()):
+        raise HauberkError(
+            "the weights have half precision, whose rounding alone moves images apart", "certify model.float()"
+        )
+
+
+@contextmanager
+def walked(model: nn.Module, images: Tensor, tile: int) -> Iterator[None]:
+    """``check_walked``; where a layer is neither torch's nor Hauberk's the model is also asked as a black box."""
+    check_walked(model)
+    if all(is_house(plain_type(module)) for module in model.modules()):
+        yield
+        return
+    with black_box(model, images, tile):
+        yield
+
+
+def check_composite(model: nn.Module, *known: type[nn.Module]) -> None:
+    """Raise unless the model itself, whatever its parts are, is of exactly a known type and as that type says.
+
+    Raises:
+        HauberkError: on a subclass, a hook, a replaced method, a patch, or a setting that no builder gives.
+    """
+    if type(model) not in known:
+        names = " or ".join(cls.__name__ for cls in known)
+        raise HauberkError(
+            f"expected exactly {names}, got {type(model).__name__}: what a subclass computes is not proved",
+            "make one with the library's own builder, for example: hauberk mix",
+        )
+    check_eval(model)
+    check_module(model, "model")
+    for cls in type(model).__mro__:
+        check_class(cls)
+    check_as_written()
+    if isinstance(model, Decides) and not isinstance(model, SmoothedClassifier):
+        raise HauberkError(f"{type(model).__name__} decides in a way of its own", "remove its method decide")
+    _check_settings(model)
+
+
+def _check_settings(model: nn.Module) -> None:
+    """Settings may have been changed after the builder looked at them."""
+    if isinstance(model, MixedClassifier):
+        top = model.alpha_max if isinstance(model, AdaptiveMixedClassifier) else model.alpha
+        scales = (model.accurate_scale, model.robust_scale)
+        fair = all(type(v) in {int, float} for v in (model.alpha, top, *scales))
+        if not (fair and 0.0 <= model.alpha <= top <= 1.0 and all(0.0 < s < math.inf for s in scales)):
+            raise HauberkError(
+                f"expected weights in [0, 1] and positive scales, got {model.alpha}, {top} and {scales}",
+                "build the mix anew",
+            )
+    if isinstance(model, SmoothedClassifier) and type(model.noise) is not Gaussian:
+        raise HauberkError(f"expected Gaussian noise, got {type(model.noise).__name__}", "only its radius is proved")
+
+
+def check_part(model: nn.Module) -> None:
+    """Raise if a part answers otherwise than by its logits, which are all that a mix or a vote reads of it."""
+    if isinstance(model, Decides) and not isinstance(model, SmoothedClassifier):
+        raise HauberkError(
+            f"{type(model).__name__} decides in a way of its own, and only its logits would be used",
+            "use the network inside it",
+        )
+
+
+# --- the proof does not look inside -----------------------------------------------------------------------------
+
+
+@contextmanager
+def black_box(
+    model: nn.Module, images: Tensor, tile: int, sigma: float = 0.0, role: str = "model"
+) -> Iterator[None]:
+    """The model is a function of one image, before and after what is done inside.
+
+    Raises:
+        HauberkError: see ``BlackBox``.
+    """
+    check_eval(model)
+    key = (id(model), role, sigma)
+    box = None if _seen is None else _seen.get(key)
+    if box is None or box.model is not model:
+        box = BlackBox(model, images, tile, sigma, role)
+        if _seen is not None:
+            _seen[key] = box
+    yield
+    box.again()
+
+
+# --- what the deployed classifier says ---------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def decided(model: nn.Module, batch: Batch, seed: int, tile: int) -> Tensor:
+    """The classes of the deployed classifier, (B,) int64; -1 where it abstains, ties, overflows or gives NaN."""
+    if isinstance(model, Decides):
+        return decide(model, batch, seed, tile)
+    return winners(logits_of(model, batch, tile))
+
+
+def winners(logits: Tensor) -> Tensor:
+    """The class that is strictly ahead in each row, (B,); -1 where there is none or a logit is not finite."""
+    top = logits.topk(2, dim=1)
+    clear = logits.isfinite().all(1) & (top.values[:, 0] > top.values[:, 1])
+    return torch.where(clear, top.indices[:, 0], ABSTAIN)
