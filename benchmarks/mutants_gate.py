@@ -22,6 +22,7 @@ GATE: list[Mutant] = [
         ("    for cls in seen:\n        check_class(cls)\n", ""),
         ("seen: set[type] = {ParametrizationList}", "seen: set[type] = set()"),
         ("if any(not is_weight_hook(module, hook) for hook in hooks):", "if False:"),
+        ("if parametrize.is_parametrized(module) and not made_by_parametrize(type(module)):", "if False:"),
         ("    if shadows:\n", "    if False:\n"),
         ("    if any(t is not None and type(t) not in {Tensor, nn.Parameter} for t in tensors):\n", "    if False:\n"),
         ("        if changed:\n            raise HauberkError(\n                f\"{name} has replaced methods",

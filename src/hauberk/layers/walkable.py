@@ -85,6 +85,8 @@ def _fault(module: nn.Module) -> tuple[str, str]:
     shadows = (own.keys() & {*module._parameters, *module._buffers, *module._modules}) - hooked(module)
     if shadows:
         return f"has an attribute that hides its {', '.join(sorted(shadows))}", "remove it from the object"
+    if parametrize.is_parametrized(module) and not made_by_parametrize(type(module)):
+        return "changes how modules work: torch made another class for its parametrisations", "leave its class alone"
     tensors = [*module._parameters.values(), *module._buffers.values()]
     if any(t is not None and type(t) not in {Tensor, nn.Parameter} for t in tensors):
         return "has a weight of a tensor class of its own", "a proof needs plain tensors"
