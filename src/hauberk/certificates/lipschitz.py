@@ -33,6 +33,7 @@ class LipschitzCertificate(Certificate):
 
     norm: Norm = "l2"  # type: ignore[misc]
     kind: ClassVar[Proof] = "deterministic"
+    revision: ClassVar[int] = 2
 
     def admitted(self, model: nn.Module, batch: Batch, tile: int) -> AbstractContextManager[None]:
         """The proof walks the model; a layer of the user's own is also asked whether it answers each row by itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -109,6 +109,8 @@ class MixedCertificate(Certificate):
 
     base: Certificate = LipschitzCertificate()
     bound: Bound = "exact"
+
+    revision: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if isinstance(self.base, MixedCertificate):
