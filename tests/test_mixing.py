@@ -48,7 +48,7 @@ def test_logits_are_those_of_the_models_and_asked_once(
     pair: tuple[api.Subject, api.Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = mixing.gather(*pair, ATTACK, VALIDATION, folder=tmp_path)
-    batch = api.evaluation_batch(pair[0].dataset, "val", 48)
+    batch = api.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
     assert np.array_equal(found.labels, batch.labels.numpy())
     assert np.array_equal(found.robust, logits_of(pair[1].model, batch).double().numpy())
     # what the attack left right is what it says itself
@@ -90,7 +90,7 @@ def test_the_promise_is_what_the_mix_does(
     run = mixing.mix(*pair, how, tmp_path / "mix", Evaluation(images=16))
     model = run.load_model()
     assert isinstance(model, MixedClassifier)
-    batch = api.evaluation_batch(pair[0].dataset, "val", 48)
+    batch = api.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
     right = (logits_of(model, batch).argmax(1) == batch.labels).float().mean()
     assert float(right) == pytest.approx(promise.clean_accuracy.value)
     assert len(read_all(run.records, "mix")) == 1
@@ -103,7 +103,7 @@ def test_nuts_is_written_and_loaded(
     run = mixing.mix(*pair, how, tmp_path / "mix", Evaluation(images=16))
     model = run.load_model()
     assert weights_hash(model) == run.info["hashes"]["weights"]
-    batch = api.evaluation_batch(pair[0].dataset, "val", 48)
+    batch = api.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
     right = (logits_of(model, batch).argmax(1) == batch.labels).double().mean()
     assert float(right) == pytest.approx(promise.clean_accuracy.value)
     assert not read_all(run.records, "mix")  # it has no path: its weight belongs to its map
@@ -126,7 +126,7 @@ def test_a_mixing_network_is_narrowed(pair: tuple[api.Subject, api.Subject], tmp
     assert isinstance(model, AdaptiveMixedClassifier)
     assert (model.alpha, model.alpha_max) == (how["alpha_min"], how["alpha_max"])
     assert weights_hash(model.mixing) == weights_hash(network.model.mixing)
-    batch = api.evaluation_batch(pair[0].dataset, "val", 48)
+    batch = api.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
     right = (logits_of(model, batch).argmax(1) == batch.labels).double().mean()
     assert float(right) == pytest.approx(promise.clean_accuracy.value)
     # it is attacked as what it is
@@ -218,6 +218,6 @@ def test_a_model_of_ones_own_is_a_base(
     sys.modules.pop("theirs", None)
     own = api.subject("theirs:build", tmp_path / "own", "digits")
     run = mixing.mix(own, pair[1], mixing.Mixture(0.5), tmp_path / "mix", Evaluation(images=16))
-    batch = api.evaluation_batch(pair[1].dataset, "val", 8)
+    batch = api.evaluation_batch(pair[1].dataset, "val", 8, "hashed")
     model = run.load_model()
     assert torch.equal(logits_of(model.accurate, batch), logits_of(own.model, batch))

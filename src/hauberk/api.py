@@ -17,7 +17,8 @@ from hauberk.attacks.autoattack import Version
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
 from hauberk.classifier import decide, is_random
-from hauberk.data import Dataset, Split, load
+from hauberk.data import Dataset, Selection, load
+from hauberk.data.choice import Choice, chosen
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.fingerprint import probes
@@ -144,17 +145,31 @@ def subject(source: str | Path, out: Path | None = None, data: str | None = None
     return Subject(run, model, load(data))
 
 
-def evaluation_split(dataset: Dataset, split: str = "test", images: int | None = None) -> Split:
-    """The first images of a split, as every verb takes them, still integers."""
+def evaluation_samples(
+    dataset: Dataset, split: str = "test", images: int | None = None, choice: Choice = "first"
+) -> Selection:
+    """The images of a split that an evaluation takes, still integers.
+
+    Args:
+        dataset: the data set.
+        split: ``train``, ``val`` or ``test``.
+        images: how many; None for all.
+        choice: ``hashed`` or ``first``, see :func:`hauberk.data.choice.chosen`.
+
+    Raises:
+        HauberkError: if there are fewer.
+    """
     part = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split]
     if images is not None and images > len(part):
         raise HauberkError(f"{dataset.name} has {len(part)} {split} images, {images} were asked for", "ask for fewer")
-    return part.select(slice(0, images))
+    return Selection(part, chosen(part.ids, part.labels, images, choice))
 
 
-def evaluation_batch(dataset: Dataset, split: str = "test", images: int | None = None) -> Batch:
-    """The images of :func:`evaluation_split` as floats, all at once."""
-    return evaluation_split(dataset, split, images).batch()
+def evaluation_batch(
+    dataset: Dataset, split: str = "test", images: int | None = None, choice: Choice = "first"
+) -> Batch:
+    """The images of :func:`evaluation_samples` as floats, all at once."""
+    return evaluation_samples(dataset, split, images, choice).batch()
 
 
 def attack(
@@ -246,7 +261,7 @@ def check(target: Subject, threat: Threat | None = None, images: int = 1000, til
         images: how many it will see.
         tile: rows of a model call.
     """
-    batch = evaluation_batch(target.dataset, "val", min(tile, len(target.dataset.val)))
+    batch = evaluation_batch(target.dataset, "val", min(tile, len(target.dataset.val)), "hashed")
     findings = tuple(preflight(target.model, batch, tile))
     blocking = {"forward", "logits", "images"}
     if any(f.name in blocking and not f.good for f in findings):
@@ -278,12 +293,12 @@ def certify(
     return target.run
 
 
-def setting_of(target: Subject, plan: Evaluation) -> tuple[Split, Setting]:
+def setting_of(target: Subject, plan: Evaluation) -> tuple[Selection, Setting]:
     """The images of an evaluation, still integers, and what its units share."""
     data = target.dataset
-    samples = evaluation_split(data, plan.split, plan.images)
-    asked = probes(data.test)
-    return samples, Setting(data.name, plan.split, data.classes, plan.seed, plan.tile, plan.gallery, asked)
+    samples = evaluation_samples(data, plan.split, plan.images, plan.choice)
+    names = (data.name, plan.split, data.classes)
+    return samples, Setting(*names, plan.seed, plan.tile, plan.gallery, plan.choice, probes(data.test))
 
 
 def evaluate(run: Run, report: Report | None = None) -> Run:

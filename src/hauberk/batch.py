@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 class Samples(Protocol):
-    """Labelled images of which a few at a time become floats: a :class:`Batch`, or a split of 8-bit or 16-bit images.
+    """Labelled images of which a few at a time become floats: a :class:`Batch`, a split, or a selection of its rows.
 
     An evaluation selects the rows of one unit of work and calls ``batch()`` on them alone, so its memory does not grow
     with the number of images.
     """
 
     @property
-    def images(self) -> Tensor:
-        """Floats in [0, 1] or integers, shape (N, C, H, W)."""
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
 
     @property
     def labels(self) -> Tensor:
@@ -36,6 +36,9 @@ class Samples(Protocol):
 
     def batch(self) -> Batch:
         """All rows as floats in [0, 1]."""
+
+    def order(self) -> Tensor:
+        """The order in which units of work are cut, as places among the rows."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return tuple(self.images.shape[1:])
+
     def batch(self) -> Batch:
         """The batch itself: its images are floats already."""
         return self
+
+    def order(self) -> Tensor:
+        """The order of ids, so that the order in which rows come never shows in records."""
+        return self.ids.argsort()
 
     def select(self, index: Tensor | slice) -> Batch:
         """Rows of the batch, by slice, integer index or boolean mask of shape (B,)."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hauberk import registry
-from hauberk.api import Subject, default_certificate, evaluation_split, setting_of
+from hauberk.api import Subject, default_certificate, evaluation_samples, setting_of
 from hauberk.attacks import APGD, Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import MixedCertificate
@@ -210,7 +210,7 @@ def gather(
     """
     if plan.split != "val":
         raise HauberkError("nothing is chosen on test data", "calibrate on the validation split")
-    samples = evaluation_split(robust.dataset, "val", plan.images)
+    samples = evaluation_samples(robust.dataset, "val", plan.images, plan.choice)
     for subject in (accurate, robust):
         seen = int(torch.isin(samples.ids, torch.as_tensor(subject.dataset.train.ids)).sum())
         if seen:

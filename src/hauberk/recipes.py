@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hauberk import reading, registry
+from hauberk.data.choice import Choice
 from hauberk.errors import HauberkError
 from hauberk.training.config import Training
 
@@ -27,17 +28,20 @@ class Evaluation(Frozen):
 
     Args:
         split: ``test`` for results, ``val`` for calibration.
-        images: the first this many of the split; None for all.
+        images: how many of the split; None for all.
+        choice: which: ``hashed``, by hashes of the ids and in proportion to the classes, a larger number holding every
+            smaller one; or ``first``.
         seed: of attacks and certificates.
         tile: rows of every model call.
         attacks: specs of attacks.
         certificates: specs of certificates.
-        diagnoses: specs of attacks that are judged on the first 64 images: can their failures be believed?
+        diagnoses: specs of attacks that are judged on 64 of the images: can their failures be believed?
         gallery: how many images the records keep for pictures.
     """
 
     split: Literal["test", "val"] = "test"
     images: Annotated[int, Field(ge=1)] | None = None
+    choice: Choice = "hashed"
     seed: int = 0
     tile: Annotated[int, Field(ge=1)] = 64
     attacks: tuple[dict[str, Any], ...] = ()

@@ -158,10 +158,11 @@ class Run:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The resolved recipe."""
+        """The resolved recipe; one from before there was a choice of images took the first."""
         found = reading.yaml_file(self._recipe_file, links=False)
         reading.check_json(found, {"data": dict, "name": str}, self._recipe_file)
-        return dict(found)
+        plan = found.get("evaluation")
+        return dict(found) | ({"evaluation": {"choice": "first"} | plan} if isinstance(plan, dict) else {})
 
     @property
     def _known(self) -> dict[str, Any] | None:

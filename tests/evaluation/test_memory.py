@@ -14,7 +14,8 @@ from hauberk.batch import Batch
 from hauberk.certificates import LipschitzCertificate, MixedCertificate
 from hauberk.data import Split, load
 from hauberk.defences import MixedClassifier
-from hauberk.evaluation.units import Setting, Work, attack_records, certificate_records, mix_records
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import Work, attack_records, certificate_records, mix_records
 from hauberk.recipes import Evaluation
 from hauberk.records import HASHED_ROWS, data_hash
 from hauberk.threats import L2
@@ -107,7 +108,7 @@ def test_a_mix_is_chosen_unit_by_unit(counted: Counted, net: nn.Module, tmp_path
     plan = Evaluation(split="val", images=100, tile=20)
     found = mixing.gather(subject, subject, PGD, plan, folder=tmp_path)
     assert Counted.most == 80
-    whole = data.val.batch(slice(0, 100))
+    whole = api.evaluation_batch(data, "val", 100, "hashed")
     assert found.labels.tolist() == whole.labels.tolist()
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(found.accurate), net(whole.images).double(), atol=1e-5)
@@ -117,4 +118,4 @@ def test_a_mix_is_chosen_unit_by_unit(counted: Counted, net: nn.Module, tmp_path
 
 def test_every_verb_takes_integers(tiny_run: Path) -> None:
     samples, _ = api.setting_of(api.subject(tiny_run), Evaluation(images=5))
-    assert samples.images.dtype == torch.uint8 and len(samples) == 5
+    assert samples.split.images.dtype == torch.uint8 and len(samples) == 5

@@ -18,7 +18,7 @@ from scipy import stats
 from hauberk import registry
 from hauberk.api import Subject
 from hauberk.attacks import Attack, AttackResult
-from hauberk.audit.data import split_of
+from hauberk.audit.data import split_of, taken
 from hauberk.batch import Batch
 from hauberk.classifier import decide
 from hauberk.evaluation.units import UNIT_TILES
@@ -145,6 +145,7 @@ def _units(part: Part, target: Subject) -> list[np.ndarray]:
     if plan is None and part.unit.get("stage", 0) > 0:
         return []  # nothing says which images its units were cut from
     every = own if plan is None else np.concatenate([np.arange(first, end) for first, end in plan])
+    every = taken(part, split_of(target.dataset, str(part.facts["split"])), len(every))
     size = UNIT_TILES * int(part.unit["tile"])
     units = (every[start : start + size] for start in range(0, len(every), size))
     return [unit[np.isin(unit, own)].copy() for unit in units]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 import numpy as np
 import torch
 
-from hauberk.api import evaluation_split
 from hauberk.data import Dataset
+from hauberk.data.choice import Choice, chosen
 from hauberk.data.dataset import Split
+from hauberk.errors import HauberkError
 from hauberk.records import Part
 from hauberk.verify import Verdict, claims
 from hauberk.verify.verdict import guarded, samples
@@ -42,15 +44,23 @@ def data_problems(part: Part, dataset: Dataset) -> Iterator[str]:
     wrong = part.column("label") != split.labels.numpy()[order]
     if wrong.any():
         yield f"{method}: {samples(ids[wrong])}: the data has another label"
-    if part.unit.get("stage", 0) == 0 and not selected(dataset, split.name, ids):
+    if part.unit.get("stage", 0) == 0 and not selected(part, split):
         yield f"{method}: its {len(ids)} samples are not those that a selection of {len(ids)} images takes"
     if part.kind == "attack":
         yield from _image_problems(part, split, order)
 
 
-def selected(dataset: Dataset, split: str, ids: np.ndarray) -> bool:
-    """Whether the ids are those that asking for so many images gives."""
-    return set(evaluation_split(dataset, split, len(ids)).ids.tolist()) == set(ids.tolist())
+def selected(part: Part, split: Split) -> bool:
+    """Whether the ids are those that asking for so many images gives, by the rule that the records name."""
+    return set(taken(part, split, part.table.num_rows).tolist()) == set(part.column("id").tolist())
+
+
+def taken(part: Part, split: Split, images: int) -> np.ndarray:
+    """The ids of so many images, in the order in which units were cut from them."""
+    rule = part.facts.get("choice", "first")  # from before there was a choice
+    if rule not in get_args(Choice):
+        raise HauberkError(f"{rule!r} is no rule that chooses images", "it is one of: " + ", ".join(get_args(Choice)))
+    return np.asarray(split.ids[chosen(split.ids, split.labels, images, rule)])
 
 
 def split_of(dataset: Dataset, name: str) -> Split:

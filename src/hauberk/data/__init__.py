@@ -4,7 +4,7 @@ The loaders live in modules of their own and are reached by name: ``load({"name"
 """
 
 from hauberk.data.augment import Augmentation, random_crop, random_flip
-from hauberk.data.dataset import Dataset, Split, load
+from hauberk.data.dataset import Dataset, Selection, Split, load
 from hauberk.data.multilabel import MultiLabelDataset, MultiLabelSplit
 from hauberk.data.sampler import epoch_batches
 
@@ -13,6 +13,7 @@ __all__ = [
     "Dataset",
     "MultiLabelDataset",
     "MultiLabelSplit",
+    "Selection",
     "Split",
     "epoch_batches",
     "load",

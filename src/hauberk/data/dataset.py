@@ -60,6 +60,58 @@ class Split:
         chosen = slice(None) if index is None else index
         return Batch(self.images[chosen].to(torch.float32).div_(255.0), self.labels[chosen], self.ids[chosen])
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return tuple(self.images.shape[1:])
+
+    def order(self) -> Tensor:
+        """The order of ids."""
+        return self.ids.argsort()
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Rows of a split in an order of their own, without a copy of their images.
+
+    Args:
+        split: the split.
+        index: places in it, int64 tensor, shape (N,).
+    """
+
+    split: Split
+    index: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes, shape (N,)."""
+        return self.split.labels[self.index]
+
+    @property
+    def ids(self) -> Tensor:
+        """Sample ids, shape (N,)."""
+        return self.split.ids[self.index]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return self.split.image_shape
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, index: Tensor | slice) -> Selection:
+        """Rows of the selection, by slice, integer index or boolean mask of shape (N,)."""
+        return Selection(self.split, self.index[index])
+
+    def batch(self) -> Batch:
+        """The rows as float32 images in [0, 1]."""
+        return self.split.batch(self.index)
+
+    def order(self) -> Tensor:
+        """The order of the selection: a larger one adds units of work, and changes no full one."""
+        return torch.arange(len(self.index))
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -12,6 +12,7 @@ import hauberk
 from hauberk import registry
 from hauberk.batch import Batch, Samples
 from hauberk.classifier import TILE, weights_hash
+from hauberk.data.choice import Choice
 from hauberk.evaluation.fingerprint import dtype_of
 from hauberk.identity import foreign_code, structure
 
@@ -28,7 +29,8 @@ class Setting:
         classes: their names.
         seed: of all randomness.
         tile: rows of every model call, and images of one unit (of an attack: four tiles).
-        gallery: the images with the smallest ids, this many, are kept in the records for the report's pictures.
+        gallery: the first so many images are kept in the records for the report's pictures.
+        choice: how the images were chosen, ``hashed`` or ``first``.
         probes: images of the data set that the model is asked about before its records are used, see ``fingerprint``.
     """
 
@@ -38,6 +40,7 @@ class Setting:
     seed: int = 0
     tile: int = TILE
     gallery: int = 12
+    choice: Choice = "first"
     probes: Batch | None = field(default=None, compare=False)
 
 
@@ -57,11 +60,12 @@ def unit_of(model: nn.Module, predictor: str, method: registry.Spec, setting: Se
 
 def facts_of(samples: Samples, setting: Setting) -> dict[str, Any]:
     """What is needed to read the rows of any kind."""
-    return {
+    choice = {} if setting.choice == "first" else {"choice": setting.choice}  # which records from before it lack
+    return choice | {
         "dataset": setting.dataset,
         "split": setting.split,
         "classes": list(setting.classes),
-        "shape": list(samples.images.shape[1:]),
+        "shape": list(samples.image_shape),
     }
 
 

@@ -82,7 +82,7 @@ def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: 
         setting: names, seed and tile.
         work: where the records go, and which share to do.
     """
-    shown = set(samples.ids.sort().values[: setting.gallery].tolist())
+    shown = set(samples.ids[samples.order()[: setting.gallery]].tolist())
     declared = traits(model)
     first = samples.select(slice(1)).batch()
     # what is not declared is unknown, so it is probed
@@ -230,8 +230,7 @@ class _Progress:
     ) -> None:  # fmt: skip
         index, count = work.shard
         self._samples = samples
-        # in the order of ids, so that the order in which images come never shows
-        self._rows = torch.split(samples.ids.argsort(), size)[index::count] if len(samples) else ()
+        self._rows = torch.split(samples.order(), size)[index::count] if len(samples) else ()
         self._work, self._started, self._done = work, time.monotonic(), 0
         self.kind, self.label = kind, f"{kind} {unit['method']['name']}"
         asked = answers(model, samples.select(slice(1)).batch().images, setting.probes, work.folder)
@@ -241,8 +240,9 @@ class _Progress:
             self._say(asked.news)
 
     def units(self) -> Iterator[Batch]:
-        """Floats of one unit at a time, so that memory does not grow with the number of images."""
-        return (self._samples.select(rows).batch() for rows in self._rows)
+        """Floats of one unit at a time, so that memory does not grow with the number of images; rows in order of id."""
+        ids = self._samples.ids
+        return (self._samples.select(rows[ids[rows].argsort()]).batch() for rows in self._rows)
 
     def do(self, images: Batch, columns: Callable[[], Columns], more: Mapping[str, Any]) -> Part:
         """One unit: read it if it is there, else compute and write it."""

@@ -75,5 +75,5 @@ def validate(model: nn.Module, samples: Samples, attack: Attack | None, world: W
                 result = attack(model, own, seed)
                 right[0] += (result.clean_prediction == own.labels).sum().cpu()
                 right[1] += (~result.success).sum().cpu()
-    right = world.sum(right.to(samples.images.device)) / len(samples)
+    right = world.sum(right.to(samples.labels.device)) / len(samples)
     return Score(float(right[0]), None if attack is None else float(right[1]))

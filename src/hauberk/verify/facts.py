@@ -128,6 +128,7 @@ def _setting_problems(part: Part, recipe: Mapping[str, Any]) -> Iterator[str]:
     if not planned(part, recipe):
         return
     found = {"split": part.facts["split"], "seed": part.unit["seed"], "tile": part.unit["tile"]}
+    found |= {"choice": part.facts.get("choice", "first")}
     for name, value in found.items():
         if name in plan and plan[name] != value:
             yield f"its {name} is {value}, the recipe plans {plan[name]}"

@@ -20,6 +20,7 @@ def plan_key(kind: str, unit: Mapping[str, Any], facts: Mapping[str, Any]) -> st
         "kind": kind, "predictor": unit["predictor"], "method": unit.get("suite", unit["method"]),
         "seed": unit["seed"], "tile": unit["tile"], "dataset": facts["dataset"], "split": facts["split"],
     }  # fmt: skip
+    asked |= {"choice": facts["choice"]} if "choice" in facts else {}  # of images; older records say nothing
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
