@@ -1,0 +1,136 @@
+"""Runs to forge, and a forger who signs again whatever he changed."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from hauberk import api, mixing
+from hauberk.attacks import APGD, FGSM, AutoAttack
+from hauberk.certificates import SmoothingCertificate
+from hauberk.records import Part, content_hash, part, read, write
+from hauberk.threats import L2
+from hauberk.verify.plans import plan_key, ranges
+
+SUITE = AutoAttack(L2(0.5), version="custom", attacks=(FGSM(L2(0.5)), APGD(L2(0.5), steps=3)))
+VOTES = SmoothingCertificate(sigma=0.12, n0=20, n=200, alpha=0.01)
+
+
+@pytest.fixture(scope="session")
+def rich_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with every kind of record: Lipschitz, votes, an attack, a suite of two stages, a diagnosis."""
+    path = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("rich") / "tiny"))
+    target = api.subject(path)
+    plan = api.Evaluation(images=32, tile=16, gallery=32)
+    api.attack(target, [SUITE], plan)
+    api.certify(target, [VOTES], plan)
+    (attack,) = (
+        p for p in map(read, sorted((path / "records").glob("attack-*"))) if p.unit["method"]["name"] == "fgsm"
+    )
+    method = {"name": "diagnosis", "attack": dict(attack.unit["method"])}
+    unit = {k: v for k, v in attack.unit.items() if k not in ("suite", "stage")} | {"method": method}
+    facts = {k: v for k, v in attack.facts.items() if k in ("dataset", "split", "classes", "shape")}
+    checks = {
+        "id": [0, 1, 2], "check": ["randomness", "single_step", "binarisation"], "value": [0.0, 0.04, 1.0],
+        "threshold": [1e-6, 0.02, 0.95], "verdict": ["sound", "questionable", "sound"], "reason": ["a", "b", "c"],
+        "images": [30, 30, 30],
+    }  # fmt: skip
+    write(path / "records", part("diagnosis", unit, facts, checks))
+    Forger(path).sign()
+    return path
+
+
+@pytest.fixture(scope="session")
+def mixed_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mix with its alpha path, a certificate and an attack."""
+    subject = api.subject(tiny_run)
+    plan = api.Evaluation(images=16, tile=16, gallery=2)
+    how = mixing.Mixture(0.8, robust_scale=10.0)
+    run = mixing.mix(subject, subject, how, tmp_path_factory.mktemp("mixed") / "mix", plan)
+    target = api.subject(run.path)
+    certificate = api.default_certificate(target)
+    assert certificate is not None
+    api.certify(target, [certificate], plan)
+    api.attack(target, [APGD(L2(0.25), steps=3)], plan)
+    return run.path
+
+
+@dataclass
+class Forger:
+    """Changes a run and signs it again, so that every hash and every name agrees."""
+
+    path: Path
+
+    @property
+    def info(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        return found
+
+    def sign(self, **changes: Any) -> None:
+        """Hash everything again, and change run.json."""
+        info = self.info | changes
+        files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (self.path / "records").glob("*.parquet")}
+        hashes = info["hashes"] | {"records": files}
+        if (self.path / "recipe.yaml").exists():
+            hashes["recipe"] = content_hash(yaml.safe_load((self.path / "recipe.yaml").read_text()))
+        config = self.path / "checkpoints" / "config.json"
+        if config.exists():
+            hashes["config"] = content_hash(json.loads(config.read_text()))
+        (self.path / "run.json").write_text(json.dumps(info | {"hashes": hashes}))
+
+    def parts(self, kind: str, name: str | None = None) -> list[tuple[Path, Part]]:
+        found = [(p, read(p)) for p in sorted((self.path / "records").glob(f"{kind}-*.parquet"))]
+        return [(p, part) for p, part in found if name is None or part.unit["method"]["name"] == name]
+
+    def change(
+        self, kind: str, name: str | None = None, *, rows: Callable[[list[dict[str, Any]]], Any] | None = None,
+        head: Callable[[dict[str, Any], dict[str, Any]], None] | None = None, plan: bool = False,
+        only_first: bool = False,
+    ) -> None:  # fmt: skip
+        """Change rows, or unit and facts, of all records of a kind and method; with ``plan``, the plan as well.
+
+        Rows are changed over all records of one evaluation together, and put back where they came from.
+        """
+        found = self.parts(kind, name)[: 1 if only_first else None]
+        assert found
+        plans = self.info.get("plans", {})
+        planned: dict[str, list[int]] = {}
+        for path, item in found:
+            unit, facts = json.loads(json.dumps([dict(item.unit), dict(item.facts)]))
+            table = item.table.to_pylist()
+            if rows is not None:
+                changed = rows(table)
+                table = table if changed is None else changed
+            if head is not None:
+                head(unit, facts)
+            path.unlink()
+            if table:
+                new = pa.Table.from_pylist(table, schema=item.table.schema)
+                write(self.path / "records", Part(item.kind, unit, facts, new))
+            before, key = plan_key(kind, item.unit, item.facts), plan_key(kind, unit, facts)
+            if plan and unit.get("stage", 0) == 0:
+                planned.setdefault(key, []).extend(row["id"] for row in table)
+            elif before in plans:
+                plans[key] = plans[before]
+        self.sign(plans=plans | {key: ranges(ids) for key, ids in planned.items()})
+
+    def edit(self, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change recipe.yaml or checkpoints/config.json, and sign."""
+        path = self.path / name
+        content = yaml.safe_load(path.read_text())
+        change(content)
+        path.write_text(yaml.safe_dump(content) if path.suffix == ".yaml" else json.dumps(content))
+        self.sign()
+
+
+@pytest.fixture(scope="session")
+def forger() -> type[Forger]:
+    """The class that changes a run."""
+    return Forger
