@@ -17,7 +17,7 @@ from hauberk.api import subject
 from hauberk.audit.again import recompute
 from hauberk.audit.data import data_verdicts
 from hauberk.data import Dataset, load
-from hauberk.records import Part, group
+from hauberk.records import MEASURED, Part, group
 from hauberk.verify import Verdict, claims
 from hauberk.verify.files import open_run
 from hauberk.verify.run import verify_files
@@ -67,7 +67,7 @@ def audit(run: Path, weights: bool = False, rows: int | None = ROWS, seed: int |
 
 def _parts(parts: Sequence[Part]) -> list[Part]:
     try:
-        return group(parts)
+        return group(p for p in parts if p.kind in MEASURED)
     except MALFORMED:  # said by the files' own verdicts
         return []
 

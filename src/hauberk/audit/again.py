@@ -16,6 +16,7 @@ from hauberk.audit.data import split_of
 from hauberk.audit.mixes import mix_again
 from hauberk.batch import Batch
 from hauberk.classifier import predictor_name, weights_hash
+from hauberk.evaluation.fingerprint import answers, probes
 from hauberk.records import Part, group, read_all
 from hauberk.verify import Verdict, claims
 from hauberk.verify.verdict import guarded
@@ -31,11 +32,26 @@ def recompute(target: Subject, rows: int | None, generator: np.random.Generator)
         rows: how many rows of each evaluation; None for all.
         generator: draws the sample and the seeds of fresh votes.
     """
-    verdicts = []
+    verdicts = [_model_verdict(target)]
     for part in group(read_all(target.run.records)):
         if part.kind != "diagnosis":
             verdicts.append(_verdict(part, target, rows, generator))
     return verdicts
+
+
+def _model_verdict(target: Subject) -> Verdict:
+    """Whether the model answers the probe images as its fingerprint on record says."""
+    name = predictor_name(target.model)
+    stored = read_all(target.run.records, "fingerprint")
+    if not stored:
+        return Verdict(name, "fingerprint", 0, (), (), ("the model's answers: there is no fingerprint of them",))
+    images = target.dataset.test.select(slice(1)).batch().images
+    asked = answers(target.model, images, probes(target.dataset.test), target.run.records)
+    named = {str(p.unit["answers"]) for p in read_all(target.run.records) if "answers" in p.unit}
+    problems = []
+    if asked.new or named != {asked.id}:
+        problems.append("the model answers otherwise than the fingerprint that its records name")
+    return Verdict(name, "fingerprint", len(stored), tuple(problems), (claims.MODEL,))
 
 
 def _verdict(part: Part, target: Subject, rows: int | None, generator: np.random.Generator) -> Verdict:
@@ -46,7 +62,7 @@ def _verdict(part: Part, target: Subject, rows: int | None, generator: np.random
     problems += guarded(_method_problems, [part.unit["method"], part.unit.get("suite", [])])
     trusted: list[str] = []
     detail = f"{part.unit['method']['name']}: {len(picked)} of {len(ids)} rows, drawn at random"
-    checked = (claims.MODEL, claims.POINTS if part.kind == "attack" else f"{claims.EVIDENCE} ({detail})")
+    checked = (claims.POINTS if part.kind == "attack" else f"{claims.EVIDENCE} ({detail})",)
     if not problems and len(batch) == len(picked):
         run = {"certificate": certify_again, "attack": attack_again, "mix": mix_again}[part.kind]
         problems += guarded(run, part, target, batch, generator, trusted)

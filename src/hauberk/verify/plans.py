@@ -17,8 +17,10 @@ MOST = 10**7  # samples of one evaluation
 def plan_key(kind: str, unit: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """The name of an evaluation in the plans of run.json: kind, predictor, method, seed, tile and data."""
     asked = {
-        "kind": kind, "predictor": unit["predictor"], "method": unit.get("suite", unit["method"]),
-        "seed": unit["seed"], "tile": unit["tile"], "dataset": facts["dataset"], "split": facts["split"],
+        "kind": kind, "predictor": unit["predictor"], "answers": unit.get("answers"),
+        "method": unit.get("suite", unit["method"]),
+        "seed": unit["seed"], "tile": unit["tile"], "dataset": facts["dataset"],
+        "split": facts["split"],
     }  # fmt: skip
     asked |= {"choice": facts["choice"]} if "choice" in facts else {}  # of images; older records say nothing
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ from hauberk.verify.attacks import attack_problems
 from hauberk.verify.diagnoses import diagnosis_problems
 from hauberk.verify.facts import config_problems, facts_problems, form_problems, planned
 from hauberk.verify.files import Files, hash_verdict, open_run, read_records
+from hauberk.verify.fingerprints import fingerprint_problems
 from hauberk.verify.paths import path_problems
 from hauberk.verify.plans import plan_problems, unplanned
 from hauberk.verify.proofs import proof_problems
@@ -67,7 +68,7 @@ def _evaluations(found: Files, about: tuple[str, ...]) -> list[Verdict]:
             whole.append(part)
     joined, clashes = _joined(whole)
     verdicts = [_verdict(p, _problems(p, found, joined), found) for p in joined]
-    problems = [*about, *clashes, *guarded(together_problems, joined)]
+    problems = [*about, *clashes, *guarded(fingerprint_problems, found.parts), *guarded(together_problems, joined)]
     missing = [] if broken or not found.info else list(_not_run(joined, found))
     together = Verdict(
         str(found.info.get("predictor", "")), "all together", sum(p.table.num_rows for p in joined), tuple(problems),

@@ -35,7 +35,8 @@ def together_problems(parts: Sequence[Part]) -> Iterator[str]:
     subjects = defaultdict(list)
     for part in parts:
         if part.kind != "diagnosis":
-            subjects[part.unit["predictor"], part.facts["dataset"], part.facts["split"]].append(part)
+            function = part.unit["predictor"], part.unit.get("answers")
+            subjects[*function, part.facts["dataset"], part.facts["split"]].append(part)
     for found in subjects.values():
         attacks = [p for p in found if p.kind == "attack"]
         certificates = [p for p in found if p.kind == "certificate" and p.facts["proof"] != "estimate"]
@@ -79,7 +80,7 @@ def _twice_problems(parts: Iterable[Part]) -> Iterator[str]:
 def _stage_problems(parts: Sequence[Part]) -> Iterator[str]:
     suites: dict[str, dict[int, Part]] = defaultdict(dict)
     for part in parts:
-        shared = {k: v for k, v in part.unit.items() if k not in ("data", "method", "stage")}
+        shared = {k: v for k, v in part.unit.items() if k not in ("data", "method", "stage", "revisions")}
         suites[content_hash([shared, part.facts["split"]])][part.unit["stage"]] = part
     for stages in suites.values():
         suite = next(iter(stages.values())).unit["suite"]
