@@ -20,7 +20,7 @@ done
 
 # MixedNUTS, for 93 % of what the robust model keeps on validation images
 nuts=$runs/mix_nuts
-$hauberk mix --accurate $standard --robust $pgd --choose nuts --robust-accuracy 0.93 --threat $threat -o $nuts
+$hauberk mix --accurate $standard --robust $pgd --choose nuts --keep 93% --threat $threat -o $nuts
 $hauberk attack $nuts "${suite[@]}"
 .venv/bin/python benchmarks/part_attacks.py $nuts surrogate robust accurate
 

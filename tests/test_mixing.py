@@ -99,7 +99,7 @@ def test_the_promise_is_what_the_mix_does(
 def test_nuts_is_written_and_loaded(
     pair: tuple[api.Subject, api.Subject], logits: mixing.Logits, tmp_path: Path
 ) -> None:
-    how, promise = mixing.choose(logits, "nuts", robust=0.5)
+    how, promise = mixing.choose(logits, "nuts", keep=0.5)
     run = mixing.mix(*pair, how, tmp_path / "mix", Evaluation(images=16))
     model = run.load_model()
     assert weights_hash(model) == run.info["hashes"]["weights"]
@@ -156,6 +156,17 @@ def made_up(n: int = 60, k: int = 4) -> mixing.Logits:
     for table, lead in zip(tables, (5.0, 1.0, -4.0, 0.8), strict=True):
         table[np.arange(n), labels] += lead
     return mixing.Logits(labels, *tables, rng.random(n), rng.random(n))
+
+
+@pytest.mark.parametrize("kind", ["alpha", "scales", "nuts"])
+def test_a_share_to_keep_is_that_share_of_the_accuracy_under_attack(kind: str) -> None:
+    logits = made_up()
+    base = float((logits.robust_attacked.argmax(1) == logits.labels).mean())
+    share, accuracy = (mixing.choose(logits, kind, **wish)[0] for wish in ({"keep": 0.5}, {"robust": 0.5 * base}))
+    assert share == accuracy
+    assert mixing.choose(logits, kind, robust=0.9 * base)[0] != share
+    with pytest.raises(HauberkError, match=f"keeps {base:.4g}"):
+        mixing.choose(logits, kind, robust=0.5 * (1.0 + base))
 
 
 @pytest.mark.parametrize("kind", ["clean", "robust", "range"])

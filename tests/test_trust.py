@@ -57,7 +57,7 @@ def hauberk(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 @pytest.mark.parametrize(
     "verb",
     ["attack RUN --threat linf:0.1 --attack fgsm --images 4", "certify RUN --images 4", "check RUN", "lipschitz RUN",
-     "mix --accurate RUN --robust RUN --alpha 0.5", "mix --network RUN --alpha 0.5", "verify RUN --weights"],
+     "mix --accurate RUN --robust RUN --alpha 0.5", "mix --network RUN --clean 0.5", "verify RUN --weights"],
 )  # fmt: skip
 def test_no_verb_runs_the_code_that_a_run_names(
     verb: str, stranger: Path, marker: Path, capsys: pytest.CaptureFixture[str]

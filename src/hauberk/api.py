@@ -14,9 +14,10 @@ from torch import nn
 from hauberk import registry
 from hauberk.attacks import APGD, Attack, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import Version
-from hauberk.batch import Batch
+from hauberk.batch import Batch, Samples
+from hauberk.boundary import answer, check_classes, check_output, check_weights
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
-from hauberk.classifier import decide, is_random
+from hauberk.classifier import check_classifier, check_eval, decide, is_random
 from hauberk.data import Dataset, Selection, load
 from hauberk.data.choice import Choice, chosen
 from hauberk.defences import MixedClassifier, SmoothedClassifier
@@ -33,25 +34,18 @@ from hauberk.evaluation.units import (
     certificate_records,
     diagnosis_records,
 )
-from hauberk.models.own import own
 from hauberk.recipes import Evaluation, Recipe, parse
 from hauberk.report.lipschitz import plain
 from hauberk.runs import Run, environment
+from hauberk.subjects import Subject as Subject
+from hauberk.subjects import subject as subject
 from hauberk.threats import Norm, Threat
 from hauberk.training.distributed import is_main
 from hauberk.training.loop import fit
 from hauberk.training.progress import Progress
 
 DIAGNOSED = 64  # images on which an attack is judged
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model with the data it is judged on and the run that keeps its records."""
-
-    run: Run
-    model: nn.Module
-    dataset: Dataset
+PROBED = 16  # images on which a model is tried before anything is spent on it
 
 
 def train(
@@ -118,33 +112,6 @@ def model_context(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def subject(source: str | Path, out: Path | None = None, data: str | None = None) -> Subject:
-    """Open what is to be judged: a run directory, or ``module:factory`` with the data's name.
-
-    Raises:
-        HauberkError: if it is neither, or a run is to be judged elsewhere: its records belong to it.
-    """
-    if Path(source).is_dir():
-        if out is not None and out.resolve() != Path(source).resolve():
-            raise HauberkError(
-                f"the records of a run stay with it: {source} cannot be judged into {out}", "leave -o out"
-            )
-        run = Run.open(source)
-        run.sweep()
-        return Subject(run, run.load_model(), load(run.recipe["data"]))
-    module, separator, factory = str(source).partition(":")
-    if not separator:
-        raise HauberkError(
-            f"there is no run directory {source}", "train one with: hauberk train RECIPE, or give module:factory"
-        )
-    if data is None:
-        raise HauberkError("a model of your own needs --data", "for example --data cifar10")
-    model = own(str(source)).eval()
-    recipe = {"name": f"{module}:{factory}", "data": {"name": data}, "model": {"factory": str(source)}}
-    run = Run.create(out or Path("runs") / f"{module.rpartition('.')[2]}-{factory}", recipe)
-    return Subject(run, model, load(data))
-
-
 def evaluation_samples(
     dataset: Dataset, split: str = "test", images: int | None = None, choice: Choice = "first"
 ) -> Selection:
@@ -172,6 +139,23 @@ def evaluation_batch(
     return evaluation_samples(dataset, split, images, choice).batch()
 
 
+def probe_batch(dataset: Dataset, images: int) -> Batch:
+    """A few images that nothing is reported on: of the validation split, or of the training split without one."""
+    split = dataset.val if len(dataset.val) else dataset.train
+    return evaluation_batch(dataset, split.name, min(images, len(split)), "hashed")
+
+
+def check_target(target: Subject, samples: Samples) -> None:
+    """Raise unless the model keeps the contract on some of these images, and has a logit for each class of the data."""
+    first = samples.select(slice(0, PROBED)).batch()
+    check_eval(target.model)
+    check_weights(target.model)
+    logits = answer(target.model, first.images)
+    check_output(logits, len(first), first.images.dtype)
+    check_classes(logits.shape[1], target.dataset.num_classes)
+    check_classifier(target.model, first)
+
+
 def attack(
     target: Subject,
     attacks: Sequence[Attack],
@@ -190,9 +174,9 @@ def attack(
     """
     samples, setting = setting_of(target, plan)
     started = time.monotonic()
-    work = Work(target.run.records, shard, report)
+    work = Work(target.run.records, shard, report, target.begin)
     done = [part for item in attacks for part in attack_records(target.model, samples, item, setting, work)]
-    sign(target.run, "attack_seconds", started, done, samples.ids)
+    sign(target.begin(), "attack_seconds", started, done, samples.ids)
     return target.run
 
 
@@ -227,8 +211,9 @@ def diagnose(
     """
     samples, setting = setting_of(target, plan)
     started = time.monotonic()
-    diagnosis_records(target.model, samples, attack, setting, Work(target.run.records, report=report))
-    sign(target.run, "diagnose_seconds", started)
+    work = Work(target.run.records, report=report, begin=target.begin)
+    diagnosis_records(target.model, samples, attack, setting, work)
+    sign(target.begin(), "diagnose_seconds", started)
     return target.run
 
 
@@ -261,9 +246,9 @@ def check(target: Subject, threat: Threat | None = None, images: int = 1000, til
         images: how many it will see.
         tile: rows of a model call.
     """
-    batch = evaluation_batch(target.dataset, "val", min(tile, len(target.dataset.val)), "hashed")
-    findings = tuple(preflight(target.model, batch, tile))
-    blocking = {"forward", "logits", "images"}
+    batch = probe_batch(target.dataset, tile)
+    findings = tuple(preflight(target.model, batch, tile, target.dataset.num_classes))
+    blocking = {"forward", "logits", "images", "classes", "weights"}
     if any(f.name in blocking and not f.good for f in findings):
         return Preflight(findings)
     speed = measure(target.model, next(batch.tiles(tile))[0].images)
@@ -287,16 +272,17 @@ def certify(
     """Certify a subject's images and leave records in its run; arguments as ``attack``."""
     samples, setting = setting_of(target, plan)
     started = time.monotonic()
-    work = Work(target.run.records, shard, report)
+    work = Work(target.run.records, shard, report, target.begin)
     done = [part for item in certificates for part in certificate_records(target.model, samples, item, setting, work)]
-    sign(target.run, "certify_seconds", started, done, samples.ids)
+    sign(target.begin(), "certify_seconds", started, done, samples.ids)
     return target.run
 
 
 def setting_of(target: Subject, plan: Evaluation) -> tuple[Selection, Setting]:
-    """The images of an evaluation, still integers, and what its units share."""
+    """The images of an evaluation, still integers, and what its units share, once the model fits them."""
     data = target.dataset
     samples = evaluation_samples(data, plan.split, plan.images, plan.choice)
+    check_target(target, samples)
     names = (data.name, plan.split, data.classes)
     return samples, Setting(*names, plan.seed, plan.tile, plan.gallery, plan.choice, probes(data.test))
 
@@ -325,10 +311,13 @@ def lipschitz(target: Subject, norm: Norm = "l2", images: int = 8) -> LipschitzR
         norm: of the bounds.
         images: the first so many test images, whose gradients are shown; see ``lipschitz_report`` for what is measured.
     """
-    batch = evaluation_batch(target.dataset, "test", images)
+    samples = evaluation_samples(target.dataset, "test", images)
+    batch = samples.batch()
+    check_weights(target.model)
+    check_output(answer(target.model, batch.images), len(batch), batch.images.dtype)
     report = lipschitz_report(target.model, batch.images, norm)
     found = plain(report, batch.ids, batch.images, input_gradients(target.model, batch.images))
-    with target.run.editing() as info:
+    with target.begin().editing() as info:
         info["lipschitz"] = info.get("lipschitz", {}) | {norm: found}
     return report
 
@@ -345,12 +334,18 @@ def default_certificate(target: Subject) -> Certificate | None:
     return None if lipschitz_refusal(target) else LipschitzCertificate()
 
 
+def certifiable(target: Subject) -> bool:
+    """Whether ``certify`` has something to do without being told: the recipe's certificates, or one that fits."""
+    planned = target.recipe.get("evaluation", {}).get("certificates")
+    return bool(planned) or default_certificate(target) is not None
+
+
 def lipschitz_refusal(target: Subject) -> str:
     """Why nothing is proved of a model, or of the robust half of a mix, by its layers; empty if something is."""
     if isinstance(target.model, MixedClassifier):
         return lipschitz_refusal(Subject(target.run, target.model.robust, target.dataset))
     try:
-        LipschitzCertificate()(target.model, evaluation_batch(target.dataset, "val", 1), tile=1)
+        LipschitzCertificate()(target.model, probe_batch(target.dataset, 1), tile=1)
     except HauberkError as error:
         return error.message
     return ""

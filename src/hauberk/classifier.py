@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.batch import Batch
+from hauberk.boundary import answer, check_batch, check_labels, check_logits, check_weights
+from hauberk.boundary import check_images as check_images  # the certificates ask for it here
 from hauberk.errors import HauberkError
 from hauberk.identity import altered, architecture, bytes_of
 
@@ -97,59 +99,13 @@ def is_random(model: nn.Module, images: Tensor) -> bool:
 # --- checks at the boundary -----------------------------------------------------------------------------------
 
 
-def check_images(images: Tensor) -> None:
-    """Raise unless the images are floats of shape (B, C, H, W) in [0, 1] without NaN."""
-    if not isinstance(images, Tensor) or images.dim() != 4:
-        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise HauberkError(
-            f"expected images of shape (B, C, H, W), got {shape}", "add a batch or channel axis: images[None]"
-        )
-    if not images.is_floating_point():
-        raise HauberkError(f"expected float images in [0, 1], got {images.dtype}", "convert: images.float() / 255")
-    if bool(images.isnan().any()):
-        raise HauberkError("the images hold NaN", "check how they were loaded")
-    low, high = float(images.min()), float(images.max())
-    if low < 0.0 or high > 1.0:
-        raise HauberkError(
-            f"expected images in [0, 1], got values in [{low:.4g}, {high:.4g}]",
-            "divide 8-bit images by 255; put normalisation inside the model (hauberk.classifier.Normalize)",
-        )
-
-
-def check_labels(labels: Tensor, num_classes: int, rows: int) -> None:
-    """Raise unless the labels are int64 of shape (rows,) in 0..num_classes-1."""
-    if labels.shape != (rows,) or labels.dtype != torch.int64:
-        raise HauberkError(
-            f"expected int64 labels of shape ({rows},), got {labels.dtype} of shape {tuple(labels.shape)}",
-            "convert: labels.long().flatten()",
-        )
-    if rows and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
-        raise HauberkError(
-            f"expected labels in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}",
-            "count classes from 0 and check that the model has one logit for each class",
-        )
-
-
-def check_logits(logits: Tensor, rows: int) -> None:
-    """Raise unless these are finite logits of shape (rows, K) with K >= 2, and not probabilities."""
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != rows or logits.shape[1] < 2:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise HauberkError(
-            f"expected logits of shape ({rows}, K) with K >= 2, got {shape}",
-            "return one tensor of class scores; a binary classifier returns two",
-        )
-    if bool(logits.isnan().any()):
-        raise HauberkError("the model returned NaN", "check its weights and its input scale")
-    sums = logits.sum(1)
-    if bool((logits >= 0).all()) and bool((sums - 1).abs().max() < 1e-4):
-        raise HauberkError(
-            "expected logits, got probabilities (rows are non-negative and sum to 1)",
-            "remove the final softmax: it hides gradients from attacks; or return log-probabilities",
-        )
-
-
 def check_eval(model: nn.Module) -> None:
-    """Raise if any part of the model is in train mode."""
+    """Raise if this is no module, or any part of it is in train mode."""
+    if not isinstance(model, nn.Module):
+        raise HauberkError(
+            f"expected a torch.nn.Module, got {type(model).__name__}",
+            "wrap a function: class Mine(nn.Module) with a forward that calls it",
+        )
     if any(m.training for m in model.modules()):
         raise HauberkError("the model is in train mode", "call model.eval(): batch norm and dropout change the answer")
 
@@ -179,10 +135,11 @@ def check_classifier(model: nn.Module, batch: Batch) -> int:
         HauberkError: on train mode, bad images, bad labels, an output that is not logits, or one that mixes images.
     """
     check_eval(model)
-    check_images(batch.images)
-    tile = next(batch.tiles(min(TILE, max(1, len(batch)))))[0]
-    logits = model(tile.images)
-    check_logits(logits, len(tile))
+    check_weights(model)
+    check_batch(batch)
+    tile = next(batch.tiles(min(TILE, len(batch))))[0]
+    logits = answer(model, tile.images)
+    check_logits(logits, len(tile), tile.images.dtype)
     check_labels(batch.labels, logits.shape[1], len(batch))
     check_separate(model, batch.images)
     return int(logits.shape[1])

@@ -1,5 +1,14 @@
 """The one exception a user sees: what was expected, what came, what to do next."""
 
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+HERE = str(Path(__file__).parent)
+STANDARD = sysconfig.get_path("stdlib")
+
 
 class HauberkError(Exception):
     """An error that teaches.
@@ -13,3 +22,25 @@ class HauberkError(Exception):
         super().__init__(f"{message}\n  {hint}" if hint else message)
         self.message = message
         self.hint = hint
+
+
+def first_line(error: BaseException) -> str:
+    """``ValueError: what it says``, its first line alone."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+
+
+def own_line(error: BaseException) -> str:
+    """``file:line`` of the user's own code in which an error arose, empty where there was none.
+
+    That is the innermost line below Hauberk's that belongs neither to Hauberk nor to an installed library.
+    """
+    files = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    below = next((i for i, (file, _) in enumerate(files) if file.startswith(HERE)), len(files))
+    own = [(file, line) for file, line in files[below:] if not _library(file)]
+    return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
+
+
+def _library(file: str) -> bool:
+    installed = {"site-packages", "dist-packages"} & set(Path(file).parts)
+    return bool(installed) or file.startswith((HERE, STANDARD, "<"))

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hauberk import registry
-from hauberk.api import Subject, default_certificate, evaluation_samples, setting_of
+from hauberk.api import PROBED, Subject, default_certificate, evaluation_samples, probe_batch, setting_of
 from hauberk.attacks import APGD, Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import MixedCertificate
-from hauberk.classifier import frozen, logits_of, predictor_name
+from hauberk.classifier import check_classifier, frozen, logits_of, predictor_name
 from hauberk.data.files import read_npz
 from hauberk.defences import MixedClassifier
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
@@ -86,14 +86,10 @@ def mix(
     Raises:
         HauberkError: if the two were made for different data.
     """
-    if accurate.dataset.name != robust.dataset.name or accurate.dataset.classes != robust.dataset.classes:
-        raise HauberkError(
-            f"the models know different data: {accurate.dataset.name} and {robust.dataset.name}",
-            "mix two models of one dataset",
-        )
+    check_pair(accurate, robust)
     spec = how.spec if isinstance(how, Mixture) else dict(how)
     model: nn.Module = registry.build(spec, "defence", accurate=accurate.model, robust=robust.model).eval()
-    bases = {"accurate": accurate.run.recipe["name"], "robust": robust.run.recipe["name"]}
+    bases = {"accurate": accurate.recipe["name"], "robust": robust.recipe["name"]}
     run = _written(model, spec, bases, robust, out, plan)
     if type(model) is not MixedClassifier:
         return run
@@ -104,6 +100,22 @@ def mix(
     done = mix_records(model, samples, certificate, RADII, setting, Work(run.records, report=report))
     sign(run, "mix_seconds", started, done, samples.ids)
     return run
+
+
+def check_pair(accurate: Subject, robust: Subject) -> None:
+    """Raise unless both keep the contract on the same data and have the same number of logits."""
+    if accurate.dataset.name != robust.dataset.name or accurate.dataset.classes != robust.dataset.classes:
+        raise HauberkError(
+            f"the models know different data: {accurate.dataset.name} and {robust.dataset.name}",
+            "mix two models of one dataset",
+        )
+    few = probe_batch(robust.dataset, PROBED)
+    outputs = [check_classifier(subject.model, few) for subject in (accurate, robust)]
+    if outputs[0] != outputs[1]:
+        raise HauberkError(
+            f"the accurate model has {outputs[0]} logits, the robust one {outputs[1]}",
+            "mix two models of the same classes",
+        )
 
 
 def bases(network: Subject) -> tuple[Subject, Subject]:
@@ -135,14 +147,14 @@ def narrow(
     narrowed: nn.Module = registry.build(spec, "defence")
     narrowed.load_state_dict(model.state_dict())
     short = {key: value for key, value in spec.items() if key not in ("accurate", "robust")}
-    return _written(narrowed.eval(), short, {"network": network.run.recipe["name"]}, network, out, plan)
+    return _written(narrowed.eval(), short, {"network": network.recipe["name"]}, network, out, plan)
 
 
 def _written(
     model: nn.Module, spec: registry.Spec, bases: Mapping[str, str], like: Subject, out: Path | None, plan: Evaluation
 ) -> Run:
     name = f"mix-{spec.get('alpha', spec.get('alpha_min')):g}"
-    recipe = {"name": name, "data": like.run.recipe["data"], "model": spec, "bases": dict(bases)}
+    recipe = {"name": name, "data": like.recipe["data"], "model": spec, "bases": dict(bases)}
     run = Run.create(out or Path("runs") / name, recipe)
     run.save_model(model, {"dataset": recipe["data"], "classes": list(like.dataset.classes)}, seed=plan.seed)
     return run
@@ -210,6 +222,7 @@ def gather(
     """
     if plan.split != "val":
         raise HauberkError("nothing is chosen on test data", "calibrate on the validation split")
+    check_pair(accurate, robust)
     samples = evaluation_samples(robust.dataset, "val", plan.images, plan.choice)
     for subject in (accurate, robust):
         seen = int(torch.isin(samples.ids, torch.as_tensor(subject.dataset.train.ids)).sum())
@@ -275,15 +288,17 @@ def mixability(logits: Logits) -> Mixability:
     return calibration.mixability(g, own, h, other, logits.labels)
 
 
+Kind = Literal["alpha", "scales", "nuts", "range"]
 Choice = CleanAlpha | RobustAlpha | Scales | Nuts | AlphaRange
 
 
 def choose(
     logits: Logits,
-    kind: Literal["alpha", "scales", "nuts", "range"],
+    kind: Kind,
     *,
     clean: float | None = None,
     robust: float | None = None,
+    keep: float | None = None,
     scales: tuple[float, float] = (1.0, 1.0),
     width: float = 0.1,
 ) -> tuple[registry.Spec, Choice]:
@@ -294,18 +309,18 @@ def choose(
         kind: ``alpha`` chooses one weight, ``scales`` also the scales, ``nuts`` the settings of MixedNUTS, ``range``
             the range of a mixing network's weights.
         clean: wanted clean accuracy, for ``alpha`` and ``range``.
-        robust: wanted estimated robust accuracy, for ``alpha`` and ``scales``; for ``nuts`` the share of what the
-            robust model keeps under attack that has to stay.
+        robust: wanted estimated robust accuracy, for ``alpha``, ``scales`` and ``nuts``.
+        keep: instead of it, the share of the robust model's own accuracy under attack that has to stay.
         scales: factors on both models' logits, for ``alpha``, and the network's own for ``range``.
         width: of the range.
 
     Raises:
         HauberkError: if the wish does not fit the kind, or nothing grants it.
     """
-    wish = _wish(kind, clean, robust)
     labels, (sharp, hot) = logits.labels, scales
     g, h = softmax(sharp * logits.accurate), softmax(hot * logits.robust)
     margins = margin(softmax(hot * logits.robust_attacked), labels)
+    wish = _wish(kind, clean, robust, keep, float((margins > 0.0).mean()))
     found: Choice
     if kind == "nuts":
         found = nuts(logits.accurate, logits.robust, logits.robust_attacked, labels, wish)
@@ -327,10 +342,28 @@ def choose(
     return Mixture(found.alpha, sharp, hot).spec, found
 
 
-def _wish(kind: str, clean: float | None, robust: float | None) -> float:
-    given = {"clean": clean, "robust": robust}
-    allowed = {"alpha": ("clean", "robust"), "range": ("clean",)}.get(kind, ("robust",))
-    wanted = [value for name, value in given.items() if value is not None and name in allowed]
-    if len(wanted) != 1 or sum(v is not None for v in given.values()) != 1:
-        raise HauberkError(f"{kind} needs one wish: {' or '.join(allowed)} accuracy", "for example --clean 0.8")
-    return wanted[0]
+def _wish(kind: Kind, clean: float | None, robust: float | None, keep: float | None, base: float) -> float:
+    """The one wish: a clean accuracy, or a robust one; for ``nuts`` as a share of the base's accuracy under attack."""
+    given = {name: value for name, value in (("clean", clean), ("robust", robust), ("keep", keep)) if value is not None}
+    allowed = {"alpha": ("clean", "robust", "keep"), "range": ("clean",)}.get(kind, ("robust", "keep"))
+    if len(given) != 1 or not set(given) <= set(allowed):
+        words = {"clean": "a clean accuracy", "robust": "a robust accuracy", "keep": "a share to keep of it"}
+        wanted = " or ".join(words[name] for name in allowed)
+        raise HauberkError(f"{kind} needs one wish: {wanted}", "for example --clean 0.8")
+    ((name, value),) = given.items()
+    if not 0.0 < value <= 1.0:
+        raise HauberkError(f"expected a share in (0, 1], got {value}", "0.9 asks for nine images of ten")
+    if name == "clean" or (name == "robust") != (kind == "nuts"):
+        return value
+    if base == 0.0:
+        raise HauberkError(
+            "the robust model is right on no image under attack", "there is nothing to keep: take a more robust model"
+        )
+    if name == "keep":
+        return value * base
+    if value > base:
+        raise HauberkError(
+            f"expected an estimated robust accuracy of {value:.4g}, but the robust model itself keeps {base:.4g} under "
+            "attack", "ask for less, or take a more robust model: no weight adds to what it keeps",
+        )
+    return value / base

@@ -39,6 +39,8 @@ from hauberk.storage import append, atomic_write, locked, sweep
 
 SCHEMA_VERSION = 2  # fingerprints stand beside the records
 READABLE = (1, SCHEMA_VERSION)
+ABSENT = "not set"
+SHOWN = 60  # characters of a value in a message
 # what run.json may hold, where others than its writer read it
 INFO: Mapping[str, type] = {
     "predictor": str, "hashes": dict, "timings": dict, "environment": dict, "environments": dict, "lipschitz": dict,
@@ -120,14 +122,27 @@ class Run:
             raise HauberkError(
                 f"{self.path} holds a recipe.yaml and no run that it belongs to", "choose another folder with --out"
             )
-        known = self._known
-        if known is not None and _model_of(known) != _model_of(plain) != _model_of(complete(known)):
-            raise HauberkError(
-                f"{self.path} holds a run of another recipe",
-                "choose another folder with --out, or remove this one to start again",
-            )
+        known = self.check(plain, complete)
         if known != plain:
             atomic_write(self._recipe_file, _yaml(plain))
+
+    def check(
+        self, recipe: Mapping[str, Any],
+        complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda known: known,
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """The recipe that is there, None in a folder without one; nothing is written.
+
+        Raises:
+            HauberkError: if the folder holds a run of another recipe.
+        """
+        known, plain = self._known, _plain(recipe)
+        if known is not None and _model_of(known) != _model_of(plain) != _model_of(complete(known)):
+            how = difference(_model_of(complete(known)), _model_of(plain))
+            raise HauberkError(
+                f"{self.path} holds a run of another recipe: {how}",
+                "choose another folder with --out, or remove this one to start again",
+            )
+        return known
 
     @staticmethod
     def open(path: Path | str) -> Run:
@@ -332,6 +347,20 @@ def saved(path: str) -> nn.Module:
     Its spec is the model's own, so what is built with it can be loaded where the directory is not.
     """
     return Run.open(path).load_model()
+
+
+def difference(known: Any, wanted: Any, key: str = "") -> str:
+    """The first key in which two descriptions differ, with both values."""
+    if isinstance(known, Mapping) and isinstance(wanted, Mapping):
+        for name in [*known, *(k for k in wanted if k not in known)]:
+            if known.get(name, ABSENT) != wanted.get(name, ABSENT):
+                return difference(known.get(name, ABSENT), wanted.get(name, ABSENT), f"{key}.{name}" if key else name)
+    return f"its {key or 'recipe'} is {_short(known)}, this one's is {_short(wanted)}"
+
+
+def _short(value: Any) -> str:
+    text = value if value is ABSENT else repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _model_of(recipe: Mapping[str, Any]) -> dict[str, Any]:

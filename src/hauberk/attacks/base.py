@@ -22,6 +22,7 @@ from hauberk.attacks.gradients import attackable, draws, seeded
 from hauberk.attacks.losses import AttackLoss, LossName
 from hauberk.attacks.query import ROWS, Decided, Query
 from hauberk.batch import Batch
+from hauberk.boundary import check_batch
 from hauberk.classifier import (
     ABSTAIN,
     TILE,
@@ -29,13 +30,13 @@ from hauberk.classifier import (
     affine_norms,
     channels_last,
     check_classifier,
+    check_eval,
     classes,
     decide,
     evaluating,
     frozen,
     logits_of,
 )
-from hauberk.errors import HauberkError
 from hauberk.randomness import PerSample, Randomness
 from hauberk.threats import CONFIG, Norm, Threat
 
@@ -172,8 +173,8 @@ class Attack(ABC):
         Raises:
             HauberkError: if model or batch break the classifier contract.
         """
-        if len(batch) == 0:
-            raise HauberkError("there are no images to attack", "check --images and the split")
+        check_eval(model)
+        check_batch(batch)
         rows = max(tile, min(LOCKSTEP, PIXELS // batch.images[0].numel()))
         with frozen(model), channels_last(model), attackable(model), seeded(model, seed, int(batch.ids[0])):
             check_classifier(model, batch)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.attacks.losses import AttackLoss, LossName, attack_loss, targeted_loss
+from hauberk.boundary import no_gradient
 from hauberk.classifier import classes, margins, named_outputs, prefers_channels_last
 from hauberk.errors import HauberkError
 from hauberk.threats import Threat, norms
@@ -144,8 +145,7 @@ class Query:
                 ahead = logits.gather(1, rivals[rows]) - logits.gather(1, self.labels[rows][:, None])
                 for k in range(rivals.shape[1]):
                     last = k == rivals.shape[1] - 1
-                    (gradient,) = torch.autograd.grad(ahead[:, k].sum(), leaf, retain_graph=not last)
-                    self._check(gradient)
+                    gradient = self._backward(ahead[:, k], leaf, retain_graph=not last)
                     gradients[own, k] = gradient[:used]
             values[own] = ahead.detach()[:used]
             self._count(own, *gradients[own].unbind(1))
@@ -176,8 +176,7 @@ class Query:
     def _differentiate(self, leaf: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             value, logits = self._average(leaf, rows)
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        self._check(gradient)
+            gradient = self._backward(value, leaf)
         return value.detach(), logits.detach(), gradient
 
     def _average(self, points: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
@@ -205,6 +204,16 @@ class Query:
         return attack_loss(self.loss, logits, labels, clean), logits
 
     # --- what is kept ---------------------------------------------------------------------------------------------
+
+    def _backward(self, value: Tensor, leaf: Tensor, retain_graph: bool = False) -> Tensor:
+        """The gradient of the summed values, which exists and is finite."""
+        gradient = None
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value.sum(), leaf, retain_graph=retain_graph, allow_unused=True)
+        if gradient is None:
+            raise no_gradient()
+        self._check(gradient)
+        return gradient
 
     def _check(self, gradient: Tensor) -> None:
         if self.track and not bool(gradient.isfinite().all()):

@@ -4,8 +4,6 @@
 import os
 import sys
 
-INTERRUPTED = 130
-
 
 def main() -> None:
     """Run a verb; an error is one clear message and a non-zero exit code, never a traceback."""
@@ -14,29 +12,22 @@ def main() -> None:
 
     from hauberk.cli.app import app
     from hauberk.cli.console import error_line
+    from hauberk.cli.failures import INTERRUPTED, failed
     from hauberk.cli.plugins import load_plugins
-    from hauberk.errors import HauberkError
 
     path = list(sys.path)
     try:
         refuse_controls(sys.argv)
         load_plugins()
-        copy_context().run(app, standalone_mode=True)  # what the command trusts ends with it
-    except HauberkError as error:
-        error_line(error.message, error.hint)
-        sys.exit(1)
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this code, without a word
-            error_line("stopped; what was finished is kept", "the same command goes on from there")
-        raise
-    except MemoryError:
-        error_line("out of memory", "use a smaller --tile or batch size")
-        sys.exit(1)
-    except OSError as error:
-        error_line(f"{error.filename or 'file system'}: {error.strerror}", "what was finished is kept")
-        sys.exit(1)
+        code = copy_context().run(app, standalone_mode=False)  # what the command trusts ends with it
+    except Exception as error:
+        sys.exit(failed(error))
     finally:
         sys.path[:] = path
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code, without a word
+        error_line("stopped; what was finished is kept", "the same command goes on from there")
+    if code:
+        sys.exit(code)
 
 
 def refuse_controls(arguments: list[str]) -> None:

@@ -22,6 +22,7 @@ from hauberk.cli import (
     train,
     verify,
 )
+from hauberk.cli.command import Once
 
 app = typer.Typer(
     help="Train, attack, certify, mix and report image classifiers that must hold up against an adversary.",
@@ -46,16 +47,16 @@ def _root(
     """Options before the verb."""
 
 
-app.command("demo")(demo.demo)
-app.command("train")(train.train)
-app.command("attack")(attack.attack)
-app.command("certify")(certify.certify)
-app.command("lipschitz")(lipschitz.lipschitz)
-app.command("check")(check.check)
-app.command("mix")(mix.mix)
-app.command("report")(report.report)
-app.command("bundle")(bundle.bundle)
-app.command("sweep")(sweep.sweep)
-app.command("verify")(verify.verify)
-app.command("list")(listing.listing)
-app.command("explain")(explain.explain)
+app.command("demo", cls=Once)(demo.demo)
+app.command("train", cls=Once)(train.train)
+app.command("attack", cls=Once)(attack.attack)
+app.command("certify", cls=Once)(certify.certify)
+app.command("lipschitz", cls=Once)(lipschitz.lipschitz)
+app.command("check", cls=Once)(check.check)
+app.command("mix", cls=Once)(mix.mix)
+app.command("report", cls=Once)(report.report)
+app.command("bundle", cls=Once)(bundle.bundle)
+app.command("sweep", cls=Once)(sweep.sweep)
+app.command("verify", cls=Once)(verify.verify)
+app.command("list", cls=Once)(listing.listing)
+app.command("explain", cls=Once)(explain.explain)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, cast
+import shlex
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -13,9 +14,11 @@ from hauberk.attacks.autoattack import Version
 from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, emit
 from hauberk.errors import HauberkError
-from hauberk.threats import counterpart
+from hauberk.subjects import Subject
+from hauberk.threats import Threat, counterpart
 
 OTHER_STEPS = 50  # of the attack in another norm
+SUITES = tuple(version for version in get_args(Version) if version != "custom")
 
 
 def attack(
@@ -31,10 +34,10 @@ def attack(
         bool, typer.Option("--one-norm", help="Do not attack in another norm as well.")
     ] = False,
     data: options.Data = None,
-    split: options.Split = "test",
+    split: options.Split = None,
     images: options.Images = None,
-    seed: options.Seed = 0,
-    tile: options.Tile = 64,
+    seed: options.Seed = None,
+    tile: options.Tile = None,
     shard: options.Shard = "0/1",
     out: options.Out = None,
     trust_code: options.TrustCode = False,
@@ -44,35 +47,46 @@ def attack(
     """Attack a model: with its recipe's attacks, or AutoAttack in a threat. The same command again resumes."""
     options.trust_code(trust_code, target)
     options.threads(threads)
-    subject = api.subject(target, out, data)
-    planned = _attacks(subject, threat, attacks, suite)
-    if threat is not None and not (one_norm or attacks):
+    ball, share = None if threat is None else registry.build(threat, "threat"), options.shard(shard)
+    if suite is not None:
+        options.choice("--suite", suite, SUITES)
+    subject = api.subject(target, out, options.data(data))
+    plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile)
+    planned = _attacks(subject, ball, attacks, suite)
+    if ball is not None and not (one_norm or attacks):
         planned += _other_norm(subject, planned)
-    plan = options.plan(split, images or subject.run.recipe.get("evaluation", {}).get("images"), seed, tile)
-    run = api.attack(subject, planned, plan, options.shard(shard), Reporter(json).evaluating)
+    next_ = f"next: {_certify(subject, target, trust_code)}"
+    run = api.attack(subject, planned, plan, share, Reporter(json).evaluating)
     emit(
         results.numbers(run.path) if json else {},
         json,
-        [*results.lines(run.path), f"next: hauberk certify {run.path}, or hauberk report {run.path}"],
+        [*results.lines(run.path), next_, f"  or: hauberk report {shlex.quote(str(run.path))}"],
     )
 
 
+def _certify(subject: Subject, target: str, trusted: bool) -> str:
+    """The command that certifies the same model, as far as it can be certified."""
+    smoothing = "" if api.certifiable(subject) else " --method smoothing --sigma 0.25 --n 1000"
+    return f"hauberk certify {options.again(subject, target, trusted)}{smoothing}"
+
+
 def _attacks(
-    subject: api.Subject, threat: str | None, names: list[str] | None, suite: str | None
+    subject: Subject, ball: Threat | None, names: list[str] | None, suite: str | None
 ) -> list[Attack]:
-    if threat is None:
-        planned = subject.run.recipe.get("evaluation", {}).get("attacks", [])
+    if ball is None:
+        planned = subject.recipe.get("evaluation", {}).get("attacks", [])
+        if suite is None and names and all("threat" in options.described(name) for name in names):
+            return [options.method(name, "attack") for name in names]
         if names or suite or not planned:
             raise HauberkError("which threat?", "for example --threat linf:8/255")
         return [registry.build(spec, "attack") for spec in planned]
-    ball = registry.build(threat, "threat")
     found = [options.method(name, "attack", threat=ball) for name in names or ()]
     if suite is not None or not found:
         found += api.suite(subject, ball, cast("Version", suite or "fast"))
     return found
 
 
-def _other_norm(subject: api.Subject, planned: list[Attack]) -> list[Attack]:
+def _other_norm(subject: Subject, planned: list[Attack]) -> list[Attack]:
     """A look at a norm the model was perhaps not trained for, where only one is planned."""
     if len({a.threat.norm for a in planned}) > 1:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -20,4 +21,4 @@ def bundle(
 ) -> None:
     """Copy a run without its weights, small enough to commit: records, recipe, environment, hashes."""
     path = write_bundle(Run.open(run), out or run.with_name(f"{run.name}-bundle"))
-    emit({"bundle": str(path)}, json, [f"bundle: {path}", f"next: hauberk verify {path}"])
+    emit({"bundle": str(path)}, json, [f"bundle: {path}", f"next: hauberk verify {shlex.quote(str(path))}"])

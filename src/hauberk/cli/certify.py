@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import shlex
+from typing import Annotated, Any, get_args
 
 import typer
 
 from hauberk import api, registry
 from hauberk.certificates import Certificate
+from hauberk.certificates.mixed import Bound
 from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, emit
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
+from hauberk.subjects import Subject
+from hauberk.threats import Norm
 
 
 def certify(
@@ -25,10 +29,10 @@ def certify(
     n: Annotated[int | None, typer.Option(help="Votes of smoothing.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Failure probability of smoothing.")] = None,
     data: options.Data = None,
-    split: options.Split = "test",
+    split: options.Split = None,
     images: options.Images = None,
-    seed: options.Seed = 0,
-    tile: options.Tile = 64,
+    seed: options.Seed = None,
+    tile: options.Tile = None,
     shard: options.Shard = "0/1",
     out: options.Out = None,
     trust_code: options.TrustCode = False,
@@ -38,24 +42,34 @@ def certify(
     """Certify a model; by default as its recipe says, or as its structure allows. The same command again resumes."""
     options.trust_code(trust_code, target)
     options.threads(threads)
-    subject = api.subject(target, out, data)
+    share = options.shard(shard)
+    if norm is not None:
+        options.choice("--norm", norm, get_args(Norm))
+    if bound is not None:
+        options.choice("--bound", bound, get_args(Bound))
     given = {"sigma": sigma, "n": n, "alpha": alpha, "norm": norm}
+    subject = api.subject(target, out, options.data(data))
+    plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile)
     planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)
-    plan = options.plan(split, images or subject.run.recipe.get("evaluation", {}).get("images"), seed, tile)
-    run = api.certify(subject, planned, plan, options.shard(shard), Reporter(json).evaluating)
+    run = api.certify(subject, planned, plan, share, Reporter(json).evaluating)
+    folder = shlex.quote(str(run.path))
     emit(
         results.numbers(run.path) if json else {},
         json,
-        [*results.lines(run.path), f"next: hauberk verify {run.path}, or hauberk report {run.path}"],
+        [*results.lines(run.path), f"next: hauberk verify {folder}", f"  or: hauberk report {folder}"],
     )
 
 
 def _certificates(
-    subject: api.Subject, method: str | None, settings: dict[str, Any], bound: str | None
+    subject: Subject, method: str | None, settings: dict[str, Any], bound: str | None
 ) -> list[Certificate]:
-    specs = subject.run.recipe.get("evaluation", {}).get("certificates", [])
+    specs = subject.recipe.get("evaluation", {}).get("certificates", [])
     if method is not None:
         specs = [options.described(method)]
+        for key in sorted(set(settings) & set(specs[0])):
+            raise HauberkError(
+                f"--method gives {key} {specs[0][key]}, --{key} says {settings[key]}", "give one of the two"
+            )
     elif not specs:
         fitting = api.default_certificate(subject)
         if fitting is None:
@@ -80,7 +94,7 @@ def _taken(spec: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _completed(
-    subject: api.Subject, spec: dict[str, Any], settings: dict[str, Any], bound: str | None
+    subject: Subject, spec: dict[str, Any], settings: dict[str, Any], bound: str | None
 ) -> registry.Spec:
     """The certificate with the settings given; of a mix, the mix's certificate that rests on it."""
     if spec["name"] == "mixed_margin":

@@ -11,7 +11,9 @@ from hauberk import api, registry
 from hauberk.attacks import APGD
 from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, clock, emit
-from hauberk.recipes import Evaluation
+from hauberk.errors import HauberkError
+
+USUAL = 1000  # images of an evaluation
 
 
 def check(
@@ -20,10 +22,12 @@ def check(
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="With --threat: run the checks that judge an attack, and keep them.")
     ] = False,
-    images: Annotated[int, typer.Option(help="How many images the planned evaluation has.")] = 1000,
+    images: Annotated[
+        str | None, typer.Option(help="How many images the planned evaluation has; 1000 by default, or all there are.")
+    ] = None,
     data: options.Data = None,
-    seed: options.Seed = 0,
-    tile: options.Tile = 64,
+    seed: options.Seed = None,
+    tile: options.Tile = None,
     out: options.Out = None,
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
@@ -32,21 +36,27 @@ def check(
     """Look at a model before anything is spent on it: contract, gradients, randomness, speed, cost of each suite."""
     options.trust_code(trust_code, target)
     options.threads(threads)
-    subject = api.subject(target, out, data)
     ball = None if threat is None else registry.build(threat, "threat")
-    found = api.check(subject, ball, images, tile)
+    if diagnose and ball is None:
+        raise HauberkError("--diagnose judges an attack, and an attack needs a threat", "add --threat linf:8/255")
+    subject = api.subject(target, out, options.data(data))
+    plan = options.plan(subject.recipe, images, seed=seed, tile=tile)
+    most = len(api.evaluation_batch(subject.dataset, plan.split, plan.images))
+    count = min(USUAL, most) if images is None else most
+    found = api.check(subject, ball, count, plan.tile)
     lines = [f"  {'ok  ' if f.good else 'LOOK'}  {f.name}: {f.text}" for f in found.findings]
     if found.speed is not None:
         forward, gradient = 1e3 * found.speed.forward, 1e3 * found.speed.gradient
-        lines.append(f"  speed: {forward:.3g} ms an image forward, {gradient:.3g} ms with gradient, in tiles of {tile}")
+        seen = f"{forward:.3g} ms an image forward, {gradient:.3g} ms with gradient"
+        lines.append(f"  speed: {seen}, in tiles of {plan.tile}")
     lines += [
-        f"  autoattack {b.name}: at most {clock(b.seconds)} for {images} images "
+        f"  autoattack {b.name}: at most {clock(b.seconds)} for {count} images "
         f"({b.forwards} forward, {b.backwards} backward passes each)"
         for b in found.bills
     ]
     if diagnose and ball is not None and found.good:
-        plan = Evaluation(images=min(api.DIAGNOSED, len(subject.dataset.test)), seed=seed, tile=tile)
-        run = api.diagnose(subject, APGD(ball), plan, Reporter(json).evaluating)
+        few = plan.model_copy(update={"images": min(api.DIAGNOSED, most)})
+        run = api.diagnose(subject, APGD(ball), few, Reporter(json).evaluating)
         lines += results.diagnosis_lines(run.path)
     state = "ready for an evaluation" if found.good else "not ready: see LOOK above"
     emit(asdict(found) | {"good": found.good}, json, [f"{target}: {state}", *lines])

@@ -16,8 +16,8 @@ from rich.table import Table
 from hauberk.evaluation.units import Step
 from hauberk.training.progress import Progress
 
-OUT = Console(highlight=False)
-ERR = Console(stderr=True, highlight=False)
+OUT = Console(highlight=False, emoji=False)  # my_nets:brain: is a name and no picture
+ERR = Console(stderr=True, highlight=False, emoji=False)
 PLAIN_SECONDS = 10.0
 
 

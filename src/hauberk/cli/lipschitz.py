@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import Annotated, cast, get_args
 
@@ -10,15 +11,15 @@ import typer
 from hauberk import api
 from hauberk.cli import options
 from hauberk.cli.console import emit
-from hauberk.errors import HauberkError
 from hauberk.evaluation.lipschitz_report import LipschitzReport, worst_offence
+from hauberk.subjects import Subject
 from hauberk.threats import Norm
 
 
 def lipschitz(
     target: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, or module:factory.")],
     norm: Annotated[str, typer.Option(help="l1, l2 or linf: of the bounds.")] = "l2",
-    images: Annotated[int, typer.Option(help="Test images whose gradients are shown.")] = 8,
+    images: Annotated[str, typer.Option(help="Test images whose gradients are shown.")] = "8",
     data: options.Data = None,
     out: options.Out = None,
     trust_code: options.TrustCode = False,
@@ -28,11 +29,19 @@ def lipschitz(
     """Bound a model layer by layer, and show how tight each bound is; the report page shows it too."""
     options.trust_code(trust_code, target)
     options.threads(threads)
-    if norm not in get_args(Norm):
-        raise HauberkError(f"expected l1, l2 or linf, got {norm!r}", "for example --norm linf")
-    subject = api.subject(target, out, data)
-    report = api.lipschitz(subject, cast(Norm, norm), images)
-    emit(asdict(report), json, [*_lines(report), f"next: hauberk report {subject.run.path}"])
+    options.choice("--norm", norm, get_args(Norm))
+    count = options.count("--images", images)
+    subject = api.subject(target, out, options.data(data))
+    report = api.lipschitz(subject, cast(Norm, norm), count)
+    emit(asdict(report), json, [*_lines(report), f"next: {_attack(subject, target, trust_code)}"])
+
+
+def _attack(subject: Subject, target: str, trusted: bool) -> str:
+    """A page needs records beside the bounds: the report if there are some, else the command that makes them."""
+    if any(subject.run.records.glob("*.parquet")):
+        return f"hauberk report {shlex.quote(str(subject.run.path))}"
+    threat = "" if subject.recipe.get("evaluation", {}).get("attacks") else " --threat linf:8/255"
+    return f"hauberk attack {options.again(subject, target, trusted)}{threat}"
 
 
 def _lines(report: LipschitzReport) -> list[str]:

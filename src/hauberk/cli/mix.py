@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -15,6 +17,9 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation.units import Report
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
+from hauberk.subjects import Subject
+
+WIDTH = 0.1  # of a range of weights
 
 
 def mix(
@@ -22,24 +27,30 @@ def mix(
     robust: Annotated[str | None, typer.Option(help="The robust model: a run, or module:factory.")] = None,
     network: Annotated[Path | None, typer.Option(help="Instead of both: the run of a trained mixing network.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of the robust model, in [0, 1].")] = None,
-    clean: Annotated[float | None, typer.Option(help="Instead of a weight: the wanted clean accuracy.")] = None,
+    clean: Annotated[
+        str | None, typer.Option(help="Instead of a weight: the wanted clean accuracy, 0.8 or 80%.")
+    ] = None,
     robust_accuracy: Annotated[
-        float | None, typer.Option(help="Instead of a weight: the wanted robust accuracy, as estimated.")
+        str | None, typer.Option(help="Instead of a weight: the wanted robust accuracy of all images, as estimated.")
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Or which share of the robust model's own accuracy under attack stays, 93%.")
     ] = None,
     choose: Annotated[
-        str, typer.Option(help="What a wish decides: alpha, scales, nuts (MixedNUTS) or range (of --network).")
-    ] = "alpha",
-    width: Annotated[float, typer.Option(help="Of a mixing network's range of weights.")] = 0.1,
+        str | None,
+        typer.Option(help="What a wish decides: alpha (default), scales, nuts (MixedNUTS) or range (of --network)."),
+    ] = None,
+    width: Annotated[float | None, typer.Option(help="Of a mixing network's range of weights; 0.1 by default.")] = None,
     accurate_scale: Annotated[float, typer.Option(help="Factor on the accurate model's logits.")] = 1.0,
     robust_scale: Annotated[float, typer.Option(help="Factor on the robust model's logits.")] = 1.0,
     threat: Annotated[str, typer.Option(help="Under which both are attacked on validation images.")] = "linf:8/255",
-    calibration_images: Annotated[int, typer.Option(help="Validation images that a wish is judged on.")] = 1000,
+    calibration_images: Annotated[str, typer.Option(help="Validation images that a wish is judged on.")] = "1000",
     data: options.Data = None,
     out: options.Out = None,
-    split: options.Split = "test",
+    split: options.Split = None,
     images: options.Images = None,
-    seed: options.Seed = 0,
-    tile: options.Tile = 64,
+    seed: options.Seed = None,
+    tile: options.Tile = None,
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
     json: options.Json = False,
@@ -47,43 +58,83 @@ def mix(
     """Mix an accurate and a robust model into one, with a given weight or with what a wish needs on validation data."""
     options.trust_code(trust_code, accurate, robust)
     options.threads(threads)
-    wish = {"clean": clean, "robust": robust_accuracy}
-    wanted = any(v is not None for v in wish.values())
-    if (alpha is not None) == wanted:
-        raise HauberkError("a mix needs a weight or a wish", "give --alpha, --clean or --robust-accuracy")
-    first, second, net = _subjects(accurate, robust, network, data)
+    wish = _wish(clean=clean, robust=robust_accuracy, keep=keep)
+    scales = _scales(accurate_scale, robust_scale)
+    kind = _kind(alpha, wish, choose, network, width, scales)
+    ball, asked = registry.build(threat, "threat"), options.count("--calibration-images", calibration_images)
+    first, second, net = _subjects(accurate, robust, network, options.data(data))
+    plan = options.plan({}, images, split=split, seed=seed, tile=tile)
     how: registry.Spec
     promise: dict[str, Any] = {}
     if alpha is not None:
-        how = mixing.Mixture(alpha, accurate_scale, robust_scale).spec
+        how = mixing.Mixture(alpha, *scales).spec
     else:
-        attack = mixing.default_attack(registry.build(threat, "threat"))
-        say(f"attacking both models on {calibration_images} validation images")
-        plan = options.plan("val", calibration_images, seed, tile)
-        logits = mixing.gather(first, second, attack, plan, net)
+        say(f"attacking both models on {asked} validation images")
+        calibration = plan.model_copy(update={"split": "val", "images": asked})
+        logits = mixing.gather(first, second, mixing.default_attack(ball), calibration, net)
         helps = mixing.mixability(logits)
         say(helps.sentence)
-        kind = "range" if net is not None else choose
-        scales = (accurate_scale, robust_scale)
-        if scales != (1.0, 1.0) and kind != "alpha":
-            raise HauberkError(f"{kind} has scales of its own", "leave out --accurate-scale and --robust-scale")
         if net is not None:
             scales = mixing.scales_of(net)
-        how, choice = mixing.choose(logits, kind, **wish, scales=scales, width=width)  # type: ignore[arg-type]
+        width = WIDTH if width is None else width
+        how, choice = mixing.choose(logits, kind, **wish, scales=scales, width=width)
         promise = {"mixability": helps.sentence, "on_validation": asdict(choice)}
-    run = _write(first, second, net, how, out, options.plan(split, images, seed, tile), Reporter(json).evaluating)
+    run = _write(first, second, net, how, out, plan, Reporter(json).evaluating)
+    foreign = trust_code or any(subject.planned is not None for subject in (first, second))
+    trusted = ["--trust-code"] if foreign else []
     settings = ", ".join(f"{key} {value:.6g}" for key, value in how.items() if key != "name")
     emit(
         {"run": str(run.path), "predictor": run.info["predictor"], "mix": how} | promise,
         json,
-        [f"mixed {run.path}: {settings}", *_promised(promise), f"next: hauberk attack {run.path} --threat {threat}"],
-    )
+        [f"mixed {run.path}: {settings}", *_promised(promise),
+         f"next: {shlex.join(['hauberk', 'attack', str(run.path), '--threat', threat, *trusted])}"],
+    )  # fmt: skip
+
+
+def _wish(**given: str | None) -> dict[str, float | None]:
+    """The accuracies or the share wished for, as numbers."""
+    names = {"clean": "--clean", "robust": "--robust-accuracy", "keep": "--keep"}
+    return {key: None if text is None else options.share(names[key], text) for key, text in given.items()}
+
+
+def _scales(accurate: float, robust: float) -> tuple[float, float]:
+    for name, value in (("--accurate-scale", accurate), ("--robust-scale", robust)):
+        if not (math.isfinite(value) and value > 0.0):
+            raise HauberkError(f"{name} expects a number above 0, got {value:g}", f"for example {name} 2")
+    return accurate, robust
+
+
+def _kind(
+    alpha: float | None, wish: dict[str, float | None], choose: str | None, network: Path | None, width: float | None,
+    scales: tuple[float, float],
+) -> mixing.Kind:  # fmt: skip
+    """What is to be chosen, once no option contradicts another."""
+    wishes = [name for name, value in wish.items() if value is not None]
+    if (alpha is not None) + len(wishes) != 1:
+        raise HauberkError("a mix needs one weight or one wish", "give --alpha, --clean, --robust-accuracy or --keep")
+    if alpha is not None:
+        if not 0.0 <= alpha <= 1.0:
+            raise HauberkError(f"--alpha expects a weight in [0, 1], got {alpha:g}", "for example --alpha 0.8")
+        if choose is not None or network is not None:
+            other = "--choose decides what a wish is for" if choose is not None else "a mixing network has a range"
+            raise HauberkError(f"{other}, and --alpha is one weight", "give --clean, --robust-accuracy or --keep")
+    kind = options.choice("--choose", choose or ("range" if network else "alpha"), get_args(mixing.Kind))
+    if (kind == "range") != (network is not None):
+        raise HauberkError(f"--choose {kind} {'takes no' if network else 'needs a'} --network", "leave --choose out")
+    if width is not None and (network is None or not 0.0 < width < 1.0):
+        raise HauberkError(f"--width {width:g}: only a mixing network has a range of weights, of a width in (0, 1)",
+                           "for example --network RUN --clean 0.8 --width 0.1")  # fmt: skip
+    if scales != (1.0, 1.0) and kind != "alpha":
+        raise HauberkError(f"{kind} has scales of its own", "leave out --accurate-scale and --robust-scale")
+    return cast("mixing.Kind", kind)
 
 
 def _subjects(
-    accurate: str | None, robust: str | None, network: Path | None, data: str | None
-) -> tuple[api.Subject, api.Subject, api.Subject | None]:
+    accurate: str | None, robust: str | None, network: Path | None, data: registry.Spec | None
+) -> tuple[Subject, Subject, Subject | None]:
     if network is not None:
+        if accurate is not None or robust is not None:
+            raise HauberkError("--network holds both models already", "leave out --accurate and --robust")
         net = api.subject(network)
         return *mixing.bases(net), net
     if accurate is None or robust is None:
@@ -92,7 +143,7 @@ def _subjects(
 
 
 def _write(
-    first: api.Subject, second: api.Subject, net: api.Subject | None, how: registry.Spec, out: Path | None,
+    first: Subject, second: Subject, net: Subject | None, how: registry.Spec, out: Path | None,
     plan: Evaluation, report: Report,
 ) -> Run:  # fmt: skip
     if net is None:

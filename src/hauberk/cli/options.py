@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,19 +18,47 @@ from pydantic import ValidationError
 from hauberk import reading, registry, trust
 from hauberk.errors import HauberkError
 from hauberk.recipes import Evaluation
+from hauberk.subjects import Subject, home
 
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where the result goes.")]
+MOST_THREADS = 256
+ALL = "all"
+
+
+def _folder(path: Path | None) -> Path | None:
+    if path is not None and not str(path).strip(". "):
+        raise HauberkError(f"--out expects a folder or file of its own, got {str(path)!r}", "for example --out runs/a")
+    return path
+
+
+def threads_option(count: int | None) -> int | None:
+    """The number of threads, checked."""
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if count is not None and not 1 <= count <= most:
+        raise HauberkError(f"--threads expects 1 to {most}, got {count}", f"this machine has {os.cpu_count()} cores")
+    return count
+
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", callback=_folder, help="Where the result goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Images = Annotated[int | None, typer.Option(help="The first this many images of the split; all by default.")]
-Split = Annotated[str, typer.Option(help="test for results, val for calibration.")]
-Seed = Annotated[int, typer.Option(help="With each sample's id, the source of all randomness.")]
-Tile = Annotated[int, typer.Option(help="Rows of every model call.")]
+Images = Annotated[
+    str | None, typer.Option(help="How many images of the split, or all; by default as the recipe says, else all.")
+]
+Split = Annotated[str | None, typer.Option(help="test for results, val for calibration; by default the recipe's.")]
+Seed = Annotated[
+    int | None, typer.Option(help="With each sample's id, the source of all randomness; by default the recipe's.")
+]
+Tile = Annotated[int | None, typer.Option(help="Rows of every model call; by default the recipe's, else 64.")]
 Shard = Annotated[str, typer.Option(help="i/n: do every n-th unit, from the i-th (counted from 0).")]
-Data = Annotated[str | None, typer.Option(help="The data set, for a model given as module:factory.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="For a model given as module:factory: cifar10, or with settings image_folder,folder=x,size=28."),
+]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the code outside Hauberk that the run or recipe names.")
 ]
-Threads = Annotated[int | None, typer.Option(help="Torch threads; all cores by default.")]
+Threads = Annotated[
+    int | None, typer.Option(callback=threads_option, help="Torch threads; all cores by default.")
+]
 
 
 _SOURCE = re.compile(r"(?<![\w./-])[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -57,22 +89,73 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def method(text: str, kind: registry.Kind, **extra: Any) -> Any:
-    """Build ``apgd,steps=50`` with further settings, such as the threat."""
-    return registry.build(described(text) | extra, kind)
+    """Build ``apgd,steps=50`` with further settings, such as the threat.
+
+    Raises:
+        HauberkError: if the text gives one of them another value.
+    """
+    spec = described(text)
+    for key, value in extra.items():
+        own = registry.build(spec[key]) if key in spec else value
+        if own != value:
+            raise HauberkError(f"{spec['name']} has the {key} {own}, --{key} says {value}", "give one of the two")
+    return registry.build(spec | extra, kind)
+
+
+def data(text: str | None) -> dict[str, Any] | None:
+    """The description of a data set, ``cifar10`` or ``image_folder,folder=x,size=28``."""
+    if text is None:
+        return None
+    spec = described(text)
+    registry.entry(spec["name"], "dataset")
+    return spec
 
 
 def described(text: str) -> dict[str, Any]:
     """The description that ``apgd,steps=50`` stands for."""
-    name, *settings = text.split(",")
+    name, *settings = re.split(r",(?![^\[{]*[\]}])", text)
     spec: dict[str, Any] = {"name": name.strip()}
     for setting in settings:
         key, separator, value = setting.partition("=")
-        if not separator:
+        key = key.strip()
+        if not separator or not key:
             raise HauberkError(f"expected name,key=value, got {text!r}", "for example apgd,steps=50")
-        spec[key.strip()] = reading.yaml_value(value, text)
-    if spec.get("loss") in {e.name for e in registry.entries("loss")}:
+        if key in spec:
+            raise HauberkError(f"{text!r} gives {key} twice", "give each setting once")
+        spec[key] = reading.yaml_value(value, text)
+    if spec.get("loss") in [e.name for e in registry.entries("loss")]:
         spec["loss"] = {"name": spec["loss"]}
     return spec
+
+
+def choice(option: str, value: str, known: Sequence[str]) -> str:
+    """The value, if it is one of those that there are."""
+    if value not in known:
+        hint = registry.suggestion(value, list(known)) or f"for example {option} {known[0]}"
+        raise HauberkError(f"{option} expects {_either(known)}, got {value!r}", hint)
+    return value
+
+
+def _either(known: Sequence[str]) -> str:
+    return f"{', '.join(known[:-1])} or {known[-1]}"
+
+
+def amount(option: str, value: float | None, least: float, most: float = math.inf) -> float | None:
+    """The number, if it is finite and between the two ends."""
+    if value is not None and not (math.isfinite(value) and least <= value <= most):
+        ends = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of at least {least:g}"
+        raise HauberkError(f"{option} expects a number {ends}, got {value:g}", f"mend it, or leave {option} out")
+    return value
+
+
+def share(option: str, text: str) -> float:
+    """``0.93`` or ``93%`` as a number in (0, 1]."""
+    percent = text.strip().endswith("%")
+    value = registry.number(text.strip().removesuffix("%")) / (100.0 if percent else 1.0)
+    if not 0.0 < value <= 1.0:
+        near = f"did you mean {value:g}%?" if 1.0 < value <= 100.0 else f"for example {option} 80%"
+        raise HauberkError(f"{option} expects a share in (0, 1], got {text}", near)
+    return value
 
 
 def threads(count: int | None) -> None:
@@ -83,10 +166,48 @@ def threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def plan(split: str, images: int | None, seed: int, tile: int) -> Evaluation:
-    """What of the data an evaluation takes, and how."""
+def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> Evaluation:
+    """What of the data an evaluation takes, and how: the recipe's evaluation block with what is given instead.
+
+    Args:
+        recipe: of the run; of a model of one's own it has no such block, and the defaults hold.
+        images: a number, or ``all``.
+        given: split, seed and tile; None leaves the recipe's.
+    """
+    if images is not None:
+        given["images"] = None if images == ALL else count("--images", images)
+    changed = {key: value for key, value in given.items() if value is not None or (key == "images" and images == ALL)}
     try:
-        return Evaluation(split=split, images=images, seed=seed, tile=tile)
+        return Evaluation.model_validate(dict(recipe.get("evaluation", {})) | changed)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise HauberkError(f"--{problem['loc'][0]}: {problem['msg']}", "see: hauberk attack --help") from error
+        hint = f"got {problem['input']!r}; see: hauberk attack --help"
+        raise HauberkError(f"--{problem['loc'][0]}: {problem['msg']}", hint) from error
+
+
+def count(option: str, text: str) -> int:
+    """A number of images, at least 1."""
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise HauberkError(f"{option} expects a number or {ALL}, got {text!r}", f"for example {option} 1000") from error
+    if number < 1:
+        raise HauberkError(f"{option} expects at least 1, got {number}", f"for all of them: {option} {ALL}")
+    return number
+
+
+def again(subject: Subject, source: str, trusted: bool = False) -> str:
+    """How the next command names this subject, quoted for a shell: a run by its folder, else as it was given."""
+    if subject.planned is None:
+        return shlex.quote(str(subject.run.path)) + (" --trust-code" if trusted else "")
+    data = subject.planned["data"]
+    settings = "".join(f",{key}={_text(value)}" for key, value in data.items() if key != "name")
+    words = [source, "--data", f"{data['name']}{settings}"]
+    if subject.run.path != home(source, data):
+        words += ["-o", str(subject.run.path)]
+    return shlex.join(words)
+
+
+def _text(value: Any) -> str:
+    """A setting as ``described`` reads it."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from hauberk.cli import options
 from hauberk.cli.console import emit
+from hauberk.errors import HauberkError
 from hauberk.report import summary, write_report
 
 
@@ -17,6 +19,17 @@ def report(
     out: options.Out = None,
     json: options.Json = False,
 ) -> None:
-    """Write one self-contained HTML page about one or more runs."""
-    path = write_report(runs, out or runs[-1] / "report.html")
+    """Write one self-contained HTML page about one or more runs, by default report.html in the current folder."""
+    twice = next((run for i, run in enumerate(runs) if run.resolve() in [r.resolve() for r in runs[:i]]), None)
+    if twice is not None:
+        raise HauberkError(f"{twice} is named twice", "name each run once")
+    if out is not None and (out.is_dir() or out.suffix not in ("", ".html", ".htm")):
+        raise HauberkError(f"-o expects an HTML file, got {out}", f"for example -o {out.with_suffix('')}.html")
+    path = write_report(runs, out or _new())
     emit({"report": str(path), "summary": summary(runs)} if json else {}, json, [f"report: {path}"])
+
+
+def _new() -> Path:
+    """``report.html`` here, or with a number behind it: what is there already stays."""
+    names = (Path(f"report{'' if n == 1 else f'-{n}'}.html") for n in count(1))
+    return next(name for name in names if not name.exists())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -26,14 +27,16 @@ def train(
     options.threads(threads)
     run = api.train(recipes.read(recipe, set_ or []), out, Reporter(json or not is_main()).training)
     if is_main():
-        _say(run, json)
+        _say(run, json, trust_code)
     leave()
 
 
-def _say(run: Run, json: bool) -> None:
+def _say(run: Run, json: bool, trusted: bool) -> None:
+    threat = "" if run.recipe.get("evaluation", {}).get("attacks") else " --threat linf:8/255"
+    threat += " --trust-code" if trusted else ""
     best = run.info.get("selected", {})
     emit(
         {"run": str(run.path), "predictor": run.info["predictor"], "timings": run.info["timings"], "selected": best},
         json,
-        [f"trained {run.path}  {run.info['predictor']}", f"next: hauberk attack {run.path}"],
+        [f"trained {run.path}  {run.info['predictor']}", f"next: hauberk attack {shlex.quote(str(run.path))}{threat}"],
     )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from hauberk.classifier import check_eval, check_logits, traits
+from hauberk.boundary import check_logits
+from hauberk.classifier import check_eval, traits
 from hauberk.conformance.rules import require
 
 

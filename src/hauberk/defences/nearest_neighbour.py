@@ -9,7 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from hauberk.classifier import Traits, check_images, check_labels
+from hauberk.boundary import check_images, check_labels
+from hauberk.classifier import Traits
 from hauberk.errors import HauberkError
 from hauberk.threats import Norm, norms
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from hauberk.classifier import check_eval, check_images, predictor_name
+from hauberk.boundary import check_gradient, check_images, check_uncompiled, check_weights
+from hauberk.classifier import check_eval, predictor_name
 from hauberk.errors import HauberkError
 from hauberk.layers.export import exported
 from hauberk.layers.lipschitz import ModelBounds, walk
@@ -95,9 +96,12 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
     """
     started = time.perf_counter()
     check_eval(model)
+    check_uncompiled(model)
     if len(images) == 0:
         raise HauberkError("there are no images for the searches to start from", "give at least one")
+    check_weights(model)
     check_images(images)
+    check_gradient(model, images)
     exact = copy.deepcopy(model).double().eval().requires_grad_(False)
     points = images[:MEDIANS].double()
     bounds, refused = None, ""

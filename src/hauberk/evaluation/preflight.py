@@ -15,12 +15,10 @@ from hauberk.attacks import Attack, AttackLoss, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import sequences
 from hauberk.attacks.gradients import EOT_DRAWS, attackable
 from hauberk.batch import Batch
+from hauberk.boundary import answer, check_classes, check_images, check_labels, check_logits, check_weights
 from hauberk.classifier import (
     TILE,
     check_eval,
-    check_images,
-    check_labels,
-    check_logits,
     check_separate,
     classes,
     frozen,
@@ -80,29 +78,36 @@ class Bill:
     seconds: float
 
 
-def preflight(model: nn.Module, batch: Batch, tile: int = TILE) -> list[Finding]:
+def preflight(model: nn.Module, batch: Batch, tile: int = TILE, num_classes: int | None = None) -> list[Finding]:
     """Look at a model and some images of its data; nothing is attacked and nothing raised.
 
     Args:
         model: a classifier.
         batch: images in [0, 1], labels, ids; a tile of them is enough.
         tile: rows of a model call.
+        num_classes: of the data.
     """
     images = next(batch.tiles(min(tile, len(batch))))[0].images
     findings = [
         _tried("images", lambda: check_images(batch.images), "floats in [0, 1], shape " + _shape(batch.images)),
         _tried("mode", lambda: check_eval(model), "eval mode"),
     ]
-    with torch.no_grad():
-        try:
-            logits = model(images)
-        except (RuntimeError, ValueError, TypeError) as error:
-            said = f"the model fails on images of shape {_shape(images)}: {str(error).splitlines()[0]}"
-            return [*findings, Finding("forward", False, said)]
-    findings.append(_tried("logits", lambda: check_logits(logits, len(images)), f"shape {_shape(logits)}"))
+    weights = _tried("weights", lambda: check_weights(model))
+    if not (findings[0].good and weights.good):
+        return [*findings, *([] if weights.good else [weights])]
+    try:
+        logits = answer(model, images)
+    except HauberkError as error:
+        return [*findings, Finding("forward", False, f"{error.message}: {error.hint}")]
+    findings.append(_tried("logits", lambda: check_logits(logits, len(images), images.dtype)))
     if not findings[-1].good:
         return findings
+    findings[-1] = Finding("logits", True, f"shape {_shape(logits)}")
     labels = f"0..{logits.shape[1] - 1}"
+    if num_classes is not None:
+        findings.append(_classes(logits.shape[1], num_classes))
+        if logits.shape[1] < num_classes:
+            return findings
     return [
         *findings,
         _tried("labels", lambda: check_labels(batch.labels, logits.shape[1], len(batch)), labels),
@@ -111,6 +116,13 @@ def preflight(model: nn.Module, batch: Batch, tile: int = TILE) -> list[Finding]
         *_nature(model, images[:8]),
         _gradients(model, images),
     ]
+
+
+def _classes(outputs: int, num_classes: int) -> Finding:
+    if outputs <= num_classes:
+        return _tried("classes", lambda: check_classes(outputs, num_classes), f"{outputs}, as many as the data has")
+    said = f"the model has {outputs} outputs, the data {num_classes} classes: an answer beyond them is always wrong"
+    return Finding("classes", False, said)
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Finding:
@@ -262,7 +274,7 @@ class _Far(nn.Module):
         return 10.0 * (self.offsets + (images - 0.5).flatten(1).mean(1, keepdim=True) * slope)
 
 
-def _tried(name: str, check: Callable[[], None], good: str) -> Finding:
+def _tried(name: str, check: Callable[[], None], good: str = "") -> Finding:
     try:
         check()
     except HauberkError as error:

@@ -62,11 +62,13 @@ class Work:
         folder: of the records.
         shard: (i, n): do units i, i + n, i + 2n, ...
         report: called after each unit.
+        begin: makes the run, before a record is written.
     """
 
     folder: Path
     shard: tuple[int, int] = (0, 1)
     report: Report | None = None
+    begin: Callable[[], object] = lambda: None
 
 
 def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: Setting, work: Work) -> list[Part]:
@@ -252,6 +254,7 @@ class _Progress:
             return read(path)
         values = columns()  # a certificate completes its facts while it works
         made = part(self.kind, unit, self.facts, values)
+        self._work.begin()
         while self._first:
             write_once(self._work.folder, self._first.pop())
         write(self._work.folder, made)

@@ -3,32 +3,109 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+from typing import Any
 
 from torch import nn
 
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, first_line, own_line
+from hauberk.registry import suggestion
+
+PREFIX = "module."  # of the weights that DataParallel saves
 
 
 def own(source: str) -> nn.Module:
-    """Call ``module:factory`` and take the model it returns.
+    """Take the model that ``module:factory`` makes, or is.
 
     Its spec says how to make it again, so that a mix of it can be saved; weights are kept apart, as for every model.
 
     Args:
-        source: an importable module and the name of a function without arguments in it.
+        source: an importable module and the name of a function or class that needs no arguments, or of a model, in it.
 
     Raises:
-        HauberkError: if there is no such function, or it returns no module.
+        HauberkError: if there is no such name, its own code fails (the message names the line), or it is no module.
     """
     module, _, factory = source.partition(":")
-    try:
-        made = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise HauberkError(f"cannot import {source}: {error}", "run from the folder that holds it") from error
+    made = _made(source, _found(source, module, factory))
     if not isinstance(made, nn.Module):
         raise HauberkError(
-            f"{source} returned {type(made).__name__}", "it should return a torch.nn.Module that gives logits"
+            f"{source} returned {_shown(made)}", "it should return one torch.nn.Module that gives logits"
         )
     if not isinstance(getattr(made, "spec", None), dict):
         made.spec = {"name": "own", "source": source}  # type: ignore[assignment]
     return made
+
+
+def _found(source: str, module: str, factory: str) -> Any:
+    """What the name stands for."""
+    if not module.strip(".") or not factory:
+        raise HauberkError(f"expected module:factory, got {source!r}", "for example my_models:build for my_models.py")
+    if module.endswith(".py") or "/" in module:
+        name = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise HauberkError(f"expected the name of a module, got the file {module}", f"write {name}:{factory}")
+    try:
+        found = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        if own_line(error) or isinstance(error, SyntaxError):
+            raise failing(source, error) from error
+        raise HauberkError(f"cannot import {source}: {error}", "run from the folder that holds it") from error
+    for name in factory.split("."):
+        if not hasattr(found, name):
+            raise HauberkError(f"cannot import {source}: {module} has no {factory!r}", _nearest(found, name))
+        found = getattr(found, name)
+    return found
+
+
+def _nearest(module: Any, name: str) -> str:
+    return suggestion(name, [n for n in vars(module) if not n.startswith("_")]) or "name a function in it"
+
+
+def _made(source: str, factory: Any) -> Any:
+    """What the factory returns; a model that is there already is taken as it is."""
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise HauberkError(f"{source} is {_shown(factory)}", "name a function that returns a model, or a model")
+    needed = _needed(factory)
+    if needed:
+        name = source.partition(":")[2]
+        raise HauberkError(
+            f"{source} needs arguments: {', '.join(needed)}",
+            f"write a function without any: def build(): return {name}({', '.join(f'{n}=...' for n in needed)})",
+        )
+    try:
+        return factory()
+    except HauberkError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise failing(source, error) from error
+
+
+def _needed(factory: Any) -> list[str]:
+    """The arguments without a default."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # of compiled functions nothing is known
+        return []
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in free]
+
+
+def failing(source: str, error: BaseException) -> HauberkError:
+    """An error of the user's own code, with its line and, where it is plain, its remedy."""
+    where = own_line(error)
+    said = f"{source} fails at {where}: {first_line(error)}" if where else f"{source} fails: {first_line(error)}"
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        return HauberkError(said, "run from the folder that the path starts in, or write the whole path")
+    if "state_dict" in text and f'"{PREFIX}' in text:
+        return HauberkError(said, f"DataParallel saved it: {{k.removeprefix('{PREFIX}'): v for k, v in state.items()}}")
+    if "state_dict" in text:
+        return HauberkError(said, "the checkpoint belongs to another net: compare its keys with model.state_dict()")
+    return HauberkError(said, "mend it, then run the command again")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "a state_dict" if hasattr(value, "keys") and hasattr(value, "values") else type(value).__name__
