@@ -28,10 +28,36 @@ FROZEN: list[Mutant] = [
         ("return float((inward * outward).abs().max())", "return 1.9999999"),
     ),
     *group(
-        "frozen", "certificates/frozen.py", "tests/certificates/test_frozen.py",
-        ("    check_walked(model)\n    plain", "    plain"),
-        ("    walk(plain, input_shape)\n", ""),
+        "frozen", "layers/freezing.py", "tests/certificates/test_frozen.py",
         ("return images.double()", "return images"),
+    ),
+    *group(
+        "frozen", "certificates/frozen.py", "tests/certificates/test_frozen.py",
+        ("    check_walked(model)\n    return exact", "    return exact"),
+    ),
+    *group(
+        "deployed", "certificates/deployed.py", "tests/certificates/test_deployed.py",
+        ("EXPLAINED * estimate, torch.where", "torch.inf * estimate, torch.where"),
+        ("EXPLAINED = 2.0", "EXPLAINED = 1.0"),
+        ("torch.where(counted, noise, 0.0)", "torch.zeros_like(noise)"),
+        ("torch.where(counted, noise, 0.0)", "noise"),
+        ("torch.maximum(share * estimate, distance)", "distance"),
+        ("coarsest = max(", "coarsest = min("),
+        ("nan_to_num(nan=torch.inf, posinf=torch.inf)", "nan_to_num(nan=0.0)"),
+        ("if forward.share is None:", "if True:"),
+    ),
+    *group(
+        "deployed", "certificates/deployed.py", "tests/certificates/test_ill_conditioned.py",
+        ("+ vanishing * forward.values", ""),
+    ),
+    *group(
+        "deployed", "certificates/lipschitz.py", "tests/certificates/test_deployed.py",
+        ('or not row.get("distance", 0.0) <= row.get("explained", math.inf)', ""),
+        ('"rounding": rounding + found.lost', '"rounding": rounding'),
+    ),
+    *group(
+        "deployed", "verify/derive.py", "tests/certificates/test_deployed.py",
+        ('if not row.get("distance", 0.0) <= row.get("explained", np.inf):', "if False:"),
     ),
     *group(
         "frozen", "certificates/rounding.py", "tests/certificates/test_frozen.py",

@@ -159,10 +159,14 @@ def test_large_biases_do_not_round_a_radius_up(bias: float) -> None:
     oracle = LinearOracle(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([bias, bias]), (1, 1, 2), centre=0.0)
     gaps = torch.linspace(1e-7, 3e-6, 200)
     images = torch.stack([gaps, torch.zeros(200)], 1).reshape(200, 1, 1, 2)
-    # in float64, because float32 sees a tie there
-    found = CERTIFICATE(oracle.layers.double(), Batch(images.double(), torch.zeros(200).long(), torch.arange(200)))
-    assert bool((found.radius <= gaps.double()).all())  # the gap is the distance: w_0 - w_1 has length 1
+    batch = Batch(images, torch.zeros(200).long(), torch.arange(200))
+    single = CERTIFICATE(oracle.layers, batch)
+    found = CERTIFICATE(oracle.layers.double(), Batch(images.double(), batch.labels, batch.ids))
+    for radius in (single.radius, found.radius):
+        assert bool((radius <= gaps.double()).all())  # the gap is the distance: w_0 - w_1 has length 1
     assert bool((found.radius > 0.9 * gaps.double()).all()) == (bias <= 1e3)
+    # deployed in float32, logits of 1000 are level here, and no class is ahead
+    assert bool((single.radius > 0.0).any()) == (bias <= 1.0)
 
 
 def test_what_the_model_itself_decides_otherwise_is_not_certified() -> None:

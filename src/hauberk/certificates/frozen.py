@@ -6,17 +6,14 @@ The bound is computed once; then each image costs its forward pass.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hauberk.certificates.gate import check_walked
-from hauberk.certificates.rounding import exact_forward, fixed
+from hauberk.certificates.rounding import exact_forward
 from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
-from hauberk.layers.bound import Bound, unit_bound
-from hauberk.layers.lipschitz import walk
 from hauberk.threats import Norm
 
 
@@ -47,18 +44,6 @@ def lipschitz_radii(logits: Tensor, pairwise: Tensor, rounding: Tensor | None = 
     return torch.where(finite, top, ABSTAIN), torch.where(known, lowered, 0.0)
 
 
-class ToFloat64(nn.Module):
-    """Carry images to float64, whatever precision they come in."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The same values."""
-        return images.double()
-
-    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
-        """One: every number of a lower precision is one of float64."""
-        return unit_bound(norm, "identity")
-
-
 def freeze(model: nn.Module, input_shape: Sequence[int]) -> nn.Sequential:
     """The predictor that a Lipschitz certificate of the model is about, as a classifier of its own.
 
@@ -78,9 +63,7 @@ def freeze(model: nn.Module, input_shape: Sequence[int]) -> nn.Sequential:
     """
     check_eval(model)
     check_walked(model)
-    plain = fixed(model, input_shape)
-    walk(plain, input_shape)
-    return nn.Sequential(OrderedDict(to_float64=ToFloat64(), layers=plain)).eval()
+    return exact_forward(model, input_shape)[1].predictor
 
 
 class FrozenLipschitz:
@@ -102,7 +85,7 @@ class FrozenLipschitz:
         check_eval(model)
         check_walked(model)
         bounds, self.forward = exact_forward(model, input_shape)
-        self.model = nn.Sequential(ToFloat64(), *self.forward.layers)
+        self.model = self.forward.predictor
         self.pairwise = bounds.pairwise(norm)
         self.norm = norm
 

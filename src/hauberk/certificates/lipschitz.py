@@ -12,7 +12,8 @@ from torch import nn
 
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, Proof, largest_radius, round_down
-from hauberk.certificates.gate import decided, walked
+from hauberk.certificates.deployed import compare
+from hauberk.certificates.gate import walked
 from hauberk.certificates.rounding import exact_forward, moved
 from hauberk.classifier import ABSTAIN, predictor_name
 from hauberk.threats import CONFIG, Norm
@@ -24,8 +25,9 @@ class LipschitzCertificate(Certificate):
 
     :math:`K_{yj}` bounds the Lipschitz constant of :math:`z_y - z_j`: in L2 the product of the layers' bounds times
     :math:`\|w_y - w_j\|_2` of the last layer (Singla et al. 2022, Proposition 1); in L1 and Linf the best of what the
-    layers' own norms and norm equivalence give (``layers.lipschitz``).  Logits and bounds are computed in float64: the
-    proof is for the network evaluated in float64.  Ties and NaN give radius 0.
+    layers' own norms and norm equivalence give (``layers.lipschitz``).  The proof is about the frozen predictor
+    (``freeze``): the weights as the model computes them in its own dtype, evaluated in float64.  Ties and NaN give
+    radius 0.
 
     Args:
         norm: in which the image moves, and the radius is measured.
@@ -40,29 +42,42 @@ class LipschitzCertificate(Certificate):
         return walked(model, batch.images, tile)
 
     def gather(
-        self, model: nn.Module, batch: Batch, seed: int, tile: int
+        self, model: nn.Module, batch: Batch, seed: int, tile: int  # noqa: ARG002
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Float64 logits of each row, their rounding, the decision of the model as it is; bounds for all rows."""
+        """Logits of the frozen predictor for each row, their rounding, and the model as it is; bounds for all rows.
+
+        Fields of a row: ``logits``; ``rounding``, what comes off every gap; ``deployed``, the class of the model as it
+        is; ``distance``, how far its logit gaps are from those; ``explained``, how far rounding may move them.  Shared:
+        ``frozen``, the hash of the frozen predictor's numbers; ``pairwise`` and ``layers``, its bounds; ``norm``.
+        """
         bounds, forward = exact_forward(model, tuple(batch.images.shape[1:]))
         images = Batch(batch.images.double(), batch.labels, batch.ids)
         parts = [[column[:used] for column in forward(t.images)] for t, used in images.tiles(tile)]
-        logits, rounding = (torch.cat(column).tolist() for column in zip(*parts, strict=True))
+        logits, rounding = (torch.cat(column) for column in zip(*parts, strict=True))
+        found = compare(model, forward, batch, tile, logits, rounding)
         shared = {
             "norm": self.norm,
+            "frozen": forward.name,
             "pairwise": bounds.pairwise(self.norm).tolist(),
             "layers": [
                 {"name": b.name, "kind": b.kind, "value": b.bound.value, "method": b.bound.method, "norm": b.norm}
                 for b in bounds.layers(self.norm)
             ],
         }
-        deployed = decided(model, batch, seed, tile).tolist()
-        names = ("logits", "rounding", "deployed")
-        return [dict(zip(names, row, strict=True)) for row in zip(logits, rounding, deployed, strict=True)], shared
+        columns = {
+            "logits": logits, "rounding": rounding + found.lost, "deployed": found.classes,
+            "distance": found.distance, "explained": found.explained,
+        }  # fmt: skip
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows], shared
 
     def decision(self, row: Evidence, shared: Evidence) -> int:  # noqa: ARG002
-        """The class of the largest logit; abstains on NaN, and where the model in its own precision disagrees."""
+        """The class of the largest logit; abstains on NaN, and where the model in its own precision disagrees.
+
+        It disagrees if it decides otherwise, or if its logits are farther away than rounding explains.
+        """
         logits = row["logits"]
-        if not all(map(math.isfinite, logits)):
+        if not all(map(math.isfinite, logits)) or not row.get("distance", 0.0) <= row.get("explained", math.inf):
             return ABSTAIN
         top = max(range(len(logits)), key=logits.__getitem__)
         return top if row.get("deployed", top) == top else ABSTAIN

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hauberk.classifier import weights_hash
 from hauberk.errors import HauberkError
 from hauberk.layers.bound import Branches, SumsInside
-from hauberk.layers.freezing import materialised
+from hauberk.layers.freezing import Shape, materialised, predictor
 from hauberk.layers.lipschitz import ModelBounds, walk
 from hauberk.layers.walkable import check_walkable
 
@@ -47,12 +49,21 @@ class ExactForward:
             ModelBounds(shape, [step]).total().value for shape, step in zip(shapes, bounds.steps, strict=True)
         ]
         self.inner = [_inner(layer, shape) for layer, shape in zip(self.layers, shapes, strict=True)]
+        self.values = self._values(shapes, bounds.steps[-1].output)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images of shape (B, C, H, W), float64, to logits (B, K) and e, shape (B,)."""
         logits, size = self._run(images.clone())  # a first layer may work in place
         return logits, math.sqrt(2.0) * SHARE * size
+
+    def _values(self, shapes: Sequence[Shape], output: Shape) -> float:
+        """The same sum over lengths of vectors of ones: how much logits move if every value moves by one."""
+        lengths = [math.sqrt(math.prod(shape)) for shape in (*shapes, output)]
+        moved = 0.0
+        for constant, size, new in zip(self.constants, lengths[:-1], lengths[1:], strict=True):
+            moved = constant * moved + new + constant * size
+        return math.sqrt(2.0) * moved
 
     def _run(self, features: Tensor) -> tuple[Tensor, Tensor]:
         moved, size = features.new_zeros(len(features)), _lengths(features)
@@ -65,7 +76,26 @@ class ExactForward:
         return features, moved
 
 
-_walked: dict[tuple[int, tuple[int, ...]], tuple[nn.Module, ModelBounds, ExactForward]] | None = None
+class FrozenForward(ExactForward):
+    """The forward pass of the frozen copy of a model, with the copy.
+
+    Args:
+        bounds: of the walk over the copy.
+        frozen: the copy.
+    """
+
+    def __init__(self, bounds: ModelBounds, frozen: nn.Module) -> None:
+        super().__init__(bounds)
+        self.predictor = predictor(frozen)
+        self.share: float | None = None  # of the estimate in another precision; see ``deployed``
+
+    @cached_property
+    def name(self) -> str:
+        """The hash of the frozen predictor's numbers."""
+        return weights_hash(self.predictor)
+
+
+_walked: dict[tuple[int, tuple[int, ...]], tuple[nn.Module, ModelBounds, FrozenForward]] | None = None
 
 
 @contextmanager
@@ -90,7 +120,7 @@ def fixed(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         raise HauberkError(f"the model cannot be frozen: {error}", "call it on two images and see") from error
 
 
-def exact_forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[ModelBounds, ExactForward]:
+def exact_forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[ModelBounds, FrozenForward]:
     """The bounds of the frozen copy of a model (``materialised``), and its forward pass in float64.
 
     Args:
@@ -103,8 +133,9 @@ def exact_forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[ModelBo
     key = (id(model), tuple(input_shape))
     if _walked is not None and key in _walked:
         return _walked[key][1:]
-    bounds = walk(fixed(model, input_shape), input_shape)
-    forward = ExactForward(bounds)
+    frozen = fixed(model, input_shape)
+    bounds = walk(frozen, input_shape)
+    forward = FrozenForward(bounds, frozen)
     if _walked is not None:
         _walked[key] = (model, bounds, forward)  # with the model, whose id is its own while it lives
     return bounds, forward

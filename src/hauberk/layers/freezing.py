@@ -24,17 +24,37 @@ all others                                parameters and buffers as they are; no
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from hauberk.layers.bound import Bound, unit_bound
 from hauberk.layers.derived import Derived, stripped
 from hauberk.layers.shape import ChannelAffine
 from hauberk.layers.weight_hooks import plain_copy
+from hauberk.threats import Norm
 
 Shape = tuple[int, ...]
+
+
+class ToFloat64(nn.Module):
+    """Carry images to float64, whatever precision they come in."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The same values."""
+        return images.double()
+
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
+        """One: every number of a lower precision is one of float64."""
+        return unit_bound(norm, "identity")
+
+
+def predictor(frozen: nn.Module) -> nn.Sequential:
+    """A classifier of its own made of a frozen copy: from images of any floating dtype to float64 logits."""
+    return nn.Sequential(OrderedDict(to_float64=ToFloat64(), layers=frozen)).eval()
 
 
 @torch.no_grad()

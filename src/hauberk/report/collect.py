@@ -296,6 +296,7 @@ def _curve(part: Part, budgets: list[float]) -> Curve:
         levels=tuple(Level(eps, metrics.certified_accuracy(right, radius, eps)) for eps in grid),
         images=images_hash(part.column("id")),
         thinned=thinned,
+        frozen="frozen" in part.facts["shared"],
     )
 
 

@@ -100,6 +100,7 @@ class Curve:
         levels: the accuracy at the attacked budgets and at a few round ones.
         images: a hash of the image ids.
         thinned: whether the steps are fewer than the radii; they then lie below the exact curve, never above.
+        frozen: whether a deterministic proof is about the frozen predictor, and not about weights made in float64.
     """
 
     predictor: str
@@ -116,6 +117,7 @@ class Curve:
     levels: tuple[Level, ...]
     images: str
     thinned: bool
+    frozen: bool = False
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,19 @@ def _setting(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
+def proved(curve: Curve) -> str:
+    """Which function a deterministic proof is about; nothing of other proofs."""
+    if curve.proof != "deterministic":
+        return ""
+    if not curve.frozen:
+        return "The proof is about the network evaluated in float64."
+    return (
+        "The proof is about the frozen predictor: the weights as the model computes them in its own precision, "
+        "evaluated in float64. Where the model as it is deployed decides otherwise at the image, or is farther away "
+        "than its rounding explains, there is no certificate."
+    )
+
+
 def proof(curve: Curve) -> str:
     """What kind of proof it is and how it can fail."""
     if curve.proof == "deterministic":

@@ -24,6 +24,8 @@ def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     top = int(np.argmax(logits))
     if row.get("deployed", top) != top:  # the model in its own precision decides otherwise
         return -1, 0.0
+    if not row.get("distance", 0.0) <= row.get("explained", np.inf):  # it is farther away than rounding explains
+        return -1, 0.0
     others = np.delete(np.arange(len(logits)), top)
     gaps, speeds = logits[top] - logits[others] - lost, constants[top, others]
     if not gaps.min() > 0.0 or not (speeds > 0.0).any():
