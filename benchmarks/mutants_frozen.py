@@ -52,7 +52,7 @@ FROZEN: list[Mutant] = [
     ),
     *group(
         "deployed", "certificates/lipschitz.py", "tests/certificates/test_deployed.py",
-        ('or not row.get("distance", 0.0) <= row.get("explained", math.inf)', ""),
+        ('if not row.get("distance", 0.0) <= row.get("explained", math.inf):', "if False:"),
         ('"rounding": rounding + found.lost', '"rounding": rounding'),
     ),
     *group(

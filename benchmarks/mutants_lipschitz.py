@@ -114,7 +114,7 @@ CERTIFIED = [
     ),
     *group(
         "lipschitz", "certificates/rounding.py", "tests/certificates/test_rounding.py",
-        ("moved = constant * moved + new", "moved = new"),
+        ("moved = constant * moved + new + constant * size + inside", "moved = new + constant * size + inside"),
         ("+ new + constant * size + inside", "+ new + size + inside"),
         ("+ new + constant * size + inside", "+ constant * size + inside"),
         ("+ constant * size + inside + seen", "+ constant * size + seen"),

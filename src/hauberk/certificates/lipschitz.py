@@ -77,7 +77,9 @@ class LipschitzCertificate(Certificate):
         It disagrees if it decides otherwise, or if its logits are farther away than rounding explains.
         """
         logits = row["logits"]
-        if not all(map(math.isfinite, logits)) or not row.get("distance", 0.0) <= row.get("explained", math.inf):
+        if not all(map(math.isfinite, logits)):
+            return ABSTAIN
+        if not row.get("distance", 0.0) <= row.get("explained", math.inf):
             return ABSTAIN
         top = max(range(len(logits)), key=logits.__getitem__)
         return top if row.get("deployed", top) == top else ABSTAIN
