@@ -227,11 +227,16 @@ def test_a_constant_that_is_no_number_gives_nothing() -> None:
 def test_in_other_norms_a_linear_net_is_certified_exactly(norm: str, classes: int) -> None:
     oracle = LinearOracle.random((1, 4, 5), classes, seed=classes)
     batch = oracle.batch(50)
-    found = LipschitzCertificate(norm)(oracle.layers, batch)
+    single = LipschitzCertificate(norm)(oracle.layers, batch)
+    found = LipschitzCertificate(norm)(oracle.layers.double(), Batch(batch.images.double(), batch.labels, batch.ids))
     true = oracle.true_radius(batch.images, norm)
-    assert found.norm == norm
+    assert found.norm == single.norm == norm
     assert bool((found.radius <= true).all())
     torch.testing.assert_close(found.radius, true, rtol=1e-6, atol=0)
+    # in float32 rounding takes some of the smallest gap
+    assert bool((single.radius <= true).all())
+    assert int(((single.radius - true).abs() > 1e-6 * true).sum()) <= 1
+    torch.testing.assert_close(single.radius, true, rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("norm", ["l1", "linf"])
