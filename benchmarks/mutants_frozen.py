@@ -7,8 +7,8 @@ from mutant import Mutant, group
 FROZEN: list[Mutant] = [
     *group(
         "frozen", "layers/freezing.py", "tests/layers/test_freezing.py",
-        ("spent = copy.deepcopy(model).requires_grad_(False)",
-         "spent = copy.deepcopy(model).double().requires_grad_(False)"),
+        ("spent = plain_copy(model).requires_grad_(False)",
+         "spent = plain_copy(model).double().requires_grad_(False)"),
         ("    _hold(spent, input_shape)", "    pass"),
         ("exact = tensor.to(torch.complex128)", "exact = tensor"),
         ("plain._modules[name] = _plain(child, done)", "pass"),
