@@ -1,5 +1,9 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hauberk.data import load
@@ -157,8 +161,10 @@ def test_missing_folders(save, read, tmp_path):
         read()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "sixteen bits"])
-def test_bad_images_are_named(save, read, tmp_path, damage):
+@pytest.mark.parametrize(
+    "damage", ["truncated", "text", "cut jpeg", "cut sixteen bits", "animated", "cmyk", "gif", "bomb"]
+)
+def test_bad_images_are_named(save, read, tmp_path, damage, monkeypatch):
     for part in ("train", "test"):
         for name in "ab":
             save(f"{part}/{name}", 2, (64, 64, 3))
@@ -167,7 +173,270 @@ def test_bad_images_are_named(save, read, tmp_path, damage):
         path.write_bytes(path.read_bytes()[:2000])
     elif damage == "text":
         path.write_bytes(b"text")
+    elif damage == "cut jpeg":
+        image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(image).save(path, "JPEG")
+        path.write_bytes(path.read_bytes()[:900])
+    elif damage == "cut sixteen bits":
+        Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(path)
+        path.write_bytes(path.read_bytes()[:-200])
+    elif damage == "animated":
+        frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "black")]
+        frames[0].save(path, "PNG", save_all=True, append_images=frames[1:])
+    elif damage == "cmyk":
+        Image.new("CMYK", (8, 8), (1, 2, 3, 4)).save(path, "JPEG")
+    elif damage == "gif":
+        Image.new("L", (8, 8)).save(path, "GIF")
     else:
-        Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path)
-    with pytest.raises(HauberkError, match="more than 8 bits" if damage == "sixteen bits" else "cannot read the image"):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    words = {"animated": "has 3 frames", "cmyk": "colours of kind CMYK"}
+    with pytest.raises(HauberkError, match=words.get(damage, "cannot read the image")):
         read()
+
+
+# --- depth ----------------------------------------------------------------------------------------------------
+
+
+def encoded16(values):
+    """A PNG of 16 bits a channel, without filters."""
+    height, width, channels = values.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)), (b"IEND", b""),
+    )  # fmt: skip
+    packed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.fixture
+def save16(tmp_path):
+    """Write a data set of 16-bit images: ``form(shape, seed)`` gives each one."""
+
+    def write(make, size=8):
+        written = {}
+        for part in ("train", "test"):
+            for seed, name in enumerate("ab"):
+                folder = tmp_path / "own" / part / name
+                folder.mkdir(parents=True, exist_ok=True)
+                written[part, name] = make(np.random.default_rng(seed), size)
+                (folder / "0.png").write_bytes(encoded16(written[part, name]))
+        return written
+
+    return write
+
+
+@pytest.mark.parametrize("stored", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_keep_their_depth(save16, read, stored, channels):
+    def make(generator, size):
+        values = generator.integers(0, 65536, (size, size, stored), dtype=np.uint16)
+        if stored in (2, 4):
+            values[:, :, -1] = 65535
+        return values
+
+    written = save16(make)
+    dataset = read(val_size=0, channels=channels)
+    assert dataset.train.images.dtype == torch.uint16
+    for row, name in enumerate("ab"):
+        colours = written["train", name][:, :, : 3 if stored > 2 else 1].astype(np.float64)
+        if channels == 1 and stored > 2:
+            colours = np.rint(colours @ np.array([0.299, 0.587, 0.114]))[:, :, None]
+        expected = np.broadcast_to(colours, (8, 8, channels))
+        assert np.array_equal(dataset.train.images[row].permute(1, 2, 0).numpy(), expected)
+        floats = dataset.train.batch().images[row].permute(1, 2, 0).numpy()
+        assert np.array_equal(floats, (expected / 65535.0).astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [0x00FF, 0x0001, 0x0100, 0x7FFF, 0xFFFE])
+def test_a_low_byte_is_no_zero(save16, read, value):
+    save16(lambda generator, size: np.full((size, size, 3), value, np.uint16))
+    assert float(read(val_size=0).test.batch().images.max()) == np.float32(value / 65535.0)
+
+
+def test_sixteen_bits_are_resized_at_their_depth(save16, read):
+    """A ramp of neighbouring values has 8 bits of steps only if the low byte is lost."""
+    save16(lambda generator, size: np.repeat(np.arange(64, dtype=np.uint16)[None, :, None] + 30_000, 64, 0), 64)
+    row = read(val_size=0, channels=1).train.images[0, 0, 4].numpy().astype(int)
+    assert np.abs(row - (30_000 + np.arange(8) * 8 + 3.5)).max() <= 1.5
+
+
+@pytest.mark.parametrize("stored", [2, 4])
+def test_transparent_pixels_of_sixteen_bits_lie_over_black_and_are_counted(save16, read, stored):
+    def make(generator, size):
+        values = np.full((size, size, stored), 40_000, np.uint16)
+        values[:, :, -1] = 65535
+        values[0, :, -1], values[1, :, -1] = 0, 65535 // 5
+        return values
+
+    save16(make)
+    dataset = read(val_size=0, channels=1)
+    assert dataset.train.images[0, 0, :3, 0].tolist() == [0, 8000, 40_000]
+    assert any("4 of 4 images have transparent pixels; they are laid over black." in note for note in dataset.notes)
+
+
+def test_eight_bit_images_beside_sixteen_bit_ones_mean_the_same(save, save16, read):
+    save16(lambda generator, size: generator.integers(0, 65536, (size, size, 3), dtype=np.uint16))
+    saved = save("test/b", 2)
+    dataset = read(val_size=0)
+    assert dataset.test.images.dtype == torch.uint16
+    expected = (saved["001.png"] / 255.0).astype(np.float32)
+    assert np.array_equal(dataset.test.batch().images[-1].permute(1, 2, 0).numpy(), expected)
+    assert any("of 6 images have 16 bits a channel" in note for note in dataset.notes)
+
+
+def test_statistics_of_sixteen_bits(save16, read):
+    written = save16(lambda generator, size: generator.integers(0, 65536, (size, size, 3), dtype=np.uint16))
+    dataset = read(val_size=0)
+    every = np.stack([written["train", n] for n in "ab"]) / 65535.0
+    assert np.allclose(dataset.mean, every.mean((0, 1, 2)), atol=1e-12)
+    assert np.allclose(dataset.std, every.std((0, 1, 2)), atol=1e-12)
+
+
+# --- what would lie -------------------------------------------------------------------------------------------
+
+
+def said(dataset, *words):
+    return any(all(w in note for w in words) for note in dataset.notes)
+
+
+@pytest.fixture
+def four(save):
+    """Two classes with two training and two test images each."""
+    for part in ("train", "test"):
+        for name in "ab":
+            save(f"{part}/{name}", 2)
+
+
+def bitmaps(folder, count=3):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.new("RGB", (8, 8)).save(folder / f"{i}.bmp")
+
+
+@pytest.mark.parametrize("what", ["empty", "bitmaps", "hidden", "text", "flat"])
+def test_a_class_without_training_images_is_named(four, save, read, tmp_path, what):
+    folder = tmp_path / "own/train/c"
+    if what == "flat":
+        (tmp_path / "own/train").rename(tmp_path / "flat")
+        (tmp_path / "own/test").rename(tmp_path / "unused")
+        for name in "ab":
+            (tmp_path / "flat" / name).rename(tmp_path / "own" / name)
+        folder = tmp_path / "own/c"
+    folder.mkdir(parents=True)
+    if what == "bitmaps":
+        bitmaps(folder)
+    if what == "hidden":
+        (folder / "._0.png").write_bytes(b"")
+    if what == "text":
+        (folder / "list").write_text("0.png")
+    words = {"bitmaps": "holds no images but 3 .bmp", "text": "holds no images but 1 without an ending"}
+    with pytest.raises(HauberkError, match=f"c {words.get(what, 'holds no images: it is empty')}"):
+        read(val_size=None if what == "flat" else 0)
+
+
+@pytest.mark.parametrize("where", ["train/a", "train/b", "test/a"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_images_one_folder_deeper_are_refused(four, save, read, where, depth):
+    save(f"{where}/{'/'.join(['left', 'more'][:depth])}", 1)
+    with pytest.raises(HauberkError, match="images one folder deeper, in left"):
+        read(val_size=0)
+
+
+def test_a_folder_around_the_data_is_found(save, read):
+    for name in "ab":
+        save(f"inner/{name}", 2)
+    with pytest.raises(HauberkError, match=r"did you mean the folder .*own.inner"):
+        read()
+
+
+@pytest.mark.parametrize("leftover", ["__MACOSX", ".ipynb_checkpoints", "__MACOSX/a", ".git"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_what_archives_and_tools_leave_is_no_class(four, save, read, leftover, part):
+    save(f"{part}/{leftover}", 1)
+    assert read(val_size=0).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a/x.bmp"], ("1 file passed over", "1 .bmp")),
+        (["a/x.bmp", "b/x.bmp", "b/y.BMP"], ("3 files passed over", "3 .bmp")),
+        (["a/notes.txt", "b/x.tif"], ("2 files passed over", "1 .tif, 1 .txt")),
+        (["a/x.gif"], ("1 .gif",)),
+        (["labels.csv"], ("1 .csv",)),
+        (["b/README"], ("1 without an ending",)),
+    ],
+)
+def test_files_that_are_passed_over_are_counted_and_named(four, read, tmp_path, names, words):
+    assert not said(read(val_size=0), "passed over")
+    for name in names:
+        (tmp_path / "own/train" / name).write_bytes(b"content")
+    assert said(read(val_size=0), *words)
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        ([str(k) for k in range(12)], [str(k) for k in range(12)]),
+        (["class10", "class2", "class1"], ["class1", "class2", "class10"]),
+        (["b", "a", "c"], ["a", "b", "c"]),
+        (["007", "7", "01", "1"], ["01", "1", "007", "7"]),
+        (["v1.10", "v1.9", "v1"], ["v1", "v1.9", "v1.10"]),
+        (["10 dogs", "9 cats"], ["9 cats", "10 dogs"]),
+    ],
+)
+def test_numbers_in_names_are_sorted_as_numbers(save, read, names, order):
+    for part in ("train", "test"):
+        for name in names:
+            save(f"{part}/{name}", 1)
+    dataset = read(val_size=0)
+    assert list(dataset.classes) == order
+    assert said(dataset, "natural order") == (order != sorted(order))
+
+
+def test_the_order_of_classes_can_be_given(four, save, read):
+    dataset = read(val_size=0, classes=("b", "a"))
+    assert dataset.classes == ("b", "a")
+    assert torch.equal(dataset.train.images[:2], read(val_size=0).train.images[2:])
+    for wrong in (("a",), ("a", "b", "c"), ("a", "a", "b"), ("a", "x")):
+        with pytest.raises(HauberkError, match="name each class folder once"):
+            read(val_size=0, classes=wrong)
+
+
+def test_forms_that_are_changed_are_said(save, read, tmp_path):
+    for part in ("train", "test"):
+        save(f"{part}/a", 1, (8, 8))
+        save(f"{part}/b", 1, (20, 10, 3))
+    dataset = read(val_size=0)
+    assert said(dataset, "2 sizes, from 8x8 to 10x20 pixels", "resized to 8x8")
+    assert said(dataset, "2 of 4 images are not square")
+    assert said(dataset, "2 of 4 images have no colours and are given three equal channels")
+    assert said(read(val_size=0, channels=1), "the others made grey")
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "LA", "RGBA", "PA"])
+def test_palettes_and_transparency_show_what_is_seen(four, read, tmp_path, mode):
+    """The hidden colour of a transparent pixel is not shown: it lies over black, which is counted."""
+    path = tmp_path / "own/test/b/001.png"
+    seen = Image.new("RGBA", (8, 8), (255, 255, 255, 255))
+    seen.putpixel((0, 0), (200, 200, 200, 0))
+    if mode in ("LA", "RGBA"):
+        seen.convert(mode).save(path)
+    elif mode == "PA":
+        seen.quantize(4).save(path)
+    else:
+        seen.convert("RGB").convert(mode).save(path)
+    dataset = read(val_size=0)
+    image = dataset.test.images[-1]
+    assert int(image[:, 1:, 1:].min()) == 255
+    assert (int(image[0, 0, 0]) == 0) == (mode in ("LA", "RGBA", "PA"))
+    assert said(dataset, "1 of 8 images have transparent") == (mode in ("LA", "RGBA", "PA"))
+
+
+def test_turned_images_are_counted(four, read, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "own/test/a/000.png", exif=exif)
+    assert said(read(val_size=0), "1 of 8 images are turned as their EXIF orientation says")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hauberk.data import load
-from hauberk.data.arrays import to_bytes, to_labels, to_nchw
+from hauberk.data.arrays import to_integers, to_labels, to_nchw
 from hauberk.errors import HauberkError
 
 
@@ -70,12 +70,20 @@ def test_class_names(arrays, read):
 def test_floats_become_the_bytes_they_came_from():
     every = np.arange(256, dtype=np.uint8)
     for kind in (np.float16, np.float32, np.float64):
-        assert np.array_equal(to_bytes((every / 255.0).astype(kind), "x"), every)
+        assert np.array_equal(to_integers((every / 255.0).astype(kind), "x"), every)
 
 
-def test_finer_floats_lose_half_a_step_at_most():
+def test_finer_floats_become_65535ths():
     values = np.linspace(0, 1, 10_001)
-    assert np.abs(to_bytes(values, "x") / 255.0 - values).max() <= 1 / 510 + 1e-12
+    assert to_integers(values, "x").dtype == np.uint16
+    assert np.abs(to_integers(values, "x") / 65535.0 - values).max() <= 0.5 / 65535 + 1e-12
+
+
+def test_sixteen_bits_stay_sixteen_bits():
+    every = np.arange(65536, dtype=np.uint16)
+    assert np.array_equal(to_integers(every, "x"), every)
+    assert np.array_equal(to_integers((every / 65535.0).astype(np.float32), "x"), every)
+    assert np.array_equal(to_integers(every.astype(">u2"), "x"), every)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +93,7 @@ def test_finer_floats_lose_half_a_step_at_most():
         ("x_test", np.full((12, 6, 5, 3), 1.01), r"expected floats in \[0, 1\], got values in \[1.01, 1.01\]"),
         ("x_test", np.full((12, 6, 5, 3), -0.1), r"expected floats in \[0, 1\], got values in \[-0.1, -0.1\]"),
         ("x_test", np.full((12, 6, 5, 3), np.inf), r"got values in \[inf, inf\]"),
-        ("x_test", np.zeros((12, 6, 5, 3), np.int64), "expected uint8 or floats"),
+        ("x_test", np.zeros((12, 6, 5, 3), np.int64), "expected uint8, uint16 or floats"),
         ("x_test", np.zeros((12, 6, 5), np.uint8), "expected 4 axes for layout NHWC"),
         ("x_test", np.zeros((12, 3, 6, 5), np.uint8), "say layout: NCHW"),
         ("y_test", np.arange(12) - 1, r"labels in 0\.\.3, got -1"),

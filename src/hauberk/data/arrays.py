@@ -1,15 +1,18 @@
-"""Arrays as files hold them, brought to one form: 8-bit images (N, C, H, W) and integer labels (N,)."""
+"""Arrays as files hold them, brought to one form: 8-bit or 16-bit images (N, C, H, W) and integer labels (N,)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from hauberk.errors import HauberkError
 
 Layout = Literal["NHWC", "NCHW", "NHW"]
+Part = TypeVar("Part", bound=str)
+NEAR = 1e-4  # of a 255th: floats nearer than this to bytes are bytes
 _COLOUR = (1, 3, 4)
 
 
@@ -18,7 +21,7 @@ class Arrays:
     """Images with their labels.
 
     Args:
-        images: uint8 array, shape (N, C, H, W).
+        images: uint8 or uint16 array, shape (N, C, H, W).
         labels: integer array, shape (N,).
 
     Raises:
@@ -65,18 +68,32 @@ def to_nchw(images: np.ndarray, layout: Layout, name: str) -> np.ndarray:
     return images if layout == "NCHW" else images.transpose(0, 3, 1, 2)
 
 
-def to_bytes(images: np.ndarray, name: str) -> np.ndarray:
-    r"""Pixels as uint8: bytes as they are, floats :math:`x \in [0, 1]` as :math:`255 x` rounded to the nearest integer.
+def one_depth(parts: Mapping[Part, Arrays]) -> dict[Part, Arrays]:
+    """The same images with 16 bits a channel everywhere, if some have them: 8-bit values times 257."""
+    deep = any(p.images.dtype == np.uint16 for p in parts.values())
+    return {name: Arrays(deepened(p.images), p.labels) if deep else p for name, p in parts.items()}
 
-    Floats that came from bytes come back exactly; finer ones lose up to 1/510.
+
+def deepened(images: np.ndarray) -> np.ndarray:
+    """8-bit values on the scale of 16 bits, :math:`257 v`, so that :math:`v / 255` stays what it is."""
+    return images if images.dtype == np.uint16 else images.astype(np.uint16) * 257
+
+
+def to_integers(images: np.ndarray, name: str) -> np.ndarray:
+    r"""Pixels as uint8 or uint16: such integers as they are, floats :math:`x \in [0, 1]` as 255ths or 65,535ths.
+
+    Floats that came from bytes, :math:`v / 255`, come back exactly as bytes; others are rounded to 65,535ths, and move
+    by less than 0.00001.
 
     Raises:
         HauberkError: on another type, a NaN, or a float outside [0, 1].
     """
-    if images.dtype == np.uint8:
-        return images
+    if images.dtype.kind == "u" and images.dtype.itemsize <= 2:
+        return images.astype(images.dtype.newbyteorder("="), copy=False)
     if not np.issubdtype(images.dtype, np.floating):
-        raise HauberkError(f"{name}: expected uint8 or floats in [0, 1], got {images.dtype}", "convert to numpy.uint8")
+        raise HauberkError(
+            f"{name}: expected uint8, uint16 or floats in [0, 1], got {images.dtype}", "convert to numpy.uint8"
+        )
     if np.isnan(images).any():
         raise HauberkError(f"{name} holds NaN", "check how it was made")
     if images.size and (images.min() < 0.0 or images.max() > 1.0):
@@ -84,7 +101,10 @@ def to_bytes(images: np.ndarray, name: str) -> np.ndarray:
             f"{name}: expected floats in [0, 1], got values in [{images.min():.4g}, {images.max():.4g}]",
             "divide by 255, or undo the normalisation: it belongs inside the model",
         )
-    return np.rint(images * 255.0).astype(np.uint8)
+    bytes_ = np.rint(images * 255.0)
+    if images.size == 0 or np.abs(images * 255.0 - bytes_).max() <= max(NEAR, 512.0 * np.finfo(images.dtype).eps):
+        return bytes_.astype(np.uint8)
+    return np.rint(images.astype(np.float64) * 65535.0).astype(np.uint16)
 
 
 def to_labels(labels: np.ndarray, name: str) -> np.ndarray:

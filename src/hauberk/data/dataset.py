@@ -1,4 +1,4 @@
-"""Images with labels in three splits that never share a sample, kept as 8-bit tensors."""
+"""Images with labels in three splits that never share a sample, kept as 8-bit or 16-bit integers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hauberk import registry
 from hauberk.batch import Batch
+from hauberk.data.inspection import full_scale, inspected, named
 from hauberk.errors import HauberkError
 
 SplitName = Literal["train", "val", "test"]
@@ -24,7 +25,7 @@ class Split:
 
     Args:
         name: ``train``, ``val`` or ``test``.
-        images: uint8 tensor, shape (N, C, H, W); 0 is black, 255 is white.
+        images: uint8 or uint16 tensor, shape (N, C, H, W); 0 is black, 255 or 65,535 is white.
         labels: int64 tensor in 0..K-1, shape (N,).
         ids: int64 tensor, shape (N,), unique within the split: places in the publisher's order.
 
@@ -56,9 +57,10 @@ class Split:
         return Split(self.name, self.images[index], self.labels[index], self.ids[index])
 
     def batch(self, index: Tensor | slice | None = None) -> Batch:
-        """Rows of the split (all of them without an index) as float32 images in [0, 1]: pixel value / 255."""
+        """Rows of the split (all of them without an index) as float32 images in [0, 1]: value / 255, or / 65,535."""
         chosen = slice(None) if index is None else index
-        return Batch(self.images[chosen].to(torch.float32).div_(255.0), self.labels[chosen], self.ids[chosen])
+        images = self.images[chosen].to(torch.float32).div_(full_scale(self.images))
+        return Batch(images, self.labels[chosen], self.ids[chosen])
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -123,9 +125,10 @@ class Dataset:
         train: what is learnt from.
         val: what choices are made on (early stopping, alpha); shares no sample with ``train``.
         test: what results are reported on; the publisher's own test images, where there are any.
+        remarks: what its loader changed or passed over, in sentences.
 
     Raises:
-        HauberkError: if the splits differ in image shape, share a sample, or hold a label without a class.
+        HauberkError: if the splits differ in image shape or depth, share a sample, or hold a label without a class.
     """
 
     name: str
@@ -133,6 +136,7 @@ class Dataset:
     train: Split
     val: Split
     test: Split
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -140,6 +144,11 @@ class Dataset:
         check_splits(self.name, {s.name: (s.images, s.ids) for s in (self.train, self.val, self.test)})
         for split in (self.train, self.val, self.test):
             _check_labels(split, self.num_classes)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know before believing a number about these images, in sentences; see ``inspected``."""
+        return (*self.remarks, *inspected(self))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -168,20 +177,21 @@ class Dataset:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, from exact counts of the 256 pixel values.
+    """Mean and standard deviation of each channel, from exact counts of the pixel values.
 
     Args:
-        images: uint8 tensor, shape (N, C, H, W), N >= 1.
+        images: uint8 or uint16 tensor, shape (N, C, H, W), N >= 1.
 
     Returns:
         means and standard deviations, [0, 1] pixel scale; a constant channel gets 1 so that dividing by it is safe.
     """
-    values = torch.arange(256, dtype=torch.float64) / 255.0
+    white = full_scale(images)
+    values = torch.arange(white + 1, dtype=torch.float64) / white
     means, deviations = [], []
     for channel in range(images.shape[1]):
-        counts = torch.zeros(256, dtype=torch.int64)
-        for start in range(0, len(images), 4096):  # in pieces, because counting widens bytes to 64 bits
-            counts += torch.bincount(images[start : start + 4096, channel].flatten(), minlength=256)
+        counts = torch.zeros(white + 1, dtype=torch.int64)
+        for start in range(0, len(images), 4096):  # in pieces, because counting widens integers to 64 bits
+            counts += torch.bincount(images[start : start + 4096, channel].flatten().long(), minlength=white + 1)
         weights = counts.double() / counts.sum()
         mean = (weights * values).sum()
         variance = (weights * (values - mean) ** 2).sum()
@@ -218,15 +228,15 @@ def load(description: dict[str, Any] | str, root: Path | None = None) -> Dataset
 
 
 def check_pixels(name: str, images: Tensor) -> None:
-    """Raise unless the images are uint8 of shape (N, C, H, W)."""
+    """Raise unless the images are uint8 or uint16 of shape (N, C, H, W)."""
     if images.dim() != 4 or 0 in images.shape[1:]:
         raise HauberkError(
             f"{name}: expected images of shape (N, C, H, W), got {tuple(images.shape)}",
             "grey images have one channel: images[:, None]",
         )
-    if images.dtype != torch.uint8:
+    if images.dtype not in (torch.uint8, torch.uint16):
         raise HauberkError(
-            f"{name}: expected uint8 images in 0..255, got {images.dtype}",
+            f"{name}: expected uint8 images in 0..255 or uint16 images in 0..65535, got {images.dtype}",
             "floats in [0, 1] are converted by (255 * images).round().to(torch.uint8)",
         )
 
@@ -238,12 +248,15 @@ def check_unique(name: str, ids: Tensor) -> None:
 
 
 def check_splits(name: str, splits: dict[SplitName, tuple[Tensor, Tensor]]) -> None:
-    """Raise unless the splits, given as (images, ids), are three, alike in shape, and train and val share no id."""
+    """Raise unless the splits, given as (images, ids), are three and alike, and train and val share no id."""
     if list(splits) != ["train", "val", "test"]:
         raise HauberkError(f"{name}: expected the splits train, val and test in that order, got {list(splits)}")
     shapes = {key: tuple(images.shape[1:]) for key, (images, _) in splits.items()}
     if len(set(shapes.values())) > 1:
         raise HauberkError(f"{name}: expected one image shape, got {shapes}", "resize the images first")
+    depths = {key: images.dtype for key, (images, _) in splits.items()}
+    if len(set(depths.values())) > 1:
+        raise HauberkError(f"{name}: expected one depth, got {depths}", "8-bit values times 257 are 16-bit ones")
     for key in ("train", "test"):
         if not len(splits[key][0]):
             raise HauberkError(f"{name}: the {key} split is empty", "add images to it")
@@ -253,6 +266,17 @@ def check_splits(name: str, splits: dict[SplitName, tuple[Tensor, Tensor]]) -> N
             f"{name}: train and val share {len(shared)} samples, for example id {min(shared)}",
             "a sample that is learnt from cannot be used to choose",
         )
+
+
+def learnable(dataset: Dataset) -> Dataset:
+    """A user's own data set, unless a class has no training image: that is a mistake, and nothing can learn it."""
+    missing = sorted(set(range(dataset.num_classes)) - set(dataset.train.labels.tolist()))
+    if missing:
+        raise HauberkError(
+            f"{dataset.name}: no training image is of class {named([dataset.classes[k] for k in missing])}",
+            "add images of it, or leave the class out and count the classes from 0",
+        )
+    return dataset
 
 
 def _check_labels(split: Split, num_classes: int) -> None:

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import math
-import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
 from pydantic import Field, validate_call
 
 from hauberk import reading
 from hauberk.data import files
-from hauberk.data.arrays import Arrays
-from hauberk.data.dataset import Dataset, SplitName
+from hauberk.data.arrays import Arrays, one_depth
+from hauberk.data.dataset import Dataset, SplitName, learnable
+from hauberk.data.image_file import ENDINGS, Form, ImageFile, read_image
+from hauberk.data.inspection import counted, named
 from hauberk.data.splits import SPLIT_SEED, assemble, split, tenth
 from hauberk.errors import HauberkError
 
-_FORMATS = ("PNG", "JPEG", "WEBP")  # whatever a file is called: other readers of Pillow start programs
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-_MODES: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What every image is brought to: pixels a side and channels."""
-
-    size: int
-    channels: int
+_LEFTOVERS = ("__MACOSX",)  # what archive programs leave beside the data
 
 
 @validate_call
@@ -45,6 +35,7 @@ def image_folder(
     val_size: Annotated[int, Field(ge=0)] | None = None,
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2,
     val_fraction: Fraction = 0.1,
+    classes: tuple[str, ...] | None = None,
 ) -> Dataset:
     """Images of ``folder/train/CLASS``, ``folder/test/CLASS`` and, if it is there, ``folder/val/CLASS``.
 
@@ -53,7 +44,8 @@ def image_folder(
     where several show one patient or scene, make the splits yourself.
 
     The largest central square is cut out and resized (bicubic, antialiased); an image of ``size`` x ``size`` is left as
-    it is.  Classes are the names of the class folders, sorted.  PNG, JPEG and WebP are read, other files passed over.
+    it is.  Classes are the names of the class folders in natural order (2 before 10).  PNG, JPEG and WebP are read,
+    16-bit PNGs at full depth; other files are passed over and counted in the notes of the data set.
 
     Args:
         folder: relative to ``root``; its name is the data set's name.
@@ -64,77 +56,210 @@ def image_folder(
             by default a tenth, 1,000 at most.
         test_fraction: without a ``train`` folder, the share of images for test.
         val_fraction: without a ``train`` folder, the share of images for validation.
+        classes: the names of the class folders, in the order of their labels.
 
     Raises:
-        HauberkError: if a folder is missing or empty, or an image is damaged or has more than 8 bits a channel.
+        HauberkError: if a folder is missing, a class has no training image, images lie in folders inside the class
+            folders, or an image cannot be read as one picture.
     """
-    base = files.data_root(root) / folder
-    form = _Form(size, channels)
+    base, form = files.data_root(root) / folder, Form(size, channels)
     if not base.is_dir():
         raise HauberkError(
             f"expected the folder {base}, which is not there",
             f"put images into {base}/train/CLASS and {base}/test/CLASS, or into {base}/CLASS",
         )
-    if not (base / "train").is_dir():
-        if val_size is not None:
-            raise HauberkError(f"{base} has no folder train, so val_size does not apply", "say val_fraction instead")
-        return _by_hash(base, form, test_fraction, val_fraction)
-    classes = _classes(base / "train")
-    train, test = (_read(_listing(base / part, classes), form) for part in ("train", "test"))
-    if (base / "val").is_dir():
-        if val_size is not None:
-            raise HauberkError(f"{base} has a folder val of its own", "leave val_size out")
-        return assemble(base.name, classes, train, test, _read(_listing(base / "val", classes), form))
-    held = tenth(len(train.labels)) if val_size is None else val_size
-    return assemble(base.name, classes, train, test, val_size=held)
+    flat = not (base / "train").is_dir()
+    if flat and val_size is not None:
+        raise HauberkError(f"{base} has no folder train, so val_size does not apply", "say val_fraction instead")
+    names = _classes(base if flat else base / "train", classes)
+    reading = _Reading(form)
+    if flat:
+        return _by_hash(base, names, reading, test_fraction, val_fraction)
+    has_val = (base / "val").is_dir()
+    if has_val and val_size is not None:
+        raise HauberkError(f"{base} has a folder val of its own", "leave val_size out")
+    wanted: tuple[SplitName, ...] = ("train", "test", "val") if has_val else ("train", "test")
+    listings = {part: reading.listing(base / part, names, every=part == "train") for part in wanted}
+    arrays = one_depth({part: reading.read(listing) for part, listing in listings.items()})
+    held = tenth(len(arrays["train"].labels)) if val_size is None else val_size
+    size_of_val = 0 if has_val else held
+    return learnable(assemble(
+        base.name, names, arrays["train"], arrays["test"], arrays.get("val"), size_of_val, reading.notes(names)
+    ))  # fmt: skip
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    names = _folders(folder)
-    if len(names) < 2:
-        raise HauberkError(f"{folder}: expected two class folders or more, got {len(names)}", "one folder a class")
-    return names
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts runs of digits as numbers: 2 before 10, class2 before class10."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return (*((0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in parts), (-1, 0, name))
+
+
+def _classes(folder: Path, given: tuple[str, ...] | None) -> tuple[str, ...]:
+    found = _folders(folder)
+    if len(found) < 2:
+        inner = _folders(folder / found[0]) if found else ()
+        hint = f"did you mean the folder {folder / found[0]}?" if len(inner) > 1 else "one folder a class"
+        raise HauberkError(f"{folder}: expected two class folders or more, got {len(found)}", hint)
+    if given is None:
+        return found
+    if len(set(given)) != len(given) or set(given) != set(found):
+        raise HauberkError(
+            f"{folder}: expected classes to name each class folder once, got {', '.join(given)}",
+            f"the folders are {', '.join(found)}",
+        )
+    return given
 
 
 def _folders(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    names = (p.name for p in folder.iterdir() if p.is_dir() and not _hidden(p.name))
+    return tuple(sorted(names, key=natural))
 
 
-def _listing(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """Every image of a split with its label, in the order of class and file name."""
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in _LEFTOVERS
+
+
+@dataclass
+class _Reading:
+    """Files on their way to arrays, and what is to be said of them."""
+
+    form: Form
+    skipped: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+
+    def listing(self, folder: Path, classes: Sequence[str], every: bool) -> list[tuple[Path, int]]:
+        """Every image of a split with its label, in the order of class and file name.
+
+        Args:
+            folder: of the class folders.
+            classes: their names.
+            every: whether each class must have an image.
+        """
+        if not folder.is_dir():
+            raise HauberkError(f"expected the folder {folder}, which is not there", f"put images into {folder}/CLASS")
+        unknown = [name for name in _folders(folder) if name not in classes]
+        if unknown:
+            raise HauberkError(f"{folder}: there is no class {unknown[0]!r} in train", f"known: {', '.join(classes)}")
+        self.skipped.update(_ending(p) for p in folder.iterdir() if p.is_file() and not _hidden(p.name))
+        found = []
+        for label, name in enumerate(classes):
+            images = self._of_class(folder / name) if (folder / name).is_dir() else []
+            if every and not images:
+                raise HauberkError(f"{folder / name} holds no images{_instead(folder / name)}", _EXPECTED)
+            found += [(path, label) for path in images]
+        if not found:
+            raise HauberkError(f"{folder} holds no images", _EXPECTED)
+        return found
+
+    def _of_class(self, folder: Path) -> list[Path]:
+        images = []
+        for path in sorted(folder.iterdir()):
+            if _hidden(path.name):
+                continue
+            if path.is_dir():
+                if any(p.suffix.lower() in ENDINGS for p in path.rglob("*") if not _hidden(p.name)):
+                    raise HauberkError(
+                        f"{folder} has images one folder deeper, in {path.name}",
+                        f"put them into {folder} itself, or give the folder whose folders are the classes",
+                    )
+            elif path.suffix.lower() in ENDINGS:
+                images.append(path)
+            else:
+                self.skipped[_ending(path)] += 1
+        return images
+
+    def read(self, listing: Iterable[tuple[Path, int]]) -> Arrays:
+        """Images and labels; 8-bit images are brought to 16 bits where some image has 16."""
+        images, labels = [], []
+        for path, label in listing:
+            found = read_image(path, self.form)
+            self._count(found)
+            images.append(found.pixels)
+            labels.append(label)
+        if len({image.dtype for image in images}) > 1:
+            images = [i if i.dtype == np.uint16 else i.astype(np.uint16) * 257 for i in images]
+        return Arrays(np.stack(images), np.array(labels, dtype=np.int64))
+
+    def _count(self, found: ImageFile) -> None:
+        self.sizes.add(found.stored)
+        marks = {
+            "all": True, "grey": found.grey, "turned": found.turned, "transparent": found.transparent,
+            "16 bits": found.pixels.dtype == np.uint16, "oblong": found.stored[0] != found.stored[1],
+        }  # fmt: skip
+        self.images.update(name for name, true in marks.items() if true)
+
+    def notes(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """What was passed over or changed, in sentences."""
+        n, of, said = self.images["all"], self.images, []
+        if self.skipped:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.skipped.items()))
+            said.append(f"{counted(self.skipped.total(), 'file')} passed over, being no PNG, JPEG or WebP: {kinds}.")
+        if len(self.sizes) > 1:
+            small, large = min(self.sizes, key=_area), max(self.sizes, key=_area)
+            said.append(f"The images come in {len(self.sizes)} sizes, from {_by(small)} to {_by(large)} pixels; "
+                        f"each is resized to {self.form.size}x{self.form.size}.")  # fmt: skip
+        if of["oblong"]:
+            said.append(f"{of['oblong']:,} of {n:,} images are not square; their longer side is cut.")
+        if 0 < of["grey"] < n:
+            made = "given three equal channels" if self.form.channels == 3 else "left as they are, the others made grey"
+            said.append(f"{of['grey']:,} of {n:,} images have no colours and are {made}.")
+        elif not of["grey"] and self.form.channels == 1:
+            said.append("The images are in colour and are made grey.")
+        if of["turned"]:
+            said.append(f"{of['turned']:,} of {n:,} images are turned as their EXIF orientation says.")
+        if of["transparent"]:
+            said.append(f"{of['transparent']:,} of {n:,} images have transparent pixels; they are laid over black.")
+        if 0 < of["16 bits"] < n:
+            said.append(f"{of['16 bits']:,} of {n:,} images have 16 bits a channel; others are brought to that scale.")
+        if list(classes) == sorted(classes, key=natural) != sorted(classes):
+            said.append(f"Classes are in natural order ({named(classes)}); a program that sorts them as text numbers "
+                        "them otherwise.")  # fmt: skip
+        return tuple(said)
+
+
+_EXPECTED = f"expected files ending in {', '.join(ENDINGS)}"
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without images holds."""
     if not folder.is_dir():
-        raise HauberkError(f"expected the folder {folder}, which is not there", f"put images into {folder}/CLASS")
-    unknown = [name for name in _folders(folder) if name not in classes]
-    if unknown:
-        raise HauberkError(f"{folder}: there is no class {unknown[0]!r} in train", f"known: {', '.join(classes)}")
-    listing = [
-        (path, label)
-        for label, name in enumerate(classes)
-        if (folder / name).is_dir()
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
-    ]
-    if not listing:
-        raise HauberkError(f"{folder} holds no images", f"expected files ending in {', '.join(ENDINGS)}")
-    return listing
+        return ""
+    kinds = Counter(_ending(p) for p in folder.iterdir() if p.is_file() and not _hidden(p.name))
+    if not kinds:
+        return ": it is empty"
+    return f" but {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}"
 
 
-def _by_hash(base: Path, form: _Form, test_fraction: float, val_fraction: float) -> Dataset:
+def _ending(path: Path) -> str:
+    return path.suffix.lower() or "without an ending"
+
+
+def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    return size[0] * size[1], size
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _by_hash(
+    base: Path, classes: tuple[str, ...], reading: _Reading, test_fraction: float, val_fraction: float
+) -> Dataset:
     if test_fraction + val_fraction >= 1.0:
         raise HauberkError(
             f"expected test_fraction + val_fraction below 1, got {test_fraction} + {val_fraction}",
             "leave some images to train on",
         )
-    classes = _classes(base)
-    listing = _listing(base, classes)
-    arrays = _read(listing, form)
+    listing = reading.listing(base, classes, every=True)
+    arrays = reading.read(listing)
     place = np.array([_place(path) for path, _ in listing])
     for_test = place < test_fraction
     for_val = ~for_test & (place < test_fraction + val_fraction)
     parts: dict[SplitName, np.ndarray] = {"train": ~for_test & ~for_val, "val": for_val, "test": for_test}
     ids = np.arange(len(listing))
-    made = (split(name, Arrays(arrays.images[m], arrays.labels[m]), ids[m]) for name, m in parts.items())
-    return Dataset(base.name, classes, *made)
+    train, val, test = (split(name, Arrays(arrays.images[m], arrays.labels[m]), ids[m]) for name, m in parts.items())
+    return learnable(Dataset(base.name, classes, train, val, test, reading.notes(classes)))
 
 
 def _place(path: Path) -> float:
@@ -142,39 +267,3 @@ def _place(path: Path) -> float:
     key = f"{SPLIT_SEED}|folder".encode()
     digest = hashlib.blake2b(reading.content(path, reading.DATA_BYTES), digest_size=8, key=key).digest()
     return int.from_bytes(digest, "little") / 2**64
-
-
-def _read(listing: Iterable[tuple[Path, int]], form: _Form) -> Arrays:
-    images, labels = [], []
-    for path, label in listing:
-        images.append(_image(path, form))
-        labels.append(label)
-    return Arrays(np.stack(images), np.array(labels, dtype=np.int64))
-
-
-def _image(path: Path, form: _Form) -> np.ndarray:
-    """One image, shape (C, size, size), uint8."""
-    try:
-        with warnings.catch_warnings(), _opened(path) as opened:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if opened.mode.startswith(("I", "F")):
-                raise HauberkError(f"{path} has more than 8 bits a channel ({opened.mode})", "convert it to 8 bits")
-            upright = ImageOps.exif_transpose(opened).convert(_MODES[form.channels])
-            fitted = _central_square(upright).resize((form.size, form.size), Image.Resampling.BICUBIC)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise HauberkError(f"cannot read the image {path}: {error}", "remove it or replace it") from error
-    return np.asarray(fitted).reshape(form.size, form.size, form.channels).transpose(2, 0, 1)
-
-
-def _opened(path: Path) -> Image.Image:
-    """An image file whose pixels are not decoded yet."""
-    found = Image.open(io.BytesIO(reading.content(path, reading.DATA_BYTES)), formats=_FORMATS)
-    if math.prod(found.size) > reading.PIXELS:
-        raise HauberkError(f"{path} has {found.width} x {found.height} pixels", f"at most {reading.PIXELS:,} in all")
-    return found
-
-
-def _central_square(image: Image.Image) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))

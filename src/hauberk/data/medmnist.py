@@ -13,7 +13,7 @@ from pydantic import validate_call
 
 from hauberk import registry
 from hauberk.data import files
-from hauberk.data.arrays import Arrays, to_bytes, to_labels, to_nchw
+from hauberk.data.arrays import Arrays, to_integers, to_labels, to_nchw
 from hauberk.data.dataset import Dataset, SplitName
 from hauberk.data.multilabel import RULES, MultiLabelDataset, MultiLabelSplit, Rule
 from hauberk.data.splits import assemble
@@ -258,7 +258,7 @@ def _read(flag: str, size: int, root: Path | None, download: bool, verify: bool)
 
 def _images(arrays: dict[str, np.ndarray], part: str, path: Path) -> np.ndarray:
     images, name = arrays[f"{part}_images"], f"{path}, {part}_images"
-    return to_nchw(to_bytes(images, name), "NHW" if images.ndim == 3 else "NHWC", name)
+    return to_nchw(to_integers(images, name), "NHW" if images.ndim == 3 else "NHWC", name)
 
 
 def _findings(values: np.ndarray, name: str) -> torch.Tensor:

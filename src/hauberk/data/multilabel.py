@@ -95,8 +95,8 @@ class MultiLabelDataset:
             "at_most_one": (NO_FINDING, *self.findings),
             "any_finding": (NO_FINDING, "finding"),
         }[rule]
-        parts = (_apply(part, rule) for part in (self.train, self.val, self.test))
-        return Dataset(f"{self.name}-{rule}", classes, *parts)
+        train, val, test = (_apply(part, rule) for part in (self.train, self.val, self.test))
+        return Dataset(f"{self.name}-{rule}", classes, train, val, test)
 
 
 def _apply(part: MultiLabelSplit, rule: Rule) -> Split:

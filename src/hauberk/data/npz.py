@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field, validate_call
 
 from hauberk.data import files
-from hauberk.data.arrays import Arrays, Layout, to_bytes, to_labels, to_nchw
-from hauberk.data.dataset import Dataset
+from hauberk.data.arrays import Arrays, Layout, one_depth, to_integers, to_labels, to_nchw
+from hauberk.data.dataset import Dataset, learnable
 from hauberk.data.splits import assemble, tenth
 from hauberk.errors import HauberkError
 from hauberk.reading import check_classes
@@ -26,7 +26,8 @@ def npz(
 ) -> Dataset:
     """Images and labels from ``x_train, y_train, x_test, y_test``, and ``x_val, y_val`` if they are there.
 
-    Images are uint8, or floats in [0, 1], which are rounded to 255ths.  Nothing in the file is unpickled.
+    Images are uint8, uint16, or floats in [0, 1], which become bytes if they are 255ths and else 65,535ths.  Nothing in
+    the file is unpickled.
 
     Args:
         file: the ``.npz`` file, relative to ``root``; its stem is the data set's name.
@@ -45,18 +46,29 @@ def npz(
     arrays = files.read_npz(path, required, ("x_val", "y_val", "classes"), hint)
     if ("x_val" in arrays) != ("y_val" in arrays):
         raise HauberkError(f"{path}: expected both x_val and y_val or neither", "save both arrays")
-    val = _part(arrays, "val", layout, path) if "x_val" in arrays else None
-    if val is not None and val_size is not None:
+    names = [name for name in ("train", "test", "val") if f"x_{name}" in arrays]
+    if "val" in names and val_size is not None:
         raise HauberkError(f"{path} has a validation split of its own", "leave val_size out")
-    train, test = (_part(arrays, part, layout, path) for part in ("train", "test"))
+    parts = one_depth({name: _part(arrays, name, layout, path) for name in names})
+    train = parts["train"]
     size = tenth(len(train.labels)) if val_size is None else val_size
-    return assemble(path.stem, classes or _classes(arrays, train.labels, path), train, test, val, size)
+    return learnable(assemble(
+        path.stem, classes or _classes(arrays, train.labels, path), train, parts["test"], parts.get("val"), size,
+        _remarks(arrays, train),
+    ))  # fmt: skip
 
 
 def _part(arrays: dict[str, np.ndarray], part: str, layout: Layout, path: Path) -> Arrays:
     name = f"{path}, x_{part}"
-    images = to_nchw(to_bytes(arrays[f"x_{part}"], name), layout, name)
+    images = to_nchw(to_integers(arrays[f"x_{part}"], name), layout, name)
     return Arrays(images, to_labels(arrays[f"y_{part}"], f"{path}, y_{part}"))
+
+
+def _remarks(arrays: dict[str, np.ndarray], train: Arrays) -> tuple[str, ...]:
+    floats = any(np.issubdtype(arrays[x].dtype, np.floating) for x in ("x_train", "x_test"))
+    if floats and train.images.dtype == np.uint16:
+        return ("The images are floats finer than 255ths; they are rounded to 65,535ths.",)
+    return ()
 
 
 def _classes(arrays: dict[str, np.ndarray], labels: np.ndarray, path: Path) -> tuple[str, ...]:

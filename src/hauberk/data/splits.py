@@ -90,6 +90,7 @@ def assemble(
     test: Arrays,
     val: Arrays | None = None,
     val_size: int = 0,
+    remarks: tuple[str, ...] = (),
 ) -> Dataset:
     """A data set from the publisher's arrays.
 
@@ -104,6 +105,7 @@ def assemble(
         val: the publisher's validation images, if there are any.
         val_size: how many of ``train`` to hold out, stratified, where there are none; an image that the publisher
             has twice is not held out, since its copy would be learnt from.
+        remarks: what the loader changed or passed over.
     """
     ids = np.arange(len(train.labels))
     if val is not None:
@@ -115,4 +117,4 @@ def assemble(
             split("train", Arrays(train.images[~held], train.labels[~held]), ids[~held]),
             split("val", Arrays(train.images[held], train.labels[held]), ids[held]),
         )
-    return Dataset(name, classes, *parts, split("test", test, np.arange(len(test.labels))))
+    return Dataset(name, classes, *parts, split("test", test, np.arange(len(test.labels))), remarks)

@@ -1,0 +1,107 @@
+"""What a data set's images and labels say that a user should know before believing a number about them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from hauberk.data.dataset import Dataset, Split, SplitName
+
+NAMED = 3  # classes or ids that a sentence names, before it counts the rest
+DARK = 1 / 16  # of the largest value that a pixel can have
+
+
+def inspected(dataset: Dataset) -> tuple[str, ...]:
+    """Sentences about copies, classes without images, images of one value, and values that use little of their range.
+
+    Args:
+        dataset: the data set; train, val and test are read.
+    """
+    splits = [s for s in (dataset.train, dataset.val, dataset.test) if len(s)]
+    keys = {s.name: _keys(s) for s in splits}
+    said = [sentence for s in splits for sentence in _alone(s, keys[s.name], dataset)]
+    for place, one in enumerate(splits):
+        for other in splits[place + 1 :]:
+            said += _shared(one, other, keys)
+    return (*said, *_range(dataset.train))
+
+
+def named(names: Sequence[str]) -> str:
+    """``a, b, c and 7 more``."""
+    few = ", ".join(names[:NAMED])
+    return few if len(names) <= NAMED else f"{few} and {len(names) - NAMED} more"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number:,} {one}" if number == 1 else f"{number:,} {many or one + 's'}"
+
+
+def _keys(split: Split) -> list[bytes]:
+    return [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in split.images]
+
+
+def _alone(split: Split, keys: list[bytes], dataset: Dataset) -> list[str]:
+    """What is to be said of one split."""
+    said = []
+    empty = sorted(set(range(dataset.num_classes)) - set(split.labels.tolist()))
+    if len(empty) == dataset.num_classes - 1:
+        only = dataset.classes[int(split.labels[0])]
+        said.append(f"All {split.name} images are of one class, {only}: an accuracy here is about no other.")
+    elif empty:
+        names = named([dataset.classes[k] for k in empty])
+        said.append(f"The {split.name} split has no image of {counted(len(empty), 'class', 'classes')}: {names}.")
+    labels: dict[bytes, set[int]] = {}
+    for key, label in zip(keys, split.labels.tolist(), strict=True):
+        labels.setdefault(key, set()).add(label)
+    torn = sum(len(found) > 1 for found in labels.values())
+    if torn:
+        said.append(f"{_images(torn, split)} {_one(torn, 'stands', 'stand')} under more than one label.")
+    flat = sum(int((rows == rows[:, :1]).all(1).sum()) for rows in torch.split(split.images.flatten(1), 256))
+    if flat:
+        said.append(f"{_images(flat, split)} {_one(flat, 'has', 'have')} one value in every pixel.")
+    return said
+
+
+def _shared(one: Split, other: Split, keys: Mapping[SplitName, list[bytes]]) -> list[str]:
+    """Images of one split that another split has too."""
+    known = set(keys[one.name])
+    copies = [row for row, key in enumerate(keys[other.name]) if key in known]
+    if not copies:
+        return []
+    number, first = len(copies), int(other.ids[copies[0]])
+    what = "learnt from" if one.name == "train" else "chosen on"
+    return [
+        f"{_images(number, other)} {_one(number, 'is', 'are')} in the {one.name} split too, pixel by pixel "
+        f"(for example id {first}), of {len(other):,} in all: what is {what} is no fresh test."
+    ]
+
+
+def _range(train: Split) -> list[str]:
+    """Values that use little of their range, as 12-bit data in 16 bits do."""
+    largest = max(int(part.to(torch.int32).max()) for part in torch.split(train.images, 256))
+    full = full_scale(train.images)
+    if 0 < largest <= DARK * full:
+        return [
+            f"No pixel of the train split is brighter than {largest} of {full}: if {largest} or so is white, scale the "
+            "values up, since a budget is measured against the full range."
+        ]
+    return []
+
+
+def full_scale(images: Tensor) -> int:
+    """The integer that stands for white: 255 or 65,535."""
+    return 65535 if images.dtype == torch.uint16 else 255
+
+
+def _images(number: int, split: Split) -> str:
+    return f"{counted(number, 'image')} of the {split.name} split"
+
+
+def _one(number: int, one: str, many: str) -> str:
+    return one if number == 1 else many
