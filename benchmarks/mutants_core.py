@@ -176,7 +176,6 @@ RANDOMNESS = [
     ),
     *group(
         "randomness", "evaluation/units.py", "tests/test_invariant.py",
-        ("ordered = batch.select(batch.ids.argsort())", "ordered = batch"),
         ("[index::count]", "[index:]"),
         ('"seed": setting.seed,', ""),
         ('"tile": setting.tile,', ""),

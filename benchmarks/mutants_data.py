@@ -6,6 +6,8 @@ from mutant import Mutant, group
 
 MEMORY = "tests/evaluation/test_memory.py"
 ORDER = "tests/data/test_choice.py"
+INSPECTION = "tests/data/test_inspection.py"
+FOLDER = "tests/data/test_folder.py"
 CHOSEN = "tests/evaluation/test_chosen_images.py"
 
 DATA: list[Mutant] = [
@@ -41,6 +43,7 @@ DATA: list[Mutant] = [
         ("torch.split(samples.order(), size)", "torch.split(samples.ids.argsort(), size)"),
     ),
     *group("choice", "evaluation/keys.py", CHOSEN, ('else {"choice": setting.choice}', "else {}")),
+    *group("choice", "batch.py", "tests/test_invariant.py", ("return self.ids.argsort()", "return torch.arange(len(self))")),
     *group("choice", "runs.py", CHOSEN, ('{"choice": "first"} | plan', "plan")),
     *group("choice", "recipes.py", CHOSEN, ('choice: Choice = "hashed"', 'choice: Choice = "first"')),
     *group(
@@ -48,5 +51,75 @@ DATA: list[Mutant] = [
         ("plan.images, plan.choice)", "plan.images)"),
         ("plan.gallery, plan.choice,", "plan.gallery, 'first',"),
         ("if images is not None and images > len(part):", "if False:"),
+    ),
+    *group(
+        "png16", "data/png16.py", "tests/data/test_png16.py",
+        ("tall.astype(np.uint16) << 8 | small", "tall.astype(np.uint16) << 8 | tall"),
+        ("((high, 1), (low, 2))", "((high, 2), (low, 1))"),
+        ("zlib.crc32(name + data) != struct.unpack", "0 != 0 and struct.unpack"),
+        ("decompressobj().decompress(data, size)", "decompressobj().decompress(data)"),
+        ("if len(lines) != size:", "if False:"),
+        ("if width * height > most_pixels:", "if False:"),
+        ('if any(name == b"tRNS"', 'if any(name == b"none"'),
+        ("if rows > 0 and columns > 0]", "]"),
+        ("(4, 0, 8, 8), (0, 4, 4, 8)", "(0, 4, 4, 8), (4, 0, 8, 8)"),
+    ),
+    *group(
+        "images", "data/image_file.py", FOLDER,
+        ("return _deep(content, opened, form) if is_png16(content) else", "return"),
+        ('if getattr(opened, "is_animated", False) and', "if False and"),
+        ("if opened.mode not in _KNOWN and", "if False and"),
+        ("formats=_FORMATS", "formats=None"),
+        ("            upright = Image.alpha_composite(", "            Image.alpha_composite("),
+        ("values = np.rint(values * (cover / 65535.0))", "values = values * 1.0"),
+        ("np.rint(values @ _LUMA)", "np.rint(values.mean(2))"),
+        ("if len(pixels) < form.channels:", "if False:"),
+        ("turned = opened.getexif().get(_ORIENTATION, 1) in range(2, 9)", "turned = False"),
+        ("transparent = int(np.asarray(seen.getchannel", "transparent = False and int(np.asarray(seen.getchannel"),
+    ),
+    *group(
+        "folder", "data/folder.py", FOLDER,
+        ("if every and not images:", "if False:"),
+        ("if any(p.suffix.lower() in ENDINGS for p in path.rglob", "if False and any(p for p in path.rglob"),
+        ('return name.startswith(".") or name in _LEFTOVERS', 'return name.startswith(".")'),
+        ("self.skipped[_ending(path)] += 1", "pass"),
+        ("self.skipped.update(_ending(p)", "self.skipped.update('' and _ending(p)"),
+        ("return tuple(sorted(names, key=natural))", "return tuple(sorted(names))"),
+        ("if len(set(given)) != len(given) or set(given) != set(found):", "if False:"),
+        ("i.astype(np.uint16) * 257", "i.astype(np.uint16) * 256"),
+        ("if len(self.sizes) > 1:", "if False:"),
+        ('if of["oblong"]:', "if False:"),
+        ('if 0 < of["grey"] < n:', "if False:"),
+        ('if of["turned"]:', "if False:"),
+        ('if of["transparent"]:', "if False:"),
+        ('if 0 < of["16 bits"] < n:', "if False:"),
+        ("sorted(classes, key=natural) != sorted(classes):", "sorted(classes, key=natural) and False:"),
+        ("if len(inner) > 1 else", "if False else"),
+    ),
+    *group(
+        "inspection", "data/inspection.py", INSPECTION,
+        ("if len(empty) == dataset.num_classes - 1:", "if False:"),
+        ("elif empty:", "elif False:"),
+        ("labels.setdefault(key, set()).add(label)", "labels.setdefault(key, set()).add(0)"),
+        ("if torn:", "if False:"),
+        ("if flat:", "if False:"),
+        ("(rows == rows[:, :1]).all(1)", "(rows == 0).all(1)"),
+        ("if key in known]", "if False]"),
+        ("for other in splits[place + 1 :]:", "for other in splits[place + 2 :]:"),
+        ("if 0 < largest <= DARK * full:", "if False:"),
+        ("65535 if images.dtype == torch.uint16 else 255", "255"),
+    ),
+    *group(
+        "arrays", "data/arrays.py", "tests/data/test_npz.py tests/data/test_inspection.py",
+        ("np.uint16 for p in parts.values())", "np.uint8 for p in parts.values())"),
+        ("images.astype(np.uint16) * 257", "images.astype(np.uint16) * 256"),
+        ("images.astype(np.float64) * 65535.0).astype(np.uint16)", "images * 255.0).astype(np.uint8)"),
+        ("astype(images.dtype.newbyteorder(\"=\"), copy=False)", "view(images.dtype.newbyteorder(\"=\"))"),
+    ),
+    *group("arrays", "data/npz.py", INSPECTION, ("return learnable(assemble(", "return (assemble(")),
+    *group(
+        "arrays", "data/dataset.py", FOLDER,
+        (".div_(full_scale(self.images))", ".div_(255.0)"),
+        ("dtype=torch.float64) / white", "dtype=torch.float64) / 255"),
     ),
 ]  # fmt: skip

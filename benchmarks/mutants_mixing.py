@@ -128,7 +128,7 @@ CHOICE = [
         ("found.probability_margin_point", "found.adversarial"),
         ("said(robust, other)", "said(robust, own)"),
         ('"attack": registry.spec(attack), "seed": plan.seed,', '"seed": plan.seed,'),
-        ('"data": data_hash(batch),', ""),
+        ('"data": data_hash(samples),', ""),
         ("narrowed.load_state_dict(model.state_dict())", "pass"),
     ),
     *group(
