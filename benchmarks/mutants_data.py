@@ -43,7 +43,10 @@ DATA: list[Mutant] = [
         ("torch.split(samples.order(), size)", "torch.split(samples.ids.argsort(), size)"),
     ),
     *group("choice", "evaluation/keys.py", CHOSEN, ('else {"choice": setting.choice}', "else {}")),
-    *group("choice", "batch.py", "tests/test_invariant.py", ("return self.ids.argsort()", "return torch.arange(len(self))")),
+    *group(
+        "choice", "batch.py", "tests/test_invariant.py",
+        ("return self.ids.argsort()", "return torch.arange(len(self))"),
+    ),
     *group("choice", "runs.py", CHOSEN, ('{"choice": "first"} | plan', "plan")),
     *group("choice", "recipes.py", CHOSEN, ('choice: Choice = "hashed"', 'choice: Choice = "first"')),
     *group(
