@@ -72,6 +72,17 @@ def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path, mask: 
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
 
 
+def test_a_lock_file_that_nobody_holds_is_swept(tmp_path: Path) -> None:
+    (tmp_path / storage.LOCK).write_text("")
+    storage.atomic_write(tmp_path / "a", b"1")
+    assert names(tmp_path) == [storage.LOCK, "a"]
+    storage.sweep(tmp_path)
+    assert names(tmp_path) == ["a"]
+    with process(holding(tmp_path / storage.LOCK)):
+        storage.sweep(tmp_path)
+        assert names(tmp_path) == [storage.LOCK, "a"]
+
+
 @pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace"])
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     target = tmp_path / "run.json"
@@ -191,6 +202,14 @@ def test_a_lock_of_another_machine_is_named_with_it(tmp_path: Path, monkeypatch:
         (tmp_path / "lock").write_text("")
         with pytest.raises(HauberkError, match="another process works"), storage.locked(tmp_path / "lock", "works"):
             pass
+
+
+def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("private")
+    (tmp_path / "lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(HauberkError, match=r"lock is a .*link"), storage.locked(tmp_path / "lock"):
+        pass
+    assert (tmp_path / "mine").read_text() == "private"
 
 
 def test_processes_that_wait_for_a_lock_take_turns(tmp_path: Path) -> None:

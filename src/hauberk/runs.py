@@ -35,7 +35,7 @@ from hauberk import reading, registry, unpacking
 from hauberk.classifier import predictor_name, state_hash, weights_hash
 from hauberk.errors import HauberkError
 from hauberk.records import content_hash
-from hauberk.storage import append, atomic_write, locked, sweep
+from hauberk.storage import LOCK, append, atomic_write, locked, sweep
 
 SCHEMA_VERSION = 2  # fingerprints stand beside the records
 READABLE = (1, SCHEMA_VERSION)
@@ -212,10 +212,10 @@ class Run:
         Raises:
             HauberkError: if one does.
         """
-        return locked(self.checkpoints / ".lock", f"is training in {self.path}")
+        return locked(self.checkpoints / LOCK, f"is training in {self.path}")
 
     def sweep(self) -> None:
-        """Remove the temporary files of killed processes."""
+        """Remove the temporary and lock files of killed processes."""
         for folder in (self.path, self.records, self.checkpoints):
             sweep(folder)
 
@@ -338,7 +338,7 @@ class Run:
 
     def _alone(self) -> AbstractContextManager[None]:
         """Keep other processes from reading and writing ``run.json`` and the recipe while this one does both."""
-        return locked(self.path / ".lock")
+        return locked(self.path / LOCK)
 
 
 def saved(path: str) -> nn.Module:

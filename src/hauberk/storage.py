@@ -24,7 +24,7 @@ try:
 except ImportError:  # pragma: no cover  (not a POSIX system)
     fcntl = None  # type: ignore[assignment]
 
-PART = ".part-"
+PART, LOCK = ".part-", ".lock"
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -105,14 +105,14 @@ def make_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Remove the temporary files that killed processes left in a folder; those of living ones are locked, and stay.
+    """Remove temporary and lock files that killed processes left in a folder; those of living ones are held, and stay.
 
     Args:
         folder: where to look; it need not exist.
-        name: only those on their way to a file of this name.
+        name: only what is on its way to a file of this name.
     """
     with suppress(OSError):
-        found = [e.path for e in os.scandir(folder) if e.name.startswith(_prefix(name)) and _is_plain(e)]
+        found = [e.path for e in os.scandir(folder) if _is_temporary(e, name)]
         for path in found:
             with suppress(OSError), Path(path).open("r+b") as handle:
                 if _hold(handle):
@@ -141,6 +141,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
 
 def _lock(path: Path, busy: str | None) -> BinaryIO:
     while True:
+        check_replaceable(path)  # what a link leads to is not written over
         try:
             make_folder(path.parent)
             handle = path.open("a+b")
@@ -205,8 +206,9 @@ def _is_there(handle: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _is_plain(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file(follow_symlinks=False)
+def _is_temporary(entry: os.DirEntry[str], name: str) -> bool:
+    known = entry.name.startswith(_prefix(name)) or (not name and entry.name == LOCK)
+    return known and entry.is_file(follow_symlinks=False)
 
 
 def _flush(folder: Path) -> None:
