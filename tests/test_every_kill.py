@@ -28,6 +28,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+import yaml
 
 import hauberk.cli.app  # here, so that forks need not
 from hauberk import api, cli, demo, mixing, recipes
@@ -311,20 +312,20 @@ def test_lipschitz(bench: Bench, trained: State) -> None:
 
 def test_mix(bench: Bench, trained: State) -> None:
     weight = ("--alpha", 0.8, "--images", 4, "--tile", 4, "-o", "m")
-    bench.check(trained, typed("mix", "--accurate", "b", "--robust", "a", *weight), least=20)
+    bench.check(trained, typed("mix", "--accurate", "b", "--robust", "a", *weight), least=20, sample=14)
 
 
 def test_mix_that_is_chosen(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixing, "default_attack", FGSM)
     wish = ("--clean", 0.05, "--calibration-images", 8, "--threat", "l2:0.1", "--images", 4, "--tile", 4, "-o", "m")
-    bench.check(trained, typed("mix", "--accurate", "b", "--robust", "a", *wish), least=20, sample=10)
+    bench.check(trained, typed("mix", "--accurate", "b", "--robust", "a", *wish), least=20, sample=6)
 
 
 def test_bundle_and_the_bundle_of_a_run_that_has_grown(bench: Bench, trained: State) -> None:
     bundle, certify = typed("bundle", "a", "-o", "c"), typed("certify", "a", "--images", 16)
     small = bench.after(trained, typed("certify", "a", "--images", 8))
     bundled = bench.check(small, bundle, least=10)
-    bench.check(bench.after(bundled, certify), bundle, least=8)
+    bench.check(bench.after(bundled, certify), bundle, least=8, sample=5)
 
 
 def test_report(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +342,7 @@ def test_a_model_of_ones_own(bench: Bench, trained: State) -> None:
 def test_sweep(bench: Bench, trained: State) -> None:
     table = b"{name: t, rows: [{recipe: a.yaml}, {recipe: b.yaml}]}"
     start = {"a.yaml": recipe("a"), "b.yaml": recipe("b"), "t.yaml": table}
-    bench.check(start, typed("sweep", "t.yaml", "-o", "t"), least=60, sample=6)
+    bench.check(start, typed("sweep", "t.yaml", "-o", "t"), least=60, sample=4)
 
 
 def few(plan: Evaluation) -> Evaluation:
@@ -349,11 +350,11 @@ def few(plan: Evaluation) -> Evaluation:
 
 
 def test_demo(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {name: api.parse(recipes.yaml.safe_load(recipe(name))) for name in ("demo_standard", "demo_lipschitz")}
+    small = {name: api.parse(yaml.safe_load(recipe(name))) for name in ("demo_standard", "demo_lipschitz")}
     monkeypatch.setattr(demo, "RECIPES", tuple(small))
     monkeypatch.setattr(demo, "ALPHAS", (0.9,))
     monkeypatch.setattr(recipes, "read", small.__getitem__)
     monkeypatch.setattr(page, "render", lambda found: f"a page about {len(found)} runs")
     for module, real in ((api, api.setting_of), (mixing, mixing.setting_of)):
         monkeypatch.setattr(module, "setting_of", lambda target, plan, real=real: real(target, few(plan)))
-    bench.check({}, typed("demo", "-o", "d"), least=80, sample=6)
+    bench.check({}, typed("demo", "-o", "d"), least=80, sample=4)
