@@ -18,7 +18,9 @@ from hauberk.layers import (
     AOLLinear,
     Bound,
     BoundedLayer,
+    ConvexResidual,
     MaxMin,
+    SLLLinear,
     UnitRowLinear,
     layer_bounds,
     model_bound,
@@ -495,6 +497,61 @@ def test_random_layers_and_layers_that_mix_rows_are_refused() -> None:
         model_bound(nn.Sequential(nn.Flatten(), layer).eval(), (1, 2, 2))
     with pytest.raises(HauberkError, match="mixes the images"):
         model_bound(nn.Sequential(Centred()).eval(), (4,))
+
+
+class Mixing(nn.Module):
+    """One of several ways in which a row of a batch may see another."""
+
+    def __init__(self, way: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(x)
+
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: str = "l2") -> Bound:
+        return Bound(1.0, "claimed", False)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda x: x - 0.999 * x.mean(0),
+        lambda x: x + 1e-6 * x.sum(),
+        lambda x: x.flip(0),
+        lambda x: torch.cat([x[:1], x[:1]]),
+        lambda x: torch.cat([x[1:], x[1:]]),
+        lambda x: x * x.abs().amax(),
+        lambda x: x - torch.cat([torch.zeros_like(x[:1]), x[:-1]]),
+        lambda x: x.sort(dim=0).values,
+        lambda x: x / (1.0 + x.std(0)),
+        lambda x: torch.where(x.sum() > 0, x, 0.5 * x),
+    ],
+)
+def test_every_way_of_seeing_another_row_is_refused(way: Callable[[Tensor], Tensor]) -> None:
+    for dtype in (torch.float32, torch.float64):
+        with pytest.raises(HauberkError, match="mixes the images"):
+            model_bound(nn.Sequential(nn.Linear(4, 4), Mixing(way)).to(dtype).eval(), (4,))
+
+
+def test_a_kernel_that_rounds_batches_of_one_otherwise_is_no_mixing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MKL does with products of one to seven rows; where large numbers cancel, the last bit is all there is."""
+    real = nn.functional.linear
+
+    def uneven(x: Tensor, *rest: Tensor) -> Tensor:
+        return real(x, *rest) * (1.0 + len(x) * 2.0**-52)
+
+    monkeypatch.setattr(nn.functional, "linear", uneven)
+    layers = [nn.Linear(4, 4, dtype=torch.float64) for _ in range(2)]
+    with torch.no_grad():
+        for layer, bias in zip(layers, (1e15, -1e15), strict=True):
+            layer.weight.copy_(torch.eye(4))
+            layer.bias.fill_(bias)
+    step = SLLLinear(4, 4).double()
+    with torch.no_grad():
+        step.bias.fill_(1e15)
+    for net in (nn.Sequential(*layers), nn.Sequential(ConvexResidual(nn.Sequential(*layers)).double(), step)):
+        assert model_bound(net.eval(), (4,)).value >= 1.0 - 1e-9
 
 
 class OtherConvolution(AOLConv2d):
