@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -19,6 +21,8 @@ class FGSM(Attack):
         threat: norm ball in the pixel box.
         loss: ``ce`` or ``margin``; the gradient of ``kl`` is zero at the image, so it is refused.
     """
+
+    revision: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()

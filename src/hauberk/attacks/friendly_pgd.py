@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -40,6 +40,8 @@ class FriendlyPGD(Attack):
     step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     tau: Annotated[int, Field(ge=0)] = 0
     random_start: bool = True
+
+    revision: ClassVar[int] = 2
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """Step until every row has stopped or K steps are done; rows keep their order."""

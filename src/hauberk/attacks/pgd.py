@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -40,6 +40,8 @@ class PGD(Attack):
     random_start: bool = True
     targeted: bool = False
     momentum: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    revision: ClassVar[int] = 2
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """Run the restarts; the last iterate of the last one is returned."""

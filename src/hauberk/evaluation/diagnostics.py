@@ -32,7 +32,7 @@ from hauberk.threats import CONFIG, Threat
 
 __all__ = ["Check", "Diagnosis", "cost", "diagnose"]
 
-VERSION = 1  # raised when a verdict changes
+VERSION = 2  # raised when a verdict changes
 QUERIES = 300
 RANDOM_POINTS = 100
 BUDGETS = 4
