@@ -13,6 +13,7 @@ from hauberk.data.choice import Choice
 from hauberk.errors import HauberkError
 from hauberk.training.config import Training
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 TASK = ("input_shape", "num_classes", "mean", "std")  # what a model is told about its data
 FOLDERS = (Path(__file__).parent / "_recipes", Path(__file__).parents[2] / "recipes")
 
@@ -40,14 +41,14 @@ class Evaluation(Frozen):
     """
 
     split: Literal["test", "val"] = "test"
-    images: Annotated[int, Field(ge=1)] | None = None
+    images: Annotated[int, Field(ge=1, le=10**9)] | None = None
     choice: Choice = "hashed"
-    seed: int = 0
-    tile: Annotated[int, Field(ge=1)] = 64
+    seed: Seed = 0
+    tile: Annotated[int, Field(ge=1, le=65_536)] = 64
     attacks: tuple[dict[str, Any], ...] = ()
     certificates: tuple[dict[str, Any], ...] = ()
     diagnoses: tuple[dict[str, Any], ...] = ()
-    gallery: Annotated[int, Field(ge=0)] = 12
+    gallery: Annotated[int, Field(ge=0, le=100_000)] = 12
 
 
 class Expectation(Frozen):
@@ -95,7 +96,7 @@ class Recipe(Frozen):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     expected: Expectation = Expectation()
-    seed: int = 0
+    seed: Seed = 0
 
     def plain(self) -> dict[str, Any]:
         """The recipe as plain values for YAML and JSON."""

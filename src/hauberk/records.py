@@ -185,9 +185,9 @@ def read(path: Path) -> Part:
         head = reading.json_value(table.schema.metadata[b"hauberk"], str(path))
         reading.check_json(head, {"kind": str, "unit": dict, "facts": dict}, path)
         table = table.replace_schema_metadata(None)
-        if not table.schema.equals(SCHEMAS[head["kind"]]):
+        if not table.num_rows or not table.schema.equals(SCHEMAS[head["kind"]]):
             raise KeyError("another schema")
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise HauberkError(f"{path} is not a Hauberk record", "remove it and run the command again") from error
     found = Part(head["kind"], head["unit"], head["facts"], table)
     if found.key not in path.name:

@@ -6,11 +6,12 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter
 
 from hauberk.errors import HauberkError
 
@@ -18,6 +19,10 @@ DEPTH = 24  # blocks within blocks
 VALUES = 20_000  # in one description
 TEXT = 4_096  # characters of one value
 LARGEST = 10**9  # no setting takes a larger integer
+# what no network has more of: channels, units, classes or pixels a side; layers one after another; draws, or rows kept
+Width = Annotated[int, Field(le=65_536)]
+Depth = Annotated[int, Field(le=1_000)]
+Rows = Annotated[int, Field(le=10_000_000)]
 
 
 def check_plain(value: Any, what: str) -> None:
@@ -174,13 +179,26 @@ class Plan:
         """
         arguments = {key: _made(value) for key, value in self.arguments.items()}
         try:
-            return self.target(**arguments | dict(context))
-        except (TypeError, ValueError) as error:
+            with _bounded(self.kind):
+                return self.target(**arguments | dict(context))
+        except (TypeError, ValueError, OverflowError) as error:
             raise self.problem(_plain(error)) from error
 
     def problem(self, text: str) -> HauberkError:
         """An error about this description."""
         return HauberkError(f"{self.name}: {text}", f"see: hauberk explain {self.name}")
+
+
+@contextmanager
+def _bounded(kind: str) -> Iterator[None]:
+    """While a network is made, its numbers are counted before they are filled in."""
+    if kind not in ("model", "defence"):
+        yield
+        return
+    from hauberk.weights import bounded
+
+    with bounded():
+        yield
 
 
 def _parts(value: Any) -> Iterator[Plan]:

@@ -19,6 +19,7 @@ from hauberk.defences.activations import activations_of
 from hauberk.defences.mixed import MixedClassifier, opinion
 from hauberk.errors import HauberkError
 from hauberk.models.mixing_net import MixingNetwork, concatenated
+from hauberk.specs import Depth, Width
 from hauberk.threats import CONFIG
 
 Taps = tuple[str, str]
@@ -204,14 +205,14 @@ def adaptive_mixed(  # noqa: PLR0913, PLR0917 - what a mix is made of
     robust_taps: Sequence[str],
     alpha_min: float,
     alpha_max: float,
-    widths: Sequence[int] = (16, 32, 32),
-    blocks: int = 1,
+    widths: Sequence[Width] = (16, 32, 32),
+    blocks: Depth = 1,
     momentum: float = 0.1,
     logit: Sequence[float] = (2.0, 1.0),
     training_logit: Sequence[float] = (2.0, 0.4),
     accurate_scale: float = 1.0,
     robust_scale: float = 1.0,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[Width] | None = None,
 ) -> AdaptiveMixedClassifier:
     """Build an adaptive mix with an untrained mixing network; the bases are frozen by it.
 

@@ -16,6 +16,7 @@ from hauberk.batch import Batch
 from hauberk.classifier import ABSTAIN, TILE, Traits, check_eval, classes, evaluating
 from hauberk.defences.activations import activations_of
 from hauberk.errors import HauberkError
+from hauberk.specs import Width
 from hauberk.threats import CONFIG
 
 
@@ -65,8 +66,8 @@ def detected(
     base: nn.Module,
     layer: str,
     threshold: float = 0.0,
-    width: int = 32,
-    input_shape: Sequence[int] | None = None,
+    width: Width = 32,
+    input_shape: Sequence[Width] | None = None,
 ) -> DetectedClassifier:
     """Build a classifier with an untrained detector head on one of its activations.
 

@@ -13,6 +13,7 @@ from hauberk import registry
 from hauberk.classifier import Traits, predictor_name
 from hauberk.defences.mixed import mix_log_probabilities
 from hauberk.errors import HauberkError
+from hauberk.specs import Rows
 
 ONE_HOT = 1e30  # a logit gap whose softmax is exactly 0 and 1
 RAW_SHARE = 0.9  # of the surrogate's robust part, what is not bent
@@ -202,7 +203,7 @@ def mixed_nuts(
     scale: float,
     shift: float,
     power: float,
-    top_k: int = 250,
+    top_k: Rows = 250,
     surrogate_alpha: float = 0.85,
 ) -> MixedNuts:
     """Build a MixedNUTS classifier.

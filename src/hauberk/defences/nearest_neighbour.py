@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hauberk.boundary import check_images, check_labels
 from hauberk.classifier import Traits
 from hauberk.errors import HauberkError
+from hauberk.specs import Rows, Width
 from hauberk.threats import Norm, norms
 
 SEARCHED = 4096  # references compared with the images at a time
@@ -95,7 +96,9 @@ class NearestNeighbour(nn.Module):
         return index
 
 
-def nearest_neighbour(input_shape: Sequence[int], num_classes: int, count: int, norm: Norm = "l2") -> NearestNeighbour:
+def nearest_neighbour(
+    input_shape: Sequence[Width], num_classes: Width, count: Rows, norm: Norm = "l2"
+) -> NearestNeighbour:
     """Build a nearest-neighbour classifier without images; ``remember`` or a state dictionary brings them.
 
     Args:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from hauberk import registry
 from hauberk.classifier import Traits
 from hauberk.errors import HauberkError
+from hauberk.specs import Width
 
 
 class ResizedClassifier(nn.Module):
@@ -46,7 +47,7 @@ class ResizedClassifier(nn.Module):
         return logits
 
 
-def resized(base: nn.Module, size: int | Sequence[int]) -> ResizedClassifier:
+def resized(base: nn.Module, size: Width | Sequence[Width]) -> ResizedClassifier:
     """Build a classifier that sees its images at another resolution.
 
     Args:

@@ -12,6 +12,7 @@ from hauberk import registry
 from hauberk.classifier import Traits, predictor_name
 from hauberk.noise import Gaussian
 from hauberk.randomness import stream
+from hauberk.specs import Rows
 from hauberk.statistics import two_sided_binomial_p
 
 Key = tuple[int, int, str]
@@ -105,7 +106,7 @@ class SmoothedClassifier(nn.Module):
 
 
 def smoothed(
-    base: nn.Module, sigma: float, bank: int = 16, votes: int = 1000, alpha: float = 0.001
+    base: nn.Module, sigma: float, bank: Rows = 16, votes: Rows = 1000, alpha: float = 0.001
 ) -> SmoothedClassifier:
     """Build a smoothed classifier.
 

@@ -9,10 +9,11 @@ from torch import nn
 from hauberk.classifier import Normalize
 from hauberk.layers.activations import MaxMin
 from hauberk.models.building import check_task, with_spec
+from hauberk.specs import Width
 
 
 def cnn_6c2f(
-    input_shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], scale: float = 1.0
+    input_shape: Sequence[Width], num_classes: Width, mean: Sequence[float], std: Sequence[float], scale: float = 1.0
 ) -> nn.Module:
     r"""Six plain convolutions and two dense layers with MaxMin; train it against its bound, with ``gloro`` or ``emma``.
 

@@ -13,17 +13,18 @@ from hauberk.layers.activations import MaxMin
 from hauberk.layers.aol import UnitRowLinear
 from hauberk.layers.li_resnet import LiResConv2d
 from hauberk.models.building import check_task, with_spec
+from hauberk.specs import Depth, Width
 
 
 def li_resnet(
-    input_shape: Sequence[int],
-    num_classes: int,
+    input_shape: Sequence[Width],
+    num_classes: Width,
     mean: Sequence[float],
     std: Sequence[float],
-    width: int = 32,
-    depth: int = 4,
-    hidden: int = 256,
-    dense: int = 1,
+    width: Width = 32,
+    depth: Depth = 4,
+    hidden: Width = 256,
+    dense: Depth = 1,
 ) -> nn.Module:
     r"""A stem, a backbone of linear residual convolutions, a neck and dense layers, with MaxMin between all of them.
 

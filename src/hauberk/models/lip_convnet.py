@@ -13,16 +13,17 @@ from hauberk.layers.activations import MaxMin
 from hauberk.layers.aol import AOLConv2d, AOLLinear, UnitRowLinear
 from hauberk.layers.shape import PadToMultiple
 from hauberk.models.building import check_task, with_spec
+from hauberk.specs import Depth, Width
 
 
 def lip_convnet(
-    input_shape: Sequence[int],
-    num_classes: int,
+    input_shape: Sequence[Width],
+    num_classes: Width,
     mean: Sequence[float],
     std: Sequence[float],
-    widths: Sequence[int] = (32, 64, 128),
-    depth: int = 2,
-    hidden: int = 256,
+    widths: Sequence[Width] = (32, 64, 128),
+    depth: Depth = 2,
+    hidden: Width = 256,
 ) -> nn.Module:
     r"""AOL convolutions with MaxMin, whose logit differences have a known Lipschitz constant.
 

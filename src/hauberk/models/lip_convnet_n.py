@@ -18,6 +18,7 @@ from hauberk.layers.lot import LOTConv2d
 from hauberk.layers.shape import PadToMultiple
 from hauberk.layers.soc import SOCConv2d
 from hauberk.models.building import check_task, with_spec
+from hauberk.specs import Depth, Width
 
 STAGES = 5
 Size = tuple[int, int]
@@ -56,16 +57,16 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def lip_convnet_n(  # noqa: PLR0913 - every choice of the papers
-    input_shape: Sequence[int],
-    num_classes: int,
+    input_shape: Sequence[Width],
+    num_classes: Width,
     mean: Sequence[float],
     std: Sequence[float],
     *,
-    layers: int = 5,
+    layers: Depth = 5,
     convolution: str = "soc",
     activation: str = "maxmin",
     last: str = "lln",
-    width: int = 32,
+    width: Width = 32,
 ) -> nn.Module:
     r"""LipConvnet-N with skew orthogonal or other 1-Lipschitz convolutions, and a last layer that is orthogonal or LLN.
 

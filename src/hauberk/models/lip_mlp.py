@@ -13,14 +13,15 @@ from hauberk.layers.activations import MaxMin
 from hauberk.layers.aol import UnitRowLinear
 from hauberk.layers.cayley import CayleyLinear
 from hauberk.models.building import check_task, with_spec
+from hauberk.specs import Width
 
 
 def lip_mlp(
-    input_shape: Sequence[int],
-    num_classes: int,
+    input_shape: Sequence[Width],
+    num_classes: Width,
     mean: Sequence[float],
     std: Sequence[float],
-    widths: Sequence[int] = (128, 128, 128),
+    widths: Sequence[Width] = (128, 128, 128),
 ) -> nn.Module:
     r"""Orthogonal layers by the Cayley transform, with MaxMin between them and a last layer with rows of unit length.
 

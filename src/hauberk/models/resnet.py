@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hauberk.classifier import Normalize
 from hauberk.models.building import check_task, with_spec
+from hauberk.specs import Width
 
 
 class BasicBlock(nn.Module):
@@ -44,7 +45,7 @@ class BasicBlock(nn.Module):
 
 
 def resnet18(
-    input_shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], width: int = 64
+    input_shape: Sequence[Width], num_classes: Width, mean: Sequence[float], std: Sequence[float], width: Width = 64
 ) -> nn.Module:
     """ResNet-18 with a 3x3 stem and no pooling before the first stage.
 

@@ -10,15 +10,16 @@ from torch import nn
 from hauberk.classifier import Normalize
 from hauberk.errors import HauberkError
 from hauberk.models.building import check_task, with_spec
+from hauberk.specs import Width
 
 
 def small_cnn(
-    input_shape: Sequence[int],
-    num_classes: int,
+    input_shape: Sequence[Width],
+    num_classes: Width,
     mean: Sequence[float],
     std: Sequence[float],
-    widths: Sequence[int] = (32, 64, 64, 128, 128, 256),
-    strides: Sequence[int] = (1, 2, 1, 2, 1, 2),
+    widths: Sequence[Width] = (32, 64, 64, 128, 128, 256),
+    strides: Sequence[Width] = (1, 2, 1, 2, 1, 2),
     batch_norm: bool = True,
 ) -> nn.Module:
     """3x3 convolutions with ReLU, a global average, and a linear layer.

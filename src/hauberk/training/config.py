@@ -13,7 +13,7 @@ from hauberk.data.augment import Augmentation
 from hauberk.threats import CONFIG
 from hauberk.training.schedules import Schedule
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -53,9 +53,9 @@ class Training:
         threads: CPU threads; 0 leaves them as they are.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 30
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
     steps_per_epoch: Count = 0
-    batch_size: Annotated[int, Field(ge=1)] = 128
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     momentum: Share = 0.9
@@ -73,7 +73,7 @@ class Training:
     validation_attack: Annotated[Attack | None, BeforeValidator(_attack)] = None
     patience: Count = 0
     checkpoint_minutes: Amount = 10.0
-    threads: Count = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
 
     def __post_init__(self) -> None:
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
