@@ -85,4 +85,23 @@ SAFETY: list[Mutant] = [
         "reading", "cli/__init__.py", "tests/cli/test_console.py",
         ("        refuse_controls(sys.argv)\n", ""),
     ),
+    *group(
+        "reading", "weights.py", "tests/test_weights.py",
+        ("if numbers > NUMBERS or tensors > TENSORS:", "if tensors > TENSORS:"),
+        ("if numbers > NUMBERS or tensors > TENSORS:", "if numbers > NUMBERS:"),
+    ),
+    *group(
+        "reading", "specs.py", "tests/test_weights.py",
+        ("Depth = Annotated[int, Field(le=1_000)]", "Depth = int"),
+        ("    if kind not in (\"model\", \"defence\"):\n", "    if True:\n"),
+    ),
+    *group(
+        "reading", "data/folder.py", "tests/data/test_hostile.py",
+        (", formats=_FORMATS)", ")"),
+        ("    if math.prod(found.size) > reading.PIXELS:\n", "    if False:\n"),
+    ),
+    *group(
+        "reading", "data/pickles.py", "tests/data/test_cifar.py",
+        ("        if (module, name) not in _ADMITTED:\n", "        if False:\n"),
+    ),
 ]

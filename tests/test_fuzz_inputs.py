@@ -134,16 +134,10 @@ def hauberk(*arguments: object, refuses: bool = False) -> None:
             code = stop.code or 0
     text = out.getvalue() + err.getvalue()
     odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n"]
-    for wrong in (w for w in ("traceback", "out of memory", "unexpected error") if w in text.lower()):
-        raise AssertionError(f"{sys.argv[1:]} says {wrong}: {text[-3000:]}")
-    if odd:
-        raise AssertionError(f"{sys.argv[1:]} prints {odd[0]!r}")
-    if code not in (0, 1, 2):
-        raise AssertionError(f"{sys.argv[1:]} ends with {code}: {text[-1000:]}")
-    if code and not text.strip():
-        raise AssertionError(f"{sys.argv[1:]} fails without a word")
-    if refuses and code == 0:
-        raise AssertionError(f"{sys.argv[1:]} takes what it should refuse: {text[-1000:]}")
+    wrong = [w for w in ("traceback", "out of memory", "a fault of hauberk", "your own code") if w in text.lower()]
+    assert not wrong and not odd and code in (0, 1, 2), f"{sys.argv[1:]} ends with {code}, {odd}: {text[-3000:]}"
+    assert not code or text.strip(), f"{sys.argv[1:]} fails without a word"
+    assert not refuses or code, f"{sys.argv[1:]} takes what it should refuse: {text[-1000:]}"
 
 
 FEW = ("--set", "training.epochs=1", "--set", "training.steps_per_epoch=1", "--set", "training.validate_every=0")
@@ -172,8 +166,8 @@ COMMANDS = [
     "attack RUN --suite fast --threat l2:0.1 --images 1 --one-norm",
 ]  # fmt: skip
 WORDS = ["-1", "0", "nan", "inf", "1e400", str(2**40), str(10**30), "", "../x", "/dev/zero", "a:b:c", "linf:8",
-         "linf:nan", "x,y", "x=", "=", ",", "pgd,steps=", "pgd,steps=[[", "lipschitz,norm=l9", "1/0", "0/0", "-", "--", ".", "ü",
-         "{", "]", "smoothing,n=-1", "apgd,loss=own", "autoattack,version=7", "RECIPE", "model=own"]  # fmt: skip
+         "linf:nan", "x,y", "x=", "=", ",", "pgd,steps=", "pgd,steps=[[", "lipschitz,norm=l9", "1/0", "0/0", "-",
+         "--", ".", "ü", "{", "]", "smoothing,n=-1", "apgd,loss=own", "RECIPE", "model=own"]  # fmt: skip
 FLAGS = ["--threads", "--tile", "--seed", "--split", "--images", "--shard", "--data", "--norm", "-o", "--alpha", "--n"]
 
 
@@ -360,10 +354,6 @@ def watched(case: Case, here: Path, number: int, run: Path, source: Path) -> str
     return problem
 
 
-def virtual() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def tried(case: Case, numbers: list[int], folder: Path, run: Path, source: Path) -> list[tuple[int, str]]:
     """The cases that go wrong, tried in a process of their own: it may hang, crash, or run out of its 2 GiB."""
     problems = []
@@ -371,7 +361,8 @@ def tried(case: Case, numbers: list[int], folder: Path, run: Path, source: Path)
     while numbers:
         child = os.fork()
         if not child:
-            resource.setrlimit(resource.RLIMIT_AS, (virtual() + BYTES, resource.RLIM_INFINITY))
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, resource.RLIM_INFINITY))
             for number in numbers:
                 signal.alarm(12 * SECONDS)  # by the clock, on a busy machine; a hang ends the process
                 with log.open("a") as handle:

@@ -285,3 +285,13 @@ def check_classes(count: int, where: object) -> int:
     if count > CLASSES:
         raise HauberkError(f"{where}: labels ask for {count:,} classes", f"at most {CLASSES:,}: check the labels")
     return count
+
+
+def check_plan(plan: Any, where: object) -> None:
+    """Raise unless what a recipe plans to measure are lists of descriptions."""
+    check_json(plan, {}, where)
+    for kind in ("attacks", "certificates", "diagnoses"):
+        found = plan.get(kind, [])
+        named = isinstance(found, list) and all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in found)
+        if not named:
+            raise HauberkError(f"{where}: expected a list of {kind}, each with a name", "restore the file")

@@ -176,7 +176,7 @@ class Run:
         """The resolved recipe; one from before there was a choice of images took the first."""
         found = reading.yaml_file(self._recipe_file, links=False)
         reading.check_json(found, {"data": dict, "name": str}, self._recipe_file)
-        _check_plan(found.get("evaluation", {}), self._recipe_file)
+        reading.check_plan(found.get("evaluation", {}), self._recipe_file)
         plan = found.get("evaluation")
         return dict(found) | ({"evaluation": {"choice": "first"} | plan} if isinstance(plan, dict) else {})
 
@@ -384,17 +384,6 @@ def _is_ours(content: bytes) -> bool:
         return content == _yaml(reading.yaml_value(content.decode(), "recipe.yaml"))
     except (HauberkError, UnicodeDecodeError):
         return False
-
-
-def _check_plan(plan: Any, where: Path) -> None:
-    """Raise unless what a recipe plans to measure are lists of descriptions."""
-    if not isinstance(plan, dict):
-        raise HauberkError(f"{where}: expected the settings of an evaluation", "restore the file")
-    for kind in ("attacks", "certificates", "diagnoses"):
-        specs = plan.get(kind, [])
-        named = (isinstance(s, dict) and isinstance(s.get("name"), str) for s in specs)
-        if not isinstance(specs, list) or not all(named):
-            raise HauberkError(f"{where}: expected a list of {kind}, each with a name", "restore the file")
 
 
 def _names(spec: Any) -> set[str]:
