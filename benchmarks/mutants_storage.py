@@ -48,6 +48,30 @@ STORAGE: list[Mutant] = [
         ('read_text(errors="replace")', "read_text()"),
     ),
     *group(
+        "storage", "evaluation/signing.py",
+        "tests/test_runs.py::test_shards_that_sign_at_the_same_time_lose_no_line_of_the_list",
+        ("    with run.editing() as info:  # shards", "    info = run.info\n    if True:  # shards"),
+        ('{p.name: reading.sha256(p) for p in sorted(run.records.glob("*.parquet"))}',
+         'info.get("hashes", {}).get("records", {})'),
+    ),
+    *group(
+        "storage", "data/files.py", "tests/data/test_files.py tests/test_every_kill.py::test_download",
+        ("            replacing(path) as handle,", "            path.open('wb') as handle,"),
+        ("            check_md5(path, digest.hexdigest(), md5)\n    except", "    except"),
+    ),
+    *group(
+        "storage", "cli/__init__.py", "tests/cli/test_interrupts.py",
+        ("    with ending_at_once():\n        from contextvars", "    if True:\n        from contextvars"),
+        ("    except KeyboardInterrupt:\n        code = INTERRUPTED\n", ""),
+    ),
+    *group(
+        "storage", "cli/interrupts.py", "tests/cli/test_interrupts.py",
+        ("ours = threading.current_thread() is threading.main_thread()", "ours = True"),
+        ("signal.getsignal(signal.SIGINT) is signal.default_int_handler", "True"),
+        ("        signal.signal(signal.SIGINT, signal.default_int_handler)", "        pass"),
+        ("    os._exit(INTERRUPTED)", "    raise SystemExit(INTERRUPTED)"),
+    ),
+    *group(
         "storage", "training/loop.py",
         "tests/training/test_loop.py::test_a_second_training_in_the_same_folder_is_refused",
         ("run.training() if processes.rank == 0 else nullcontext()", "nullcontext()"),

@@ -10,6 +10,7 @@ processes at random times.
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import os
@@ -33,6 +34,7 @@ import yaml
 import hauberk.cli.app  # here, so that forks need not
 from hauberk import api, cli, demo, mixing, recipes
 from hauberk.attacks import FGSM
+from hauberk.data.files import download
 from hauberk.recipes import Evaluation
 from hauberk.report import page
 from hauberk.storage import LOCK
@@ -337,6 +339,14 @@ def test_report(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -
 def test_a_model_of_ones_own(bench: Bench, trained: State) -> None:
     how = ("--data", "digits", "--threat", "l2:0.5", "--attack", "fgsm", "--images", 8)
     bench.check({"mine.py": MINE.encode()}, typed("attack", "mine:net", *how), least=10, sample=10)
+
+
+def test_download(bench: Bench) -> None:
+    content = bytes(range(256)) * 16
+    md5 = hashlib.md5(content).hexdigest()
+    start: State = {"published": content}
+    source = (bench.folder / "published").as_uri()
+    bench.check(start, lambda: download(source, Path("data/cifar/file"), md5), least=5)
 
 
 def test_sweep(bench: Bench, trained: State) -> None:

@@ -2,12 +2,13 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from hauberk import registry, runs, storage
+from hauberk import api, registry, runs, storage
 from hauberk.errors import HauberkError
 from hauberk.runs import SCHEMA_VERSION, Run
 
@@ -214,3 +215,18 @@ def test_metrics_survive_a_cut_a_foreign_and_an_unreadable_line(tmp_path: Path) 
     for tail in (b'{"epoch": 1, "lo', b"\0\0\0\0", b"\xff\xfe", b"7\n"):
         (run.path / "metrics.jsonl").write_bytes(b'{"epoch": 0}\n' + tail)
         assert run.metrics() == [{"epoch": 0}]
+
+
+def test_shards_that_sign_at_the_same_time_lose_no_line_of_the_list(tmp_path: Path) -> None:
+    run, children = Run.create(tmp_path / "r", RECIPE), []
+    for shard in range(4):
+        child = os.fork()
+        if not child:
+            for unit in range(5):
+                storage.atomic_write(run.records / f"attack-{shard}{unit}.parquet", b"rows")
+                api.sign(run, f"attack_{shard}_seconds", time.monotonic())
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert len(run.info["hashes"]["records"]) == 20
+    assert len(run.info["timings"]) == len(run.info["environments"]) == 4

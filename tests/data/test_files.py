@@ -32,7 +32,7 @@ def test_a_missing_file_is_named_with_the_next_step(tmp_path):
 
 
 def test_an_unreadable_file(tmp_path):
-    with pytest.raises(HauberkError, match="cannot read"):
+    with pytest.raises(HauberkError, match="is a folder, expected a file"):
         files.read_file(tmp_path, None, "")
 
 

@@ -8,20 +8,26 @@ import sys
 def main() -> None:
     """Run a verb; an error is one clear message and a non-zero exit code, never a traceback."""
     leave_current_folder()
-    from contextvars import copy_context
+    from hauberk.cli.interrupts import INTERRUPTED, ending_at_once
 
-    from hauberk.cli.app import app
-    from hauberk.cli.console import error_line
-    from hauberk.cli.failures import INTERRUPTED, failed
-    from hauberk.cli.plugins import load_plugins
+    with ending_at_once():
+        from contextvars import copy_context
+
+        from hauberk.cli.app import app
+        from hauberk.cli.console import error_line
+        from hauberk.cli.failures import failed
+        from hauberk.cli.plugins import load_plugins
 
     path = list(sys.path)
     try:
         refuse_controls(sys.argv)
-        load_plugins()
+        with ending_at_once():
+            load_plugins()
         code = copy_context().run(app, standalone_mode=False)  # what the command trusts ends with it
     except Exception as error:
         sys.exit(failed(error))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     finally:
         sys.path[:] = path
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code, without a word

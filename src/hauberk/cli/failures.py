@@ -10,7 +10,6 @@ from pathlib import Path
 from hauberk.cli.console import error_line
 from hauberk.errors import HauberkError, first_line, own_line
 
-INTERRUPTED = 130
 TOO_LITTLE = ("out of memory", "use a smaller --tile or batch size")
 
 

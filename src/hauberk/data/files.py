@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import os
 import tarfile
-import tempfile
 import urllib.request
 import zipfile
 import zlib
@@ -17,7 +16,7 @@ import numpy as np
 
 from hauberk import reading, unpacking
 from hauberk.errors import HauberkError
-from hauberk.storage import atomic_write
+from hauberk.storage import atomic_write, replacing
 
 _CHUNK = 1 << 20
 
@@ -77,28 +76,20 @@ def download(url: str, path: Path, md5: str) -> None:
         HauberkError: without a connection, or if another file comes; nothing is left behind then.
     """
     digest = hashlib.md5(usedforsecurity=False)
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with (
             urllib.request.urlopen(url, timeout=60) as response,  # noqa: S310  (addresses are constants of this package)
-            tempfile.NamedTemporaryFile(dir=path.parent, prefix=".download-", delete=False) as handle,
+            replacing(path) as handle,
         ):
-            temporary = Path(handle.name)
             while chunk := response.read(_CHUNK):
                 digest.update(chunk)
                 handle.write(chunk)
-        check_md5(path, digest.hexdigest(), md5)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+            check_md5(path, digest.hexdigest(), md5)
     except (OSError, http.client.HTTPException) as error:
         raise HauberkError(
             f"cannot download {url}: {error}",
             f"fetch it on a machine with a connection and put {path.name} into {path.parent}",
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def unpack(archive: Path, folder: str, sums: Mapping[str, str]) -> None:
