@@ -30,6 +30,7 @@ from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_mixing import MIXING
 from mutants_safety import SAFETY
 from mutants_storage import STORAGE
+from mutants_verify import VERIFIED
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
@@ -46,6 +47,7 @@ MUTANTS: list[Mutant] = [
     *DATA,
     *SAFETY,
     *STORAGE,
+    *VERIFIED,
     *FROZEN,
     *GATE,
 ]

@@ -33,7 +33,7 @@ STORAGE: list[Mutant] = [
     ),
     *group(
         "storage", "runs.py", "tests/test_runs.py",
-        ("        if run._known != plain:\n", "        if True:\n"),
+        ('if run._known != plain or not hashed.items() <= run.info.get("hashes", {}).items():', "if True:"),
         ("            with run.editing() as info:\n                run._settle(plain, complete)\n",
          "            run._settle(plain, complete)\n            with run.editing() as info:\n"),
         ("and not _is_ours(self._recipe_file.read_bytes())", "and False"),

@@ -600,6 +600,11 @@ ACCEPTED |= {
 }
 
 
+def plain(name: str) -> str:
+    """A name that a command line takes as one word."""
+    return name.replace(" ", "_")
+
+
 @pytest.fixture
 def forge(rich_run: Path, mixed_run: Path, forger: Any, tmp_path: Path) -> Callable[[str, Forgery], Path]:
     def forged(run: str, forgery: Forgery) -> Path:
@@ -624,7 +629,7 @@ def test_there_are_enough_forgeries() -> None:
     assert len(FILES) + len(DATA) + len(WEIGHTS) >= 50
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES, ids=plain)
 def test_the_files_show_it(name: str, forge: Callable[[str, Forgery], Path]) -> None:
     found = problems(verify_run(forge(*FILES[name])))
     assert found
@@ -632,7 +637,7 @@ def test_the_files_show_it(name: str, forge: Callable[[str, Forgery], Path]) -> 
     assert not any(sentence in p for p in found for sentence in hashes)
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", DATA, ids=plain)
 def test_the_data_shows_it(name: str, forge: Callable[[str, Forgery], Path]) -> None:
     run, forgery, claim = DATA[name]
     path = forge(run, forgery)
@@ -642,7 +647,7 @@ def test_the_data_shows_it(name: str, forge: Callable[[str, Forgery], Path]) -> 
     assert problems(audit.audit(path))
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", WEIGHTS, ids=plain)
 def test_the_weights_show_it(name: str, forge: Callable[[str, Forgery], Path]) -> None:
     run, forgery, claim = WEIGHTS[name]
     path = forge(run, forgery)
@@ -652,7 +657,7 @@ def test_the_weights_show_it(name: str, forge: Callable[[str, Forgery], Path]) -
     assert problems(audit.audit(path, True, None, 5))
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
+@pytest.mark.parametrize("name", ACCEPTED, ids=plain)
 def test_what_is_accepted_was_taken_on_trust(name: str, forge: Callable[[str, Forgery], Path]) -> None:
     run, forgery, claim = ACCEPTED[name]
     verdicts = audit.audit(forge(run, forgery), True, None, 5)

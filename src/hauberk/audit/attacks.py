@@ -56,10 +56,21 @@ def attack_again(
         return
     if _same_machine(target):
         yield from _unit_problems(part, target, attack, rows.ids[differ])
-    chance = stats.binom.sf(int(fell.sum()) - 1, int(differ.sum()), 0.5)
+    yield from sign_problems(rows.ids, fell, resisted)
+
+
+def sign_problems(ids: np.ndarray, fell: np.ndarray, resisted: np.ndarray) -> Iterator[str]:
+    """Whether far more survivors fall than broken rows resist, which two runs of one search would not show.
+
+    Args:
+        ids: samples, (B,).
+        fell: survivors on record that fall now, (B,) bool.
+        resisted: broken on record, and not broken now, (B,) bool.
+    """
+    chance = stats.binom.sf(int(fell.sum()) - 1, int((fell | resisted).sum()), 0.5)
     if chance < LEVEL:
         yield (
-            f"{samples(rows.ids[fell])}: they survived on record and fall when attacked again, "
+            f"{samples(ids[fell])}: they survived on record and fall when attacked again, "
             f"while {int(resisted.sum())} broken rows resist: chance {chance:.1g}"
         )
 

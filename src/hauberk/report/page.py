@@ -25,6 +25,7 @@ from hauberk.report.mixing import mixes
 from hauberk.report.pictures import Picture, pictures
 from hauberk.report.subject import Attacked, Curve, Level, Subject
 from hauberk.storage import atomic_write
+from hauberk.verify import Verdict, ledger
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,8 @@ def _run_summary(run: RunFacts) -> dict[str, Any]:
     return {
         "name": run.name,
         "recipe": dict(run.recipe),
-        "info": {k: v for k, v in run.info.items() if k != "lipschitz"},
+        "info": {k: v for k, v in run.info.items() if k not in ("lipschitz", "plans")},
+        "verified": _verified(run.verdicts),
         "records": [
             {
                 "kind": p.kind,
@@ -200,6 +202,12 @@ def _run_summary(run: RunFacts) -> dict[str, Any]:
             for p in run.parts
         ],
     }
+
+
+def _verified(verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
+    """What the run's own files show, without data and weights."""
+    checked, trusted = ledger(verdicts)
+    return {"problems": [p for v in verdicts for p in v.problems], "checked": checked, "trusted": trusted}
 
 
 def _plain(value: Any) -> Any:

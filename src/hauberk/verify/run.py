@@ -69,7 +69,7 @@ def _evaluations(found: Files, about: tuple[str, ...]) -> list[Verdict]:
     joined, clashes = _joined(whole)
     verdicts = [_verdict(p, _problems(p, found, joined), found) for p in joined]
     problems = [*about, *clashes, *guarded(fingerprint_problems, found.parts), *guarded(together_problems, joined)]
-    missing = [] if broken or not found.info else list(_not_run(joined, found))
+    missing = [] if broken or not found.info else guarded(_not_run, joined, found)
     together = Verdict(
         str(found.info.get("predictor", "")), "all together", sum(p.table.num_rows for p in joined), tuple(problems),
         (claims.TOGETHER,), tuple(missing),
@@ -109,11 +109,18 @@ def _verdict(part: Part, problems: Iterable[str], found: Files | None = None) ->
         checked.append(claims.KEPT)
         trusted.append(claims.POINTS)
     if part.kind != "diagnosis":
-        open_plan = found is None or unplanned(part, found.info, found.recipe)
+        open_plan = found is None or _open_plan(part, found)
         (trusted if open_plan else checked).append(claims.PLANNED)
     return Verdict(
         str(unit.get("predictor", "")), name, part.table.num_rows, tuple(problems), tuple(checked), tuple(trusted)
     )
+
+
+def _open_plan(part: Part, found: Files) -> bool:
+    try:
+        return unplanned(part, found.info, found.recipe)
+    except MALFORMED:  # said by the evaluation's own verdict
+        return True
 
 
 def _not_run(parts: Sequence[Part], found: Files) -> Iterator[str]:

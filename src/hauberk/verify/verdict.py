@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import yaml
 
@@ -58,7 +59,8 @@ def ledger(verdicts: Iterable[Verdict]) -> tuple[list[str], list[str]]:
 def guarded(check: Callable[..., Iterable[str]], *arguments: Any) -> list[str]:
     """The problems that a check finds; a record that it cannot read is a problem, and not a traceback."""
     try:
-        return list(check(*arguments))
+        with np.errstate(all="ignore"):  # infinite logits and the like: what they lead to is looked at
+            return list(check(*arguments))
     except MALFORMED as error:
         return [f"the record cannot be read as what it claims to be ({one_line(error)})"]
 
