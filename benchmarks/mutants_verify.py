@@ -15,13 +15,15 @@ def forged(*names: str) -> str:
 VERIFIED: list[Mutant] = [
     Mutant("verify", "verify/plans.py", "if wanted - ids:", "if False:", forged("one row removed")),
     Mutant("verify", "verify/plans.py", "if ids - wanted:", "if False:", forged("ids invented")),
-    Mutant("verify", "verify/rows.py", "if any(i is None or i < 0 for i in found):", "if False:", forged("a negative id")),
+    Mutant("verify", "verify/rows.py", "if any(i is None or i < 0 for i in found):", "if False:",
+           forged("a negative id")),
     Mutant("verify", "verify/rows.py", "if len(twice):", "if False:", forged("an id twice")),
     Mutant("verify", "verify/rows.py", "elif bool((ids[1:] < ids[:-1]).any()):", "elif False:",
            forged("rows in another order")),
     Mutant("verify", "verify/rows.py", "if v is None or not least <= v < classes]", "if v is None]",
            forged("class 99", "a prediction out of range")),
-    Mutant("verify", "verify/rows.py", "if v is None or not least <= v < classes]", "if v is not None and v >= classes]",
+    Mutant("verify", "verify/rows.py", "if v is None or not least <= v < classes]",
+           "if v is not None and v >= classes]",
            forged("a negative label")),
     *group(
         "verify", "verify/facts.py", forged("an unknown split"), ('if facts["split"] not in SPLITS:', "if False:"),
@@ -78,7 +80,10 @@ VERIFIED: list[Mutant] = [
         "verify", "verify/attacks.py", forged("a larger logit margin of a survivor"),
         ("yield logit > gap + 0.01 * (1.0 + abs(gap))", "yield logit > np.inf"),
     ),
-    *group("verify", "verify/attacks.py", forged("no forward passes"), ("yield self.forwards < 1,", "yield self.forwards < 0,")),
+    *group(
+        "verify", "verify/attacks.py", forged("no forward passes"),
+        ("yield self.forwards < 1,", "yield self.forwards < 0,"),
+    ),
     *group(
         "verify", "verify/attacks.py", forged("other probabilities at the point"),
         ("yield (decided >= 0) & behind,", "yield (decided < -1) & behind,"),
@@ -99,7 +104,10 @@ VERIFIED: list[Mutant] = [
         "verify", "verify/together.py", forged("the last stage dropped"),
         ("        if found != left:", "        if found - left:"),
     ),
-    *group("verify", "verify/together.py", forged("a stage of another number"), ("if late or 0 not in stages:", "if False:")),
+    *group(
+        "verify", "verify/together.py", forged("a stage of another number"),
+        ("if late or 0 not in stages:", "if False:"),
+    ),
     *group(
         "verify", "verify/together.py", forged("labels of a mix set to predictions"),
         ("        if two:\n", "        if False:\n"),
@@ -109,7 +117,8 @@ VERIFIED: list[Mutant] = [
         ('if (verdict == "sound") != (sign * value <= sign * sound):', "if False:"),
     ),
     *group(
-        "verify", "verify/diagnoses.py", forged("a limit of a diagnosis"), ('if row["threshold"] != sound:', "if False:"),
+        "verify", "verify/diagnoses.py", forged("a limit of a diagnosis"),
+        ('if row["threshold"] != sound:', "if False:"),
     ),
     *group(
         "verify", "audit/data.py", "tests/audit/test_forgeries.py::test_the_data_shows_it",
@@ -130,7 +139,8 @@ VERIFIED: list[Mutant] = [
         ("chosen = int(np.argmax(recorded[\"counts0\"]))", "chosen = int(np.argmax(fresh[\"counts0\"]))"),
     ),
     *group(
-        "verify", "audit/attacks.py", "tests/audit/test_attacks_again.py tests/audit/test_forgeries.py::test_the_weights_show_it",
+        "verify", "audit/attacks.py", "tests/audit/test_attacks_again.py"
+        " tests/audit/test_forgeries.py::test_the_weights_show_it",
         ("    if chance < LEVEL:", "    if False:"),
         ("    if _same_machine(target):", "    if False:"),
         ("    if _same_machine(target):", "    if True:"),
