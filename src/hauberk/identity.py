@@ -347,8 +347,11 @@ def _content(cell: CellType) -> Any:
 
 def _factory(source: str) -> Any:
     """The function that made a model of the user's own, if its module is there."""
-    module, _, name = source.partition(":")
-    return vars(sys.modules[module]).get(name) if module in sys.modules else source
+    module, _, path = source.partition(":")
+    found: Any = sys.modules.get(module)
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return source if found is None else found
 
 
 def _is_cached(cls: type, name: str) -> bool:

@@ -27,11 +27,14 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation import calibration
 from hauberk.evaluation.alpha_steps import margin, softmax
 from hauberk.evaluation.calibration import AlphaRange, CleanAlpha, Mixability, RobustAlpha, Scales
+from hauberk.evaluation.fingerprint import answers, probes
+from hauberk.evaluation.keys import revisions
 from hauberk.evaluation.nuts import Nuts, nuts
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import UNIT_TILES, Report, Work, mix_records
+from hauberk.identity import structure
 from hauberk.recipes import Evaluation
-from hauberk.records import content_hash, data_hash
+from hauberk.records import content_hash, data_hash, write_once
 from hauberk.runs import Run
 from hauberk.storage import atomic_write
 from hauberk.threats import Threat
@@ -234,7 +237,8 @@ def gather(
     subjects = [accurate, robust, *([] if network is None else [network])]
     origin = {
         "models": [predictor_name(s.model) for s in subjects], "attack": registry.spec(attack), "seed": plan.seed,
-        "tile": plan.tile, "data": data_hash(samples),
+        "tile": plan.tile, "data": data_hash(samples), "structures": [structure(s.model) for s in subjects],
+        "revisions": revisions(attack), "answers": [_answers(s, folder) for s in subjects],
     }  # fmt: skip
     path = folder / f"logits-{content_hash(origin)}.npz"
     if not path.exists():
@@ -242,6 +246,15 @@ def gather(
         batches = (samples.select(rows).batch() for rows in units)
         _save(path, _joined([_asked(accurate.model, robust.model, attack, b, plan, network) for b in batches]))
     return Logits(**read_npz(path, [f.name for f in fields(Logits)]))
+
+
+def _answers(subject: Subject, folder: Path) -> str:
+    """Which function was asked; its fingerprint is kept beside the logits."""
+    data = subject.dataset
+    asked = answers(subject.model, data.test.select(slice(1)).batch().images, probes(data.test), folder)
+    for new in asked.new:
+        write_once(folder, new)
+    return asked.id
 
 
 def _asked(

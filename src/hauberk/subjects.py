@@ -15,6 +15,7 @@ from hauberk.errors import HauberkError
 from hauberk.models.own import own
 from hauberk.records import content_hash
 from hauberk.runs import Run
+from hauberk.trust import trusted
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,24 @@ class Subject:
         return self.run if self.planned is None else Run.create(self.run.path, self.planned)
 
 
-def subject(source: str | Path, out: Path | None = None, data: str | registry.Spec | None = None) -> Subject:
+def subject(
+    source: str | Path, out: Path | None = None, data: str | registry.Spec | None = None, model: str | None = None
+) -> Subject:
     """Open what is to be judged: a run directory, or ``module:factory`` with the data's name or description.
 
     Nothing is written.
+
+    Args:
+        source: of the model.
+        out: where the records of ``module:factory`` go.
+        data: its data set.
+        model: of a run that keeps records of a model of one's own, the ``module:factory`` that makes it.
 
     Raises:
         HauberkError: if it is neither, or a run is to be judged elsewhere or on other data: its records belong to it.
     """
     if Path(source).is_dir():
-        return _of_run(Path(source), out, data)
+        return _of_run(Path(source), out, data, model)
     module, separator, factory = str(source).partition(":")
     if not separator:
         raise HauberkError(
@@ -71,7 +80,7 @@ def subject(source: str | Path, out: Path | None = None, data: str | registry.Sp
     return Subject(run, own(str(source)).eval(), dataset, recipe)
 
 
-def _of_run(path: Path, out: Path | None, data: str | registry.Spec | None) -> Subject:
+def _of_run(path: Path, out: Path | None, data: str | registry.Spec | None, model: str | None) -> Subject:
     if out is not None and out.resolve() != path.resolve():
         raise HauberkError(f"the records of a run stay with it: {path} cannot be judged into {out}", "leave -o out")
     run = Run.open(path)
@@ -79,11 +88,15 @@ def _of_run(path: Path, out: Path | None, data: str | registry.Spec | None) -> S
     known = run.recipe["data"]
     if data is not None and _description(data) != known:
         raise HauberkError(f"{path} belongs to the data {known['name']!r} of its recipe", "leave --data out")
-    if not run.has_model and "factory" in run.recipe.get("model", {}):
-        source = run.recipe["model"]["factory"]
+    source = None if run.has_model else run.recipe.get("model", {}).get("factory")
+    if source is None and model is not None:
+        raise HauberkError(f"{path} has a model of its own", "leave --model out")
+    if source is not None and (model is not None or trusted(source)):
+        return Subject(run, own(model or source).eval(), load(known))
+    if source is not None:
         raise HauberkError(
             f"{path} keeps the records of {source}, and no model",
-            f"name the model itself: {source} --data {known['name']} -o {path}",
+            f"name the model itself: {source} --data {known['name']} -o {path}, or for verify --model {source}",
         )
     return Subject(run, run.load_model(), load(known))
 

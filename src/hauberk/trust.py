@@ -32,13 +32,18 @@ def trust(*sources: str, everything: bool = False) -> Token[frozenset[str]]:
     return _TRUSTED.set(_TRUSTED.get() | {*sources, *([_EVERYTHING] if everything else [])})
 
 
+def trusted(source: str) -> bool:
+    """Whether the user trusts this code."""
+    return bool({source, _EVERYTHING} & _TRUSTED.get())
+
+
 def require(source: str) -> None:
     """Raise unless the user trusts this code.
 
     Raises:
         HauberkError: if only a file names it.
     """
-    if not {source, _EVERYTHING} & _TRUSTED.get():
+    if not trusted(source):
         raise HauberkError(
             f"a recipe or a run asks to run the code {source!r}, and a file alone runs no code",
             "read that code, and say --trust-code if you trust it (in Python: hauberk.trust.trusting)",

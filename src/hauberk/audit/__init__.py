@@ -33,7 +33,9 @@ def draw() -> int:
     return secrets.randbits(48)
 
 
-def audit(run: Path, weights: bool = False, rows: int | None = ROWS, seed: int | None = None) -> list[Verdict]:
+def audit(
+    run: Path, weights: bool = False, rows: int | None = ROWS, seed: int | None = None, factory: str | None = None
+) -> list[Verdict]:
     """Check a run from its files, its data where that is there, and on request its weights.
 
     Args:
@@ -41,6 +43,7 @@ def audit(run: Path, weights: bool = False, rows: int | None = ROWS, seed: int |
         weights: whether to load the model, certify and attack again.
         rows: how many rows of each evaluation, drawn at random; None for all.
         seed: of the sample and of fresh votes; None draws one, see ``draw``.
+        factory: ``module:factory`` of the model, where the run is about one of the user's own.
 
     Returns:
         the verdicts of ``verify.verify_run``, then those of the data and of the weights.
@@ -56,7 +59,7 @@ def audit(run: Path, weights: bool = False, rows: int | None = ROWS, seed: int |
         if broken:
             left = ("the weights were not looked at: mend or refuse what the files already show",)
             return [*verdicts, Verdict(str(found.info.get("predictor", "")), "from the weights", 0, (), (), left)]
-        target = subject(run)
+        target = subject(run, model=factory)
         generator = np.random.default_rng(draw() if seed is None else seed)
         return [*verdicts, *data_verdicts(parts, target.dataset), *recompute(target, rows, generator)]
     dataset, why = _data(found.recipe)

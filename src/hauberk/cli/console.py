@@ -94,6 +94,9 @@ class Reporter:
 
     def evaluating(self, step: Step) -> None:
         """Callback of ``attack``, ``certify`` and ``mix``."""
+        if step.news:  # also beside JSON: it stands on stderr
+            say(step.news)
+            return
         left = step.seconds / step.done * (step.total - step.done)
         self._line(f"{step.label}  {step.done}/{step.total}  left {clock(left)}", finished=step.done == step.total)
 

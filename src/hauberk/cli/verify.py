@@ -26,6 +26,9 @@ def verify(
     ] = None,
     every_row: Annotated[bool, typer.Option("--all", help="With --weights: every row.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the sample; without it a new one is drawn.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="module:factory of a model of your own, with --weights: its code is run.")
+    ] = None,
     trust_code: options.TrustCode = False,
     json: options.Json = False,
 ) -> None:
@@ -35,14 +38,14 @@ def verify(
     probability 95 %, where 1 % of all are. Votes are compared with fresh ones; an attack is a random search, so its
     survivors that fall are counted.
     """
-    options.trust_code(trust_code)
-    _check_options(weights, rows, every_row, seed)
+    options.trust_code(trust_code, model)
+    _check_options(weights, rows, every_row, seed, model)
     drawn = audit.draw() if seed is None else seed
     count = None if every_row else rows or audit.ROWS
     results: list[tuple[Path, list[Verdict]]] = []
     for path in runs:
         Run.open(path)
-        results.append((path, audit.audit(path, weights, count, drawn)))
+        results.append((path, audit.audit(path, weights, count, drawn, model)))
     every = [(path, v) for path, verdicts in results for v in verdicts]
     broken = sum(bool(v.problems) for _, v in every)
     lines = [line for path, verdicts in results for line in _lines(path, verdicts)]
@@ -64,7 +67,11 @@ def verify(
         raise typer.Exit(1)
 
 
-def _check_options(weights: bool, rows: int | None, every_row: bool, seed: int | None) -> None:
+def _check_options(
+    weights: bool, rows: int | None, every_row: bool, seed: int | None, model: str | None
+) -> None:
+    if model is not None and not weights:
+        raise HauberkError("--model names the code that --weights runs", "add --weights")
     if not weights and (rows is not None or every_row or seed is not None):
         raise HauberkError("--rows, --all and --seed speak of the rows that --weights draws", "add --weights")
     if rows is not None and every_row:
