@@ -25,6 +25,7 @@ from mutants_data import DATA
 from mutants_evaluation import EVALUATION
 from mutants_frozen import FROZEN
 from mutants_gate import GATE
+from mutants_keys import KEYS
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_mixing import MIXING
@@ -38,6 +39,7 @@ PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is i
 FAULT = 99
 
 MUTANTS: list[Mutant] = [
+    *KEYS,
     *CORE,
     *ATTACKS,
     *EVALUATION,

@@ -17,6 +17,7 @@ from hauberk.attacks.autoattack import Version
 from hauberk.batch import Batch, Samples
 from hauberk.boundary import answer, check_classes, check_output, check_weights
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
+from hauberk.certificates.rounding import exact_forward
 from hauberk.classifier import check_classifier, check_eval, decide, is_random
 from hauberk.data import Dataset, Selection, load
 from hauberk.data.choice import Choice, chosen
@@ -345,7 +346,9 @@ def lipschitz_refusal(target: Subject) -> str:
     if isinstance(target.model, MixedClassifier):
         return lipschitz_refusal(Subject(target.run, target.model.robust, target.dataset))
     try:
-        LipschitzCertificate()(target.model, probe_batch(target.dataset, 1), tile=1)
+        batch = probe_batch(target.dataset, 1)
+        with LipschitzCertificate().admitted(target.model, batch, 1):  # the pairwise bounds refuse nothing
+            exact_forward(target.model, tuple(batch.images.shape[1:]))
     except HauberkError as error:
         return error.message
     return ""

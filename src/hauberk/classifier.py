@@ -297,6 +297,28 @@ def predictor_name(model: nn.Module) -> str:
     The name holds a hash of the weights and of all else that the answers depend on, as far as it can be known, see
     ``hauberk.identity``.
     """
+    if _names is None:
+        return _name(model)
+    if id(model) not in _names:
+        _names[id(model)] = model, _name(model)  # with the model, whose id is its own while it lives
+    return _names[id(model)][1]
+
+
+_names: dict[int, tuple[nn.Module, str]] | None = None
+
+
+@contextmanager
+def names_once() -> Iterator[None]:
+    """Inside, models do not change, so that each is named once."""
+    global _names
+    before, _names = _names, {} if _names is None else _names
+    try:
+        yield
+    finally:
+        _names = before
+
+
+def _name(model: nn.Module) -> str:
     own, spec = getattr(model, "predictor", None), getattr(model, "spec", None)
     if isinstance(own, str) and not altered(model):
         return own

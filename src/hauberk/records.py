@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -26,9 +29,10 @@ from hauberk.storage import atomic_write
 
 HASHED_ROWS = 64  # images that are floats at one time while they are hashed
 
-RecordKind = Literal["attack", "certificate", "mix", "diagnosis", "fingerprint"]
+RecordKind = Literal["attack", "certificate", "mix", "diagnosis", "fingerprint", "array"]
 MEASURED: tuple[RecordKind, ...] = ("attack", "certificate", "mix", "diagnosis")
-BESIDE: tuple[RecordKind, ...] = ("fingerprint",)  # of which function it was measured
+BESIDE: tuple[RecordKind, ...] = ("fingerprint", "array")  # of which function; and numbers that many records share
+INLINE = 10_000  # numbers that facts hold themselves; a larger array is a file of its own, which they name
 
 SCHEMAS: dict[RecordKind, pa.Schema] = {
     "attack": pa.schema([
@@ -85,12 +89,28 @@ SCHEMAS: dict[RecordKind, pa.Schema] = {
         ("id", pa.int64()),  # of an image of the data; below 0 it is noise
         ("logits", pa.list_(pa.float64())),  # of the model, and beside them of the models that it is made of
     ]),
+    "array": pa.schema([  # shared evidence of many units, such as pairwise Lipschitz constants
+        ("id", pa.int64()),  # number of the row
+        ("values", pa.list_(pa.float64())),
+    ]),
 }
 
 
 def content_hash(value: Any) -> str:
-    """SHA-256 of canonical JSON: 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    """SHA-256 of canonical JSON, an array by its own hash: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_named).encode()).hexdigest()[:16]
+
+
+def _named(value: Any) -> dict[str, str]:
+    """What stands for an array in JSON: the key of the part that holds it."""
+    if isinstance(value, np.ndarray):
+        return {"array": unit_key("array", _array_unit(value))}
+    raise TypeError(f"{type(value).__name__} is no plain value")
+
+
+def _array_unit(values: np.ndarray) -> dict[str, Any]:
+    content = np.ascontiguousarray(values, dtype=np.float64)
+    return {"content": hashlib.sha256(content.tobytes()).hexdigest(), "shape": list(values.shape)}
 
 
 def data_hash(samples: Samples) -> str:
@@ -143,6 +163,9 @@ def part(kind: RecordKind, unit: Mapping[str, Any], facts: Mapping[str, Any], co
         pa.array(columns[f.name], f.type, from_pandas=True) if f.name in columns else pa.nulls(rows, f.type)
         for f in SCHEMAS[kind]
     ]
+    shared = {k: v.tolist() if isinstance(v, np.ndarray) and v.size <= INLINE else v
+              for k, v in facts.get("shared", {}).items()}  # fmt: skip
+    facts = dict(facts) | ({"shared": shared} if "shared" in facts else {})
     return Part(kind, unit, facts, pa.Table.from_arrays(arrays, schema=SCHEMAS[kind]).sort_by("id"))
 
 
@@ -161,7 +184,10 @@ def write(folder: Path, item: Part) -> Path:
             )
         return path
     head = {"kind": item.kind, "unit": dict(item.unit), "facts": dict(item.facts)}
-    metadata = {b"hauberk": json.dumps(head).encode()}
+    for values in item.facts.get("shared", {}).values():
+        if isinstance(values, np.ndarray):  # before what names it
+            write_once(folder, _array_part(values))
+    metadata = {b"hauberk": json.dumps(head, default=_named).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(item.table.replace_schema_metadata(metadata), sink, compression="zstd")
     atomic_write(path, sink.getvalue().to_pybytes())
@@ -189,13 +215,54 @@ def read(path: Path) -> Part:
             raise KeyError("another schema")
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise HauberkError(f"{path} is not a Hauberk record", "remove it and run the command again") from error
-    found = Part(head["kind"], head["unit"], head["facts"], table)
+    found = Part(head["kind"], head["unit"], _with_arrays(head["facts"], path.parent), table)
     if found.key not in path.name:
         raise HauberkError(
             f"{path.name}: its name does not match its content",
             "it was changed, or written by another version of Hauberk: remove it and run the command again",
         )
     return found
+
+
+def _array_part(values: np.ndarray) -> Part:
+    rows = np.ascontiguousarray(values, dtype=np.float64).reshape(len(values), -1)
+    return part("array", _array_unit(values), {}, {"id": range(len(rows)), "values": list(rows)})
+
+
+def _with_arrays(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Facts with the arrays that they name."""
+    shared = facts.get("shared")
+    if not isinstance(shared, dict):
+        return facts
+    found = {k: _array(folder, v["array"]) if isinstance(v, dict) and set(v) == {"array"} else v
+             for k, v in shared.items()}  # fmt: skip
+    return facts | {"shared": found}
+
+
+def _array(folder: Path, key: Any) -> np.ndarray:
+    if not isinstance(key, str) or re.fullmatch("[0-9a-f]{16}", key) is None:
+        raise HauberkError(f"{folder}: a record names the array {key!r:.40}", "it was changed: do not believe it")
+    path = folder / f"array-{key}.parquet"
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise HauberkError(f"{path} is missing, and a record rests on it", "restore it, or run it again") from error
+    return _read_array(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read_array(path: Path, _changed: int, _size: int) -> np.ndarray:
+    """One array, which all parts that name it share."""
+    found = read(path)
+    try:
+        values = pc.list_flatten(found.table.column("values")).to_numpy().reshape(found.unit["shape"])
+        values.flags.writeable = False
+        whole = _array_unit(values) == dict(found.unit)
+    except (KeyError, TypeError, ValueError) as error:
+        raise HauberkError(f"{path} holds no array", "restore it, or run it again") from error
+    if not whole:
+        raise HauberkError(f"{path}: its numbers are not those of its name", "it was changed: do not believe it")
+    return np.asarray(values)
 
 
 def read_all(folder: Path, kind: RecordKind | None = None) -> list[Part]:

@@ -6,7 +6,9 @@ import math
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -16,7 +18,10 @@ from hauberk.certificates.deployed import compare
 from hauberk.certificates.gate import walked
 from hauberk.certificates.rounding import exact_forward, moved
 from hauberk.classifier import ABSTAIN, predictor_name
+from hauberk.records import INLINE
 from hauberk.threats import CONFIG, Norm
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -55,10 +60,13 @@ class LipschitzCertificate(Certificate):
         parts = [[column[:used] for column in forward(t.images)] for t, used in images.tiles(tile)]
         logits, rounding = (torch.cat(column) for column in zip(*parts, strict=True))
         found = compare(model, forward, batch, tile, logits, rounding)
+        speeds = forward.pairwise.get(self.norm)  # the same for all images, and K * K norms
+        if speeds is None:
+            speeds = forward.pairwise[self.norm] = bounds.pairwise(self.norm).numpy()
         shared = {
             "norm": self.norm,
             "frozen": forward.name,
-            "pairwise": bounds.pairwise(self.norm).tolist(),
+            "pairwise": speeds.tolist() if speeds.size <= INLINE else speeds,
             "layers": [
                 {"name": b.name, "kind": b.kind, "value": b.bound.value, "method": b.bound.method, "norm": b.norm}
                 for b in bounds.layers(self.norm)
@@ -76,20 +84,21 @@ class LipschitzCertificate(Certificate):
 
         It disagrees if it decides otherwise, or if its logits are farther away than rounding explains.
         """
-        logits = row["logits"]
-        if not all(map(math.isfinite, logits)):
+        logits = np.asarray(row["logits"], dtype=np.float64)
+        if not np.isfinite(logits).all():
             return ABSTAIN
         if not row.get("distance", 0.0) <= row.get("explained", math.inf):
             return ABSTAIN
-        top = max(range(len(logits)), key=logits.__getitem__)
+        top = int(logits.argmax())
         return top if row.get("deployed", top) == top else ABSTAIN
 
-    def gaps(self, row: Evidence, shared: Evidence) -> list[tuple[float, float]]:
-        """For each rival j: the logit gap, less what rounding may have added, and its Lipschitz bound."""
+    def gaps(self, row: Evidence, shared: Evidence) -> tuple[Floats, Floats]:
+        """For the K - 1 rivals: the logit gap, less what rounding may have added, and its Lipschitz bound."""
         y = self.decision(row, shared)
-        logits, bounds = row["logits"], shared["pairwise"][y]
-        top, lost = logits[y], moved(row)
-        return [(top - z - lost, bounds[j]) for j, z in enumerate(logits) if j != y]
+        logits = np.asarray(row["logits"], dtype=np.float64)
+        bounds = np.asarray(shared["pairwise"][y], dtype=np.float64)
+        rivals = np.arange(len(logits)) != y
+        return (logits[y] - logits - moved(row))[rivals], bounds[rivals]
 
     def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
         r"""Propagate logit gaps: with :math:`d_j^- = d_j - K_j r`, :math:`p_y \ge p^- = 1/(1+\sum_j e^{-d_j^-})` and
@@ -98,18 +107,19 @@ class LipschitzCertificate(Certificate):
         """  # noqa: D415
         if self.decision(row, shared) == ABSTAIN:
             return -1.0
-        least = [gap - bound * radius for gap, bound in self.gaps(row, shared)]
-        smallest = min(least)
+        gaps, bounds = self.gaps(row, shared)
+        least = gaps - bounds * radius
+        smallest = float(least.min())
         if not smallest >= 0.0:
             return -1.0
-        probability = 1.0 / (1.0 + math.fsum(math.exp(-d) for d in least))
+        probability = 1.0 / (1.0 + math.fsum(np.exp(-least).tolist()))
         return probability * -math.expm1(-smallest)
 
     def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:
         """Closed form for margin 0, bisection on the monotone ``margin`` above it."""
         if self.decision(row, shared) == ABSTAIN:
             return 0.0
-        plain = min(_reach(gap, bound) for gap, bound in self.gaps(row, shared))
+        plain = float(_reach(*self.gaps(row, shared)).min())
         if not math.isfinite(plain):  # a constant network: any finite number is sound, none is useful
             return 0.0
         if margin > 0.0:
@@ -121,10 +131,8 @@ class LipschitzCertificate(Certificate):
         return predictor_name(model)
 
 
-def _reach(gap: float, bound: float) -> float:
+def _reach(gaps: Floats, bounds: Floats) -> Floats:
     """How far an image may move before a gap closes; a rival that never moves is out of reach, unless it is level."""
-    if not bound >= 0.0:  # NaN: nothing is known
-        return 0.0
-    if bound > 0.0:
-        return gap / bound
-    return math.inf if gap > 0.0 else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = np.where(bounds > 0.0, gaps / bounds, np.where((bounds == 0.0) & (gaps > 0.0), np.inf, 0.0))
+    return np.where(np.isnan(reach), 0.0, reach)  # NaN: nothing is known

@@ -24,6 +24,7 @@ from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.noise import Gaussian
+from hauberk.records import INLINE
 from hauberk.statistics import clopper_pearson_lower
 from hauberk.threats import CONFIG
 
@@ -160,7 +161,8 @@ class MixedCertificate(Certificate):
             scale = model.robust_scale
             for row in rows:
                 row.update(logits=[scale * z for z in row["logits"]], rounding=scale * row["rounding"])
-            shared = shared | {"pairwise": [[scale * k for k in line] for line in shared["pairwise"]]}
+            speeds = scale * np.asarray(shared["pairwise"])
+            shared = shared | {"pairwise": speeds.tolist() if speeds.size <= INLINE else speeds}
         for row, decision in zip(rows, self._decided(model, batch, rows, seed, tile), strict=True):
             row["mix_deployed"] = decision
         return rows, shared | {"base": registry.spec(self.base)["name"], "mix_alpha": model.least_alpha}
@@ -250,7 +252,7 @@ class MixedCertificate(Certificate):
         if isinstance(self.base, SmoothingCertificate):
             constant = 1.0 / (float(shared["sigma"]) * float(np.sqrt(2.0 * np.pi)))
             return [2.0 * self._probability(row, shared) - 1.0], constant, [constant]
-        gaps = np.array([gap for gap, _ in cast(LipschitzCertificate, self.base).gaps(row, shared)])
+        gaps, _ = cast(LipschitzCertificate, self.base).gaps(row, shared)
         margins = -np.expm1(-gaps) / (1.0 + np.exp(-gaps).sum())
         constants = 0.25 * np.asarray(shared["pairwise"], dtype=np.float64).max(1)
         return margins.tolist(), float(constants[y]), np.delete(constants, y).tolist()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from hauberk.layers.bound import Branches, SumsInside
 from hauberk.layers.freezing import Shape, materialised, predictor
 from hauberk.layers.lipschitz import ModelBounds, walk
 from hauberk.layers.walkable import check_walkable
+from hauberk.threats import Norm
 
 # Float64 sums of thousands of terms are off by less than this share of their size.
 SHARE = 1e-12
@@ -87,6 +89,7 @@ class FrozenForward(ExactForward):
     def __init__(self, bounds: ModelBounds, frozen: nn.Module) -> None:
         super().__init__(bounds)
         self.predictor = predictor(frozen)
+        self.pairwise: dict[Norm, np.ndarray] = {}  # bounds of the logit differences, once they were asked for
         self.share: float | None = None  # of the estimate in another precision; see ``deployed``
 
     @cached_property

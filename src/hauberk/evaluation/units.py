@@ -26,7 +26,7 @@ from hauberk.certificates import Certificate, MixedCertificate
 from hauberk.certificates.gate import admitted_once
 from hauberk.certificates.mixed import needed_alpha
 from hauberk.certificates.rounding import unchanged
-from hauberk.classifier import check_eval, frozen, is_random, logits_of, predictor_name, traits
+from hauberk.classifier import check_eval, frozen, is_random, logits_of, names_once, predictor_name, traits
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.diagnostics import VERSION as DIAGNOSIS_VERSION
@@ -276,7 +276,7 @@ class _Progress:
 def _run(progress: _Progress, rows: Callable[[Batch], Columns]) -> list[Part]:
     """Do the units of one shard that are not there yet."""
     parts = []
-    with unchanged(), admitted_once():
+    with unchanged(), admitted_once(), names_once():
         for tile in progress.units():
             parts.append(progress.do(tile, partial(rows, tile), {}))
             progress.report()
