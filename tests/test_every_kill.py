@@ -368,3 +368,31 @@ def test_demo(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -> 
     for module, real in ((api, api.setting_of), (mixing, mixing.setting_of)):
         monkeypatch.setattr(module, "setting_of", lambda target, plan, real=real: real(target, few(plan)))
     bench.check({}, typed("demo", "-o", "d"), least=80, sample=4)
+
+
+@pytest.mark.parametrize("verb", [("train", "c.yaml", "-o", "c"), ("certify", "a")], ids=lambda verb: verb[0])
+def test_a_full_disk_is_one_sentence_and_what_was_finished_stays(
+    bench: Bench, trained: State, verb: tuple[str, ...]
+) -> None:
+    start, command = trained | {"c.yaml": recipe("c")}, typed(*verb)
+    whole = bench.after(start, command)
+    for writes in (0, 2, 5, 8):
+
+        def filling(left: list[int] = [writes]) -> None:  # noqa: B006  (each has its own)
+            real = os.fsync
+
+            def flush(handle: int) -> None:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise OSError(28, "No space left on device")
+                real(handle)
+
+            os.fsync = flush
+            command()
+
+        laid_out(start, bench.folder)
+        _, status = os.waitpid(forked(filling, bench.folder), 0)
+        said = (bench.folder.parent / "said").read_text()
+        assert os.waitstatus_to_exitcode(status) == 1, said
+        assert said.count("No space left on device") == 1 and "Traceback" not in said
+        same(ends(command, bench.folder), whole, f"full after {writes} writes")
