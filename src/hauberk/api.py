@@ -27,6 +27,7 @@ from hauberk.evaluation.fingerprint import probes
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.lipschitz_report import LipschitzReport, input_gradients, lipschitz_report
 from hauberk.evaluation.preflight import Bill, Finding, Speed, bills, measure, preflight
+from hauberk.evaluation.sense import check_budget, check_sense, check_votes
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import (
     Report,
@@ -69,6 +70,7 @@ def train(
     torch.manual_seed(recipe.seed)  # the initial weights; every other draw has a generator of its own
     model = build_model(recipe, dataset)
     objective = registry.build(recipe.objective, "objective")
+    check_sense(objective, recipe.training, shape=dataset.input_shape)
     started = time.monotonic()
     trained = fit(model, objective, dataset, recipe.training, run, seed=recipe.seed, report=report)
     if recipe.wrap is not None:
@@ -173,7 +175,7 @@ def attack(
         shard: (i, n) to do every n-th unit.
         report: called after each unit.
     """
-    samples, setting = setting_of(target, plan)
+    samples, setting = setting_of(target, plan, *attacks)
     started = time.monotonic()
     work = Work(target.run.records, shard, report, target.begin)
     done = [part for item in attacks for part in attack_records(target.model, samples, item, setting, work)]
@@ -210,7 +212,7 @@ def diagnose(
         plan: split, number of images (64 to 128 are enough), seed and tile.
         report: called at the end.
     """
-    samples, setting = setting_of(target, plan)
+    samples, setting = setting_of(target, plan, attack)
     started = time.monotonic()
     work = Work(target.run.records, report=report, begin=target.begin)
     diagnosis_records(target.model, samples, attack, setting, work)
@@ -247,6 +249,8 @@ def check(target: Subject, threat: Threat | None = None, images: int = 1000, til
         images: how many it will see.
         tile: rows of a model call.
     """
+    if threat is not None:
+        check_budget(threat, target.dataset.input_shape)
     batch = probe_batch(target.dataset, tile)
     findings = tuple(preflight(target.model, batch, tile, target.dataset.num_classes))
     blocking = {"forward", "logits", "images", "classes", "weights"}
@@ -271,7 +275,7 @@ def certify(
     report: Report | None = None,
 ) -> Run:
     """Certify a subject's images and leave records in its run; arguments as ``attack``."""
-    samples, setting = setting_of(target, plan)
+    samples, setting = setting_of(target, plan, *certificates)
     started = time.monotonic()
     work = Work(target.run.records, shard, report, target.begin)
     done = [part for item in certificates for part in certificate_records(target.model, samples, item, setting, work)]
@@ -279,8 +283,10 @@ def certify(
     return target.run
 
 
-def setting_of(target: Subject, plan: Evaluation) -> tuple[Selection, Setting]:
-    """The images of an evaluation, still integers, and what its units share, once the model fits them."""
+def setting_of(target: Subject, plan: Evaluation, *methods: object) -> tuple[Selection, Setting]:
+    """The images of an evaluation, still integers, and what its units share, once model and methods fit them."""
+    check_sense(*methods, shape=target.dataset.input_shape)
+    check_votes(target.model)
     data = target.dataset
     samples = evaluation_samples(data, plan.split, plan.images, plan.choice)
     check_target(target, samples)

@@ -30,6 +30,7 @@ from hauberk.evaluation.calibration import AlphaRange, CleanAlpha, Mixability, R
 from hauberk.evaluation.fingerprint import answers, probes
 from hauberk.evaluation.keys import revisions
 from hauberk.evaluation.nuts import Nuts, nuts
+from hauberk.evaluation.sense import check_sense
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import UNIT_TILES, Report, Work, mix_records
 from hauberk.identity import structure
@@ -226,6 +227,7 @@ def gather(
     if plan.split != "val":
         raise HauberkError("nothing is chosen on test data", "calibrate on the validation split")
     check_pair(accurate, robust)
+    check_sense(attack, shape=robust.dataset.input_shape)
     samples = evaluation_samples(robust.dataset, "val", plan.images, plan.choice)
     for subject in (accurate, robust):
         seen = int(torch.isin(samples.ids, torch.as_tensor(subject.dataset.train.ids)).sum())

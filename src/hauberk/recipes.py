@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hauberk import reading, registry
 from hauberk.data.choice import Choice
 from hauberk.errors import HauberkError
+from hauberk.evaluation.sense import check_sense
 from hauberk.training.config import Training
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -138,11 +139,11 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
     registry.check(recipe.model, "defence" if name in {e.name for e in registry.entries("defence")} else "model", TASK)
     if recipe.wrap is not None:
         registry.check(recipe.wrap, "defence", ("base",))
-    registry.build(recipe.objective, "objective")
-    for spec in (*recipe.evaluation.attacks, *recipe.evaluation.diagnoses):
-        registry.build(spec, "attack")
-    for spec in recipe.evaluation.certificates:
-        registry.build(spec, "certificate")
+    plan = recipe.evaluation
+    methods = [registry.build(recipe.objective, "objective")]
+    methods += [registry.build(spec, "attack") for spec in (*plan.attacks, *plan.diagnoses)]
+    methods += [registry.build(spec, "certificate") for spec in plan.certificates]
+    check_sense(*methods, recipe.training)
     return recipe
 
 

@@ -74,7 +74,7 @@ def number(value: float) -> str:
 def epsilon(norm: str, eps: float) -> str:
     """A budget as the field writes it: 8/255 where it is one."""
     steps = eps * 255
-    if norm == "linf" and eps > 0 and abs(steps - round(steps)) < 1e-6:
+    if norm == "linf" and 0 < eps < 1 and abs(steps - round(steps)) < 1e-6:
         return f"{round(steps)}/255"
     return number(eps)
 

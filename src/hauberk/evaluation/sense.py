@@ -1,0 +1,92 @@
+"""Settings that cannot mean anything, refused before anything is spent on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from hauberk.certificates.smoothing import SmoothingCertificate
+from hauberk.defences.smoothed import SmoothedClassifier
+from hauberk.errors import HauberkError
+from hauberk.threats import Threat
+
+
+def check_sense(*methods: Any, shape: Sequence[int] | None = None) -> None:
+    """Raise if a budget covers the whole pixel box, or if the votes of a certificate can never decide.
+
+    Args:
+        methods: attacks, certificates, objectives or threats; what is inside them is looked at too.
+        shape: channels, height and width of an image; without it only what holds for every shape is refused.
+
+    Raises:
+        HauberkError: with the budget or the number of votes that was perhaps meant.
+    """
+    for method in methods:
+        for found in _within(method):
+            if isinstance(found, Threat):
+                check_budget(found, shape)
+            elif isinstance(found, SmoothingCertificate):
+                _check_votes(found.n, found.alpha, needed_votes(found.alpha), "--n")
+
+
+def check_budget(threat: Threat, shape: Sequence[int] | None = None) -> None:
+    r"""Raise if every point of the pixel box is within the budget of every image.
+
+    The box :math:`[0, 1]^d` has the diameter 1 in Linf, :math:`\sqrt d` in L2 and d in L1; a ball of that radius holds
+    all of it, so that any two images are neighbours and no classifier is robust.
+
+    Args:
+        threat: norm and budget.
+        shape: of an image; without it Linf alone is checked.
+    """
+    pixels = None if shape is None else math.prod(shape)
+    diameter = {"linf": 1.0, "l2": pixels and math.sqrt(pixels), "l1": pixels and float(pixels)}[threat.norm]
+    if diameter is None or threat.eps < diameter:
+        return
+    size = "" if shape is None else f" of {'x'.join(map(str, shape))} values"
+    raise HauberkError(
+        f"a budget of {threat.norm} {threat.eps:g} turns every image{size} into any other: pixels are in [0, 1], where "
+        f"the largest distance is {diameter:g}",
+        f"did you mean {threat.norm}:{threat.eps:g}/255?" if threat.eps / 255 < diameter else "choose a smaller budget",
+    )
+
+
+def check_votes(model: nn.Module) -> None:
+    """Raise if a smoothed classifier, or one inside a model, abstains even where all its votes agree."""
+    for module in model.modules():
+        if isinstance(module, SmoothedClassifier):
+            _check_votes(module.votes, module.alpha, _needed_decision_votes(module.alpha), "votes:")
+
+
+def needed_votes(alpha: float) -> int:
+    r"""The fewest votes n that can decide: :math:`\alpha^{1/n} > 1/2`, that is :math:`2^{-n} < \alpha`."""
+    return next(n for n in range(1, 1100) if 0.5**n < alpha)
+
+
+def _needed_decision_votes(alpha: float) -> int:
+    r"""The fewest votes whose two-sided test can be significant, :math:`2 \cdot 2^{-n} \le \alpha`."""
+    return next(n for n in range(1, 1100) if 2.0 * 0.5**n <= alpha)
+
+
+def _check_votes(votes: int, alpha: float, needed: int, setting: str) -> None:
+    """Raise if even unanimous votes leave too large an error probability."""
+    if votes < needed:
+        raise HauberkError(
+            f"{votes} votes can never decide at alpha {alpha:g}, even if all agree: {needed} votes are needed",
+            f"say {setting} {max(needed, 1000)}, which also gives larger radii, or a larger alpha",
+        )
+
+
+def _within(value: Any) -> Iterator[Any]:
+    """The value and what is inside it."""
+    yield value
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _within(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _within(getattr(value, field.name))
