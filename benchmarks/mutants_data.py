@@ -7,6 +7,8 @@ from mutant import Mutant, group
 MEMORY = "tests/evaluation/test_memory.py"
 ORDER = "tests/data/test_choice.py"
 INSPECTION = "tests/data/test_inspection.py"
+OBSERVED = "tests/report/test_observations.py"
+NOTES = "tests/cli/test_notes.py"
 FOLDER = "tests/data/test_folder.py"
 CHOSEN = "tests/evaluation/test_chosen_images.py"
 
@@ -124,5 +126,53 @@ DATA: list[Mutant] = [
         "arrays", "data/dataset.py", FOLDER,
         (".div_(full_scale(self.images))", ".div_(255.0)"),
         ("dtype=torch.float64) / white", "dtype=torch.float64) / 255"),
+    ),
+    *group(
+        "sense", "evaluation/sense.py", "tests/evaluation/test_sense.py",
+        ("if diameter is None or threat.eps < diameter:", "if True:"),
+        ("if diameter is None or threat.eps < diameter:", "if diameter is None or threat.eps <= diameter:"),
+        ("pixels and math.sqrt(pixels)", "pixels and float(pixels)"),
+        ('"l1": pixels and float(pixels)', '"l1": pixels and math.sqrt(pixels)'),
+        ("if threat.eps / 255 < diameter else", "if False else"),
+        ("if 0.5**n < alpha)", "if 0.5**n <= alpha)"),
+        ("if 2.0 * 0.5**n <= alpha)", "if 0.5**n <= alpha)"),
+        ("if votes < needed:", "if False:"),
+        ("elif isinstance(found, SmoothingCertificate):", "elif False:"),
+        ("yield from _within(getattr(value, field.name))", "pass"),
+        ("for module in model.modules():", "for module in [model]:"),
+    ),
+    *group(
+        "sense", "recipes.py", "tests/evaluation/test_sense.py",
+        ("check_sense(*methods, recipe.training)", "check_sense(*methods)"),
+        ("check_sense(*methods, recipe.training)", "check_sense(recipe.training)"),
+    ),
+    *group(
+        "sense", "api.py", "tests/evaluation/test_sense.py",
+        ("check_sense(*methods, shape=target.dataset.input_shape)", "pass"),
+        ("    check_votes(target.model)\n", ""),
+        ("check_budget(threat, target.dataset.input_shape)", "pass"),
+    ),
+    *group(
+        "sense", "report/words.py", "tests/evaluation/test_sense.py",
+        ('if norm == "linf" and 0 < eps < 1 and', 'if norm == "linf" and 0 < eps and'),
+    ),
+    *group(
+        "observations", "report/observations.py", OBSERVED,
+        ('if part.unit.get("stage", 0) == 0:', "if True:"),
+        ("if n > 1 and len(set(labels.tolist())) == 1:", "if False:"),
+        ("if n > 1 and len(decided) > 1 and len(set(decided.tolist())) == 1:", "if False:"),
+        ("decided = answers[answers >= 0]", "decided = answers"),
+        ("if abstained:", "if False:"),
+        ('if part.facts.get("choice") == "hashed":', "if False:"),
+        ("tuple(dict.fromkeys(said))", "tuple(said)"),
+        ('if 0 <= label < len(classes) else f"class {label}"', 'if label >= 0 else ""'),
+    ),
+    *group("observations", "report/words.py", NOTES, ("return [*said, *subject.notes]", "return said")),
+    *group("observations", "cli/results.py", NOTES, ('(f"  note: {note}" for note in subject.notes)', "()")),
+    *group("observations", "api.py", NOTES, ('info["notes"] = list(target.dataset.notes)', "pass")),
+    *group("observations", "cli/console.py", NOTES, ('say(f"note: {note}")', "pass")),
+    *group(
+        "observations", "cli/options.py", NOTES,
+        ('"first" if given.pop("first", None) else None', 'None if given.pop("first", None) else None'),
     ),
 ]  # fmt: skip

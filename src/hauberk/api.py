@@ -180,6 +180,7 @@ def attack(
     work = Work(target.run.records, shard, report, target.begin)
     done = [part for item in attacks for part in attack_records(target.model, samples, item, setting, work)]
     sign(target.begin(), "attack_seconds", started, done, samples.ids)
+    _note(target)
     return target.run
 
 
@@ -217,6 +218,7 @@ def diagnose(
     work = Work(target.run.records, report=report, begin=target.begin)
     diagnosis_records(target.model, samples, attack, setting, work)
     sign(target.begin(), "diagnose_seconds", started)
+    _note(target)
     return target.run
 
 
@@ -280,7 +282,14 @@ def certify(
     work = Work(target.run.records, shard, report, target.begin)
     done = [part for item in certificates for part in certificate_records(target.model, samples, item, setting, work)]
     sign(target.begin(), "certify_seconds", started, done, samples.ids)
+    _note(target)
     return target.run
+
+
+def _note(target: Subject) -> None:
+    """Keep with the run what there is to know about its data, for the report."""
+    with target.begin().editing() as info:
+        info["notes"] = list(target.dataset.notes)
 
 
 def setting_of(target: Subject, plan: Evaluation, *methods: object) -> tuple[Selection, Setting]:

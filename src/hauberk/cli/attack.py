@@ -12,7 +12,7 @@ from hauberk import api, registry
 from hauberk.attacks import APGD, Attack
 from hauberk.attacks.autoattack import Version
 from hauberk.cli import options, results
-from hauberk.cli.console import Reporter, emit
+from hauberk.cli.console import Reporter, emit, notes
 from hauberk.errors import HauberkError
 from hauberk.subjects import Subject
 from hauberk.threats import Threat, counterpart
@@ -36,6 +36,7 @@ def attack(
     data: options.Data = None,
     split: options.Split = None,
     images: options.Images = None,
+    first: options.First = False,
     seed: options.Seed = None,
     tile: options.Tile = None,
     shard: options.Shard = "0/1",
@@ -51,7 +52,8 @@ def attack(
     if suite is not None:
         options.choice("--suite", suite, SUITES)
     subject = api.subject(target, out, options.data(data))
-    plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile)
+    notes(subject.dataset)
+    plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile, first=first)
     planned = _attacks(subject, ball, attacks, suite)
     if ball is not None and not (one_norm or attacks):
         planned += _other_norm(subject, planned)

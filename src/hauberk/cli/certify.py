@@ -11,7 +11,7 @@ from hauberk import api, registry
 from hauberk.certificates import Certificate
 from hauberk.certificates.mixed import Bound
 from hauberk.cli import options, results
-from hauberk.cli.console import Reporter, emit
+from hauberk.cli.console import Reporter, emit, notes
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.subjects import Subject
@@ -31,6 +31,7 @@ def certify(
     data: options.Data = None,
     split: options.Split = None,
     images: options.Images = None,
+    first: options.First = False,
     seed: options.Seed = None,
     tile: options.Tile = None,
     shard: options.Shard = "0/1",
@@ -49,7 +50,8 @@ def certify(
         options.choice("--bound", bound, get_args(Bound))
     given = {"sigma": sigma, "n": n, "alpha": alpha, "norm": norm}
     subject = api.subject(target, out, options.data(data))
-    plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile)
+    notes(subject.dataset)
+    plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile, first=first)
     planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)
     run = api.certify(subject, planned, plan, share, Reporter(json).evaluating)
     folder = shlex.quote(str(run.path))

@@ -10,7 +10,7 @@ import typer
 from hauberk import api, registry
 from hauberk.attacks import APGD
 from hauberk.cli import options, results
-from hauberk.cli.console import Reporter, clock, emit
+from hauberk.cli.console import Reporter, clock, emit, notes
 from hauberk.errors import HauberkError
 
 USUAL = 1000  # images of an evaluation
@@ -40,8 +40,9 @@ def check(
     if diagnose and ball is None:
         raise HauberkError("--diagnose judges an attack, and an attack needs a threat", "add --threat linf:8/255")
     subject = api.subject(target, out, options.data(data))
+    notes(subject.dataset)
     plan = options.plan(subject.recipe, images, seed=seed, tile=tile)
-    most = len(api.evaluation_batch(subject.dataset, plan.split, plan.images))
+    most = len(api.evaluation_samples(subject.dataset, plan.split, plan.images))
     count = min(USUAL, most) if images is None else most
     found = api.check(subject, ball, count, plan.tile)
     lines = [f"  {'ok  ' if f.good else 'LOOK'}  {f.name}: {f.text}" for f in found.findings]

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape as _escape
 from rich.table import Table
 
+from hauberk.data import Dataset
 from hauberk.evaluation.units import Step
 from hauberk.training.progress import Progress
 
@@ -45,6 +46,12 @@ def error_line(message: str, hint: str = "") -> None:
 def say(text: str) -> None:
     """A line for a person, on stderr so that stdout stays a result."""
     ERR.print(escape(text), soft_wrap=True)
+
+
+def notes(dataset: Dataset) -> None:
+    """What there is to know about a data set, a line each."""
+    for note in dataset.notes:
+        say(f"note: {note}")
 
 
 def emit(result: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:

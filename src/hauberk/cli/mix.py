@@ -49,6 +49,7 @@ def mix(
     out: options.Out = None,
     split: options.Split = None,
     images: options.Images = None,
+    first_images: options.First = False,
     seed: options.Seed = None,
     tile: options.Tile = None,
     trust_code: options.TrustCode = False,
@@ -63,7 +64,7 @@ def mix(
     kind = _kind(alpha, wish, choose, network, width, scales)
     ball, asked = registry.build(threat, "threat"), options.count("--calibration-images", calibration_images)
     first, second, net = _subjects(accurate, robust, network, options.data(data))
-    plan = options.plan({}, images, split=split, seed=seed, tile=tile)
+    plan = options.plan({}, images, split=split, seed=seed, tile=tile, first=first_images)
     how: registry.Spec
     promise: dict[str, Any] = {}
     if alpha is not None:

@@ -43,6 +43,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Images = Annotated[
     str | None, typer.Option(help="How many images of the split, or all; by default as the recipe says, else all.")
 ]
+First = Annotated[
+    bool, typer.Option("--first", help="Take the first images of the split, not a sample in proportion to the classes.")
+]
 Split = Annotated[str | None, typer.Option(help="test for results, val for calibration; by default the recipe's.")]
 Seed = Annotated[
     int | None, typer.Option(help="With each sample's id, the source of all randomness; by default the recipe's.")
@@ -172,8 +175,9 @@ def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> Evaluat
     Args:
         recipe: of the run; of a model of one's own it has no such block, and the defaults hold.
         images: a number, or ``all``.
-        given: split, seed and tile; None leaves the recipe's.
+        given: split, seed, tile and first; None leaves the recipe's.
     """
+    given["choice"] = "first" if given.pop("first", None) else None
     if images is not None:
         given["images"] = None if images == ALL else count("--images", images)
     changed = {key: value for key, value in given.items() if value is not None or (key == "images" and images == ALL)}

@@ -40,6 +40,7 @@ def numbers(run: Path) -> dict[str, Any]:
 def _subject_lines(subject: Subject) -> Iterator[str]:
     yield f"{subject.predictor} on {subject.dataset}/{subject.split}"
     yield f"  clean {percent(subject.clean)} of {subject.clean.n} images"
+    yield from (f"  note: {note}" for note in subject.notes)
     for attacked in subject.attacked:
         names = ", ".join(dict.fromkeys(m.suite or m.name for m in attacked.methods))
         upper = percent(attacked.accuracy, "up")

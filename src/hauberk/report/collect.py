@@ -19,6 +19,7 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
 from hauberk.records import Part
 from hauberk.report.mixing import certificate
+from hauberk.report.observations import observed
 from hauberk.report.subject import (
     Attacked,
     Contradiction,
@@ -147,6 +148,7 @@ def _subject(key: tuple[str, str, str], parts: list[Part]) -> Subject:
         estimated=tuple(c for c in curves if c.proof == "estimate"),
         checks=tuple(_checks(attacks, certificates)),
         judgements=judged,
+        notes=observed(parts, tuple(map(str, parts[0].facts["classes"]))),
     )
 
 

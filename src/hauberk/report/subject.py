@@ -173,7 +173,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is known about one predictor on one split."""
+    """What is known about one predictor on one split; notes say what its records show beside their numbers."""
 
     predictor: str
     dataset: str
@@ -189,6 +189,7 @@ class Subject:
     estimated: tuple[Curve, ...]
     checks: tuple[Contradiction, ...]
     judgements: tuple[Judgement, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def norms(self) -> tuple[str, ...]:

@@ -173,7 +173,7 @@ def tested(subject: Subject) -> list[str]:
         )
     for curve in subject.estimated:
         said.append(f"{curve.right.n} radii were estimated by {curve.method}; an estimate proves nothing.")
-    return said
+    return [*said, *subject.notes]
 
 
 def not_tested(subject: Subject) -> list[str]:

@@ -1,0 +1,47 @@
+"""What records show that a reader should know before believing their numbers, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from hauberk.records import Part
+
+
+def observed(parts: Iterable[Part], classes: Sequence[str]) -> tuple[str, ...]:
+    """How the images were chosen, whether they or the answers are of one class, and how often nothing was decided.
+
+    Args:
+        parts: attacks and certificates of one predictor on one split.
+        classes: the names of the classes.
+    """
+    said: list[str] = []
+    for part in parts:
+        if part.unit.get("stage", 0) == 0:
+            said += _of(part, classes)
+    return tuple(dict.fromkeys(said))
+
+
+def _of(part: Part, classes: Sequence[str]) -> list[str]:
+    labels, answers = part.column("label"), part.column("clean_prediction" if part.kind == "attack" else "prediction")
+    said, n = [], len(labels)
+    if part.facts.get("choice") == "hashed":
+        said.append("The images are taken in proportion to the classes, by hashes of their ids.")
+    if n > 1 and len(set(labels.tolist())) == 1:
+        only = _name(labels[0], classes)
+        said.append(f"All {n:,} images are of one class, {only}: nothing here is about the other {len(classes) - 1}.")
+    decided = answers[answers >= 0]
+    if n > 1 and len(decided) > 1 and len(set(decided.tolist())) == 1:
+        always = _name(decided[0], classes)
+        said.append(f"The model answers {always} for every image: its accuracy is the share of that class.")
+    who = "The model" if part.kind == "attack" else f"The {part.unit['method']['name'].replace('_', ' ')} certificate"
+    abstained = int(np.count_nonzero(answers < 0))
+    if abstained:
+        share = f"all {n:,} images" if abstained == n else f"{abstained:,} of {n:,} images"
+        said.append(f"{who} abstains on {share}; an abstention counts as wrong.")
+    return said
+
+
+def _name(label: int, classes: Sequence[str]) -> str:
+    return classes[label] if 0 <= label < len(classes) else f"class {label}"
