@@ -106,6 +106,7 @@ def damaged() -> dict[str, bytes]:
         "without its end": good[:-12],
         "an empty body": SIGNATURE + chunk(b"IHDR", head) + end,
         "a flipped bit": bytes(flipped),
+        "a wrong sum": good[:-16] + bytes(4) + good[-12:],
         "too few lines": SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"0" * 20)) + end,
         "no pixels": SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 5, 16, 2, 0, 0, 0)) + end,
         "a palette": SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 5, 16, 3, 0, 0, 0)) + end,
@@ -116,9 +117,20 @@ def damaged() -> dict[str, bytes]:
     }  # fmt: skip
 
 
+MESSAGES = {
+    "a wrong sum": "the sum of its chunk IDAT is wrong",
+    "too few lines": "it is truncated",
+    "too large": "2000 x 2000 pixels are more than",
+    "a transparent colour": "stands for transparent",
+    "cut in a chunk's head": "it is truncated",
+    "no pixels": "not a PNG of 16 bits",
+    "a palette": "not a PNG of 16 bits",
+}
+
+
 @pytest.mark.parametrize("name", damaged())
 def test_what_is_damaged_is_refused(name: str) -> None:
-    with pytest.raises((ValueError, OSError, SyntaxError)):
+    with pytest.raises((ValueError, OSError, SyntaxError), match=MESSAGES.get(name, ".")):
         read_png16(damaged()[name], MOST)
 
 
