@@ -25,6 +25,7 @@ from hauberk.evaluation.units import Setting, Work, certificate_records, mix_rec
 from hauberk.records import Part, group, read_all
 from hauberk.storage import atomic_write
 from hauberk.threats import Linf
+from hauberk.verify.facts import facts_problems
 from hauberk.verify.proofs import statement_problems
 
 VOTES = SmoothingCertificate(sigma=0.05, n0=20, n=400, alpha=0.01)
@@ -408,6 +409,24 @@ def test_hashes_of_a_run(good: dict[str, Part], tmp_path: Path) -> None:
     assert "has changed" in verify.verify_hashes(tmp_path).problems[0]
     files[0].rename(records / "other.parquet")
     assert len(verify.verify_hashes(tmp_path).problems) == 3  # missing, not listed, and not readable
+
+
+@pytest.mark.parametrize(("data", "name", "told"), [
+    ({"name": "npz", "file": "birds.npz"}, "birds", False),  # its file tells the name
+    ({"name": "image_folder"}, "birds", False),
+    ({"name": "medmnist", "flag": "pathmnist", "size": 64}, "pathmnist_64", False),
+    ({"name": "medmnist", "flag": "chestmnist", "rule": "any"}, "chestmnist-any", False),
+    ({"name": "cifar100", "labels": "coarse"}, "cifar100-coarse", False),
+    ({"name": "digits"}, "digits2", True),
+    ({"name": "cifar10"}, "imagenet", True),
+    ("mnist", "fashion_mnist", True),
+])  # fmt: skip
+def test_a_data_set_is_called_as_the_recipe_says(
+    data: Any, name: str, told: bool, good: dict[str, Part]
+) -> None:
+    part = described(good["lipschitz"], lambda _, facts: facts.update(dataset=name))
+    found = list(facts_problems(part, {"data": data}, {}, {}))
+    assert any("the recipe about" in problem for problem in found) == told
 
 
 def test_it_shares_no_code_with_what_it_checks() -> None:

@@ -14,6 +14,8 @@ from hauberk.records import Part
 SPLITS = ("train", "val", "test")
 NORMS = ("l1", "l2", "linf")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+# sets with names of their own; others are called as their file or folder, which the data alone can tell
+PUBLISHED = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "medmnist")
 # what a recipe leaves out of a mix has these values
 SETTINGS = {"accurate_scale": 1.0, "robust_scale": 1.0}
 
@@ -74,19 +76,15 @@ def _threat_problems(unit: Mapping[str, Any]) -> Iterator[str]:
 def _data_problems(part: Part, recipe: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
     asked, name = recipe.get("data", {}), str(part.facts["dataset"])
     asked = {"name": asked} if isinstance(asked, str) else asked
-    known = [str(v) for v in asked.values() if isinstance(v, str)]
-    # a data set is called as its loader, its file or its folder; one that cuts labels or sizes adds to that
-    if known and not any(name in (k, _last(k)) or name.startswith((f"{_last(k)}_", f"{_last(k)}-")) for k in known):
+    known = [str(v) for v in asked.values() if isinstance(v, str)] if asked.get("name") in PUBLISHED else []
+    # a published set is called as its loader or its flag; one that cuts labels or sizes adds to that
+    if known and not any(name == k or name.startswith((f"{k}_", f"{k}-")) for k in known):
         yield f"it is about {name}, the recipe about {asked.get('name')}"
     told = config.get("facts", {})
     if "classes" in told and list(told["classes"]) != list(part.facts["classes"]):
         yield "its classes are not those of config.json"
     if "dataset" in told and recipe.get("data") is not None and told["dataset"] != recipe["data"]:
         yield "config.json and recipe.yaml name different data"
-
-
-def _last(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
 
 
 def _model_problems(part: Part, info: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
