@@ -56,7 +56,8 @@ def image_layer(c: int, draw: random.Random) -> nn.Module:
     """A layer on images of c channels that keeps their shape."""
     return draw.choice([
         lambda: nn.Conv2d(c, c, 3, padding=1), lambda: AOLConv2d(c, c, 3, padding=1),
-        lambda: BCOPConv2d(c, c, 3, padding=1), lambda: SOCConv2d(c, c, 3), nn.ReLU, MaxMin, lambda: nn.BatchNorm2d(c), nn.Identity,
+        lambda: BCOPConv2d(c, c, 3, padding=1), lambda: SOCConv2d(c, c, 3), nn.ReLU, MaxMin,
+        lambda: nn.BatchNorm2d(c), nn.Identity,
         lambda: Concatenation(nn.Conv2d(c, c // 2, 1), nn.Conv2d(c, c - c // 2, 1)),
         lambda: nn.MaxPool2d(3, stride=1, padding=1), lambda: nn.Dropout2d(0.5),
     ])()  # fmt: skip

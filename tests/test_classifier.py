@@ -1,5 +1,6 @@
 """The classifier contract: traits, checks with errors that teach, tiles, names."""
 
+import copy
 import math
 import re
 
@@ -27,6 +28,7 @@ from hauberk.classifier import (
     weights_hash,
 )
 from hauberk.errors import HauberkError
+from hauberk.layers import AOLLinear
 
 
 class Declared(nn.Module):
@@ -180,3 +182,22 @@ def test_names_follow_the_weights() -> None:
 def test_margins() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0], [0.0, -math.inf, 5.0]])
     assert margins(logits, torch.tensor([0, 1, 0])).tolist() == [1.0, 0.0, -5.0]
+
+
+def test_deep_copies_of_a_parametrised_layer_keep_weights_of_their_own_while_frozen() -> None:
+    """Torch's own cache takes copies for one layer, because they share the class that it made."""
+    torch.manual_seed(0)
+    layer = AOLLinear(4, 4)
+    other = copy.deepcopy(layer)
+    with torch.no_grad():
+        other.parametrizations.weight.original.copy_(torch.randn(4, 4))
+    model, images = nn.Sequential(nn.Flatten(), layer, other).eval(), torch.rand(3, 1, 2, 2)
+    expected = model(images)
+    with frozen(model):
+        assert torch.equal(model(images), expected)
+        assert torch.equal(model(images), expected)
+        assert model[1].weight is model[1].weight  # computed once
+        with frozen(model[1]), frozen(other):
+            assert torch.equal(model(images), expected)
+    assert model[1].weight is not model[1].weight
+    assert all("forward" not in vars(module) for module in model.modules())

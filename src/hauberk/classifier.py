@@ -6,6 +6,7 @@ stand at the boundary and say what was expected, what came, and what to do.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import ParametrizationList
 
 from hauberk.batch import Batch
 from hauberk.boundary import answer, check_batch, check_labels, check_logits, check_weights
@@ -156,12 +157,17 @@ def frozen(model: nn.Module) -> Iterator[None]:
     once and not at every call.
     """
     wanted = [p for p in model.parameters() if p.requires_grad]
+    # not by parametrize.cached(), which takes a layer and its deep copies for one
+    lists = [m for m in model.modules() if isinstance(m, ParametrizationList) and "forward" not in vars(m)]
     for p in wanted:
         p.requires_grad_(False)
+    for weight in lists:
+        vars(weight)["forward"] = functools.cache(weight.forward)
     try:
-        with parametrize.cached():
-            yield
+        yield
     finally:
+        for weight in lists:
+            del vars(weight)["forward"]
         for p in wanted:
             p.requires_grad_(True)
 
