@@ -37,7 +37,7 @@ from hauberk.noise import Gaussian
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 VERDICTS = ("holds", "idle", "refused", "FALSE")
 IMAGES, INSIDE = 4, 0.999
-MANY = int(os.environ.get("HAUBERK_FUZZ_NETS", "74"))
+MANY = int(os.environ.get("HAUBERK_FUZZ_NETS", "37"))
 
 
 def loaded() -> ModuleType:
@@ -102,7 +102,10 @@ def steps(model: nn.Module, image: Tensor, top: int, radius: float) -> Tensor:
             logits = model(point.clone())
             if not logits.requires_grad:
                 break
-            (slope,) = torch.autograd.grad(logits[0, rival] - logits[0, top], point)
+            try:
+                (slope,) = torch.autograd.grad(logits[0, rival] - logits[0, top], point)
+            except RuntimeError:  # a layer in place of what a gradient needs: random points are left
+                break
             moved = (point - image).detach() / max(radius, 1e-30) + slope / slope.norm().clamp_min(1e-30)
             found.append(moved)
             point = image + INSIDE * radius * moved / moved.norm().clamp_min(1e-30)
