@@ -90,7 +90,7 @@ MIXED = [
         ("needed = (1.0 - alpha + margin) / alpha", "needed = (1.0 - alpha) / alpha"),
         ("needed = (1.0 - alpha + margin)", "needed = 0.5 * (1.0 - alpha + margin)"),
         ("radius) - (1.0 - alpha)", "radius) + (1.0 - alpha)"),
-        ("[[scale * k for k in line]", "[[k for k in line]"),
+        ("speeds = scale * np.asarray(", "speeds = np.asarray("),
         ('"mix_alpha": model.least_alpha}', '"mix_alpha": model.least_alpha, "alpha": model.least_alpha}'),
         ("if isinstance(self.base, MixedCertificate):", "if False:"),
     ),
@@ -177,6 +177,9 @@ RANDOMNESS = [
     *group(
         "randomness", "evaluation/units.py", "tests/test_invariant.py",
         ("[index::count]", "[index:]"),
+    ),
+    *group(
+        "randomness", "evaluation/keys.py", "tests/test_invariant.py",
         ('"seed": setting.seed,', ""),
         ('"tile": setting.tile,', ""),
     ),

@@ -13,7 +13,7 @@ SAFETY: list[Mutant] = [
     ),
     *group(
         "trust", "trust.py", "tests/test_trust.py",
-        ("if not {source, _EVERYTHING} & _TRUSTED.get():", "if not _TRUSTED.get():"),
+        ("return bool({source, _EVERYTHING} & _TRUSTED.get())", "return bool(_TRUSTED.get())"),
         ("        _TRUSTED.reset(token)\n", "        pass\n"),
     ),
     *group(
