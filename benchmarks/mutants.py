@@ -28,6 +28,7 @@ from mutants_gate import GATE
 from mutants_keys import KEYS
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
+from mutants_misuse import MISUSE
 from mutants_mixing import MIXING
 from mutants_safety import SAFETY
 from mutants_storage import STORAGE
@@ -52,6 +53,7 @@ MUTANTS: list[Mutant] = [
     *VERIFIED,
     *FROZEN,
     *GATE,
+    *MISUSE,
 ]
 
 

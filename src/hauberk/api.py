@@ -18,7 +18,7 @@ from hauberk.batch import Batch, Samples
 from hauberk.boundary import answer, check_classes, check_output, check_weights
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
 from hauberk.certificates.rounding import exact_forward
-from hauberk.classifier import check_classifier, check_eval, decide, is_random
+from hauberk.classifier import check_classifier, check_eval, decide, evaluating, is_random
 from hauberk.data import Dataset, Selection, load
 from hauberk.data.choice import Choice, chosen
 from hauberk.defences import MixedClassifier, SmoothedClassifier
@@ -63,16 +63,24 @@ def train(
     Returns:
         the run, with its model saved.
     """
-    run = Run.create(out or Path("runs") / recipe.name, recipe.plain(), _completed)
+    run, plain_recipe = Run(out or Path("runs") / recipe.name), recipe.plain()
+    new = run.check(plain_recipe, _completed) is None
     if run.has_model:
-        return run
+        return Run.create(run.path, plain_recipe, _completed)
     dataset = load(recipe.data)
     torch.manual_seed(recipe.seed)  # the initial weights; every other draw has a generator of its own
     model = build_model(recipe, dataset)
     objective = registry.build(recipe.objective, "objective")
     check_sense(objective, recipe.training, shape=dataset.input_shape)
+    check_start(model, dataset)
     started = time.monotonic()
-    trained = fit(model, objective, dataset, recipe.training, run, seed=recipe.seed, report=report)
+    run = Run.create(run.path, plain_recipe, _completed)
+    try:
+        trained = fit(model, objective, dataset, recipe.training, run, seed=recipe.seed, report=report)
+    except HauberkError:
+        if new and is_main():
+            run.abandon()
+        raise
     if recipe.wrap is not None:
         trained = registry.build(recipe.wrap, "defence", base=trained)
     if not is_main():
@@ -88,6 +96,15 @@ def train(
     return run
 
 
+def check_start(model: nn.Module, dataset: Dataset) -> None:
+    """Raise unless an untrained model takes the images of its data and has a logit for each class."""
+    few = dataset.train.select(slice(0, 2)).batch()
+    with torch.random.fork_rng(devices=[]), evaluating(model):
+        logits = answer(model, few.images)
+    check_output(logits, len(few))
+    check_classes(logits.shape[1], dataset.num_classes)
+
+
 def _completed(known: Mapping[str, Any]) -> Mapping[str, Any]:
     """The recipe of a run with the settings that are younger than it, which had their defaults then."""
     try:
@@ -99,9 +116,12 @@ def _completed(known: Mapping[str, Any]) -> Mapping[str, Any]:
 def build_model(recipe: Recipe, dataset: Dataset) -> nn.Module:
     """The untrained model of a recipe: a network, or a defence around models that are there already."""
     kind = registry.entry(str(recipe.model["name"])).kind
-    model: nn.Module = registry.build(
-        recipe.model, "defence" if kind == "defence" else "model", **model_context(dataset)
-    )
+    context = model_context(dataset)
+    for key, value in context.items():
+        given = recipe.model.get(key, value)
+        if (tuple(given) if isinstance(given, list) else given) != value:
+            raise HauberkError(f"the model's {key} is {given}, that of the data {value}", f"leave {key} out of it")
+    model: nn.Module = registry.build(recipe.model, "defence" if kind == "defence" else "model", **context)
     return model
 
 
@@ -130,6 +150,8 @@ def evaluation_samples(
         HauberkError: if there are fewer.
     """
     part = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split]
+    if not len(part):
+        raise HauberkError(f"{dataset.name} has no {split} images", "hold some out of training with val_size")
     if images is not None and images > len(part):
         raise HauberkError(f"{dataset.name} has {len(part)} {split} images, {images} were asked for", "ask for fewer")
     return Selection(part, chosen(part.ids, part.labels, images, choice))
@@ -179,8 +201,9 @@ def attack(
     started = time.monotonic()
     work = Work(target.run.records, shard, report, target.begin)
     done = [part for item in attacks for part in attack_records(target.model, samples, item, setting, work)]
-    sign(target.begin(), "attack_seconds", started, done, samples.ids)
-    _note(target)
+    if done:
+        sign(target.begin(), "attack_seconds", started, done, samples.ids)
+        _note(target)
     return target.run
 
 
@@ -281,8 +304,9 @@ def certify(
     started = time.monotonic()
     work = Work(target.run.records, shard, report, target.begin)
     done = [part for item in certificates for part in certificate_records(target.model, samples, item, setting, work)]
-    sign(target.begin(), "certify_seconds", started, done, samples.ids)
-    _note(target)
+    if done:
+        sign(target.begin(), "certify_seconds", started, done, samples.ids)
+        _note(target)
     return target.run
 
 
@@ -319,7 +343,7 @@ def evaluate(run: Run, report: Report | None = None) -> Run:
     return run
 
 
-def lipschitz(target: Subject, norm: Norm = "l2", images: int = 8) -> LipschitzReport:
+def lipschitz(target: Subject, norm: Norm = "l2", images: int | None = 8) -> LipschitzReport:
     """Bound a model layer by layer, and keep the report and some input gradients with its run.
 
     Args:

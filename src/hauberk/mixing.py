@@ -228,6 +228,8 @@ def gather(
         raise HauberkError("nothing is chosen on test data", "calibrate on the validation split")
     check_pair(accurate, robust)
     check_sense(attack, shape=robust.dataset.input_shape)
+    if not len(robust.dataset.val):
+        raise HauberkError("there are no validation images to choose on", "hold some out: val_size, or give --alpha")
     samples = evaluation_samples(robust.dataset, "val", plan.images, plan.choice)
     for subject in (accurate, robust):
         seen = int(torch.isin(samples.ids, torch.as_tensor(subject.dataset.train.ids)).sum())

@@ -119,6 +119,10 @@ def read(source: str | Path, settings: Sequence[str] = ()) -> Recipe:
     content = reading.yaml_file(path)
     if not isinstance(content, dict):
         raise HauberkError(f"{path} is not a recipe", "it should begin with: name: ...")
+    keys = [setting.partition("=")[0] for setting in settings]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise HauberkError(f"--set {twice} is given twice", "give each setting once")
     for setting in settings:
         _replace(content, setting)
     return parse(content, str(path))
@@ -172,18 +176,24 @@ def available() -> list[Path]:
 
 def _replace(content: dict[str, Any], setting: str) -> None:
     key, separator, value = setting.partition("=")
-    if not separator:
+    if not separator or not all(key.split(".")):
         raise HauberkError(f"--set expects key=value, got {setting!r}", "for example --set training.epochs=5")
     *parents, last = key.split(".")
     block: Any = content
     for name in parents:
-        block = block[int(name)] if isinstance(block, list) else block.setdefault(name, {})
+        block = block[_place(block, name, key)] if isinstance(block, list) else block.setdefault(name, {})
         if not isinstance(block, dict | list):
             raise HauberkError(f"--set {key}: {name} is not a block", "check the recipe's structure")
-    if isinstance(block, list):
-        block[int(last)] = reading.yaml_value(value, f"--set {key}")
-    else:
-        block[last] = reading.yaml_value(value, f"--set {key}")
+    block[_place(block, last, key) if isinstance(block, list) else last] = reading.yaml_value(value, f"--set {key}")
+
+
+def _place(block: list[Any], name: str, key: str) -> int:
+    """The place in a list that part of a key stands for."""
+    if name.isdigit() and int(name) < len(block):
+        return int(name)
+    raise HauberkError(
+        f"--set {key}: expected a place in a list of {len(block)}, got {name!r}", "places are counted from 0"
+    )
 
 
 def _first_problem(error: ValidationError) -> str:

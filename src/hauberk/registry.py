@@ -102,7 +102,7 @@ def number(text: str | float) -> float:
     try:
         return float(Fraction(text)) if isinstance(text, str) and "/" in text else float(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise HauberkError(f"expected a number such as 8/255 or 0.03, got {text!r}") from error
+        raise HauberkError(f"expected a number such as 8/255 or 0.03, got {text!r}", "for example 8/255") from error
 
 
 def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> Any:
@@ -154,7 +154,8 @@ def _planned(description: Any, kind: Kind | None = None, given: tuple[str, ...] 
     for key in values:
         if key not in valid:
             raise HauberkError(
-                f"{found.name} has no setting {key!r}", suggestion(key, list(valid)) or f"valid: {', '.join(valid)}"
+                f"{found.name} has no setting {key!r}",
+                suggestion(key, list(valid)) or (f"valid: {', '.join(valid)}" if valid else "it has none"),
             )
     missing = [key for key, needed in valid.items() if needed and key not in (*values, *given)]
     if missing:

@@ -18,7 +18,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ import yaml
 from torch import nn
 
 import hauberk
-from hauberk import reading, registry, unpacking
+from hauberk import reading, registry, specs, unpacking
 from hauberk.classifier import predictor_name, state_hash, weights_hash
 from hauberk.errors import HauberkError
 from hauberk.records import content_hash
@@ -39,8 +39,6 @@ from hauberk.storage import LOCK, append, atomic_write, locked, sweep
 
 SCHEMA_VERSION = 2  # fingerprints stand beside the records
 READABLE = (1, SCHEMA_VERSION)
-ABSENT = "not set"
-SHOWN = 60  # characters of a value in a message
 # what run.json may hold, where others than its writer read it
 INFO: Mapping[str, type] = {
     "predictor": str, "hashes": dict, "timings": dict, "environment": dict, "environments": dict, "lipschitz": dict,
@@ -135,9 +133,11 @@ class Run:
         Raises:
             HauberkError: if the folder holds a run of another recipe.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise HauberkError(f"a run is a folder, {self.path} is none", "choose another one with --out")
         known, plain = self._known, _plain(recipe)
         if known is not None and _model_of(known) != _model_of(plain) != _model_of(complete(known)):
-            how = difference(_model_of(complete(known)), _model_of(plain))
+            how = specs.difference(_model_of(complete(known)), _model_of(plain))
             raise HauberkError(
                 f"{self.path} holds a run of another recipe: {how}",
                 "choose another folder with --out, or remove this one to start again",
@@ -214,6 +214,17 @@ class Run:
             HauberkError: if one does.
         """
         return locked(self.checkpoints / LOCK, f"is training in {self.path}")
+
+    def abandon(self) -> None:
+        """Take a new run back in which nothing was trained, so that it does not stand in the way of another recipe."""
+        with suppress(HauberkError), self.training():
+            trained = any(path.name != ".lock" for path in self.checkpoints.iterdir())
+            if not (trained or self._metrics_file.exists() or self.records.exists()):
+                self._recipe_file.unlink(missing_ok=True)
+                self._info_file.unlink(missing_ok=True)
+        with suppress(OSError):  # what else is there stays
+            self.checkpoints.rmdir()
+            self.path.rmdir()
 
     def sweep(self) -> None:
         """Remove the temporary and lock files of killed processes."""
@@ -348,20 +359,6 @@ def saved(path: str) -> nn.Module:
     Its spec is the model's own, so what is built with it can be loaded where the directory is not.
     """
     return Run.open(path).load_model()
-
-
-def difference(known: Any, wanted: Any, key: str = "") -> str:
-    """The first key in which two descriptions differ, with both values."""
-    if isinstance(known, Mapping) and isinstance(wanted, Mapping):
-        for name in [*known, *(k for k in wanted if k not in known)]:
-            if known.get(name, ABSENT) != wanted.get(name, ABSENT):
-                return difference(known.get(name, ABSENT), wanted.get(name, ABSENT), f"{key}.{name}" if key else name)
-    return f"its {key or 'recipe'} is {_short(known)}, this one's is {_short(wanted)}"
-
-
-def _short(value: Any) -> str:
-    text = value if value is ABSENT else repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _model_of(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ LARGEST = 10**9  # no setting takes a larger integer
 Width = Annotated[int, Field(le=65_536)]
 Depth = Annotated[int, Field(le=1_000)]
 Rows = Annotated[int, Field(le=10_000_000)]
+ABSENT = "not set"
 
 
 def check_plain(value: Any, what: str) -> None:
@@ -224,5 +225,18 @@ def _plain(error: Exception, key: str = "") -> str:
         return str(error)
     head = [key] if key else []
     return "; ".join(
-        f"{'.'.join([*head, *map(str, e['loc'])])}: {e['msg']} (got {short(e['input'])})" for e in errors()
+        f"{'.'.join([*head, *map(str, e['loc'])])}: {e['msg']} (got {short(e['input'])})"
+        if e["loc"] or head
+        else str(e["msg"]).removeprefix("Value error, ")  # of settings that do not fit each other
+        for e in errors()
     )
+
+
+def difference(known: Any, wanted: Any, key: str = "") -> str:
+    """The first key in which two descriptions differ, with both values."""
+    if isinstance(known, Mapping) and isinstance(wanted, Mapping):
+        for name in [*known, *(k for k in wanted if k not in known)]:
+            if known.get(name, ABSENT) != wanted.get(name, ABSENT):
+                return difference(known.get(name, ABSENT), wanted.get(name, ABSENT), f"{key}.{name}" if key else name)
+    there, here = (value if value is ABSENT else short(value) for value in (known, wanted))
+    return f"its {key or 'recipe'} is {there}, this one's is {here}"

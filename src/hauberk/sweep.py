@@ -127,6 +127,12 @@ def cells(table: Table, out: Path) -> list[Cell]:
             recipe = recipes.read(row.recipe, [*settings, f"seed={seed}"])
             label = row.label or recipe.name
             found.append(Cell(label, seed, recipe, out / f"{label.replace(' ', '_')}-seed{seed}"))
+    paths = [cell.path for cell in found]
+    twice = next((cell for cell in found if paths.count(cell.path) > 1), None)
+    if twice is not None:
+        raise HauberkError(
+            f"{table.name}: two lines are called {twice.label!r} with seed {twice.seed}", "give each a label of its own"
+        )
     return found
 
 
@@ -147,7 +153,7 @@ def predict(recipe: Recipe, trained: bool = False) -> Cost:
     validation = 0.0
     if config.validation_attack is not None and config.validate_every:
         images = min(config.validation_images or len(dataset.val), len(dataset.val))
-        speed = measure(model.eval(), dataset.val.batch(slice(0, TILE)).images)
+        speed = measure(model.eval(), api.probe_batch(dataset, TILE).images)
         seconds = _attack_seconds(config.validation_attack, speed, dataset.num_classes, _standing(recipe)) * images
         validation = seconds * config.epochs / config.validate_every
     return Cost((step * steps + validation) / 60.0, evaluation)
@@ -197,9 +203,9 @@ def _certificate_seconds(certificate: Certificate, model: nn.Module, dataset: Da
     if isinstance(certificate, SmoothingCertificate):
         votes = certificate.n0 + certificate.n
         few = replace(certificate, n0=64, n=max(64, min(512, certificate.n)))
-        batch = dataset.val.batch(slice(0, 1))
+        batch = api.probe_batch(dataset, 1)
         return _median_seconds(lambda: few(model, batch)) * votes / (few.n0 + few.n)
-    batch = dataset.val.batch(slice(0, 64))
+    batch = api.probe_batch(dataset, TILE)
     return _median_seconds(lambda: certificate(model, batch)) / len(batch)
 
 
@@ -213,7 +219,7 @@ def _evaluation_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> f
     images = plan.images or len(dataset.test if plan.split == "test" else dataset.val)
     attacks = [registry.build(spec, "attack") for spec in plan.attacks]
     certificates = [registry.build(spec, "certificate") for spec in plan.certificates]
-    speed = measure(model, dataset.val.batch(slice(0, TILE)).images)
+    speed = measure(model, api.probe_batch(dataset, TILE).images)
     standing = _standing(recipe)
     each = sum(_attack_seconds(a, speed, dataset.num_classes, standing) for a in attacks)
     each += sum(_certificate_seconds(c, model, dataset) for c in certificates)

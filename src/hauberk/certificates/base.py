@@ -20,9 +20,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.batch import Batch
+from hauberk.boundary import check_batch
 from hauberk.certificates.gate import black_box
-from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
-from hauberk.errors import HauberkError
+from hauberk.classifier import ABSTAIN, TILE, check_eval
 from hauberk.threats import CONFIG, Norm
 
 Proof = Literal["deterministic", "probabilistic", "estimate"]
@@ -144,10 +144,8 @@ def _behind_the_gate(gather: Callable[..., Gathered]) -> Callable[..., Gathered]
 
     @functools.wraps(gather)
     def gated(self: Certificate, model: nn.Module, batch: Batch, seed: int, tile: int) -> Gathered:
-        if len(batch) == 0:
-            raise HauberkError("there are no images to certify", "check --images and the split")
         check_eval(model)
-        check_images(batch.images)
+        check_batch(batch)
         with self.admitted(model, batch, tile):
             return gather(self, model, batch, seed, tile)
 

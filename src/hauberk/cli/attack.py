@@ -57,13 +57,12 @@ def attack(
     planned = _attacks(subject, ball, attacks, suite)
     if ball is not None and not (one_norm or attacks):
         planned += _other_norm(subject, planned)
-    next_ = f"next: {_certify(subject, target, trust_code)}"
     run = api.attack(subject, planned, plan, share, Reporter(json).evaluating)
-    emit(
-        results.numbers(run.path) if json else {},
-        json,
-        [*results.lines(run.path), next_, f"  or: hauberk report {shlex.quote(str(run.path))}"],
-    )
+    if results.nothing(run.path):
+        emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
+        return
+    following = [f"next: {_certify(subject, target, trust_code)}", f"  or: hauberk report {shlex.quote(str(run.path))}"]
+    emit(results.numbers(run.path) if json else {}, json, [*results.lines(run.path), *following])
 
 
 def _certify(subject: Subject, target: str, trusted: bool) -> str:

@@ -54,6 +54,9 @@ def certify(
     plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile, first=first)
     planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)
     run = api.certify(subject, planned, plan, share, Reporter(json).evaluating)
+    if results.nothing(run.path):
+        emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
+        return
     folder = shlex.quote(str(run.path))
     emit(
         results.numbers(run.path) if json else {},

@@ -15,11 +15,13 @@ from hauberk.evaluation.lipschitz_report import LipschitzReport, worst_offence
 from hauberk.subjects import Subject
 from hauberk.threats import Norm
 
+USUAL = 8  # images
+
 
 def lipschitz(
     target: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, or module:factory.")],
     norm: Annotated[str, typer.Option(help="l1, l2 or linf: of the bounds.")] = "l2",
-    images: Annotated[str, typer.Option(help="Test images whose gradients are shown.")] = "8",
+    images: Annotated[str | None, typer.Option(help="Test images whose gradients are shown; 8 by default.")] = None,
     data: options.Data = None,
     out: options.Out = None,
     trust_code: options.TrustCode = False,
@@ -30,8 +32,10 @@ def lipschitz(
     options.trust_code(trust_code, target)
     options.threads(threads)
     options.choice("--norm", norm, get_args(Norm))
-    count = options.count("--images", images)
+    count = options.count("--images", images or str(USUAL))
     subject = api.subject(target, out, options.data(data))
+    if images is None:
+        count = min(USUAL, len(subject.dataset.test))
     report = api.lipschitz(subject, cast(Norm, norm), count)
     emit(asdict(report), json, [*_lines(report), f"next: {_attack(subject, target, trust_code)}"])
 

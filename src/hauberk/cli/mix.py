@@ -20,6 +20,7 @@ from hauberk.runs import Run
 from hauberk.subjects import Subject
 
 WIDTH = 0.1  # of a range of weights
+USUAL = 1000  # validation images
 
 
 def mix(
@@ -44,7 +45,9 @@ def mix(
     accurate_scale: Annotated[float, typer.Option(help="Factor on the accurate model's logits.")] = 1.0,
     robust_scale: Annotated[float, typer.Option(help="Factor on the robust model's logits.")] = 1.0,
     threat: Annotated[str, typer.Option(help="Under which both are attacked on validation images.")] = "linf:8/255",
-    calibration_images: Annotated[str, typer.Option(help="Validation images that a wish is judged on.")] = "1000",
+    calibration_images: Annotated[
+        str | None, typer.Option(help="Validation images that a wish is judged on; 1000 by default, or all there are.")
+    ] = None,
     data: options.Data = None,
     out: options.Out = None,
     split: options.Split = None,
@@ -62,7 +65,8 @@ def mix(
     wish = _wish(clean=clean, robust=robust_accuracy, keep=keep)
     scales = _scales(accurate_scale, robust_scale)
     kind = _kind(alpha, wish, choose, network, width, scales)
-    ball, asked = registry.build(threat, "threat"), options.count("--calibration-images", calibration_images)
+    ball = registry.build(threat, "threat")
+    asked = options.count("--calibration-images", calibration_images or str(USUAL))
     first, second, net = _subjects(accurate, robust, network, options.data(data))
     plan = options.plan({}, images, split=split, seed=seed, tile=tile, first=first_images)
     how: registry.Spec
@@ -70,6 +74,8 @@ def mix(
     if alpha is not None:
         how = mixing.Mixture(alpha, *scales).spec
     else:
+        there = len(second.dataset.val)
+        asked = there if asked is None else asked if calibration_images else min(asked, there)
         say(f"attacking both models on {asked} validation images")
         calibration = plan.model_copy(update={"split": "val", "images": asked})
         logits = mixing.gather(first, second, mixing.default_attack(ball), calibration, net)

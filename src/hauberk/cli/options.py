@@ -179,7 +179,7 @@ def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> Evaluat
     """
     given["choice"] = "first" if given.pop("first", None) else None
     if images is not None:
-        given["images"] = None if images == ALL else count("--images", images)
+        given["images"] = count("--images", images)
     changed = {key: value for key, value in given.items() if value is not None or (key == "images" and images == ALL)}
     try:
         return Evaluation.model_validate(dict(recipe.get("evaluation", {})) | changed)
@@ -189,8 +189,10 @@ def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> Evaluat
         raise HauberkError(f"--{problem['loc'][0]}: {problem['msg']}", hint) from error
 
 
-def count(option: str, text: str) -> int:
-    """A number of images, at least 1."""
+def count(option: str, text: str) -> int | None:
+    """A number of images, at least 1; None for all of them."""
+    if text == ALL:
+        return None
     try:
         number = int(text)
     except ValueError as error:

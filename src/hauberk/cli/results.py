@@ -17,6 +17,11 @@ def percent(interval: Interval, rounding: Literal["up", "down", "near"] = "near"
     return f"{words.percent(interval.value, rounding)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
+def nothing(run: Path) -> bool:
+    """Whether nothing was measured: a shard may be without a unit."""
+    return not any(run.glob("records/*.parquet"))
+
+
 def lines(run: Path) -> list[str]:
     """What was measured, one line each."""
     found = subjects(part for facts in load([run]) for part in facts.parts)

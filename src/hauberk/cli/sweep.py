@@ -27,10 +27,11 @@ def sweep(
     """Train and evaluate a table of recipes. Predicts its minutes first; the same command again resumes."""
     options.trust_code(trust_code)
     options.threads(threads)
+    index, count = options.shard(shard)
+    options.amount("--budget", budget, 0.0)
     plan = table_of_runs.read(path)
     folder = out or Path("runs") / plan.name
     cells = table_of_runs.cells(plan, folder)
-    index, count = options.shard(shard)
     mine = [c for c in cells[index::count] if not c.done]
     costs = {c.path: table_of_runs.predict(c.recipe, Run(c.path).has_model) for c in mine}
     total = sum(cost.total for cost in costs.values())

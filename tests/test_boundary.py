@@ -1,0 +1,146 @@
+"""The boundary in Python: images, labels, models and answers of another kind are one sentence, never a traceback."""
+
+import sys
+import types
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hauberk.attacks import APGD, PGD, Attack, AutoAttack
+from hauberk.batch import Batch
+from hauberk.boundary import check_batch, check_gradient, check_uncompiled
+from hauberk.certificates import LipschitzCertificate
+from hauberk.certificates.smoothing import SmoothingCertificate
+from hauberk.classifier import check_classifier
+from hauberk.errors import HauberkError
+from hauberk.evaluation.lipschitz_report import lipschitz_report
+from hauberk.models.own import own
+from hauberk.threats import L2, Linf
+
+IMAGES, LABELS, IDS = torch.rand(4, 1, 4, 4), torch.arange(4) % 3, torch.arange(4)
+CALLS: dict[str, Callable[[nn.Module, Batch], object]] = {
+    "attack": PGD(Linf(0.1), steps=1),
+    "autoattack": AutoAttack(L2(0.1), version="custom", attacks=(APGD(L2(0.1), steps=1),)),
+    "certificate": LipschitzCertificate(),
+    "smoothing": SmoothingCertificate(0.1, n0=4, n=20, alpha=0.1),
+}
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+
+
+class Then(nn.Module):
+    """A net with something behind it."""
+
+    def __init__(self, after: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.base, self.after = net(), after
+        self.eval()
+
+    def forward(self, images: Tensor) -> object:
+        return self.after(self.base(images))
+
+
+BATCHES = {
+    "numpy": (lambda: Batch(IMAGES.numpy(), LABELS, IDS), "numpy.ndarray", "torch.from_numpy"),
+    "a list": (lambda: Batch(IMAGES.tolist(), LABELS, IDS), "builtins.list", "torch.as_tensor"),
+    "bytes": (lambda: Batch((255 * IMAGES).byte(), LABELS, IDS), "torch.uint8", "images.float() / 255"),
+    "half": (lambda: Batch(IMAGES.half(), LABELS, IDS), "torch.float16", "images.float()"),
+    "brain": (lambda: Batch(IMAGES.bfloat16(), LABELS, IDS), "torch.bfloat16", "images.float()"),
+    "0..255": (lambda: Batch(255 * IMAGES, LABELS, IDS), "in [0, 1], got values", "divide 8-bit images by 255"),
+    "NaN": (lambda: Batch(IMAGES * float("nan"), LABELS, IDS), "NaN", "loaded"),
+    "one image": (lambda: Batch(IMAGES[0], LABELS, IDS), "(B, C, H, W)", "images[None]"),
+    "no image": (lambda: Batch(IMAGES[:0], LABELS[:0], IDS[:0]), "there are no images", "--images"),
+    "one-hot": (lambda: Batch(IMAGES, torch.eye(3)[LABELS], IDS), "of shape (4, 3)", "labels.argmax(1)"),
+    "column": (lambda: Batch(IMAGES, LABELS[:, None], IDS), "of shape (4, 1)", "flatten()"),
+    "short labels": (lambda: Batch(IMAGES, LABELS.int(), IDS), "torch.int32", "labels.long()"),
+    "labels of numpy": (lambda: Batch(IMAGES, np.arange(4), IDS), "labels in a torch tensor", "torch.from_numpy"),
+    "too few labels": (lambda: Batch(IMAGES, LABELS[:3], IDS), "of shape (3,)", "each of the 4 images"),
+    "too few ids": (lambda: Batch(IMAGES, LABELS, IDS[:2]), "int64 ids", "each of the 4 images"),
+    "a pair": (lambda: (IMAGES, LABELS), "expected a Batch, got tuple", "Batch(images, labels, ids)"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_batch_of_another_kind(name: str, call: str) -> None:
+    make, message, hint = BATCHES[name]
+    with pytest.raises(HauberkError) as said:
+        CALLS[call](net(), make())
+    assert message in said.value.message
+    assert hint in said.value.hint
+
+
+ANSWERS = {
+    "tuple": (lambda z: (z, z), "a tuple of 2", "return one tensor of logits"),
+    "dict": (lambda z: {"logits": z}, "a dict with the keys 'logits'", "return one tensor of logits"),
+    "none": (lambda z: None, "NoneType", "return one tensor of logits"),
+    "classes": (lambda z: z.argmax(1), "got (4,)", "return one tensor of logits"),
+    "double": (lambda z: z.double(), "got torch.float64", "logits.to(torch.float32)"),
+    "half": (lambda z: z.half(), "got torch.float16", "logits.to(torch.float32)"),
+    "whole": (lambda z: (9 * z).long(), "got torch.int64", "logits.to(torch.float32)"),
+}
+
+
+@pytest.mark.parametrize("call", ["attack", "autoattack"])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_of_another_kind(name: str, call: str) -> None:
+    after, message, hint = ANSWERS[name]
+    with pytest.raises(HauberkError) as said:
+        CALLS[call](Then(after), Batch(IMAGES, LABELS, IDS))
+    assert message in said.value.message
+    assert hint in said.value.hint
+
+
+@pytest.mark.parametrize("attack", [PGD(Linf(0.1), steps=1), APGD(L2(0.1), steps=1)], ids=["pgd", "apgd"])
+def test_a_gradient_that_is_cut(attack: Attack) -> None:
+    model, batch = Then(lambda z: z.detach()), Batch(IMAGES, net()(IMAGES).argmax(1), IDS)
+    with pytest.raises(HauberkError, match="gives no gradient"):
+        attack(model, batch)
+    for cut in (model, Then(lambda z: z.detach() + model.base[1].bias)):
+        with pytest.raises(HauberkError, match="gives no gradient"):
+            check_gradient(cut, IMAGES)
+    with torch.inference_mode(), pytest.raises(HauberkError, match="gives no gradient"):
+        attack(net(), batch)
+
+
+def test_weights_that_are_no_tensors() -> None:
+    model = net()
+    state = model.state_dict
+    vars(model)["state_dict"] = lambda *a, **k: state(*a, **k) | {"packed": (1, 2)}
+    with pytest.raises(HauberkError, match="keeps packed as tuple"):
+        check_classifier(model, Batch(IMAGES, LABELS, IDS))
+
+
+def test_a_compiled_model_has_no_layers_to_bound() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = torch.jit.script(net())
+    with pytest.raises(HauberkError, match="is compiled by"):
+        check_uncompiled(nn.Sequential(model))
+    with pytest.raises(HauberkError, match="is compiled by"):
+        lipschitz_report(model, IMAGES)
+    assert PGD(Linf(0.1), steps=1)(model, Batch(IMAGES, LABELS, IDS)).success.shape == (4,)
+
+
+def test_a_function_is_no_model() -> None:
+    with pytest.raises(HauberkError, match="expected a torch"):
+        PGD(Linf(0.1), steps=1)(lambda x: x, Batch(IMAGES, LABELS, IDS))  # type: ignore[arg-type]
+
+
+def test_a_batch_that_fits_is_taken() -> None:
+    check_batch(Batch(IMAGES, LABELS + 900, IDS - 5))  # what the labels mean is the model's matter
+    check_batch(Batch(IMAGES.double(), LABELS, IDS))
+
+
+def test_a_model_is_its_own_factory(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("made_up")
+    module.model = net()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "made_up", module)
+    assert own("made_up:model") is module.model
