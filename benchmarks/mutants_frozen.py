@@ -56,6 +56,10 @@ FROZEN: list[Mutant] = [
         ('"rounding": rounding + found.lost', '"rounding": rounding'),
     ),
     *group(
+        "deployed", "report/words.py", "tests/report/test_words.py",
+        ("if not curve.frozen:", "if curve.frozen:"),
+    ),
+    *group(
         "deployed", "verify/derive.py", "tests/certificates/test_deployed.py",
         ('if not row.get("distance", 0.0) <= row.get("explained", np.inf):', "if False:"),
     ),

@@ -133,4 +133,6 @@ def test_a_tiny_row_is_certified_as_it_is_deployed(tiny: float) -> None:
     with torch.no_grad():
         net[1].parametrizations.weight.original[1] = -tiny * torch.ones(8)
         expected = net[1].weight.double()
-    assert torch.equal(freeze(net, (1, 2, 4)).layers[1].weight, expected)
+    frozen = freeze(net, (1, 2, 4))
+    assert torch.equal(frozen.layers[1].weight, expected)
+    assert frozen(torch.rand(2, 1, 2, 4)).dtype == torch.float64

@@ -40,6 +40,7 @@ from hauberk.layers import (
 )
 from hauberk.layers.derived import Derived, without_parametrisation
 from hauberk.layers.freezing import materialised
+from hauberk.layers.sandwich import product
 from hauberk.layers.shape import ChannelAffine
 
 IMAGE, VECTOR = (4, 6, 6), (8,)
@@ -156,6 +157,9 @@ def test_a_layer_used_twice_stays_one_and_one_used_for_two_shapes_is_refused() -
     shared = BROConv2d(4, 4, 3).eval()
     net = materialised(nn.Sequential(shared, nn.ReLU(), shared).eval(), IMAGE)
     assert net[0] is net[2]
+    shared_weight = AOLConv2d(4, 4, 3, padding=1).eval()
+    net_of_one = materialised(nn.Sequential(shared_weight, nn.ReLU(), shared_weight).eval(), IMAGE)
+    assert net_of_one[0] is net_of_one[2]
     twice = nn.Sequential(shared, nn.MaxPool2d(2), shared).eval()
     with pytest.raises(HauberkError, match="frozen for inputs of shape"):
         materialised(twice, (4, 8, 8))
@@ -224,4 +228,6 @@ def test_the_bound_of_a_sandwich_follows_its_rounded_scales(psi: float) -> None:
     a, b = frozen._halves(frozen.weight)
     on = 2.0 * float(torch.linalg.matrix_norm((a.T * numbers["outward"]) @ (numbers["inward"][:, None] * b), 2)) / 2.0
     assert on <= value
+    apart = {"inward": torch.tensor([3.0, 1.0]), "outward": torch.tensor([1.0, 2.0])}
+    assert product(apart) == pytest.approx(3.0)
     assert math.isclose(value, 1.0, rel_tol=1e-6)
