@@ -45,9 +45,6 @@ FROZEN: list[Mutant] = [
         ("coarsest = max(", "coarsest = min("),
         ("nan_to_num(nan=torch.inf, posinf=torch.inf)", "nan_to_num(nan=0.0)"),
         ("if forward.share is None:", "if True:"),
-    ),
-    *group(
-        "deployed", "certificates/deployed.py", "tests/certificates/test_ill_conditioned.py",
         ("+ vanishing * forward.values", ""),
     ),
     *group(

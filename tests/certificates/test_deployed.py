@@ -209,3 +209,31 @@ def test_the_share_of_the_estimate_is_measured_once() -> None:
     assert len(calls) == 4
     assert forward.share is not None
     assert 0.0 < forward.share < 0.5
+
+
+class Widen(nn.Module):
+    """From here on in float64, whatever came before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.double()
+
+    def lipschitz_bound(self, input_shape: tuple[int, ...]) -> Bound:
+        return Bound(1.0, "identity", True)
+
+
+def test_the_coarsest_precision_of_a_model_counts() -> None:
+    """A head in float64 gives float64 logits, of features that float32 has rounded."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), Widen(), nn.Linear(4, 3).double()).eval()
+    row = CERTIFICATE(net, images_of(2, 1, 2, 2)).evidence[0]
+    assert 1e-8 < row["explained"] < 1e-4
+    assert row["distance"] <= row["explained"]
+
+
+def test_what_vanishes_in_single_precision_is_explained_and_proves_nothing() -> None:
+    """Squares of 1e-25 are zero in float32; 1e25 of them make logits."""
+    layers = [linear([[factor, 0.0], [0.0, factor]], [0.0, 0.0]) for factor in (1e-25, 1e-25, 1e25, 1e25)]
+    net = nn.Sequential(nn.Flatten(), *layers, linear([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.25])).eval()
+    found = CERTIFICATE(net, images_of(8, 1, 1, 2))
+    assert all(row["distance"] <= row["explained"] for row in found.evidence)
+    assert found.radius.tolist() == [0.0] * 8
