@@ -44,6 +44,12 @@ def test_votes_for_another_class_are_found() -> None:
     assert list(vote_problems(range(20), swapped, rows(np.full(20, 0.9), 2)))
 
 
+def test_the_class_on_record_is_compared() -> None:
+    """A third class, told to have won, and half of the votes for the first as they are."""
+    recorded = [{"counts0": [40, 0, 60], "counts": [500, 0, 500]}]
+    assert list(vote_problems([7], recorded, [{"counts0": [50, 50, 0], "counts": [500, 500, 0]}]))
+
+
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.02], 0.05).tolist() == [True, True, True]
     assert holm([0.01, 0.06, 0.02], 0.05).tolist() == [True, False, True]
