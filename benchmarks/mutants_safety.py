@@ -96,9 +96,13 @@ SAFETY: list[Mutant] = [
         ("    if kind not in (\"model\", \"defence\"):\n", "    if True:\n"),
     ),
     *group(
-        "reading", "data/folder.py", "tests/data/test_hostile.py",
+        "reading", "data/image_file.py", "tests/data/test_hostile.py",
         (", formats=_FORMATS)", ")"),
-        ("    if math.prod(found.size) > reading.PIXELS:\n", "    if False:\n"),
+        ("    if math.prod(opened.size) > reading.PIXELS:\n", "    if False:\n"),
+    ),
+    *group(
+        "reading", "recipes.py", "tests/test_recipes.py",
+        ("    if not name.isdecimal() or int(name) >= len(block):\n", "    if False:\n"),
     ),
     *group(
         "reading", "data/pickles.py", "tests/data/test_cifar.py",

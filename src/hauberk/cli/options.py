@@ -67,17 +67,21 @@ Threads = Annotated[
 _SOURCE = re.compile(r"(?<![\w./-])[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def trust_code(everything: bool, *typed: str | None) -> None:
+def trust_code(everything: bool, *typed: str | None) -> bool:
     """Until the command ends, let that code run which the user named in it: each ``module:factory`` that was typed.
 
     Args:
         everything: whatever a run or recipe names, by ``--trust-code``.
         typed: arguments of this command.
+
+    Returns:
+        whether anything is trusted.
     """
     sources = {source for text in typed if text for source in _SOURCE.findall(text)}
     if everything or sources:
         sys.path.append(os.path.realpath("."))  # after everything installed: the user named a module that may be here
         trust.trust(*sources, everything=everything)
+    return everything or bool(sources)
 
 
 def shard(text: str) -> tuple[int, int]:

@@ -23,11 +23,11 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train a recipe's model. The same command again resumes."""
-    options.trust_code(trust_code, *(set_ or []))
+    trusted = options.trust_code(trust_code, *(set_ or []))
     options.threads(threads)
     run = api.train(recipes.read(recipe, set_ or []), out, Reporter(json or not is_main()).training)
     if is_main():
-        _say(run, json, trust_code)
+        _say(run, json, trusted)
     leave()
 
 
