@@ -11,6 +11,7 @@ import yaml
 
 from hauberk import api, cli, recipes, registry
 from hauberk.errors import HauberkError
+from hauberk.records import content_hash
 from hauberk.trust import trusting
 
 SOURCE = "evil_module:build"
@@ -36,8 +37,11 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def stranger(tiny_run: Path, tmp_path: Path) -> Path:
     """A stranger's run whose config.json names code."""
     path = Path(shutil.copytree(tiny_run, tmp_path / "stranger"))
-    config = json.loads((path / "checkpoints" / "config.json").read_text())
-    (path / "checkpoints" / "config.json").write_text(json.dumps(config | {"spec": OWN}))
+    config = json.loads((path / "checkpoints" / "config.json").read_text()) | {"spec": OWN}
+    (path / "checkpoints" / "config.json").write_text(json.dumps(config))
+    info = json.loads((path / "run.json").read_text())
+    info["hashes"]["config"] = content_hash(config)  # who writes the one can write the other
+    (path / "run.json").write_text(json.dumps(info))
     return path
 
 
@@ -64,7 +68,7 @@ def test_no_verb_runs_the_code_that_a_run_names(
 ) -> None:
     code, text = hauberk(capsys, *verb.replace("RUN", str(stranger)).split())
     assert code == 1
-    assert "--trust-code" in text
+    assert "a file alone runs no code" in text
     assert not marker.exists()
 
 
