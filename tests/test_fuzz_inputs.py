@@ -163,7 +163,7 @@ COMMANDS = [
     "report RUN -o page.html", "mix --accurate RUN --robust RUN --alpha 0.5 --images 4 -o out", "bundle RUN -o bundle",
     "list attacks", "explain pgd", "certify RUN --method smoothing --sigma 0.25 --n 100 --images 2",
     "train RECIPE -o out --set training.epochs=1",
-    "attack RUN --suite fast --threat l2:0.1 --images 1 --one-norm",
+    "attack RUN --attack apgd,steps=2 --attack fgsm --threat l2:0.1 --images 1",
 ]  # fmt: skip
 WORDS = ["-1", "0", "nan", "inf", "1e400", str(2**40), str(10**30), "", "../x", "/dev/zero", "a:b:c", "linf:8",
          "linf:nan", "x,y", "x=", "=", ",", "pgd,steps=", "pgd,steps=[[", "lipschitz,norm=l9", "1/0", "0/0", "-",
