@@ -139,3 +139,11 @@ def test_a_limit_holds_while_a_file_grows(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(reading.content(path, 200)) == 102
     with pytest.raises(HauberkError, match="at most 100"):
         reading.content(path, 100)
+
+
+@pytest.mark.parametrize("plan", [[], None, "x", {"attacks": {}}, {"certificates": [{}]}, {"diagnoses": ["pgd"]},
+                                  {"attacks": [{"name": 3}]}, {"certificates": None}])  # fmt: skip
+def test_a_plan_is_lists_of_descriptions(plan: object) -> None:
+    with pytest.raises(HauberkError):
+        reading.check_plan(plan, "it")
+    reading.check_plan({"attacks": [{"name": "pgd"}], "images": 4}, "it")

@@ -92,3 +92,13 @@ def test_values_become_what_their_annotations_say() -> None:
     assert plan.arguments["batch_norm"] is False
     with pytest.raises(HauberkError, match="batch_norm"):
         registry.check(CNN | {"batch_norm": "abc"})
+
+
+@pytest.mark.parametrize("name", [["pgd"], {"name": "pgd"}, 3, None, True])
+def test_a_name_is_text(name: Any) -> None:
+    plain = {"name": "r", "data": {"name": "digits"}, "objective": {"name": "standard"}}
+    for model in ({"name": name}, MIX | {"robust": {"name": name}}):
+        with pytest.raises(HauberkError):
+            recipes.parse(plain | {"model": model})
+    with pytest.raises(HauberkError):
+        registry.entry(name)

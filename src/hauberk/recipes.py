@@ -139,7 +139,7 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
     except ValidationError as error:
         raise HauberkError(f"{where}: {_first_problem(error)}", _nearest(error)) from error
     registry.check(recipe.data, "dataset")
-    name = recipe.model.get("name")  # a defence may hold models that are trained already
+    name = str(recipe.model.get("name"))  # a defence may hold models that are trained already
     registry.check(recipe.model, "defence" if name in {e.name for e in registry.entries("defence")} else "model", TASK)
     if recipe.wrap is not None:
         registry.check(recipe.wrap, "defence", ("base",))

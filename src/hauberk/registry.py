@@ -76,13 +76,13 @@ def entry(name: str, kind: Kind | None = None) -> Entry:
     Raises:
         HauberkError: if there is none; the message names the nearest.
     """
-    found = _ENTRIES.get(name)
+    found = _ENTRIES.get(name) if isinstance(name, str) else None
     if found is not None and kind in (None, found.kind):
         return found
     known = [e.name for e in entries(kind)]
     raise HauberkError(
         f"there is no {kind or 'method'} called {name!r}",
-        suggestion(name, known) or f"known: {', '.join(known)}",
+        suggestion(str(name), known) or f"known: {', '.join(known)}",
     )
 
 
