@@ -59,7 +59,7 @@ MISUSE = [
         "misuse", "models/own.py",
         "except (Exception, SystemExit) as error:\n        raise failing",
         "except ImportError as error:\n        raise failing",
-        contract("broken"),
+        contract("prefixed"),
     ),
     Mutant(
         "misuse", "mixing.py",
@@ -67,7 +67,7 @@ MISUSE = [
         "if False:",
         typed("mix_--accurate_good_--robust_twenty_--alpha_0.5_FEW"),
     ),
-    Mutant("misuse", "evaluation/units.py", "        self._work.begin()\n", "", FOLDERS),
+    Mutant("misuse", "evaluation/units.py", "        self._work.begin()\n", "", "tests/test_subjects.py"),
     Mutant(
         "misuse", "subjects.py",
         "    run.check(recipe)\n",
@@ -79,7 +79,7 @@ MISUSE = [
         "misuse", "api.py",
         "        if new and is_main():\n            run.abandon()\n",
         "",
-        typed("train_demo_standard_--set_training.batch_size=100000"),
+        typed("train_mine.yaml_--set_training.batch_size=100000"),
     ),
     Mutant(
         "misuse", "cli/report.py",
@@ -118,14 +118,14 @@ MISUSE = [
         "misuse", "recipes.py",
         "if twice is not None:",
         "if False:",
-        typed("train_demo_standard_--set_seed=1_--set_seed=2"),
+        typed("train_mine.yaml_--set_seed=1_--set_seed=2"),
     ),
     Mutant("misuse", "sweep.py", "if twice is not None:", "if False:", typed("sweep_twice.yaml_--dry-run")),
     Mutant(
         "misuse", "api.py",
         "!= value:\n            raise",
         "!= given:\n            raise",
-        typed("train_demo_standard_--set_model.num_classes=5"),
+        typed("train_mine.yaml_--set_model.num_classes=5"),
     ),
     Mutant("misuse", "mixing.py", "return value / base", "return value", KEEP),
     Mutant("misuse", "cli/mix.py", 'trusted = ["--trust-code"] if foreign else []', "trusted: list[str] = []", NEXT),
