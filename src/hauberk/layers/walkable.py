@@ -59,7 +59,7 @@ def check_walkable(model: nn.Module) -> None:
     check_eval(model)
     if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
         raise HauberkError("forward hooks are set on all modules", "remove them: their effect cannot be bounded")
-    seen: set[type] = {ParametrizationList}
+    seen: set[type] = set()
     for name, module in model.named_modules():
         check_module(module, name or "model")
         seen.update(type(module).__mro__)
