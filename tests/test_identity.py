@@ -191,6 +191,14 @@ def test_a_registered_net_is_its_spec_until_somebody_changes_it() -> None:
     assert predictor_name(again) != name
 
 
+def test_a_class_that_was_patched_before_a_registered_net_was_built_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    plain = predictor_name(small_cnn(**task()))  # type: ignore[arg-type]
+    monkeypatch.setattr(nn.BatchNorm2d, "forward", lambda _, values: -values)
+    torch.manual_seed(0)
+    assert predictor_name(small_cnn(**task())) != plain  # type: ignore[arg-type]
+
+
 def test_wrappers_carry_the_identity_of_their_bases() -> None:
     for wrap in (
         lambda base: MixedClassifier(base, linear_net(), 0.5, 1.0, 1.0),
