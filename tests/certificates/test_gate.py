@@ -24,6 +24,7 @@ from hauberk.evaluation.units import Setting, Work, mix_records
 from hauberk.layers import AOLLinear, BjorckLinear, MaxMin
 from hauberk.layers.bound import Bound
 from hauberk.layers.cpl import PotentialLinear
+from hauberk.layers.walkable import bent, is_house
 from hauberk.noise import Gaussian
 from hauberk.threats import L2
 
@@ -370,6 +371,34 @@ def test_a_function_under_another_functions_name_is_seen(monkeypatch: pytest.Mon
     monkeypatch.setattr(nn.ReLU, "forward", nn.Tanh.forward)
     with pytest.raises(HauberkError, match="replaced methods"):
         WALKED(net(nn.ReLU()), batch())
+
+
+def opinion(logits: Tensor) -> Tensor:
+    """Has the name of the library's own function, and is another one."""
+    return -logits
+
+
+def test_a_function_of_the_same_name_from_elsewhere_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("hauberk.defences.mixed"), "opinion", opinion)
+    with pytest.raises(HauberkError, match="replaced functions"):
+        MIX(mix(), batch())
+
+
+def test_a_class_is_the_librarys_only_if_it_is_found_there() -> None:
+    assert is_house(AOLLinear)
+    assert not is_house(type("AOLLinear", (nn.Module,), {"__module__": "hauberk.layers.aol"}))
+
+
+def test_what_a_subclass_changes_is_found_by_what_its_parent_has_and_reads() -> None:
+    later = type("Later", (AOLLinear,), {})
+    layer = later(4, 4)
+    later.bias = property(lambda self: 3 * torch.ones(4))
+    assert bent(layer, AOLLinear) == ["bias"]
+    with pytest.raises(HauberkError, match="inherits the bound"):
+        WALKED(net(layer), batch())
+    reads = type("Reads", (AOLLinear,), {"__getattribute__": lambda self, name: object.__getattribute__(self, name)})
+    assert bent(reads(4, 4), AOLLinear) == ["__getattribute__"]
+    assert bent(type("Named", (AOLLinear,), {"extra": 3, "extra_repr": lambda self: ""})(4, 4), AOLLinear) == []
 
 
 class Noise(nn.Module):
