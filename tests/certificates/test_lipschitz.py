@@ -281,7 +281,7 @@ def test_the_evidence_names_its_norm(norm: str) -> None:
 def test_each_certificate_of_a_recipe_takes_the_settings_that_it_has() -> None:
     specs = [{"name": "lipschitz"}, {"name": "smoothing", "sigma": 0.25}]
     run = SimpleNamespace(recipe={"evaluation": {"certificates": specs}})
-    subject = SimpleNamespace(run=run, model=small_net(0))
+    subject = SimpleNamespace(run=run, recipe=run.recipe, model=small_net(0))
     first, second = _certificates(subject, None, {"norm": "linf", "n": 50}, None)
     assert (first.norm, second.n) == ("linf", 50)
     with pytest.raises(HauberkError, match="no certificate of this recipe has a setting 'other'"):
