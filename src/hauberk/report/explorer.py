@@ -230,10 +230,9 @@ def _pictures(mix: Mix, shown: Iterable[Shown]) -> dict[int, str]:
 def _card(mix: Mix, row: int, picture: str) -> Card:
     low, high = mix.right[row] or (0.0, 0.0)
     start, end = max(low, 0.0), min(high, 1.0)
-    accurate, robust = (mix.classes[k] for k in mix.predictions[row])
-    return Card(
-        picture, mix.ids[row], mix.classes[mix.labels[row]], accurate, robust, span(mix.right[row]), start, end - start
-    )
+    accurate, robust = (words.class_name(k, mix.classes) for k in mix.predictions[row])
+    label = words.class_name(mix.labels[row], mix.classes)
+    return Card(picture, mix.ids[row], label, accurate, robust, span(mix.right[row]), start, end - start)
 
 
 def _card_numbers(mix: Mix, row: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from hauberk.records import Part
+from hauberk.report.words import class_name
 
 
 def observed(parts: Iterable[Part], classes: Sequence[str]) -> tuple[str, ...]:
@@ -29,11 +30,11 @@ def _of(part: Part, classes: Sequence[str]) -> list[str]:
     if part.facts.get("choice") == "hashed":
         said.append("The images are taken in proportion to the classes, by hashes of their ids.")
     if n > 1 and len(set(labels.tolist())) == 1:
-        only = _name(labels[0], classes)
+        only = class_name(labels[0], classes)
         said.append(f"All {n:,} images are of one class, {only}: nothing here is about the other {len(classes) - 1}.")
     decided = answers[answers >= 0]
     if n > 1 and len(decided) > 1 and len(set(decided.tolist())) == 1:
-        always = _name(decided[0], classes)
+        always = class_name(decided[0], classes)
         said.append(f"The model answers {always} for every image: its accuracy is the share of that class.")
     who = "The model" if part.kind == "attack" else f"The {part.unit['method']['name'].replace('_', ' ')} certificate"
     abstained = int(np.count_nonzero(answers < 0))
@@ -41,7 +42,3 @@ def _of(part: Part, classes: Sequence[str]) -> list[str]:
         share = f"all {n:,} images" if abstained == n else f"{abstained:,} of {n:,} images"
         said.append(f"{who} abstains on {share}; an abstention counts as wrong.")
     return said
-
-
-def _name(label: int, classes: Sequence[str]) -> str:
-    return classes[label] if 0 <= label < len(classes) else f"class {label}"

@@ -15,6 +15,7 @@ from PIL import Image
 from hauberk import records
 from hauberk.records import Part
 from hauberk.report.subject import Subject
+from hauberk.report.words import class_name
 
 MOST_PICTURES = 12
 MOST_BARS = 4
@@ -125,7 +126,6 @@ def _radii(parts: list[Part]) -> dict[int, tuple[float, str]]:
 def _picture(subject: Subject, part: Part, row: dict[str, Any], radius: tuple[float, str] | None) -> Picture:
     original, adversarial = _pixels(row["image"], subject), _pixels(row["adversarial"], subject)
     difference, factor = magnified(original, adversarial)
-    names = dict(enumerate(subject.classes)) | {-1: "no decision"}
     label, before, after = (int(row[n]) for n in ("label", "clean_prediction", "prediction"))
     return Picture(
         id=int(row["id"]),
@@ -134,9 +134,9 @@ def _picture(subject: Subject, part: Part, row: dict[str, Any], radius: tuple[fl
         eps=float(part.unit["threat"]["eps"]),
         distance=float(row["distance"]),
         broken=bool(row["success"]),
-        label=names[label],
-        before=names[before],
-        after=names[after],
+        label=class_name(label, subject.classes),
+        before=class_name(before, subject.classes),
+        after=class_name(after, subject.classes),
         original=png(original),
         adversarial=png(adversarial),
         difference=png(difference),
@@ -156,4 +156,4 @@ def _bars(subject: Subject, row: dict[str, Any], wanted: set[int]) -> tuple[Bar,
     clean, attacked = np.asarray(row["clean_probabilities"]), np.asarray(row["probabilities"])
     likely = [int(k) for k in np.argsort(-np.maximum(clean, attacked), kind="stable")]
     chosen = sorted(likely, key=lambda k: k not in wanted)[: max(MOST_BARS, len(wanted - {-1}))]
-    return tuple(Bar(subject.classes[k], float(clean[k]), float(attacked[k])) for k in sorted(chosen))
+    return tuple(Bar(class_name(k, subject.classes), float(clean[k]), float(attacked[k])) for k in sorted(chosen))

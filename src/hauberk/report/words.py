@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from hauberk import registry
@@ -38,6 +38,13 @@ GLOSSARY = {
     "95 % interval": "Where the value would plausibly lie on other images of the same kind: Wilson's interval for "
     "shares, bootstrap for means. It says nothing about stronger attacks.",
 }
+
+
+def class_name(k: int, classes: Sequence[str]) -> str:
+    """The name of a class; a model may have more outputs than the data has classes, and -1 is an abstention."""
+    if k == -1:
+        return "no decision"
+    return classes[k] if 0 <= k < len(classes) else f"class {k}"
 
 
 def percent(value: float, rounding: Rounding = "near") -> str:
