@@ -158,7 +158,7 @@ def test_records_that_disagree_about_the_data_are_refused(lab, parts) -> None:
 
 
 def test_runs_without_records_are_refused(tmp_path) -> None:
-    Run.create(tmp_path, {"name": "empty"})
+    Run.create(tmp_path, {"name": "empty", "data": {"name": "digits"}})
     with pytest.raises(HauberkError, match="no records"):
         collect.load([tmp_path])
     with pytest.raises(HauberkError, match="not a run"):

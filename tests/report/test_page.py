@@ -156,7 +156,7 @@ EVIL = ["</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', 
 
 
 def rewritten(lab, folder: Path, facts=None, kinds=("attack", "certificate"), predictor=None, recipe=None) -> Path:
-    run = Run.create(folder, recipe or {"name": "x"})
+    run = Run.create(folder, recipe or {"name": "x", "data": {"name": "digits"}})
     for part in records.read_all(lab.runs[0] / "records"):
         if part.kind in kinds:
             unit = {**part.unit, **({"predictor": predictor} if predictor else {})}
@@ -167,7 +167,8 @@ def rewritten(lab, folder: Path, facts=None, kinds=("attack", "certificate"), pr
 
 def test_hostile_strings_stay_text(lab, tmp_path) -> None:
     facts = {"classes": EVIL * 2, "dataset": EVIL[0]}
-    run = rewritten(lab, tmp_path / "run", facts, ("attack",), EVIL[1], {"name": EVIL[0], "note": EVIL[4]})
+    recipe = {"name": EVIL[0], "note": EVIL[4], "data": {"name": "digits"}}
+    run = rewritten(lab, tmp_path / "run", facts, ("attack",), EVIL[1], recipe)
     text = write_report([run], tmp_path / "r.html").read_text(encoding="utf-8")
     reader = Reader(text)
     assert [t for t, a in reader.elements if t == "script" and a.get("type") != "application/json"] == ["script"] * 2
@@ -198,7 +199,7 @@ def test_half_of_the_records_make_a_page(lab, tmp_path, kind) -> None:
 
 
 def test_a_contradiction_is_shouted(lab, tmp_path) -> None:
-    run = Run.create(tmp_path / "run", {"name": "x"})
+    run = Run.create(tmp_path / "run", {"name": "x", "data": {"name": "digits"}})
     for part in records.read_all(lab.runs[0] / "records", "attack"):
         records.write(run.records, part)
     certificate = next(
