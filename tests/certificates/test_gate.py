@@ -384,6 +384,12 @@ def test_a_function_of_the_same_name_from_elsewhere_is_seen(monkeypatch: pytest.
         MIX(mix(), batch())
 
 
+def test_a_smoothed_classifier_with_a_patched_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("hauberk.defences.smoothed"), "noisy_votes", lambda *given: None)
+    with pytest.raises(HauberkError, match="replaced functions"):
+        VOTES(SmoothedClassifier(net(), Gaussian(0.25), 4, 100, 0.001).eval(), batch())
+
+
 def test_a_class_is_the_librarys_only_if_it_is_found_there() -> None:
     assert is_house(AOLLinear)
     assert not is_house(type("AOLLinear", (nn.Module,), {"__module__": "hauberk.layers.aol"}))
