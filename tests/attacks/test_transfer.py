@@ -30,7 +30,7 @@ def network(seed: int, shape: tuple[int, ...] = SHAPE, classes: int = 4) -> nn.M
 
 
 def saved(model: nn.Module, path: Path) -> str:
-    run = Run.create(path, {})
+    run = Run.create(path, {"name": "source", "data": {"name": "none"}})
     run.save_model(model, {})
     return str(run.path)
 
