@@ -101,7 +101,7 @@ SAFETY: list[Mutant] = [
         ("    if math.prod(opened.size) > reading.PIXELS:\n", "    if False:\n"),
     ),
     *group(
-        "reading", "recipes.py", "tests/test_recipes.py",
+        "reading", "recipes.py", "tests/test_recipes.py::test_a_setting_that_has_no_place_in_a_list",
         ("    if name.isdigit() and int(name) < len(block):\n", "    if True:\n"),
     ),
     *group(
