@@ -50,7 +50,7 @@ SCRIPT = textwrap.dedent("""
             epochs=2, batch_size=19, lr=0.05, ema=0.5, augmentation=Augmentation(crop=1, flip=True), threads=1,
             validation_attack=PGD(L2(0.2), steps=2), gradient_clip=1.0,
         )
-        run = Run.create(f"{sys.argv[1]}/{name}", {})
+        run = Run.create(f"{sys.argv[1]}/{name}", {"name": "x", "data": {"name": "digits"}})
         model = fit(network(norm), objective, dataset, config, run, seed=1)
         import os
         torch.save(model.state_dict(), f"{sys.argv[1]}/{name}-{os.environ.get('RANK', '0')}.pt")

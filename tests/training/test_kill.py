@@ -38,7 +38,7 @@ SCRIPT = textwrap.dedent("""
         validation_attack=PGD(Linf(0.05), steps=2), checkpoint_minutes=1e-9,
     )
     dataset = Dataset("noise", ("a", "b", "c"), split("train", 160, 0), split("val", 32, 160), split("test", 3, 0))
-    run = Run.create(sys.argv[1], {})
+    run = Run.create(sys.argv[1], {"name": "x", "data": {"name": "digits"}})
     print("ready", flush=True)
     model = fit(model, TRADES(attack, beta=2.0), dataset, config, run, seed=1)
     torch.save(model.state_dict(), sys.argv[2])

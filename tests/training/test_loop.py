@@ -48,7 +48,7 @@ def test_it_learns_and_returns_the_same_module_ready_to_use(network, dataset, ru
 def test_same_seed_same_bits_and_another_seed_other_ones(network, dataset, tmp_path):
     hashes = []
     for i, seed in enumerate((0, 0, 1)):
-        run = Run.create(tmp_path / str(i), {})
+        run = Run.create(tmp_path / str(i), {"name": "x", "data": {"name": "digits"}})
         hashes.append(weights_hash(fit(network(), PGDAdversarial(ATTACK), dataset, Training(**SETTINGS), run, seed)))
     assert hashes[0] == hashes[1] != hashes[2]
 
@@ -280,10 +280,10 @@ class Interrupted(Exception):
 def test_resuming_at_every_step_gives_the_same_bits(network, dataset, tmp_path, monkeypatch, optimizer):
     """Stopped after 1, 2, 3 ... steps, over and over, the run ends with the weights and rows of an undisturbed one."""
     config = Training(**SETTINGS | {"checkpoint_minutes": 1e-9, "optimizer": optimizer, "lr": 0.01})
-    whole = Run.create(tmp_path / "whole", {})
+    whole = Run.create(tmp_path / "whole", {"name": "x", "data": {"name": "digits"}})
     expected = fit(network(), Counting(), dataset, config, whole, seed=4)
 
-    broken = Run.create(tmp_path / "broken", {})
+    broken = Run.create(tmp_path / "broken", {"name": "x", "data": {"name": "digits"}})
     step = loop._Trainer._step
 
     def interrupted(self, index):
