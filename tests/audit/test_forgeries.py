@@ -670,6 +670,11 @@ def test_the_data_shows_it(name: str, forge: Callable[[str, Forgery], Path]) -> 
     assert problems(audit.audit(path))
 
 
+def test_the_data_names_what_was_invented(forge: Callable[[str, Forgery], Path]) -> None:
+    run, forgery, _ = DATA["invented samples planned"]
+    assert any("not in the test split" in problem for problem in problems(audit.audit(forge(run, forgery))))
+
+
 @pytest.mark.parametrize("name", WEIGHTS, ids=plain)
 def test_the_weights_show_it(name: str, forge: Callable[[str, Forgery], Path]) -> None:
     run, forgery, claim = WEIGHTS[name]
