@@ -8,7 +8,6 @@ runs again, and what it leaves is compared with what the undisturbed one left.
 processes at random times.
 """
 
-import contextlib
 import functools
 import hashlib
 import io
@@ -190,10 +189,14 @@ class Bench:
 
         def watched() -> None:
             watcher = Watcher(self.folder)
-            with contextlib.suppress(SystemExit):
+            code: object = 0
+            try:
                 command()
+            except SystemExit as stop:
+                code = stop.code
             watcher.note()
             self.notes.write_bytes(pickle.dumps(watcher.states))
+            sys.exit(code)  # type: ignore[arg-type]
 
         laid_out(start, self.folder)
         ends(watched, self.folder)
@@ -366,7 +369,7 @@ def test_demo(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(recipes, "read", small.__getitem__)
     monkeypatch.setattr(page, "render", lambda found: f"a page about {len(found)} runs")
     for module, real in ((api, api.setting_of), (mixing, mixing.setting_of)):
-        monkeypatch.setattr(module, "setting_of", lambda target, plan, real=real: real(target, few(plan)))
+        monkeypatch.setattr(module, "setting_of", lambda target, plan, *of, real=real: real(target, few(plan), *of))
     bench.check({}, typed("demo", "-o", "d"), least=80, sample=4)
 
 

@@ -310,10 +310,12 @@ def test_train_mode_is_refused() -> None:
             refused()
 
 
-def test_dropout_is_refused_in_eval_mode_too() -> None:
-    """In eval mode it is the identity; that it is there at all says that it may be left on, as some do on purpose."""
-    with pytest.raises(HauberkError, match="Dropout"):
-        walk(nn.Sequential(nn.Flatten(), nn.Dropout(0.5)).eval(), (1, 1, 2))
+def test_dropout_is_the_identity_in_eval_mode_and_refused_where_it_is_left_on() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5)).eval()
+    assert walk(model, (1, 1, 2)).total().value == pytest.approx(1.0, abs=1e-9)
+    model[1].train()
+    with pytest.raises(HauberkError, match="Dropout|train mode"):
+        walk(model, (1, 1, 2))
 
 
 class SelfAttention(nn.Module):
