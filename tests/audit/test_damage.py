@@ -1,6 +1,7 @@
 """Damaged and nonsensical bundles: sentences, never an exception."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from hauberk import audit
 from hauberk.records import read
-from hauberk.verify import verify_run
+from hauberk.verify import verify_once, verify_run
 
 
 def record(path: Path) -> Path:
@@ -130,3 +131,26 @@ def test_evidence_that_is_none_is_told(text: str, rich_run: Path, forger: Any, t
 
     forger(run).change("certificate", "lipschitz", rows=spoil)
     assert all_of(run)
+
+
+def test_a_report_verifies_a_run_once_and_again_after_any_change(
+    rich_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hauberk.verify import run as module
+
+    run, asked = Path(shutil.copytree(rich_run, tmp_path / "run")), list[Path]()
+    monkeypatch.setattr(module, "verify_files", lambda found: [asked.append(found.path)])
+    assert verify_once(run) == verify_once(run)
+    assert len(asked) == 1
+    for number, file in enumerate([record(run), run / "recipe.yaml", run / "run.json", run / "checkpoints/config.json"]):
+        times, content = file.stat().st_mtime_ns, file.read_bytes()
+        file.write_bytes(content[:-1] + b"?")  # as long as before, and as old
+        os.utime(file, ns=(times, times))
+        verify_once(run)
+        assert len(asked) == 2 + number
+        file.write_bytes(content)
+        verify_once(run)
+        assert len(asked) == 2 + number
+    shutil.copy(record(run), run / "records" / "another.parquet")
+    verify_once(run)
+    assert len(asked) == 6

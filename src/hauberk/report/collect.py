@@ -32,7 +32,7 @@ from hauberk.report.subject import (
 )
 from hauberk.runs import Run
 from hauberk.statistics import wilson
-from hauberk.verify import Verdict, verify_run
+from hauberk.verify import Verdict, verify_once
 
 Draws: TypeAlias = tuple[metrics.RandomAccuracy, metrics.RandomAccuracy]
 VERDICTS = ("sound", "questionable", "broken")
@@ -61,7 +61,7 @@ def load(paths: Sequence[Path]) -> list[RunFacts]:
     for path in paths:
         run = Run.open(path)
         parts = _told_apart(records.read_all(run.records))
-        found.append(RunFacts(Path(path).resolve().name, run.recipe, run.info, parts, tuple(verify_run(run.path))))
+        found.append(RunFacts(Path(path).resolve().name, run.recipe, run.info, parts, tuple(verify_once(run.path))))
     if not any(run.parts for run in found):
         raise HauberkError("there are no records to report", "measure first: hauberk attack RUN or hauberk certify RUN")
     return found

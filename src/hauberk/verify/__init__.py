@@ -10,7 +10,7 @@ from hauberk.verify.derive import kept_margin, lipschitz, local_lipschitz, mixed
 from hauberk.verify.files import verify_hashes
 from hauberk.verify.paths import verify_mix
 from hauberk.verify.proofs import verify_part
-from hauberk.verify.run import verify_files, verify_folder, verify_run
+from hauberk.verify.run import verify_files, verify_folder, verify_once, verify_run
 from hauberk.verify.verdict import Verdict, ledger
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "verify_folder",
     "verify_hashes",
     "verify_mix",
+    "verify_once",
     "verify_part",
     "verify_run",
 ]

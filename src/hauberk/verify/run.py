@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
+from hauberk.reading import sha256
 from hauberk.records import MEASURED, Part, group
 from hauberk.verify import claims
 from hauberk.verify.attacks import attack_problems
@@ -44,6 +46,26 @@ def verify_run(run: Path) -> list[Verdict]:
         in a verdict, never an error.
     """
     return verify_files(open_run(run))
+
+
+def verify_once(run: Path) -> list[Verdict]:
+    """As ``verify_run``; while every byte of the files stays the same, they are checked once in a process."""
+    described = (run / "recipe.yaml", run / "run.json", run / "checkpoints" / "config.json")
+    files = (*described, *sorted((run / "records").glob("*.parquet")))
+    return list(_verified(run, tuple((path.name, _content(path)) for path in files)))
+
+
+@lru_cache(maxsize=64)
+def _verified(run: Path, _contents: tuple[tuple[str, str], ...]) -> tuple[Verdict, ...]:
+    return tuple(verify_run(run))
+
+
+def _content(path: Path) -> str:
+    """The SHA-256 of a file, or why there is none."""
+    try:
+        return sha256(path)
+    except MALFORMED as error:
+        return one_line(error)
 
 
 def verify_folder(records: Path) -> list[Verdict]:
