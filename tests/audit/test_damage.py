@@ -142,7 +142,8 @@ def test_a_report_verifies_a_run_once_and_again_after_any_change(
     monkeypatch.setattr(module, "verify_files", lambda found: [asked.append(found.path)])
     assert verify_once(run) == verify_once(run)
     assert len(asked) == 1
-    for number, file in enumerate([record(run), run / "recipe.yaml", run / "run.json", run / "checkpoints/config.json"]):
+    files = [record(run), *(run / name for name in ("recipe.yaml", "run.json", "checkpoints/config.json"))]
+    for number, file in enumerate(files):
         times, content = file.stat().st_mtime_ns, file.read_bytes()
         file.write_bytes(content[:-1] + b"?")  # as long as before, and as old
         os.utime(file, ns=(times, times))

@@ -314,7 +314,7 @@ def test_dropout_is_the_identity_in_eval_mode_and_refused_where_it_is_left_on() 
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5)).eval()
     assert walk(model, (1, 1, 2)).total().value == pytest.approx(1.0, abs=1e-9)
     model[1].train()
-    with pytest.raises(HauberkError, match="Dropout|train mode"):
+    with pytest.raises(HauberkError, match=r"Dropout|train mode"):
         walk(model, (1, 1, 2))
 
 
