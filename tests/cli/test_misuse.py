@@ -11,8 +11,10 @@ import torch
 import yaml
 
 from hauberk import cli
+from hauberk.attacks import APGD, Attack, autoattack
 from hauberk.records import read_all
 from hauberk.runs import Run
+from hauberk.threats import Threat
 
 FEW = "--data npz,file=few.npz,layout=NHW"
 HERE = Path(__file__).parent
@@ -338,6 +340,17 @@ def test_a_shard_without_work_is_no_error(here: Path, capsys: pytest.CaptureFixt
     assert not (here / "runs").exists()
 
 
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suites of two steps a stage: what the commands say is looked at, not what the attacks find."""
+
+    def stages(threat: Threat) -> dict[str, tuple[Attack, ...]]:
+        return {"fast": (APGD(threat, steps=2), APGD(threat, steps=2, loss="dlr", targets=2))}
+
+    monkeypatch.setattr(autoattack, "sequences", stages)
+    monkeypatch.setattr("hauberk.cli.attack.OTHER_STEPS", 2)
+
+
 def next_lines(said: str) -> list[str]:
     found = [line.strip() for line in said.splitlines()]
     return [line.partition(": hauberk ")[2] for line in found if line.startswith(("next: hauberk", "or: hauberk"))]
@@ -349,17 +362,14 @@ def next_lines(said: str) -> list[str]:
         "lipschitz my_nets:plain FEW --images 1",
         "certify my_nets:plain FEW",
         f"attack my_nets:good {ATTACK} -o 'a folder'",
-        pytest.param(
-            "mix --accurate my_nets:good --robust my_nets:plain --alpha 0.5 FEW -o 'a mix' --threat l2:0.1",
-            marks=pytest.mark.slow,
-        ),
+        "mix --accurate my_nets:good --robust my_nets:plain --alpha 0.5 FEW -o 'a mix' --threat l2:0.1",
         "lipschitz tiny --images 1",
         "bundle tiny -o tied",
         "train tiny.yaml --set training.epochs=1 -o trained",
     ],
 )
 def test_every_next_line_works(
-    first: str, run: Path, here: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
+    first: str, run: Path, brief: None, here: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(tiny_recipe, here / "tiny.yaml")
     if first.startswith("bundle"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -109,14 +110,7 @@ def render(runs: Sequence[RunFacts]) -> str:
     script, library = _source("page.js"), charts.library()
     views = [_view(s, parts) for s in known]
     shown = [explorer.Shown(v.subject, i, tuple(p.id for p in v.pictures)) for i, v in enumerate(views, 1)]
-    environment = jinja2.Environment(
-        autoescape=True, loader=jinja2.PackageLoader("hauberk.report", "."), trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    environment.globals.update({
-        "words": words, "short": names(runs), "yaml": lambda value: yaml.safe_dump(_plain(value), sort_keys=False),
-    })  # fmt: skip
-    return environment.get_template("template.html.j2").render(
+    return _environment().get_template("template.html.j2", globals={"short": names(runs)}).render(
         views=views,
         mixes=[explorer.view(m, shown, folders(runs)) for m in mixes(parts, known)],
         lipschitz=lipschitz.views(runs),
@@ -129,6 +123,17 @@ def render(runs: Sequence[RunFacts]) -> str:
         script=script,
         policy=_policy([library, script]),
     )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """What compiles the templates, once a process."""
+    environment = jinja2.Environment(
+        autoescape=True, loader=jinja2.PackageLoader("hauberk.report", "."), trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.globals.update({"words": words, "yaml": lambda value: yaml.safe_dump(_plain(value), sort_keys=False)})
+    return environment
 
 
 def folders(runs: Sequence[RunFacts]) -> dict[str, str]:
