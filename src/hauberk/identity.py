@@ -45,7 +45,6 @@ OPAQUE = (
     type(threading.RLock()), threading.local,
 )  # fmt: skip
 PLAIN = (type(None), bool, int, float, complex, str)
-PATCHABLE: tuple[Any, ...] = (torch, torch.nn.functional, torch.Tensor, torch.special, torch.linalg, torch.fft)
 Node = tuple[str, list[Any]]
 
 
@@ -184,7 +183,7 @@ class _Walk:
         where = sources.origin_of(cls)
         content = _class_content(cls)
         if where == "library":  # only what was put into it afterwards
-            content = [(name, value) for name, value in content if _is_own(value)]
+            content = [(name, value) for name, value in content if sources.is_own(value)]
             return f"class {cls.__module__}.{cls.__qualname__}", [*content, *cls.__bases__]
         self.foreign = True
         module = sys.modules.get(cls.__module__)
@@ -288,20 +287,9 @@ def _state_names(root: object) -> dict[int, tuple[str, Tensor]]:
 
 def _global_patches() -> Iterator[Any]:
     """What was put into torch's own namespaces, and hooks on every module."""
-    for space in PATCHABLE:
-        for name, value in list(vars(space).items()):
-            if isinstance(value, FunctionType) and _is_own(value):
-                yield (space.__name__, name, value)
+    yield from sources.replaced_in_torch()
     for name in ("_global_forward_hooks", "_global_forward_pre_hooks"):
         yield from getattr(torch.nn.modules.module, name).values()
-
-
-def _is_own(value: object) -> bool:
-    """Whether something found in a class or a module of a library is code of the user's."""
-    inner = getattr(value, "__func__", None) or (value.fget if isinstance(value, property) else value)
-    if not isinstance(inner, FunctionType):
-        return isinstance(inner, functools.partial | nn.Module)
-    return sources.origin(inner.__code__.co_filename, inner.__module__ or "") == "own"
 
 
 def _class_content(cls: type) -> list[tuple[str, Any]]:
@@ -326,7 +314,7 @@ def _globals(function: FunctionType) -> Iterator[Any]:
             seen.add(id(value))
             library = sources.origin_of(value) == "library"
             inside = [(name, vars(value)[name]) for name in reversed(names) if name in vars(value)]
-            waiting += [(n, v) for n, v in inside if not library or _is_own(v)]
+            waiting += [(n, v) for n, v in inside if not library or sources.is_own(v)]
 
 
 def _names(code: CodeType) -> set[str]:

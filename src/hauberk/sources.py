@@ -1,8 +1,12 @@
-"""Where code comes from: this package and the libraries below it, an installed package, or the user's own files."""
+"""Where code comes from: this package and the libraries below it, an installed package, or the user's own files.
+
+Also what stands in torch's namespaces in the place of torch's own functions.
+"""
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.machinery
 import sys
 import sysconfig
@@ -10,13 +14,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Literal
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import nn
 
 Origin = Literal["library", "installed", "own"]
 
 LIBRARIES = ("hauberk", "torch", "numpy", "scipy", "pydantic", "pydantic_core")
 INSTALLED = ("site-packages", "dist-packages")
+SPACES: tuple[Any, ...] = (torch, torch.nn.functional, torch.Tensor, torch.special, torch.linalg, torch.fft)
+# what computes no answer, and is replaced for other ends, by users and by torch itself
+SPEECHLESS = {"load", "save", "compile", "manual_seed", "__repr__", "__str__", "__format__"}
+_AS_IMPORTED = {space: dict(vars(space)) for space in SPACES}
 
 
 @dataclass(frozen=True)
@@ -144,3 +155,30 @@ def _compiled(path: str, text: str) -> frozenset[CodeType]:
         found.add(code)
         waiting += [c for c in code.co_consts if isinstance(c, CodeType)]
     return frozenset(found)
+
+
+def is_own(value: object) -> bool:
+    """Whether something found in a class or a module of a library is code of the user's."""
+    inner = getattr(value, "__func__", None) or (value.fget if isinstance(value, property) else value)
+    if not isinstance(inner, FunctionType):
+        return isinstance(inner, functools.partial | nn.Module)
+    return origin(inner.__code__.co_filename, inner.__module__ or "") == "own"
+
+
+def replaced_in_torch() -> Iterator[tuple[str, str, Any]]:
+    """Namespace, name and value of what is in the place of a function of torch's: the user's or another one of torch's.
+
+    A namespace is compared with what it held when this package was imported; what was replaced before is seen if it is
+    code of the user's.
+    """
+    for space in SPACES:
+        before = _AS_IMPORTED[space]
+        if space is torch.Tensor:  # most methods are those of its parent, and a patch stands before them
+            before = vars(torch._C.TensorBase) | before
+        for name, value in list(vars(space).items()):
+            if name in before and name not in SPEECHLESS and (is_own(value) or _differs(before[name], value)):
+                yield space.__name__, name, value
+
+
+def _differs(before: object, value: object) -> bool:
+    return value is not before and (callable(before) or callable(value) or isinstance(value, property))

@@ -8,10 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from hauberk import sources
 from hauberk.batch import Batch
 from hauberk.certificates import LipschitzCertificate, LocalLipschitz, MixedCertificate, SmoothingCertificate
 from hauberk.certificates.frozen import FrozenLipschitz
+from hauberk.certificates.gate import winners
 from hauberk.classifier import check_separate, decide
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.detector import DetectedClassifier
@@ -211,6 +215,11 @@ def test_an_accurate_model_that_overflows_abstains_at_the_image_and_breaks_nothi
     assert votes(model, bright).prediction.tolist() == [-1]
 
 
+def test_only_a_finite_and_strictly_largest_logit_wins() -> None:
+    rows = [[1.0, 2.0], [2.0, 2.0], [math.inf, 0.0], [0.0, -math.inf], [math.nan, 0.0]]
+    assert winners(torch.tensor(rows)).tolist() == [1, -1, -1, -1, -1]
+
+
 def test_a_tie_of_the_mix_in_float32_abstains() -> None:
     # the robust model is sure by less than float32 can see beside the accurate model's opinion
     tie, robust = (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval() for _ in range(2))
@@ -384,6 +393,64 @@ def test_a_function_of_the_same_name_from_elsewhere_is_seen(monkeypatch: pytest.
         MIX(mix(), batch())
 
 
+TIMES = torch.mul
+OTHER = {
+    "a function of the user's": (torch, "relu", lambda values: TIMES(values, 3.0)),
+    "a tensor's operator": (torch.Tensor, "__add__", lambda values, other: TIMES(values, other)),
+    "a tensor's method, which its parent has": (torch.Tensor, "relu", lambda values: TIMES(values, 3.0)),
+    "an object that can be called": (torch.linalg, "qr", nn.Identity()),
+    "another function of torch": (nn.functional, "relu", nn.functional.silu),
+    "another built-in function of torch": (torch, "tanh", torch.sinh),
+    "another transform of torch": (torch.fft, "rfft2", torch.fft.fft2),
+    "a property": (torch.Tensor, "mT", property(lambda values: values)),
+}
+
+
+@pytest.mark.parametrize(("space", "name", "value"), OTHER.values(), ids=OTHER)
+def test_what_stands_in_the_place_of_torchs_functions_is_seen(
+    space: object, name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = net(nn.Linear(4, 4), nn.ReLU()), batch()
+    monkeypatch.setattr(space, name, value)
+    with pytest.raises(HauberkError, match=f"torch has replaced functions: .*{name}"):
+        WALKED(model, data)
+
+
+def test_code_of_the_users_own_that_torch_held_before_hauberk_came_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    early = {space: dict(vars(space)) for space in sources.SPACES}
+    early[torch]["relu"] = lambda values: 3.0 * values
+    monkeypatch.setattr(sources, "_AS_IMPORTED", early)
+    monkeypatch.setattr(torch, "relu", early[torch]["relu"])
+    assert [name for _, name, _ in sources.replaced_in_torch()] == ["relu"]
+
+
+def test_what_computes_no_answer_may_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = net(nn.Linear(4, 4), nn.ReLU())
+    expected = WALKED(model, batch()).radius
+    monkeypatch.setattr(torch, "load", lambda *given: None)
+    monkeypatch.setattr(torch.Tensor, "__repr__", lambda values: "a tensor")
+    monkeypatch.setattr(torch.Tensor, "picture", property(lambda values: values), raising=False)
+    with torch.device("cpu"):
+        assert torch.equal(WALKED(model, batch()).radius, expected)
+
+
+class Louder(TorchFunctionMode):
+    def __torch_function__(self, function, types, given=(), named=None):
+        return function(*given, **(named or {}))
+
+
+class Lower(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, given=(), named=None):
+        return function(*given, **(named or {}))
+
+
+@pytest.mark.parametrize("mode", [Louder, Lower])
+def test_a_mode_that_sees_every_function_of_torch_is_refused(mode: type) -> None:
+    model, data = net(), batch()
+    with mode(), pytest.raises(HauberkError, match=f"a mode of torch is active .*{mode.__name__}"):
+        WALKED(model, data)
+
+
 def test_a_smoothed_classifier_with_a_patched_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("hauberk.defences.smoothed"), "noisy_votes", lambda *given: None)
     with pytest.raises(HauberkError, match="replaced functions"):
@@ -550,6 +617,23 @@ def test_harmless_deformations_keep_their_radius(how: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("how", ["weight_norm", "prune"])
+def test_a_weight_that_a_hook_has_yet_to_make_is_made(how: str) -> None:
+    """What was made at the last call is old once the numbers behind it have changed."""
+    model = plain()
+    if how == "weight_norm":
+        nn.utils.weight_norm(model[1])
+    else:
+        prune.l1_unstructured(model[1], "weight", 0.25)
+    with torch.no_grad():
+        (model[1].weight_g if how == "weight_norm" else model[1].weight_orig).mul_(10.0)
+    found = WALKED(model, batch())
+    model(batch().images)
+    assert torch.equal(found.radius, WALKED(model, batch()).radius)
+    assert bool((found.prediction >= 0).all())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_hook_that_pretends_to_be_torchs_is_refused() -> None:
     model = plain()
     nn.utils.weight_norm(model[1])
@@ -645,6 +729,42 @@ def test_black_boxes_that_are_no_function_of_one_image_are_refused(name: str, hi
             MIX(mix(model), batch())
 
 
+class Remade(nn.Module):
+    """Computes its weight at each call, as a new parameter or where the old one is."""
+
+    def __init__(self, anew: bool) -> None:
+        super().__init__()
+        self.anew, self.layer, self.source = anew, nn.Linear(4, 2), torch.randn(2, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.anew:
+            self.layer.weight = nn.Parameter(self.source.sign())
+        else:
+            with torch.no_grad():
+                self.layer.weight.copy_(self.source.sign())
+        logits: Tensor = self.layer(images.flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda x: x[:, 0] * (-1 if torch.is_grad_enabled() else 1),
+        lambda x: 1 - x[:, 0] if x.requires_grad else x[:, 0],
+        lambda x: x[:, 1] if torch.is_grad_enabled() else x[:, 0].detach(),
+    ],
+    ids=["mode", "images", "another pixel"],
+)
+def test_a_black_box_that_answers_otherwise_where_gradients_are_wanted_is_refused(value) -> None:
+    with pytest.raises(HauberkError, match="whether gradients are wanted"):
+        VOTES(Box(value).eval(), batch())
+
+
+def without_gradients() -> nn.Module:
+    with torch.inference_mode():
+        return net(nn.Linear(4, 4))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_black_box_may_do_what_it_likes_with_one_image() -> None:
     hooked = net()
@@ -656,6 +776,7 @@ def test_a_black_box_may_do_what_it_likes_with_one_image() -> None:
         net(), hooked, normed, pruned, InPlace().eval(), Inside(net()).eval(),
         nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).eval(),
         Box(lambda x: x.sort(1).values[:, 0]).eval(), Box(lambda x: x[:, 0], 1e5).eval(), torch.jit.script(plain()),
+        Remade(True).eval(), Remade(False).eval(), without_gradients(),
         nn.utils.spectral_norm(nn.Linear(4, 2), "weight"),
     ]  # fmt: skip
     honest[-1] = nn.Sequential(nn.Flatten(), honest[-1]).eval()

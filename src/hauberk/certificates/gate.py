@@ -10,7 +10,7 @@ anything goes, hooks included, that is repeatable and answers each row by itself
 The class compared at the image is that of the deployed classifier as a whole, ``decided``: a tie, an overflow or a NaN
 there abstains.
 
-What cannot be seen: changed functions of torch's compiled code, constants that were changed in a module, and whatever
+What cannot be seen: changes inside torch's compiled code, constants that were changed in a module, and whatever
 is changed between the look and the use.
 """
 
@@ -26,7 +26,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.batch import Batch
 from hauberk.certificates.black_box import BlackBox
-from hauberk.classifier import ABSTAIN, Decides, check_eval, decide, logits_of
+from hauberk.classifier import ABSTAIN, Decides, check_eval, classes, decide, logits_of
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.defences.smoothed import SmoothedClassifier
@@ -177,5 +177,4 @@ def decided(model: nn.Module, batch: Batch, seed: int, tile: int) -> Tensor:
 def winners(logits: Tensor) -> Tensor:
     """The class that is strictly ahead in each row, (B,); -1 where there is none or a logit is not finite."""
     top = logits.topk(2, dim=1)
-    clear = logits.isfinite().all(1) & (top.values[:, 0] > top.values[:, 1])
-    return torch.where(clear, top.indices[:, 0], ABSTAIN)
+    return torch.where(top.values[:, 0] > top.values[:, 1], classes(logits), ABSTAIN)

@@ -1,9 +1,10 @@
 """Whether modules compute what their types say, so that a walk over them is a proof about them.
 
 Promised of a model that passes: every module on the way is of a class of torch, of Hauberk, or of a class of the user's
-own that answers for itself; the code of the first two is the code in their files; no hook, no method or class replaced
-on an object, no property and no subclass changes what the class computes.  Torch's own hooks that make a weight (old
-weight and spectral norm, pruning) are the one exception, see ``weight_hooks``.
+own that answers for itself; the code of the first two is the code in their files, and torch's functions are those that
+it came with; no hook, no mode, no method or class replaced on an object, no property and no subclass changes what the
+class computes.  Torch's own hooks that make a weight (old weight and spectral norm, pruning) are the one exception, see
+``weight_hooks``.
 
 Not seen are changed constants and default arguments of a module, compiled code of torch, and what is changed after the
 look.  Whoever can change these can change this file too.
@@ -21,15 +22,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.overrides
 import torch.utils._contextlib
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from hauberk.classifier import check_eval
 from hauberk.errors import HauberkError
 from hauberk.layers.weight_hooks import hooked, is_weight_hook
+from hauberk.sources import replaced_in_torch
 
 # what a subclass may define without changing what its parents compute
 HARMLESS = {
@@ -198,7 +203,18 @@ def _code(function: object) -> CodeType | None:
 
 
 def check_as_written() -> None:
-    """Raise if a function or class in a module that computes answers was replaced by one from elsewhere."""
+    """Raise if a function or class that computes answers was replaced by another one, or a mode of torch is active."""
+    modes = [*torch.overrides._get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+    active = [type(mode).__name__ for mode in modes if type(mode) is not DeviceContext]
+    if active:
+        raise HauberkError(
+            f"a mode of torch is active that may change what functions compute: {', '.join(active)}", "leave it first"
+        )
+    of_torch = [f"{space}.{name}" for space, name, _ in replaced_in_torch()]
+    if of_torch:
+        raise HauberkError(
+            f"torch has replaced functions: {', '.join(of_torch)}", "remove the patch: its effect is not proved"
+        )
     for name, module in list(sys.modules.items()):
         if not name.startswith(_DEPLOYED) or not isinstance(module, ModuleType):
             continue
