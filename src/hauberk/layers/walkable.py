@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.overrides
 import torch.utils._contextlib
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
@@ -204,7 +204,7 @@ def _code(function: object) -> CodeType | None:
 
 def check_as_written() -> None:
     """Raise if a function or class that computes answers was replaced by another one, or a mode of torch is active."""
-    modes = [*torch.overrides._get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+    modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]  # type: ignore[no-untyped-call]
     active = [type(mode).__name__ for mode in modes if type(mode) is not DeviceContext]
     if active:
         raise HauberkError(
