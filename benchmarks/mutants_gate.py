@@ -88,7 +88,7 @@ GATE: list[Mutant] = [
          "False:\n        raise HauberkError(f\"{type(model).__name__} decides"),
         ("    _check_settings(model)\n", ""),
         ("    yield\n    box.again()\n", "    yield\n"),
-        ("(top.values[:, 0] > top.values[:, 1])", "(top.values[:, 0] >= top.values[:, 1])"),
+        ("top.values[:, 0] > top.values[:, 1], classes", "top.values[:, 0] >= top.values[:, 1], classes"),
         ("classes(logits), ABSTAIN)", "logits.argmax(1), ABSTAIN)"),
     ),
     *group(

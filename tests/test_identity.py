@@ -6,12 +6,15 @@ import copy
 import functools
 import importlib
 import math
+import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,6 +77,13 @@ class Slotted:
         self.value = value
 
 
+class Private:
+    __slots__ = ("__factor",)
+
+    def __init__(self, factor: float) -> None:
+        self.__factor = factor
+
+
 PAIRS = {
     "a number": ({"slope": 0.1}, {"slope": 0.2}),
     "a number in a dict in a list": ({"a": [{"b": 1.0}]}, {"a": [{"b": 2.0}]}),
@@ -94,6 +104,9 @@ PAIRS = {
     "the shape of an array": ({"a": np.zeros(2)}, {"a": np.zeros((1, 2))}),
     "an object with slots": ({"a": Slotted(1.0)}, {"a": Slotted(2.0)}),
     "a namespace": ({"a": SimpleNamespace(x=1)}, {"a": SimpleNamespace(x=2)}),
+    "a private slot": ({"a": Private(1.0)}, {"a": Private(2.0)}),
+    "a view of bytes": ({"a": memoryview(b"1")}, {"a": memoryview(b"2")}),
+    "the seed of a generator": ({"a": torch.Generator().manual_seed(1)}, {"a": torch.Generator().manual_seed(2)}),
     "minus zero": ({"a": 0.0}, {"a": -0.0}),
     "a whole number": ({"a": 1}, {"a": 1.0}),
 }
@@ -151,6 +164,90 @@ def test_patches_of_class_module_and_torch_are_seen(monkeypatch: pytest.MonkeyPa
             names.add(predictor_name(net()))
     assert len(names) == 7
     assert predictor_name(net()) in names
+
+
+VARIABLE: ContextVar[float] = ContextVar("factor", default=1.0)
+LOCAL = threading.local()
+LOCAL.factor = 1.0
+
+
+class Above(type):
+    factor = 1.0
+
+
+class Below(metaclass=Above):
+    __factor__ = 1.0
+
+
+# how a function finds a number, and how the number changes
+HIDDEN: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[pytest.MonkeyPatch], object]]] = {
+    "the environment": (
+        lambda x: x * float(os.environ.get("FACTOR_OF_A_TEST", "1")), lambda m: m.setenv("FACTOR_OF_A_TEST", "2"),
+    ),
+    "the environment, asked otherwise": (
+        lambda x: x * float(os.getenv("FACTOR_OF_A_TEST", "1")), lambda m: m.setenv("FACTOR_OF_A_TEST", "2"),
+    ),
+    "a global by its text": (lambda x: x * globals()["SCALE"], lambda m: m.setitem(globals(), "SCALE", 3.0)),
+    "an attribute by its text": (lambda x: x * getattr(Below, "__factor__"),  # noqa: B009
+                                 lambda m: m.setattr(Below, "__factor__", 2.0)),
+    "a module by its text": (lambda x: importlib.import_module("stub_of_a_test").scaled(x),
+                             lambda m: m.setattr(sys.modules["stub_of_a_test"], "scaled", lambda x: 2 * x)),
+    "a metaclass": (lambda x: x * Below.factor, lambda m: m.setattr(Above, "factor", 2.0)),
+    "a context variable": (lambda x: x * VARIABLE.get(), lambda m: VARIABLE.set(2.0)),
+    "a value of the thread": (lambda x: x * LOCAL.factor, lambda m: m.setattr(LOCAL, "factor", 2.0)),
+    "another function of torch": (torch.relu, lambda m: m.setattr(nn.functional, "relu", nn.functional.silu)),
+    "another built-in function of torch": (torch.relu, lambda m: m.setattr(torch, "relu", torch.tanh)),
+    "a method that its parent has": (torch.relu, lambda m: m.setattr(torch.Tensor, "relu", torch.Tensor.abs)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("hook", "change"), HIDDEN.values(), ids=HIDDEN)
+def test_what_code_finds_by_a_text_or_far_away_is_seen(hook, change, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = ModuleType("stub_of_a_test")
+    stub.scaled = doubled  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "stub_of_a_test", stub)
+    model = net(hook=hook)
+    before = predictor_name(model)
+    assert predictor_name(model) == before
+    change(monkeypatch)
+    assert predictor_name(model) != before
+
+
+def test_classes_of_an_installed_package_are_seen_when_they_are_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site-packages" / "installed_for_a_test"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("class Factor:\n    value = 1.0\n    def of(self): return self.value\n")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    package = importlib.import_module("installed_for_a_test")
+    model = net(a=package.Factor())
+    names = {predictor_name(model)}
+    monkeypatch.setattr(package.Factor, "value", 2.0)
+    names.add(predictor_name(model))
+    monkeypatch.setattr(package.Factor, "of", lambda self: 3.0)
+    names.add(predictor_name(model))
+    assert len(names) == 3
+
+
+class Scripted(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) * self.factor
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_constants_and_attributes_of_compiled_models_are_seen() -> None:
+    traced = [torch.jit.trace(nn.Sequential(Scripted(f)).eval(), torch.rand(2, 4)) for f in (1.0, 2.0, 1.0)]
+    assert predictor_name(traced[0]) == predictor_name(traced[2]) != predictor_name(traced[1])
+    model = torch.jit.script(nn.Sequential(Scripted(1.0)).eval())
+    before = predictor_name(model)
+    assert predictor_name(torch.jit.script(nn.Sequential(Scripted(1.0)).eval())) == before
+    model[0].factor = 2.0
+    assert predictor_name(model) != before
 
 
 def test_what_does_not_matter_does_not_count() -> None:

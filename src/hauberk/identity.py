@@ -13,12 +13,15 @@ import hashlib
 import io
 import json
 import logging
+import os
 import random
+import re
 import sys
 import threading
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import PurePath
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
@@ -40,11 +43,18 @@ PASSING = frozenset({
 MEANING = (torch.dtype, torch.layout, torch.memory_format, PurePath, range, slice, type(Ellipsis), type(NotImplemented))
 # what only says where work is done, or changes with every call
 OPAQUE = (
-    torch.device, torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random,
-    weakref.ref, logging.Logger, logging.Handler, io.IOBase, threading.Thread, type(threading.Lock()),
-    type(threading.RLock()), threading.local,
+    torch.device, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random, weakref.ref,
+    logging.Logger, logging.Handler, io.IOBase, threading.Thread, type(threading.Lock()), type(threading.RLock()),
 )  # fmt: skip
 PLAIN = (type(None), bool, int, float, complex, str)
+# what Python keeps in every class, and dataclasses in theirs
+PYTHONS = frozenset({
+    "__module__", "__dict__", "__weakref__", "__doc__", "__qualname__", "__annotations__", "__annotate__",
+    "__static_attributes__", "__firstlineno__", "__orig_bases__", "__parameters__", "__type_params__", "__slots__",
+    "__abstractmethods__", "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__hash__",
+})  # fmt: skip
+# what compiled code names by addresses and by numbers of this process
+PASSING_NAMES = re.compile(r"___torch_mangle_\d+\.| object at 0x[0-9a-f]+")
 Node = tuple[str, list[Any]]
 
 
@@ -186,9 +196,12 @@ class _Walk:
             content = [(name, value) for name, value in content if sources.is_own(value)]
             return f"class {cls.__module__}.{cls.__qualname__}", [*content, *cls.__bases__]
         self.foreign = True
+        if where == "installed":  # its file speaks for its methods, if nobody replaced one
+            content = [(name, value) for name, value in content if sources.is_own(value) or type(value) in PLAIN]
         module = sys.modules.get(cls.__module__)
         file = None if module is None else sources.file_of(module)
-        return f"class {cls.__qualname__}", [file, *(content if where == "own" else []), *cls.__bases__]
+        above = [] if sources.origin_of(type(cls)) == "library" else [type(cls)]
+        return f"class {cls.__qualname__}", [file, *content, *above, *cls.__bases__]
 
     # --- values -------------------------------------------------------------------------------------------------
 
@@ -210,7 +223,7 @@ class _Walk:
         if isinstance(spec, dict) and spec.get("name") == "own":
             children.append(_factory(str(spec.get("source"))))
         if isinstance(module, torch.jit.ScriptModule):
-            children.append(str(getattr(module, "code", "")))
+            children += _compiled(module)
         return "network", children
 
     def _object(self, value: Any) -> Node:
@@ -246,6 +259,13 @@ def _bytes(value: bytes) -> Node:
     return f"bytes {hashlib.sha256(value).hexdigest()}", []
 
 
+def _compiled(module: torch.jit.ScriptModule) -> list[Any]:
+    """The code of a compiled module, with its constants, and the attributes that it can change."""
+    code, constants = getattr(module, "code_with_constants", ("", None))
+    attributes = module._c.dump_to_str(False, True, False)
+    return [PASSING_NAMES.sub("", code), getattr(constants, "const_mapping", {}), PASSING_NAMES.sub("", attributes)]
+
+
 def _property(value: property) -> Node:
     return "property", [value.fget, value.fset, value.fdel]
 
@@ -255,6 +275,9 @@ _EXACT: dict[type, Callable[[Any], Node]] = {
     dict: _mapping, OrderedDict: _mapping, MappingProxyType: _mapping,
     defaultdict: lambda value: ("defaultdict", [value.default_factory, dict(value)]),
     set: _set, frozenset: _set, bytes: _bytes, bytearray: _bytes, property: _property,
+    memoryview: lambda value: _bytes(value.tobytes()),
+    ContextVar: lambda value: ("variable", [value.name, value.get(None)]),
+    torch.Generator: lambda value: (f"generator {value.initial_seed()}", []),  # its state changes with every call
     staticmethod: lambda value: ("static", [value.__func__]), classmethod: lambda value: ("class", [value.__func__]),
     functools.cached_property: lambda value: ("cached", [value.func]),
     functools.partial: lambda value: ("partial", [value.func, value.args, value.keywords]),
@@ -293,20 +316,20 @@ def _global_patches() -> Iterator[Any]:
 
 
 def _class_content(cls: type) -> list[tuple[str, Any]]:
-    """Methods and plain attributes of a class, without what Python keeps in every class."""
-    kept = []
-    for name, value in sorted(vars(cls).items()):
-        special = (name.startswith("__") and name.endswith("__")) or name.startswith("_abc_")
-        if not special or isinstance(value, FunctionType | staticmethod | classmethod):
-            kept.append((name, value))
-    return kept
+    """Methods and attributes of a class, without what Python keeps in every class."""
+    passing = ("_abc_", "__pydantic")
+    return [item for item in sorted(vars(cls).items()) if item[0] not in PYTHONS and not item[0].startswith(passing)]
 
 
 def _globals(function: FunctionType) -> Iterator[Any]:
-    """The globals that a function's code names, and what it names inside modules among them."""
-    names = sorted(_names(function.__code__))
-    waiting = [(name, function.__globals__[name]) for name in reversed(names) if name in function.__globals__]
+    """The globals that a function's code names, what it names inside modules among them, and its environment."""
+    names, space = sorted(_names(function.__code__)), function.__globals__
+    modules = {n: m for n in names if (m := sys.modules.get(n)) is not None and sources.origin_of(m) != "library"}
+    known = modules | space
+    waiting = [(name, known[name]) for name in reversed(names) if name in known]
     seen: set[int] = set()
+    if {"environ", "getenv"} & set(names):
+        yield {name: os.environ[name] for name in names if name in os.environ}
     while waiting:
         name, value = waiting.pop()
         yield from (name, value)
@@ -318,10 +341,12 @@ def _globals(function: FunctionType) -> Iterator[Any]:
 
 
 def _names(code: CodeType) -> set[str]:
+    """All names that code uses, and texts in it that may be one: for ``getattr``, ``globals`` and ``import_module``."""
     found, waiting = set[str](), [code]
     while waiting:
         each = waiting.pop()
         found.update(each.co_names)
+        found.update(c for c in each.co_consts if isinstance(c, str) and c.replace(".", "_").isidentifier())
         waiting += [c for c in each.co_consts if isinstance(c, CodeType)]
     return found
 
@@ -351,7 +376,9 @@ def _slots(cls: type) -> list[str]:
     found: list[str] = []
     for each in cls.__mro__:
         slots = vars(each).get("__slots__", ())
-        found += [slots] if isinstance(slots, str) else list(slots)
+        names = [slots] if isinstance(slots, str) else list(slots)
+        private = f"_{each.__name__.lstrip('_')}"
+        found += [private + name if name.startswith("__") and not name.endswith("__") else name for name in names]
     return [name for name in found if name not in ("__dict__", "__weakref__")]
 
 

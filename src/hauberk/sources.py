@@ -71,6 +71,8 @@ class SourceFile:
                     base = ".".join([*above[: len(above) - node.level + 1], *([base] if base else [])])
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+                yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
 
 
 def _files(name: str) -> Iterator[SourceFile]:
