@@ -10,6 +10,8 @@ LEFT = "tests/cli/test_misuse.py::test_misuse_of_a_run_leaves_it_as_it_was"
 PYTHON = "tests/test_boundary.py"
 FOLDERS = "tests/cli/test_misuse.py::test_one_model_on_two_data_sets_has_two_folders"
 KEEP = "tests/test_mixing.py::test_a_share_to_keep_is_that_share_of_the_accuracy_under_attack"
+PLACES = "tests/cli/test_places.py::"
+FOLDER = "tests/data/test_folder.py::"
 
 
 def typed(line: str) -> str:
@@ -26,6 +28,60 @@ def contract(model: str) -> str:
 MISUSE = [
     Mutant("misuse", "boundary.py", "if not isinstance(logits, Tensor):", "if False:", PYTHON),
     Mutant("misuse", "boundary.py", "or dtype not in (None, logits.dtype)", "", PYTHON),
+    Mutant(
+        "misuse", "boundary.py", "logits.layout != torch.strided or ", "", f"{PYTHON}::test_an_answer_of_another_kind"
+    ),
+    Mutant(
+        "misuse", "boundary.py", "if bool(logits.max(1).values.isinf().any()):", "if False:",
+        f"{PYTHON}::test_an_answer_of_another_kind",
+    ),
+    Mutant(
+        "misuse", "boundary.py", "if bool(logits.max(1).values.isinf().any()):", "if bool(logits.isinf().any()):",
+        f"{PYTHON}::test_a_class_that_is_ruled_out_may_be_infinitely_unlikely",
+    ),
+    Mutant(
+        "misuse", "models/own.py", 'if getattr(made, "_modules", None) is None:', "if False:",
+        f"{PYTHON}::test_a_module_without_the_inside_of_one",
+    ),
+    Mutant(
+        "misuse", "certificates/gate.py", "    check_uncompiled(model)\n", "",
+        f"{PYTHON}::test_a_traced_model_is_not_walked",
+    ),
+    Mutant(
+        "misuse", "runs.py", "            check_own(self.path, PARTS)\n", "            pass\n",
+        f"{PLACES}test_a_folder_that_holds_something_else_stays_as_it_is",
+    ),
+    Mutant(
+        "misuse", "storage.py", "name not in parts and ", "", f"{PLACES}test_what_a_kill_left_of_a_run_is_gone_on_with"
+    ),
+    Mutant(
+        "misuse", "cli/options.py", 'strip("./ ")', 'strip(". ")',
+        f"{PLACES}test_a_run_is_in_no_folder_that_is_everybodys",
+    ),
+    Mutant(
+        "misuse", "cli/options.py", "    return os.path.expanduser(path)", "    return path",
+        f"{PLACES}test_a_tilde_is_the_home_folder",
+    ),
+    Mutant(
+        "misuse", "mixing.py", '"runs/.calibration"', '"runs/calibration"',
+        f"{PLACES}test_a_wish_that_fails_leaves_no_run_and_a_mix_says_what_its_data_is",
+    ),
+    Mutant(
+        "misuse", "mixing.py", "notes=list(like.dataset.notes)", "notes=[]",
+        f"{PLACES}test_a_wish_that_fails_leaves_no_run_and_a_mix_says_what_its_data_is",
+    ),
+    Mutant(
+        "misuse", "evaluation/sense.py", "if sigma > MOST_NOISE:", "if False:",
+        "tests/evaluation/test_sense.py::test_noise_that_hides_every_image_is_refused",
+    ),
+    Mutant(
+        "misuse", "data/folder.py", "    _check_names(base)\n", "",
+        f"{FOLDER}test_a_split_under_another_name_is_not_passed_over",
+    ),
+    Mutant(
+        "misuse", "data/folder.py", "Field(ge=1, le=MOST)", "Field(ge=1, le=10**6)",
+        f"{FOLDER}test_an_image_is_of_a_size_that_a_machine_can_hold",
+    ),
     Mutant("misuse", "boundary.py", "if outputs < num_classes:", "if outputs < 2:", contract("five")),
     Mutant(
         "misuse", "boundary.py",

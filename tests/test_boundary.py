@@ -84,6 +84,10 @@ ANSWERS = {
     "classes": (lambda z: z.argmax(1), "got (4,)", "return one tensor of logits"),
     "double": (lambda z: z.double(), "got torch.float64", "logits.to(torch.float32)"),
     "half": (lambda z: z.half(), "got torch.float16", "logits.to(torch.float32)"),
+    "sparse": (lambda z: z.to_sparse(), "got a sparse tensor", "logits.to_dense()"),
+    "meta": (lambda z: z.to("meta"), "got a meta tensor", "on the CPU"),
+    "infinite": (lambda z: z / z.abs() * torch.inf, "returned infinity", "check its weights"),
+    "nothing left": (lambda z: z - torch.inf, "returned infinity", "check its weights"),
     "whole": (lambda z: (9 * z).long(), "got torch.int64", "logits.to(torch.float32)"),
 }
 
@@ -129,6 +133,19 @@ def test_a_compiled_model_has_no_layers_to_bound() -> None:
     assert PGD(Linf(0.1), steps=1)(model, Batch(IMAGES, LABELS, IDS)).success.shape == (4,)
 
 
+def test_a_traced_model_is_not_walked() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = torch.jit.trace(net(), IMAGES)
+    with pytest.raises(HauberkError, match="is compiled by"):
+        LipschitzCertificate()(model, Batch(IMAGES, LABELS, IDS))
+
+
+def test_a_class_that_is_ruled_out_may_be_infinitely_unlikely() -> None:
+    masked = Then(lambda z: torch.cat([z, torch.full_like(z[:, :1], -torch.inf)], 1))
+    check_classifier(masked, Batch(IMAGES, LABELS, IDS))
+
+
 def test_a_function_is_no_model() -> None:
     with pytest.raises(HauberkError, match="expected a torch"):
         PGD(Linf(0.1), steps=1)(lambda x: x, Batch(IMAGES, LABELS, IDS))  # type: ignore[arg-type]
@@ -137,6 +154,26 @@ def test_a_function_is_no_model() -> None:
 def test_a_batch_that_fits_is_taken() -> None:
     check_batch(Batch(IMAGES, LABELS + 900, IDS - 5))  # what the labels mean is the model's matter
     check_batch(Batch(IMAGES.double(), LABELS, IDS))
+
+
+class Hollow(nn.Module):
+    def __init__(self) -> None:
+        pass
+
+
+class Mute(nn.Sequential):
+    def eval(self) -> None:  # type: ignore[override]
+        self.train(False)
+
+
+def test_a_module_without_the_inside_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("made_up")
+    module.hollow, module.mute = Hollow, lambda: Mute(net())  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "made_up", module)
+    with pytest.raises(HauberkError, match=r"Hollow that is no whole module.*\n.*super"):
+        own("made_up:hollow")
+    mute = own("made_up:mute")
+    assert isinstance(mute, Mute) and not mute.training
 
 
 def test_a_model_is_its_own_factory(monkeypatch: pytest.MonkeyPatch) -> None:

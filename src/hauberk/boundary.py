@@ -97,6 +97,9 @@ def check_output(logits: Tensor, rows: int, dtype: torch.dtype | None = None) ->
             f"expected logits of shape ({rows}, K), the model returned {_shown(logits)}",
             "return one tensor of logits, shape (B, K)",
         )
+    if logits.layout != torch.strided or logits.is_quantized or logits.is_meta:
+        kind = "a meta tensor" if logits.is_meta else _kept(logits)
+        raise HauberkError(f"expected logits in a plain tensor, got {kind}", "return logits.to_dense(), on the CPU")
     if logits.dim() != 2 or len(logits) != rows or logits.shape[1] < 2:
         raise HauberkError(
             f"expected logits of shape ({rows}, K) with K >= 2, got {tuple(logits.shape)}",
@@ -115,6 +118,10 @@ def check_logits(logits: Tensor, rows: int, dtype: torch.dtype | None = None) ->
     check_output(logits, rows, dtype)
     if bool(logits.isnan().any()):
         raise HauberkError("the model returned NaN", "check its weights and its input scale")
+    if bool(logits.max(1).values.isinf().any()):
+        raise HauberkError(
+            "the model returned infinity, and so no probabilities", "check its weights and its input scale"
+        )
     sums = logits.sum(1)
     if bool((logits >= 0).all()) and bool((sums - 1).abs().max() < 1e-4):
         raise HauberkError(
@@ -217,4 +224,4 @@ def likely(model: nn.Module, images: Tensor) -> str:
     if isinstance(first, nn.Linear) and first.in_features != images[0].numel():
         values = images[0].numel()
         return f"its first dense layer takes {first.in_features} values, an image has {values}: take images of its size"
-    return "call it on such images yourself: model(torch.rand(2, C, H, W))"
+    return f"call it on such images yourself: model(torch.rand({', '.join(map(str, images.shape))}))"

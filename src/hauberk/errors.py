@@ -18,7 +18,7 @@ class HauberkError(Exception):
         hint: the next thing to do, in one sentence.
     """
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str) -> None:
         super().__init__(f"{message}\n  {hint}" if hint else message)
         self.message = message
         self.hint = hint

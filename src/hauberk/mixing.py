@@ -160,7 +160,8 @@ def _written(
     name = f"mix-{spec.get('alpha', spec.get('alpha_min')):g}"
     recipe = {"name": name, "data": like.recipe["data"], "model": spec, "bases": dict(bases)}
     run = Run.create(out or Path("runs") / name, recipe)
-    run.save_model(model, {"dataset": recipe["data"], "classes": list(like.dataset.classes)}, seed=plan.seed)
+    run.save_model(model, {"dataset": recipe["data"], "classes": list(like.dataset.classes)}, seed=plan.seed,
+                   notes=list(like.dataset.notes))  # fmt: skip
     return run
 
 
@@ -209,7 +210,7 @@ def default_attack(threat: Threat) -> AutoAttack:
 
 def gather(
     accurate: Subject, robust: Subject, attack: Attack, plan: Evaluation = CALIBRATION, network: Subject | None = None,
-    folder: Path = Path("runs/calibration"),
+    folder: Path = Path("runs/.calibration"),
 ) -> Logits:  # fmt: skip
     """Ask both models on validation images, clean and each attacked by itself; saved, so asked only once.
 
@@ -219,7 +220,7 @@ def gather(
         attack: what attacks each of them.
         plan: number of images, seed and tile; its split is ``val``.
         network: a trained mixing network over the two.
-        folder: where the logits are kept, under a name that their origin decides.
+        folder: where the logits are kept, under a name that their origin decides; ``runs/*`` does not name it.
 
     Raises:
         HauberkError: if asked to choose on the test split.

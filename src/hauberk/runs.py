@@ -35,10 +35,11 @@ from hauberk import reading, registry, specs, unpacking
 from hauberk.classifier import predictor_name, state_hash, weights_hash
 from hauberk.errors import HauberkError
 from hauberk.records import content_hash
-from hauberk.storage import LOCK, append, atomic_write, locked, sweep
+from hauberk.storage import LOCK, append, atomic_write, check_own, locked, sweep
 
 SCHEMA_VERSION = 2  # fingerprints stand beside the records
 READABLE = (1, SCHEMA_VERSION)
+PARTS = ("recipe.yaml", "metrics.jsonl", "records", "checkpoints")  # what a kill may leave of a run without run.json
 # what run.json may hold, where others than its writer read it
 INFO: Mapping[str, type] = {
     "predictor": str, "hashes": dict, "timings": dict, "environment": dict, "environments": dict, "lipschitz": dict,
@@ -136,6 +137,8 @@ class Run:
         if self.path.exists() and not self.path.is_dir():
             raise HauberkError(f"a run is a folder, {self.path} is none", "choose another one with --out")
         known, plain = self._known, _plain(recipe)
+        if not self.info:
+            check_own(self.path, PARTS)
         if known is not None and _model_of(known) != _model_of(plain) != _model_of(complete(known)):
             how = specs.difference(_model_of(complete(known)), _model_of(plain))
             raise HauberkError(

@@ -11,7 +11,7 @@ import os
 import platform
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +38,21 @@ def atomic_write(path: Path, content: bytes) -> None:
             handle.write(content)
     except OSError as error:
         raise _failed(path, error) from error
+
+
+def check_own(folder: Path, parts: Sequence[str]) -> None:
+    """Raise if a folder holds anything but these parts and hidden files: it belongs to something else.
+
+    Raises:
+        HauberkError: naming what stands there.
+    """
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in found if name not in parts and not name.startswith(".")]
+    if others:
+        raise HauberkError(
+            f"{folder} holds {others[0]!r} and no run: a run has a folder of its own",
+            f"choose one inside it: --out {folder / 'run'}",
+        )
 
 
 def append(path: Path, line: bytes) -> None:

@@ -77,7 +77,7 @@ def subject(
     run = Run(out or home(str(source), description))
     run.check(recipe)
     dataset = load(description)
-    return Subject(run, own(str(source)).eval(), dataset, recipe)
+    return Subject(run, own(str(source)), dataset, recipe)
 
 
 def _of_run(path: Path, out: Path | None, data: str | registry.Spec | None, model: str | None) -> Subject:
@@ -92,7 +92,7 @@ def _of_run(path: Path, out: Path | None, data: str | registry.Spec | None, mode
     if source is None and model is not None:
         raise HauberkError(f"{path} has a model of its own", "leave --model out")
     if source is not None and (model is not None or trusted(source)):
-        return Subject(run, own(model or source).eval(), load(known))
+        return Subject(run, own(model or source), load(known))
     if source is not None:
         raise HauberkError(
             f"{path} keeps the records of {source}, and no model",

@@ -1,3 +1,4 @@
+import shutil
 import struct
 import zlib
 
@@ -162,7 +163,7 @@ def test_missing_folders(save, read, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "text", "cut jpeg", "cut sixteen bits", "animated", "cmyk", "gif", "bomb"]
+    "damage", ["truncated", "text", "empty", "cut jpeg", "cut sixteen bits", "animated", "cmyk", "gif", "bomb"]
 )
 def test_bad_images_are_named(save, read, tmp_path, damage, monkeypatch):
     for part in ("train", "test"):
@@ -171,8 +172,8 @@ def test_bad_images_are_named(save, read, tmp_path, damage, monkeypatch):
     path = tmp_path / "own/test/b/001.png"
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:2000])
-    elif damage == "text":
-        path.write_bytes(b"text")
+    elif damage in ("text", "empty"):
+        path.write_bytes({"text": b"text", "empty": b""}[damage])
     elif damage == "cut jpeg":
         image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(image).save(path, "JPEG")
@@ -189,7 +190,8 @@ def test_bad_images_are_named(save, read, tmp_path, damage, monkeypatch):
         Image.new("L", (8, 8)).save(path, "GIF")
     else:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    words = {"animated": "has 3 frames", "cmyk": "colours of kind CMYK"}
+    words = {"animated": "has 3 frames", "cmyk": "colours of kind CMYK", "empty": "it is empty",
+             "text": "it is no PNG, JPEG, WEBP image"}  # fmt: skip
     with pytest.raises(HauberkError, match=words.get(damage, "cannot read the image")):
         read()
 
@@ -440,3 +442,25 @@ def test_turned_images_are_counted(four, read, tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (8, 8), "red").save(tmp_path / "own/test/a/000.png", exif=exif)
     assert said(read(val_size=0), "1 of 8 images are turned as their EXIF orientation says")
+
+
+@pytest.mark.parametrize(
+    ("meant", "name"),
+    [("val", "valid"), ("val", "validation"), ("val", "dev"), ("val", "Val"), ("train", "Train"), ("train", "training"),
+     ("test", "TEST"), ("test", "testing")],
+)  # fmt: skip
+def test_a_split_under_another_name_is_not_passed_over(meant, name, four, read, tmp_path):
+    shutil.copytree(tmp_path / "own/test", tmp_path / "own" / "val")
+    (tmp_path / "own" / meant).rename(tmp_path / "own" / name)
+    with pytest.raises(HauberkError, match=f"{name} is not read under this name.*\n.*rename it to {meant}"):
+        read()
+
+
+def test_a_folder_of_ones_own_beside_the_splits_is_no_split(four, read, tmp_path):
+    shutil.copytree(tmp_path / "own/test", tmp_path / "own/extra")
+    assert len(read(val_size=0).test) == 4
+
+
+def test_an_image_is_of_a_size_that_a_machine_can_hold(four, read):
+    with pytest.raises(HauberkError, match="size: Input should be less than or equal to 4096"):
+        read(size=100_000)

@@ -123,6 +123,13 @@ def target() -> api.Subject:
     return api.Subject(None, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), load("digits"))  # type: ignore[arg-type]
 
 
+def test_noise_that_hides_every_image_is_refused() -> None:
+    check_sense(SmoothingCertificate(sigma=2.0))
+    for sigma in (128.0, 1e300):
+        with pytest.raises(HauberkError, match="leaves nothing of an image"):
+            check_sense([SmoothingCertificate(sigma=sigma)])
+
+
 def test_every_verb_refuses_before_it_starts(target) -> None:
     plan = Evaluation(images=4)
     for act in (

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.batch import Batch
+from hauberk.boundary import check_uncompiled
 from hauberk.certificates.black_box import BlackBox
 from hauberk.classifier import ABSTAIN, Decides, check_eval, classes, decide, logits_of
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
@@ -74,6 +75,7 @@ def check_walked(model: nn.Module) -> None:
         )
     if parametrize._cache_enabled:
         raise HauberkError("parametrised weights are cached, and may be old ones", "leave parametrize.cached() first")
+    check_uncompiled(model)
     check_walkable(model)
     check_as_written()
     check_parametrisations(model)

@@ -12,7 +12,7 @@ import typer
 
 from hauberk import api, mixing, registry
 from hauberk.cli import options
-from hauberk.cli.console import Reporter, emit, say
+from hauberk.cli.console import Reporter, emit, notes, say
 from hauberk.errors import HauberkError
 from hauberk.evaluation.units import Report
 from hauberk.recipes import Evaluation
@@ -68,6 +68,7 @@ def mix(
     ball = registry.build(threat, "threat")
     asked = options.count("--calibration-images", calibration_images or str(USUAL))
     first, second, net = _subjects(accurate, robust, network, options.data(data))
+    notes(second.dataset)
     plan = options.plan({}, images, split=split, seed=seed, tile=tile, first=first_images)
     how: registry.Spec
     promise: dict[str, Any] = {}

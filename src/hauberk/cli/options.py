@@ -25,9 +25,14 @@ ALL = "all"
 
 
 def _folder(path: Path | None) -> Path | None:
-    if path is not None and not str(path).strip(". "):
+    if path is not None and not str(path).strip("./ "):
         raise HauberkError(f"--out expects a folder or file of its own, got {str(path)!r}", "for example --out runs/a")
-    return path
+    return None if path is None else Path(_from_home(str(path)))
+
+
+def _from_home(path: str) -> str:
+    """The path with ``~`` written out, which a shell leaves as it is in ``--out=~/x`` and ``folder=~/x``."""
+    return os.path.expanduser(path)  # noqa: PTH111 - pathlib fails where the user is unknown
 
 
 def threads_option(count: int | None) -> int | None:
@@ -115,7 +120,7 @@ def data(text: str | None) -> dict[str, Any] | None:
         return None
     spec = described(text)
     registry.entry(spec["name"], "dataset")
-    return spec
+    return {key: _from_home(value) if isinstance(value, str) else value for key, value in spec.items()}
 
 
 def described(text: str) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class LinearOracle(nn.Module):
         super().__init__()
         classes, size = weight.shape
         if size != math.prod(input_shape):
-            raise HauberkError(f"expected weights of shape (K, {math.prod(input_shape)}), got {tuple(weight.shape)}")
+            raise HauberkError(f"expected weights of shape (K, {math.prod(input_shape)}), got {tuple(weight.shape)}",
+                               "one row a class, one column a pixel")  # fmt: skip
         linear = nn.Linear(size, classes)
         with torch.no_grad():
             linear.weight.copy_(weight)

@@ -92,7 +92,8 @@ def to_integers(images: np.ndarray, name: str) -> np.ndarray:
         return images.astype(images.dtype.newbyteorder("="), copy=False)
     if not np.issubdtype(images.dtype, np.floating):
         raise HauberkError(
-            f"{name}: expected uint8, uint16 or floats in [0, 1], got {images.dtype}", "convert to numpy.uint8"
+            f"{name}: expected uint8, uint16 or floats in [0, 1], got {images.dtype}",
+            "convert: images.astype('float32')" if images.dtype == bool else "convert to numpy.uint8, or to floats",
         )
     if np.isnan(images).any():
         raise HauberkError(f"{name} holds NaN", "check how it was made")

@@ -140,7 +140,10 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
-            raise HauberkError(f"{self.name}: expected at least two classes, got {self.num_classes}")
+            raise HauberkError(
+                f"{self.name}: expected at least two classes, got {self.num_classes}",
+                "check the labels: a classifier has something to tell apart",
+            )
         check_splits(self.name, {s.name: (s.images, s.ids) for s in (self.train, self.val, self.test)})
         for split in (self.train, self.val, self.test):
             _check_labels(split, self.num_classes)
@@ -250,7 +253,8 @@ def check_unique(name: str, ids: Tensor) -> None:
 def check_splits(name: str, splits: dict[SplitName, tuple[Tensor, Tensor]]) -> None:
     """Raise unless the splits, given as (images, ids), are three and alike, and train and val share no id."""
     if list(splits) != ["train", "val", "test"]:
-        raise HauberkError(f"{name}: expected the splits train, val and test in that order, got {list(splits)}")
+        raise HauberkError(f"{name}: expected the splits train, val and test in that order, got {list(splits)}",
+                           "name them so, in this order")  # fmt: skip
     shapes = {key: tuple(images.shape[1:]) for key, (images, _) in splits.items()}
     if len(set(shapes.values())) > 1:
         raise HauberkError(f"{name}: expected one image shape, got {shapes}", "resize the images first")

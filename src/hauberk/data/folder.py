@@ -23,13 +23,14 @@ from hauberk.data.splits import SPLIT_SEED, assemble, split, tenth
 from hauberk.errors import HauberkError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+MOST = 4096  # pixels a side: one image of that size takes 48 MiB
 _LEFTOVERS = ("__MACOSX",)  # what archive programs leave beside the data
 
 
 @validate_call
 def image_folder(
     folder: Path,
-    size: Annotated[int, Field(ge=1)],
+    size: Annotated[int, Field(ge=1, le=MOST)],
     channels: Literal[1, 3] = 3,
     root: Path | None = None,
     val_size: Annotated[int, Field(ge=0)] | None = None,
@@ -68,6 +69,7 @@ def image_folder(
             f"expected the folder {base}, which is not there",
             f"put images into {base}/train/CLASS and {base}/test/CLASS, or into {base}/CLASS",
         )
+    _check_names(base)
     flat = not (base / "train").is_dir()
     if flat and val_size is not None:
         raise HauberkError(f"{base} has no folder train, so val_size does not apply", "say val_fraction instead")
@@ -86,6 +88,19 @@ def image_folder(
     return learnable(assemble(
         base.name, names, arrays["train"], arrays["test"], arrays.get("val"), size_of_val, reading.notes(names)
     ))  # fmt: skip
+
+
+def _check_names(base: Path) -> None:
+    """Raise if a folder of images is called nearly like a split: it would be passed over, or taken for a class."""
+    names = _folders(base)
+    splits = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+    for name in names if {"train", "training", "test", "testing"} & {n.casefold() for n in names} else ():
+        meant = splits.get(name.casefold(), name.casefold())
+        if name != meant and meant in ("train", "val", "test") and meant not in names:
+            raise HauberkError(
+                f"{base / name} is not read under this name: the splits are train, val and test",
+                f"rename it to {meant}",
+            )
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:

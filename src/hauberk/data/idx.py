@@ -162,7 +162,8 @@ def _read(published: _Published, name: str, root: Path, download: bool, verify: 
     if verify:
         files.check_md5(path, hashlib.md5(content, usedforsecurity=False).hexdigest(), published.sums[name][0])
     if array.ndim != (3 if "images" in name else 1):
-        raise HauberkError(f"{path}: expected {name.split('-')[1]}, got an array of shape {array.shape}")
+        raise HauberkError(f"{path}: expected {name.split('-')[1]}, got an array of shape {array.shape}",
+                           "it is another file under this name: fetch it again")  # fmt: skip
     return array
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hauberk import reading
 from hauberk.data.png16 import is_png16, read_png16
@@ -76,6 +76,9 @@ def read_image(path: Path, form: Form) -> ImageFile:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             _check(opened, path)
             return _deep(content, opened, form) if is_png16(content) else _plain(opened, form)
+    except UnidentifiedImageError as error:
+        what = "is empty" if not content else f"is no {', '.join(_FORMATS)} image, whatever its name says"
+        raise HauberkError(f"cannot read the image {path}: it {what}", "remove it or replace it") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise HauberkError(f"cannot read the image {path}: {error}", "remove it or replace it") from error
 

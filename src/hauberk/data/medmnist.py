@@ -263,5 +263,6 @@ def _images(arrays: dict[str, np.ndarray], part: str, path: Path) -> np.ndarray:
 
 def _findings(values: np.ndarray, name: str) -> torch.Tensor:
     if values.ndim != 2 or not np.isin(values, (0, 1)).all():
-        raise HauberkError(f"{name}: expected 0 or 1 for each image and finding, got shape {values.shape}")
+        raise HauberkError(f"{name}: expected 0 or 1 for each image and finding, got shape {values.shape}",
+                           "it is another file under this name: fetch it again")  # fmt: skip
     return torch.from_numpy(values.astype(bool))

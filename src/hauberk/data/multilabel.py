@@ -39,6 +39,7 @@ class MultiLabelSplit:
             raise HauberkError(
                 f"{self.name}: expected bool labels of shape ({len(self.images)}, F), "
                 f"got {self.multi_label.dtype} of shape {tuple(self.multi_label.shape)}",
+                "give one row an image: labels.bool()",
             )
 
     def __len__(self) -> int:
@@ -69,7 +70,8 @@ class MultiLabelDataset:
             if part.multi_label.shape[1:] != (len(self.findings),):
                 raise HauberkError(
                     f"{self.name}, {part.name}: expected labels of shape (N, {len(self.findings)}), "
-                    f"got {tuple(part.multi_label.shape)}"
+                    f"got {tuple(part.multi_label.shape)}",
+                    "give one column a finding",
                 )
 
     def single_label(self, rule: Rule) -> Dataset:

@@ -76,5 +76,6 @@ def _classes(arrays: dict[str, np.ndarray], labels: np.ndarray, path: Path) -> t
     if names is None:
         return tuple(str(k) for k in range(check_classes(int(labels.max(initial=0)) + 1, path)))
     if names.ndim != 1 or names.dtype.kind != "U":
-        raise HauberkError(f"{path}: expected classes to be a list of text, got {names.dtype} {names.shape}")
+        raise HauberkError(f"{path}: expected classes to be a list of text, got {names.dtype} {names.shape}",
+                           "save it as numpy.array(['cat', 'dog'])")  # fmt: skip
     return tuple(str(n) for n in names)

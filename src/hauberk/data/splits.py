@@ -55,7 +55,8 @@ def stratified(
     total = max(1, len(places))
     if not 0 <= size < total:
         raise HauberkError(
-            f"expected to hold out between 0 and {total - 1} of {len(places)} images, got {size}",
+            f"expected to hold out between 0 and {total - 1} of {len(places)} images"
+            f"{'' if eligible is None else ' that are not in the test split too'}, got {size}",
             "choose a smaller val_size",
         )
     classes, counts = np.unique(labels[places], return_counts=True)

@@ -14,9 +14,11 @@ from hauberk.defences.smoothed import SmoothedClassifier
 from hauberk.errors import HauberkError
 from hauberk.threats import Threat
 
+MOST_NOISE = 100.0  # sigma, where pixels are in [0, 1]
+
 
 def check_sense(*methods: Any, shape: Sequence[int] | None = None) -> None:
-    """Raise if a budget covers the whole pixel box, or if the votes of a certificate can never decide.
+    """Raise if a budget covers the whole pixel box, a certificate's votes can never decide, or its noise hides all.
 
     Args:
         methods: attacks, certificates, objectives or threats; what is inside them is looked at too.
@@ -31,6 +33,7 @@ def check_sense(*methods: Any, shape: Sequence[int] | None = None) -> None:
                 check_budget(found, shape)
             elif isinstance(found, SmoothingCertificate):
                 _check_votes(found.n, found.alpha, needed_votes(found.alpha), "--n")
+                _check_noise(found.sigma)
 
 
 def check_budget(threat: Threat, shape: Sequence[int] | None = None) -> None:
@@ -78,6 +81,14 @@ def _check_votes(votes: int, alpha: float, needed: int, setting: str) -> None:
         raise HauberkError(
             f"{votes} votes can never decide at alpha {alpha:g}, even if all agree: {needed} votes are needed",
             f"say {setting} {max(needed, 1000)}, which also gives larger radii, or a larger alpha",
+        )
+
+
+def _check_noise(sigma: float) -> None:
+    """Raise if noise is a hundred times as wide as the pixel range."""
+    if sigma > MOST_NOISE:
+        raise HauberkError(
+            f"noise of sigma {sigma:g} leaves nothing of an image: pixels are in [0, 1]", "for example --sigma 0.25"
         )
 
 

@@ -15,7 +15,7 @@ PREFIX = "module."  # of the weights that DataParallel saves
 
 
 def own(source: str) -> nn.Module:
-    """Take the model that ``module:factory`` makes, or is.
+    """Take the model that ``module:factory`` makes, or is, in eval mode.
 
     Its spec says how to make it again, so that a mix of it can be saved; weights are kept apart, as for every model.
 
@@ -31,6 +31,12 @@ def own(source: str) -> nn.Module:
         raise HauberkError(
             f"{source} returned {_shown(made)}", "it should return one torch.nn.Module that gives logits"
         )
+    if getattr(made, "_modules", None) is None:
+        raise HauberkError(
+            f"{source} returned a {type(made).__name__} that is no whole module: its __init__ never called torch's",
+            "begin it with: super().__init__()",
+        )
+    made.eval()  # its own eval may return anything
     if not isinstance(getattr(made, "spec", None), dict):
         made.spec = {"name": "own", "source": source}  # type: ignore[assignment]
     return made

@@ -221,11 +221,16 @@ def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None
             least[row["id"]] = min(least.get(row["id"], np.inf), row.pop("probability_margin"))
             if row["id"] not in rows or not rows[row["id"]]["success"]:
                 rows[row["id"]] = row
-    told = [row for row in rows.values() if np.isfinite(row["clean_probabilities"] + row["probabilities"]).all()]
+    said = {i: np.array(row["clean_probabilities"] + row["probabilities"], float) for i, row in rows.items()}
+    told = [row for i, row in rows.items() if np.isfinite(said[i]).all()]  # what is missing in a record is NaN here
     columns = {name: [row[name] for row in told] for name in wanted}
     labels = np.array(columns["label"])
+    before, after = (
+        np.array(columns[name], float).reshape(len(told), -1 if told else 2)
+        for name in ("clean_probabilities", "probabilities")
+    )
     gaps = metrics.confidence_gaps(
-        columns["clean_probabilities"], columns["probabilities"], labels, least=[least[i] for i in columns["id"]]
+        before, after, labels, least=[least[i] for i in columns["id"]]
     )
     if len({len(d or ()) for d in columns["draws"]}) != 1 or not columns["draws"][0]:
         return gaps, None
