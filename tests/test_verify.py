@@ -21,10 +21,12 @@ from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
+from hauberk.evaluation import indicators
 from hauberk.evaluation.units import Setting, Work, certificate_records, mix_records
 from hauberk.records import Part, group, read_all
 from hauberk.storage import atomic_write
 from hauberk.threats import Linf
+from hauberk.verify import diagnoses
 from hauberk.verify.facts import facts_problems
 from hauberk.verify.proofs import statement_problems
 
@@ -427,6 +429,11 @@ def test_a_data_set_is_called_as_the_recipe_says(
     part = described(good["lipschitz"], lambda _, facts: facts.update(dataset=name))
     found = list(facts_problems(part, {"data": data}, {}, {}))
     assert any("the recipe about" in problem for problem in found) == told
+
+
+def test_it_knows_every_check_of_a_diagnosis() -> None:
+    """The limits stand there a second time on purpose; a check that is added must be added there too."""
+    assert diagnoses.LIMITS == indicators.LIMITS
 
 
 def test_it_shares_no_code_with_what_it_checks() -> None:

@@ -15,7 +15,8 @@ import yaml
 from hauberk import api, mixing
 from hauberk.attacks import APGD, FGSM, AutoAttack
 from hauberk.certificates import SmoothingCertificate
-from hauberk.records import Part, content_hash, part, read, write
+from hauberk.evaluation.indicators import LIMITS
+from hauberk.records import MEASURED, Part, content_hash, part, read, write
 from hauberk.threats import L2
 from hauberk.verify.plans import plan_key, ranges
 
@@ -37,10 +38,11 @@ def rich_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     method = {"name": "diagnosis", "attack": dict(attack.unit["method"])}
     unit = {k: v for k, v in attack.unit.items() if k not in ("suite", "stage")} | {"method": method}
     facts = {k: v for k, v in attack.facts.items() if k in ("dataset", "split", "classes", "shape")}
+    values = dict.fromkeys(LIMITS, 0.0) | {"single_step": 0.04, "binarisation": 1.0}
+    verdicts = ["questionable" if name == "single_step" else "sound" for name in values]
     checks = {
-        "id": [0, 1, 2], "check": ["randomness", "single_step", "binarisation"], "value": [0.0, 0.04, 1.0],
-        "threshold": [1e-6, 0.02, 0.95], "verdict": ["sound", "questionable", "sound"], "reason": ["a", "b", "c"],
-        "images": [30, 30, 30],
+        "id": range(len(values)), "check": list(values), "value": list(values.values()), "verdict": verdicts,
+        "threshold": [LIMITS[name][0] for name in values], "reason": list(values), "images": [30] * len(values),
     }  # fmt: skip
     write(path / "records", part("diagnosis", unit, facts, checks))
     Forger(path).sign()
@@ -74,8 +76,10 @@ class Forger:
         return found
 
     def sign(self, **changes: Any) -> None:
-        """Hash everything again, and change run.json."""
+        """Hash everything again, and change run.json; plans of what is no longer there go."""
         info = self.info | changes
+        left = {plan_key(p.kind, p.unit, p.facts) for kind in MEASURED for _, p in self.parts(kind)}
+        info["plans"] = {key: ids for key, ids in info.get("plans", {}).items() if key in left}
         files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (self.path / "records").glob("*.parquet")}
         hashes = info["hashes"] | {"records": files}
         if (self.path / "recipe.yaml").exists():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hauberk import api, audit
-from hauberk.audit.attacks import sign_problems
+from hauberk.audit.attacks import odd_problems, sign_problems
 from hauberk.verify import claims, ledger
 
 
@@ -53,6 +53,21 @@ def test_one_from_elsewhere_is_counted(rich_run: Path, forger: Any, tmp_path: Pa
     verdicts = audit.audit(run, True, None, 1)
     assert problems(verdicts) == []
     assert any(claim.startswith(claims.SURVIVORS) and "1 fall" in claim for claim in ledger(verdicts)[1])
+
+
+def test_three_from_elsewhere_that_fall_in_every_search_are_forged(
+    rich_run: Path, forger: Any, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(rich_run, tmp_path / "run"))
+    told_as_survivors(run, forger, 3)
+    elsewhere(run, forger)
+    assert any("fall in each of 20 searches" in p for p in problems(audit.audit(run, True, None, 1)))
+
+
+@pytest.mark.parametrize(("alone", "others", "told"), [(2, 0, False), (3, 0, True), (3, 9, False), (9, 60, False)])
+def test_a_run_is_as_often_alone_as_any_other(alone: int, others: int, told: bool) -> None:
+    """21 runs: three of three that are the recorded one have chance 21^-3 = 1.1e-4, two 2.3e-3."""
+    assert bool(list(odd_problems(range(alone), others))) == told
 
 
 @pytest.mark.parametrize(("fell", "resisted", "told"), [(14, 0, True), (13, 0, False), (20, 12, False), (60, 20, True)])

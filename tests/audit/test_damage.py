@@ -65,12 +65,23 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "plans without end": edited(
         "run.json", lambda info: info.update(plans={key: [[0, 10**15]] for key in info["plans"]})
     ),
+    "plans that end before they begin": edited(
+        "run.json", lambda info: info.update(plans={key: [[10**15, 0], [0, 10**15]] for key in info["plans"]})
+    ),
+    "a plan beyond any data": edited(
+        "run.json", lambda info: info.update(plans={key: [[0, 10**7]] for key in info["plans"]})
+    ),
+    "a budget with a long exponent": lambda run: (run / "recipe.yaml").write_text(
+        "data: {name: digits}\nevaluation: {attacks: [{name: apgd, threat: {name: l2, eps: '1e999999999'}}]}\n"
+    ),
     "plans of text": edited("run.json", lambda info: info.update(plans=dict.fromkeys(info["plans"], "all"))),
     "config.json no JSON": lambda run: (run / "checkpoints" / "config.json").write_text("{"),
     "spec a number": edited("checkpoints/config.json", lambda config: config.update(spec=3)),
 }
 NONSENSE: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     "no predictor": lambda unit, facts: unit.pop("predictor"),
+    "a predictor of slashes": lambda unit, facts: unit.update(predictor="mixed(alpha=1, scales=" + 10**5 * "/"),
+    "a predictor of letters": lambda unit, facts: unit.update(predictor="small_cnn(" + 10**5 * "a"),
     "method is text": lambda unit, facts: unit.update(method="lipschitz"),
     "no classes": lambda unit, facts: facts.pop("classes"),
     "classes is a number": lambda unit, facts: facts.update(classes=10),

@@ -54,6 +54,7 @@ def audit(
     found = open_run(run)
     verdicts = verify_files(found)
     parts = _parts(found.parts)
+    measured, whole = [p for p in found.parts if p.kind in MEASURED], bool(found.config)
     broken = any(v.problems for v in verdicts)
     if weights:
         if broken:
@@ -61,11 +62,11 @@ def audit(
             return [*verdicts, Verdict(str(found.info.get("predictor", "")), "from the weights", 0, (), (), left)]
         target = subject(run, model=factory)
         generator = np.random.default_rng(draw() if seed is None else seed)
-        return [*verdicts, *data_verdicts(parts, target.dataset), *recompute(target, rows, generator)]
+        return [*verdicts, *data_verdicts(parts, target.dataset, measured, whole), *recompute(target, rows, generator)]
     dataset, why = _data(found.recipe)
     if dataset is None:
         return [*verdicts, Verdict("", "data", 0, (), (), (claims.LABELS, claims.SELECTION, why))]
-    return [*verdicts, *data_verdicts(parts, dataset)]
+    return [*verdicts, *data_verdicts(parts, dataset, measured, whole)]
 
 
 def _parts(parts: Sequence[Part]) -> list[Part]:

@@ -10,15 +10,20 @@ import torch
 
 from hauberk import registry
 from hauberk.api import Subject
+from hauberk.attacks.gradients import PROBES
 from hauberk.audit.attacks import attack_again
 from hauberk.audit.certificates import certify_again
 from hauberk.audit.data import split_of
 from hauberk.audit.mixes import mix_again
 from hauberk.batch import Batch
-from hauberk.classifier import predictor_name, weights_hash
-from hauberk.evaluation.fingerprint import answers, probes
+from hauberk.classifier import Decides, is_random, predictor_name, traits, weights_hash
+from hauberk.evaluation.fingerprint import answers, dtype_of, probes
+from hauberk.evaluation.keys import revisions
+from hauberk.evaluation.units import PATH_VERSION
+from hauberk.identity import structure
 from hauberk.records import Part, group, read_all
 from hauberk.verify import Verdict, claims
+from hauberk.verify.attacks import decides_itself
 from hauberk.verify.verdict import guarded
 
 BUILT = ("certificate", "attack", "threat", "loss")  # what the method of a record may be made of
@@ -62,14 +67,15 @@ def _verdict(part: Part, target: Subject, rows: int | None, generator: np.random
     problems += guarded(_method_problems, [part.unit["method"], part.unit.get("suite", [])])
     trusted: list[str] = []
     detail = f"{part.unit['method']['name']}: {len(picked)} of {len(ids)} rows, drawn at random"
-    checked = (claims.POINTS if part.kind == "attack" else f"{claims.EVIDENCE} ({detail})",)
+    checked = [claims.POINTS, claims.OWN] if part.kind == "attack" else [f"{claims.EVIDENCE} ({detail})"]
+    trusted += guarded(_revised, part, target)
     if not problems and len(batch) == len(picked):
         run = {"certificate": certify_again, "attack": attack_again, "mix": mix_again}[part.kind]
         problems += guarded(run, part, target, batch, generator, trusted)
     elif not problems:
         problems.append("some of its samples are not in the data")
     name = f"{part.unit['method']['name']} from the weights"
-    return Verdict(str(part.unit["predictor"]), name, len(picked), tuple(problems), checked, tuple(trusted))
+    return Verdict(str(part.unit["predictor"]), name, len(picked), tuple(problems), tuple(checked), tuple(trusted))
 
 
 def _batch(target: Subject, part: Part, ids: Iterable[int]) -> Batch:
@@ -86,6 +92,37 @@ def _identity(part: Part, target: Subject) -> Iterator[str]:
         yield f"the records are about {part.unit['predictor']}, the weights are another model's"
     if part.unit["weights"] != weights_hash(target.model):
         yield f"the records name weights {part.unit['weights']}, the model has {weights_hash(target.model)}"
+    for name, found in (("structure", structure(target.model)), ("dtype", dtype_of(target.model))):
+        if name == "structure" and part.kind == "mix":  # as it was before it was saved: see _revised
+            continue
+        if part.unit.get(name, found) != found:  # records of the first versions name no structure
+            yield f"the records name the {name} {part.unit[name]}, the model has {found}"
+    if part.kind == "attack":
+        yield from _decision_problems(part, target)
+
+
+def _decision_problems(part: Part, target: Subject) -> Iterator[str]:
+    """Whether the model is random, or decides in a way of its own, as the records say."""
+    known = traits(target.model)
+    image = target.dataset.test.select(slice(1)).batch().images
+    probed = not known.declared and any(is_random(target.model, image) for _ in range(PROBES))
+    if bool(part.facts["stochastic"]) != (known.stochastic or probed):
+        yield f"the records say random: {part.facts['stochastic']}, of the model the opposite holds"
+    if decides_itself(part) != isinstance(target.model, Decides):
+        yield f"the records say that it decides in a way of its own: {decides_itself(part)}, the opposite holds"
+
+
+def _revised(part: Part, target: Subject) -> Iterator[str]:
+    """The claim that other revisions of the code made the records, where they did."""
+    kind: registry.Kind = "attack" if part.kind == "attack" else "certificate"
+    specs = [part.unit[name] for name in ("suite", "method") if name in part.unit]
+    methods = [registry.build(spec, kind) for spec in specs if spec["name"] != "alpha_path"]
+    own = {"alpha_path": PATH_VERSION} if part.kind == "mix" else {}
+    saved = part.unit.get("structure") if part.kind == "mix" else None
+    if part.unit.get("revisions") not in (None, revisions(*methods) | own) or saved not in (
+        None, structure(target.model)
+    ):  # fmt: skip
+        yield f"{claims.REVISIONS} ({part.unit['method']['name']})"
 
 
 def _method_problems(spec: Any) -> Iterator[str]:

@@ -3,13 +3,15 @@
 An attack is a random search, and on another machine its last bits differ; so a survivor that falls is counted and not
 called forged.  What is compared exactly is what the model answers: at the image and at the kept points.  Outcomes that
 differ are looked at twice more.  Where machine, threads and versions are those of the record, the whole unit of such a
-row is run again, which repeats its bits; what differs then was not measured.  And whether fallen survivors and broken
-rows that now resist are equally many, as two runs of one search would have them, is a sign test.
+row is run again, which repeats its bits; what differs then was not measured.  On any machine, fallen survivors and
+broken rows that now resist are equally many, as two runs of one search would have them: a sign test.  And of many fresh
+runs the recorded one is no more often alone in leaving an image standing than any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,12 +32,14 @@ from hauberk.verify.plans import plan_key
 from hauberk.verify.verdict import samples
 
 LEVEL = 1e-4  # of the sign test
+RUNS, JITTER = 20, 1e-6  # fresh runs, on images moved by this much
+ODD, FEWEST = 2e-4, 3  # level: so many images, all of which the recorded run alone leaves standing, are below it
 CLOSE = 1e-3  # difference of float32 probabilities and margins between two machines
 SAME = ("torch", "numpy", "cpu", "system", "threads", "accelerator", "hauberk")
 
 
 def attack_again(
-    part: Part, target: Subject, batch: Batch, generator: np.random.Generator, trusted: list[str]  # noqa: ARG001
+    part: Part, target: Subject, batch: Batch, generator: np.random.Generator, trusted: list[str]
 ) -> Iterator[str]:
     """Ask the model at the image and at kept points again, and search again."""
     yield from _stage_problems(part)
@@ -52,11 +56,14 @@ def attack_again(
         f"{int(fell.sum())} fall when attacked again, of {int(rows.success.sum())} broken rows {int(resisted.sum())} resist)"  # noqa: E501
     )
     differ = fell | resisted
-    if not differ.any() or part.facts["stochastic"]:
+    if not differ.any():
         return
-    if _same_machine(target):
+    if _same_machine(target) and not part.facts["stochastic"]:
         yield from _unit_problems(part, target, attack, rows.ids[differ])
     yield from sign_problems(rows.ids, fell, resisted)
+    if fell.sum() >= FEWEST:
+        attacked = fell | (rows.success & (rows.clean == batch.labels.cpu().numpy()))
+        yield from odd_problems(*_odd_ones(part, target, attack, batch.select(torch.from_numpy(attacked)), generator))
 
 
 def sign_problems(ids: np.ndarray, fell: np.ndarray, resisted: np.ndarray) -> Iterator[str]:
@@ -73,6 +80,45 @@ def sign_problems(ids: np.ndarray, fell: np.ndarray, resisted: np.ndarray) -> It
             f"{samples(ids[fell])}: they survived on record and fall when attacked again, "
             f"while {int(resisted.sum())} broken rows resist: chance {chance:.1g}"
         )
+
+
+def odd_problems(alone: Sequence[int], others: int, runs: int = RUNS) -> Iterator[str]:
+    """Whether the recorded run is the only one that leaves an image standing, far more often than a run is.
+
+    The recorded run and fresh ones of the same search are exchangeable.  So of the images that exactly one of all runs
+    leaves standing, each run has the same share.
+
+    Args:
+        alone: samples that the recorded run alone leaves standing.
+        others: how many samples one of the fresh runs alone leaves standing.
+        runs: how many fresh runs there are.
+    """
+    chance = stats.binom.sf(len(alone) - 1, len(alone) + others, 1.0 / (runs + 1))
+    if chance < ODD:
+        yield (
+            f"{samples(alone)}: they survived on record and fall in each of {runs} searches, as {others} do "
+            f"in all but one of these: chance {chance:.1g}"
+        )
+
+
+def _odd_ones(
+    part: Part, target: Subject, attack: Attack, batch: Batch, generator: np.random.Generator
+) -> tuple[list[int], int]:
+    """The images that the recorded run alone leaves standing, and how many another run alone does.
+
+    Fresh runs have seeds of their own, and images moved by less than rounding on another machine would move an
+    attack's steps, so that searches without random numbers differ too.
+    """
+    known = dict(zip(part.column("id").tolist(), part.column("success").tolist(), strict=True))
+    recorded = np.asarray([known[i] for i in batch.ids.tolist()], dtype=bool)
+    stood = np.zeros(len(batch), dtype=np.int64)
+    for _ in range(RUNS):
+        noise = torch.from_numpy(generator.uniform(-JITTER, JITTER, tuple(batch.images.shape))).to(batch.images)
+        moved = replace(batch, images=(batch.images + noise).clamp(0.0, 1.0))
+        found = attack(target.model, moved, int(generator.integers(2**31)), part.unit["tile"])
+        stood += ~found.success.cpu().numpy()
+    alone = ~recorded & (stood == 0)
+    return batch.ids.cpu().numpy()[alone].tolist(), int((recorded & (stood == 1)).sum())
 
 
 class _Rows:

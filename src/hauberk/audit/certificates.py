@@ -13,6 +13,7 @@ from hauberk.api import Subject
 from hauberk.audit.votes import vote_problems
 from hauberk.batch import Batch
 from hauberk.records import Part
+from hauberk.verify import claims
 from hauberk.verify.verdict import samples
 
 CLOSE = 1e-6  # relative difference of float64 logits, Lipschitz constants and radii between two machines
@@ -30,6 +31,7 @@ def certify_again(
         certificate = registry.build(_shorter(method), "certificate")
         seed = int(generator.integers(2**31))
         fresh, _ = certificate.gather(target.model, batch, seed, part.unit["tile"])
+        trusted.append(claims.VOTES)
         yield from vote_problems(batch.ids.tolist(), [evidence[i] for i in batch.ids.tolist()], fresh)
         return
     if part.facts["proof"] == "estimate":

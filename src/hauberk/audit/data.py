@@ -12,17 +12,50 @@ from hauberk.data import Dataset
 from hauberk.data.choice import Choice, chosen
 from hauberk.data.dataset import Split
 from hauberk.errors import HauberkError
-from hauberk.records import Part
+from hauberk.evaluation.units import UNIT_TILES
+from hauberk.records import Part, content_hash, data_hash
 from hauberk.verify import Verdict, claims
 from hauberk.verify.verdict import guarded, samples
 
 
-def data_verdicts(parts: Sequence[Part], dataset: Dataset) -> list[Verdict]:
-    """One verdict: whether ids, labels, classes and kept images of all records are those of the data."""
+def data_verdicts(
+    parts: Sequence[Part], dataset: Dataset, units: Sequence[Part] = (), whole: bool = False
+) -> list[Verdict]:
+    """One verdict: whether ids, labels, classes and images of all records are those of the data.
+
+    Args:
+        parts: evaluations.
+        dataset: what they are about.
+        units: the records as they are on disk, whose hashes of the data are made again.
+        whole: whether these are single units, as in a run, and not joined, as in a bundle.
+    """
     known = [p for p in parts if p.kind != "diagnosis"]
     problems = [problem for part in known for problem in guarded(data_problems, part, dataset)]
     rows = sum(p.table.num_rows for p in known)
-    return [Verdict("", f"data: {dataset.name}", rows, tuple(problems), (claims.LABELS, claims.SELECTION))]
+    trusted = []
+    if not problems:
+        other = [p for p in units if p.kind != "diagnosis" and not hashed(p, dataset)]
+        problems += [f"{p.unit['method']['name']}: the data has another hash than {p.unit['data']}"
+                     for p in other if whole]  # fmt: skip
+        trusted += [f"{claims.IMAGES} ({p.unit['method']['name']})" for p in other if not whole]
+    checked = (claims.LABELS, claims.SELECTION)
+    return [Verdict("", f"data: {dataset.name}", rows, tuple(problems), checked, tuple(trusted))]
+
+
+def hashed(part: Part, dataset: Dataset) -> bool:
+    """Whether the hash of the images that a record names is that of the data; joined units are cut again."""
+    split = split_of(dataset, str(part.facts["split"]))
+    own = part.column("id")
+    if _hash(split, own) == part.unit["data"]:
+        return True
+    size = int(part.unit["tile"]) * (UNIT_TILES if part.kind == "attack" else 1)
+    order = taken(part, split, len(own))
+    units = [order[start : start + size] for start in range(0, len(order), size)]
+    return bool(content_hash(sorted(_hash(split, unit) for unit in units)) == part.unit["data"])
+
+
+def _hash(split: Split, ids: np.ndarray) -> str:
+    return data_hash(split.select(torch.isin(split.ids, torch.as_tensor(ids.copy()))))
 
 
 def data_problems(part: Part, dataset: Dataset) -> Iterator[str]:

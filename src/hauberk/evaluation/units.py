@@ -26,7 +26,7 @@ from hauberk.certificates import Certificate, MixedCertificate
 from hauberk.certificates.gate import admitted_once
 from hauberk.certificates.mixed import needed_alpha
 from hauberk.certificates.rounding import unchanged
-from hauberk.classifier import check_eval, frozen, is_random, logits_of, names_once, predictor_name, traits
+from hauberk.classifier import Decides, check_eval, frozen, is_random, logits_of, names_once, predictor_name, traits
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.diagnostics import VERSION as DIAGNOSIS_VERSION
@@ -34,6 +34,7 @@ from hauberk.evaluation.diagnostics import diagnose
 from hauberk.evaluation.fingerprint import answers
 from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
 from hauberk.records import Part, RecordKind, data_hash, part, read, unit_key, write, write_once
+from hauberk.verify.attacks import OWN_DECISIONS
 
 PATH_VERSION = 1  # of the code that finds the alpha path
 UNIT_TILES = 4  # tiles in one unit of an attack
@@ -90,6 +91,8 @@ def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: 
     # what is not declared is unknown, so it is probed
     stochastic = declared.stochastic or (not declared.declared and is_random(model, first.images))
     facts = facts_of(samples, setting) | {"stochastic": stochastic}
+    if isinstance(model, Decides) and not predictor_name(model).startswith(OWN_DECISIONS):
+        facts |= {"decides": True}  # its name does not say it
     whole = unit_of(model, predictor_name(model), registry.spec(attack), setting)
     whole |= {"threat": registry.spec(attack.threat), "revisions": revisions(attack)}
     stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)

@@ -33,7 +33,6 @@ class _Rows:
 
     def __init__(self, part: Part) -> None:
         self.eps = float(part.unit["threat"]["eps"])
-        self.random = bool(part.facts["stochastic"])
         self.own = decides_itself(part)
         for name in ("label", "clean_prediction", "prediction", "forwards", "backwards", "zero_gradients"):
             setattr(self, name, _column(part, name, np.int64))
@@ -46,6 +45,9 @@ class _Rows:
         self.clean_probabilities = _table(part, "clean_probabilities", count)
         self.probabilities = _table(part, "probabilities", count)
         self.clean_draws, self.draws = (part.table.column(n).to_pylist() for n in ("clean_draws", "draws"))
+        # where the model gave one answer for one image, its margins say what was seen, whatever its parts are
+        drawn = any(map(bool, (*self.clean_draws, *self.draws))) or part.unit["method"].get("eot") is not None
+        self.random = bool(part.facts["stochastic"]) and drawn
 
     label: Any
     clean_prediction: Any
@@ -126,9 +128,8 @@ class _Rows:
 
 
 def decides_itself(part: Part) -> bool:
-    """Whether the predictor decides in a way of its own, by a vote or with a detector."""
-    told = part.facts.get("decides")
-    return str(part.unit["predictor"]).startswith(OWN_DECISIONS) if told is None else bool(told)
+    """Whether the predictor decides in a way of its own, by a vote or with a detector; of others the facts say it."""
+    return str(part.unit["predictor"]).startswith(OWN_DECISIONS) or bool(part.facts.get("decides", False))
 
 
 def _picture_problems(part: Part) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from hauberk.records import Part
 
@@ -22,6 +23,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "random_search": (0.0, 0.02),
     "single_step": (0.02, 0.05),
     "more_steps": (0.03, 0.1),
+    "stronger_attack": (0.05, 0.2),
     "transfer": (0.02, 0.05),
     "budget_sweep": (0.02, 0.1),
     "unbounded": (0.0, 0.05),
@@ -34,6 +36,9 @@ def diagnosis_problems(part: Part) -> Iterator[str]:
     rows = part.table.to_pylist()
     if [row["id"] for row in rows] != list(range(len(rows))):
         yield "its checks are not numbered from 0 on"
+    names = [str(row["check"]) for row in rows]
+    yield from (f"check {n}: it is there more than once" for n in sorted({n for n in names if names.count(n) > 1}))
+    yield from (f"check {n}: every diagnosis makes it, and it is missing" for n in _due(rows) if n not in names)
     for row in rows:
         name, value, verdict = str(row["check"]), row["value"], row["verdict"]
         if name not in LIMITS or verdict not in ORDER or value is None or not math.isfinite(value):
@@ -49,3 +54,10 @@ def diagnosis_problems(part: Part) -> Iterator[str]:
             yield f"check {name}: its value {value:.6g} does not make it broken"
         if not isinstance(row["images"], int) or row["images"] < 0 or not row["reason"]:
             yield f"check {name}: no reason or number of images"
+
+
+def _due(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The checks that no diagnosis leaves out; some can be made only of a model that is not random."""
+    yield from ("randomness", "output_form", "zero_gradients", "black_box", "random_search", "single_step")
+    if all(row["value"] <= LIMITS["randomness"][0] for row in rows if row["check"] == "randomness"):
+        yield from ("vanishing_gradients", "wrong_gradients", "neighbourhood")

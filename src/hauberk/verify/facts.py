@@ -6,12 +6,12 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from typing import Any
 
 from hauberk.records import Part
 
 SPLITS = ("train", "val", "test")
+NAME = 2000  # letters of a predictor, which holds those of its parts
 NORMS = ("l1", "l2", "linf")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 # sets with names of their own; others are called as their file or folder, which the data alone can tell
@@ -43,8 +43,8 @@ def facts_problems(
 def form_problems(part: Part) -> Iterator[str]:
     """Whether unit and facts have the form of their kind."""
     unit, facts = part.unit, part.facts
-    if not str(unit["predictor"]) or not isinstance(unit["method"]["name"], str):
-        yield "it names no predictor or method"
+    if not isinstance(unit["method"]["name"], str) or not 0 < len(str(unit["predictor"])) <= NAME:
+        yield f"it names no method, or no predictor in at most {NAME} letters"
     if facts["split"] not in SPLITS:
         yield f"its split is {facts['split']!r}, none of {', '.join(SPLITS)}"
     classes, shape = facts["classes"], facts["shape"]
@@ -58,6 +58,11 @@ def form_problems(part: Part) -> Iterator[str]:
         yield f"its dtype is {unit['dtype']!r}, none of {', '.join(DTYPES)}"
     if part.kind in ("attack", "diagnosis"):
         yield from _threat_problems(unit)
+    if any(not isinstance(facts.get(name, False), bool) for name in ("stochastic", "decides")):
+        yield "whether its model is random, or decides in a way of its own, is neither true nor false"
+    stage = unit.get("stage", 0)
+    if ("stage" in unit) != ("suite" in unit) or type(stage) is not int or stage < 0:
+        yield "it is a stage of no suite, or its stage has no number"
 
 
 def _threat_problems(unit: Mapping[str, Any]) -> Iterator[str]:
@@ -153,7 +158,8 @@ def asks(short: Any, full: Any) -> bool:
     if isinstance(full, list | tuple):
         return isinstance(short, list | tuple) and len(short) == len(full) and all(map(asks, short, full))
     if isinstance(full, float) and isinstance(short, str | int | float) and not isinstance(short, bool):
-        return math.isclose(float(Fraction(str(short))), full, rel_tol=1e-12)
+        over, _, under = str(short).partition("/")  # no fraction of whole numbers: 1e999999999 would be written out
+        return math.isclose(float(over) / float(under or 1.0), full, rel_tol=1e-12)
     return bool(short == full)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hauberk.records import Part
 from hauberk.verify.facts import planned
 from hauberk.verify.verdict import samples
 
-MOST = 10**7  # samples of one evaluation
+MOST = 10**6  # samples of one evaluation
 
 
 def plan_key(kind: str, unit: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -43,10 +43,8 @@ def plan_problems(part: Part, info: Mapping[str, Any], recipe: Mapping[str, Any]
         return
     ids = set(part.table.column("id").to_pylist())
     plan = info.get("plans", {}).get(plan_key(part.kind, part.unit, part.facts))
-    if plan is not None and sum(int(end) - int(first) for first, end in plan) > MOST:
-        yield f"its plan has more than {MOST} samples"
-    elif plan is not None:
-        wanted = {i for first, end in plan for i in range(int(first), int(end))}
+    if plan is not None:
+        wanted = _wanted(plan)
         if wanted - ids:
             yield f"{samples(sorted(wanted - ids))}: planned, and not on record"
         if ids - wanted:
@@ -54,6 +52,22 @@ def plan_problems(part: Part, info: Mapping[str, Any], recipe: Mapping[str, Any]
     count = (recipe.get("evaluation") or {}).get("images")
     if plan is None and count is not None and planned(part, recipe) and len(ids) != count:
         yield f"{len(ids)} samples are on record, the recipe plans {count}"
+
+
+def left_out(parts: Sequence[Part], info: Mapping[str, Any]) -> Iterator[str]:
+    """Plans of which there is no record."""
+    known = {plan_key(p.kind, p.unit, p.facts) for p in parts}
+    lost = [key for key in info.get("plans", {}) if key not in known]
+    if lost:
+        yield f"evaluations were planned and have no record: {', '.join(map(str, lost[:3]))}"
+
+
+def _wanted(plan: Iterable[tuple[int, int]]) -> set[int]:
+    """The samples of a plan, which are counted before they are written out."""
+    spans = [range(int(first), int(end)) for first, end in plan]
+    if any(span.stop < span.start or span.stop - span.start > MOST for span in spans) or sum(map(len, spans)) > MOST:
+        raise ValueError(f"its plan does not rise, or has more than {MOST} samples")
+    return {i for span in spans for i in span}
 
 
 def unplanned(part: Part, info: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from hauberk.verify.facts import config_problems, facts_problems, form_problems,
 from hauberk.verify.files import Files, hash_verdict, open_run, read_records
 from hauberk.verify.fingerprints import fingerprint_problems
 from hauberk.verify.paths import path_problems
-from hauberk.verify.plans import plan_problems, unplanned
+from hauberk.verify.plans import left_out, plan_problems, unplanned
 from hauberk.verify.proofs import proof_problems
 from hauberk.verify.rows import row_problems
 from hauberk.verify.together import together_problems
@@ -91,10 +91,11 @@ def _evaluations(found: Files, about: tuple[str, ...]) -> list[Verdict]:
     joined, clashes = _joined(whole)
     verdicts = [_verdict(p, _problems(p, found, joined), found) for p in joined]
     problems = [*about, *clashes, *guarded(fingerprint_problems, found.parts), *guarded(together_problems, joined)]
+    problems += [] if broken else guarded(left_out, joined, found.info)
     missing = [] if broken or not found.info else guarded(_not_run, joined, found)
     together = Verdict(
         str(found.info.get("predictor", "")), "all together", sum(p.table.num_rows for p in joined), tuple(problems),
-        (claims.TOGETHER,), tuple(missing),
+        (claims.TOGETHER,), (claims.OMITTED, *missing),
     )  # fmt: skip
     return [*broken, *verdicts, together]
 
@@ -130,6 +131,8 @@ def _verdict(part: Part, problems: Iterable[str], found: Files | None = None) ->
     if part.kind == "attack" and any(v is not None for v in part.table.column("image").to_pylist()):
         checked.append(claims.KEPT)
         trusted.append(claims.POINTS)
+    if part.kind == "attack" and (part.facts.get("stochastic") or part.facts.get("decides")):
+        trusted.append(claims.OWN)
     if part.kind != "diagnosis":
         open_plan = found is None or _open_plan(part, found)
         (trusted if open_plan else checked).append(claims.PLANNED)
