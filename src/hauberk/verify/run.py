@@ -101,9 +101,10 @@ def _evaluations(found: Files, about: tuple[str, ...]) -> list[Verdict]:
 
 
 def _left_out(parts: Sequence[Part], found: Files) -> Iterator[str]:
-    """Plans without a record, unless the list of files already says which file is missing."""
+    """Plans without a record, unless the files already show what is missing or cannot be read."""
     there = {path.name for path in (found.path / "records").glob("*.parquet")}
-    if found.info.get("plans") and set(found.info["hashes"]["records"]) <= there:
+    listed = set(found.info.get("hashes", {}).get("records", {}))
+    if not found.problems and listed <= there:
         yield from left_out(parts, found.info)
 
 
