@@ -463,4 +463,4 @@ def test_a_folder_of_ones_own_beside_the_splits_is_no_split(four, read, tmp_path
 
 def test_an_image_is_of_a_size_that_a_machine_can_hold(four, read):
     with pytest.raises(HauberkError, match="size: Input should be less than or equal to 4096"):
-        read(size=100_000)
+        read(size=4097)
