@@ -12,10 +12,9 @@ import stat
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import AfterValidator
 
 from hauberk.errors import HauberkError
 
@@ -131,9 +130,6 @@ def check_name(name: str) -> str:
     if len(name.encode()) > 100:
         raise ValueError(f"a name has at most 100 bytes, got {len(name.encode())}")
     return name
-
-
-Name = Annotated[str, AfterValidator(check_name)]
 
 
 # --- YAML and JSON --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from hauberk import reading, registry
 from hauberk.data.choice import Choice
@@ -15,6 +15,7 @@ from hauberk.evaluation.sense import check_sense
 from hauberk.training.config import Training
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, AfterValidator(reading.check_name)]
 TASK = ("input_shape", "num_classes", "mean", "std")  # what a model is told about its data
 FOLDERS = (Path(__file__).parent / "_recipes", Path(__file__).parents[2] / "recipes")
 
@@ -88,7 +89,7 @@ class Recipe(Frozen):
         seed: of training.
     """
 
-    name: reading.Name
+    name: Name
     summary: str = ""
     data: dict[str, Any]
     model: dict[str, Any]

@@ -12,11 +12,17 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hauberk import specs, trust
+from hauberk import trust
 from hauberk.errors import HauberkError
-from hauberk.specs import Plan
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import specs
+    from hauberk.specs import Plan
+else:
+    specs = Later("hauberk.specs")
 
 Kind = Literal["threat", "loss", "attack", "certificate", "objective", "defence", "model", "dataset"]
 Spec = dict[str, Any]
@@ -149,7 +155,7 @@ def _planned(description: Any, kind: Kind | None = None, given: tuple[str, ...] 
         )
     found = entry(str(description["name"]), kind)
     values = {key: _value(value) for key, value in description.items() if key != "name"}
-    plan = Plan(found.name, found.kind, found.load(), values)
+    plan = specs.Plan(found.name, found.kind, found.load(), values)
     valid = specs.parameters(plan.target)
     for key in values:
         if key not in valid:

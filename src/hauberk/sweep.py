@@ -24,7 +24,7 @@ from hauberk.evaluation import diagnostics
 from hauberk.evaluation.preflight import Speed, measure, passes
 from hauberk.evaluation.units import Report
 from hauberk.objectives.base import Context
-from hauberk.recipes import Frozen, Recipe
+from hauberk.recipes import Frozen, Name, Recipe
 from hauberk.report.collect import load as load_runs
 from hauberk.report.collect import subjects
 from hauberk.runs import Run, environment
@@ -46,7 +46,7 @@ class Row(Frozen):
     """
 
     recipe: str
-    label: reading.Name | None = None
+    label: Name | None = None
     set: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -61,7 +61,7 @@ class Table(Frozen):
         set: settings for all rows.
     """
 
-    name: reading.Name
+    name: Name
     summary: str = ""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]

@@ -16,10 +16,10 @@ SCRIPT = textwrap.dedent("""
     import os, signal, sys
 
     sys.path.insert(0, sys.argv.pop())
+    wanted, sys.argv[1:] = sys.argv[1], ["certify", "nowhere"]
     class Finder:
         def find_spec(self, name, path=None, target=None):
-            if name == sys.argv[1]:
-                sys.argv[1:] = ["list", "attacks"]
+            if name == wanted:
                 os.kill(os.getpid(), signal.SIGINT)
 
     sys.meta_path.insert(0, Finder())

@@ -82,3 +82,23 @@ def test_the_program_itself(command: list[str], here: Path, tmp_path: Path) -> N
     assert found.returncode == 0, found.stderr
     assert "hauberk 0" in found.stdout
     assert not marker.exists()
+
+
+def test_help_versions_and_lists_load_neither_torch_nor_numpy() -> None:
+    """They take a fraction of a second; torch alone takes three."""
+    script = """
+import sys
+from hauberk import registry
+from hauberk.cli import main
+from hauberk.cli.app import app
+helps = [[command.name, "--help"] for command in app.registered_commands]
+for line in [["--version"], ["--help"], *helps, *(["list", kind] for kind in registry.kinds()), ["list", "losses"]]:
+    sys.argv = ["hauberk", *line]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, line
+    assert not {"torch", "numpy", "scipy", "altair"} & set(sys.modules), line
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr

@@ -22,7 +22,7 @@ from hauberk.cli import (
     train,
     verify,
 )
-from hauberk.cli.command import Once
+from hauberk.cli.command import Verb
 
 app = typer.Typer(
     help="Train, attack, certify, mix and report image classifiers that must hold up against an adversary.",
@@ -47,16 +47,16 @@ def _root(
     """Options before the verb."""
 
 
-app.command("demo", cls=Once)(demo.demo)
-app.command("train", cls=Once)(train.train)
-app.command("attack", cls=Once)(attack.attack)
-app.command("certify", cls=Once)(certify.certify)
-app.command("lipschitz", cls=Once)(lipschitz.lipschitz)
-app.command("check", cls=Once)(check.check)
-app.command("mix", cls=Once)(mix.mix)
-app.command("report", cls=Once)(report.report)
-app.command("bundle", cls=Once)(bundle.bundle)
-app.command("sweep", cls=Once)(sweep.sweep)
-app.command("verify", cls=Once)(verify.verify)
-app.command("list", cls=Once)(listing.listing)
-app.command("explain", cls=Once)(explain.explain)
+app.command("demo", cls=Verb)(demo.demo)
+app.command("train", cls=Verb)(train.train)
+app.command("attack", cls=Verb)(attack.attack)
+app.command("certify", cls=Verb)(certify.certify)
+app.command("lipschitz", cls=Verb)(lipschitz.lipschitz)
+app.command("check", cls=Verb)(check.check)
+app.command("mix", cls=Verb)(mix.mix)
+app.command("report", cls=Verb)(report.report)
+app.command("bundle", cls=Verb)(bundle.bundle)
+app.command("sweep", cls=Verb)(sweep.sweep)
+app.command("verify", cls=Verb)(verify.verify)
+app.command("list", cls=Verb)(listing.listing)
+app.command("explain", cls=Verb)(explain.explain)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 import shlex
-from typing import Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from hauberk import api, registry
-from hauberk.attacks import APGD, Attack
-from hauberk.attacks.autoattack import Version
+from hauberk import registry
 from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, emit, notes
 from hauberk.errors import HauberkError
-from hauberk.subjects import Subject
-from hauberk.threats import Threat, counterpart
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import api, threats
+    from hauberk.attacks import Attack, apgd, autoattack
+    from hauberk.subjects import Subject
+else:
+    api, threats = Later("hauberk.api"), Later("hauberk.threats")
+    apgd, autoattack = Later("hauberk.attacks.apgd"), Later("hauberk.attacks.autoattack")
 
 OTHER_STEPS = 50  # of the attack in another norm
-SUITES = tuple(version for version in get_args(Version) if version != "custom")
 
 
 def attack(
@@ -50,7 +54,7 @@ def attack(
     options.threads(threads)
     ball, share = None if threat is None else registry.build(threat, "threat"), options.shard(shard)
     if suite is not None:
-        options.choice("--suite", suite, SUITES)
+        options.choice("--suite", suite, [v for v in get_args(autoattack.Version) if v != "custom"])
     subject = api.subject(target, out, options.data(data))
     notes(subject.dataset)
     plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile, first=first)
@@ -72,7 +76,7 @@ def _certify(subject: Subject, target: str, trusted: bool) -> str:
 
 
 def _attacks(
-    subject: Subject, ball: Threat | None, names: list[str] | None, suite: str | None
+    subject: Subject, ball: threats.Threat | None, names: list[str] | None, suite: str | None
 ) -> list[Attack]:
     if ball is None:
         planned = subject.recipe.get("evaluation", {}).get("attacks", [])
@@ -83,7 +87,7 @@ def _attacks(
         return [registry.build(spec, "attack") for spec in planned]
     found = [options.method(name, "attack", threat=ball) for name in names or ()]
     if suite is not None or not found:
-        found += api.suite(subject, ball, cast("Version", suite or "fast"))
+        found += api.suite(subject, ball, cast("autoattack.Version", suite or "fast"))
     return found
 
 
@@ -92,4 +96,4 @@ def _other_norm(subject: Subject, planned: list[Attack]) -> list[Attack]:
     if len({a.threat.norm for a in planned}) > 1:
         return []
     largest = max((a.threat for a in planned), key=lambda t: t.eps)
-    return [APGD(counterpart(largest, math.prod(subject.dataset.input_shape)), steps=OTHER_STEPS)]
+    return [apgd.APGD(threats.counterpart(largest, math.prod(subject.dataset.input_shape)), steps=OTHER_STEPS)]

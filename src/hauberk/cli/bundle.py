@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hauberk.cli import options
 from hauberk.cli.console import emit
-from hauberk.report.bundle import write_bundle
-from hauberk.runs import Run
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import runs
+    from hauberk.report import bundle as bundles
+else:
+    runs, bundles = Later("hauberk.runs"), Later("hauberk.report.bundle")
 
 
 def bundle(
@@ -20,5 +25,5 @@ def bundle(
     json: options.Json = False,
 ) -> None:
     """Copy a run without its weights, small enough to commit: records, recipe, environment, hashes."""
-    path = write_bundle(Run.open(run), out or run.with_name(f"{run.name}-bundle"))
+    path = bundles.write_bundle(runs.Run.open(run), out or run.with_name(f"{run.name}-bundle"))
     emit({"bundle": str(path)}, json, [f"bundle: {path}", f"next: hauberk verify {shlex.quote(str(path))}"])

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from hauberk import api, registry
-from hauberk.certificates import Certificate
-from hauberk.certificates.mixed import Bound
+from hauberk import registry
 from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, emit, notes
-from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.subjects import Subject
-from hauberk.threats import Norm
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import api, defences, threats
+    from hauberk.certificates import Certificate, mixed
+    from hauberk.subjects import Subject
+else:
+    api, defences, threats = Later("hauberk.api"), Later("hauberk.defences"), Later("hauberk.threats")
+    mixed = Later("hauberk.certificates.mixed")
 
 
 def certify(
@@ -45,9 +49,9 @@ def certify(
     options.threads(threads)
     share = options.shard(shard)
     if norm is not None:
-        options.choice("--norm", norm, get_args(Norm))
+        options.choice("--norm", norm, get_args(threats.Norm))
     if bound is not None:
-        options.choice("--bound", bound, get_args(Bound))
+        options.choice("--bound", bound, get_args(mixed.Bound))
     given = {"sigma": sigma, "n": n, "alpha": alpha, "norm": norm}
     subject = api.subject(target, out, options.data(data))
     notes(subject.dataset)
@@ -104,7 +108,7 @@ def _completed(
     """The certificate with the settings given; of a mix, the mix's certificate that rests on it."""
     if spec["name"] == "mixed_margin":
         base, bound = dict(spec.get("base", {"name": "lipschitz"})), bound or spec.get("bound")
-    elif isinstance(subject.model, MixedClassifier):
+    elif isinstance(subject.model, defences.MixedClassifier):
         base = dict(spec)
     elif bound is None:
         return spec | settings

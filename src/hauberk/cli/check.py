@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hauberk import api, registry
-from hauberk.attacks import APGD
+from hauberk import registry
 from hauberk.cli import options, results
 from hauberk.cli.console import Reporter, clock, emit, notes
 from hauberk.errors import HauberkError
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import api
+    from hauberk.attacks import apgd
+else:
+    api, apgd = Later("hauberk.api"), Later("hauberk.attacks.apgd")
 
 USUAL = 1000  # images of an evaluation
 
@@ -57,7 +63,7 @@ def check(
     ]
     if diagnose and ball is not None and found.good:
         few = plan.model_copy(update={"images": min(api.DIAGNOSED, most)})
-        run = api.diagnose(subject, APGD(ball), few, Reporter(json).evaluating)
+        run = api.diagnose(subject, apgd.APGD(ball), few, Reporter(json).evaluating)
         lines += results.diagnosis_lines(run.path)
     state = "ready for an evaluation" if found.good else "not ready: see LOOK above"
     emit(asdict(found) | {"good": found.good}, json, [f"{target}: {state}", *lines])

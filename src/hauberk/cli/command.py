@@ -1,16 +1,19 @@
-"""A verb that takes each option once, because the last of two contradicting values would win without a word."""
+"""A verb: each option once, because the last of two contradicting values would win without a word; then its imports."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from typer.core import TyperCommand
 
+from hauberk.cli.interrupts import ending_at_once
 from hauberk.errors import HauberkError
+from hauberk.later import Later
 
 
-class Once(TyperCommand):
-    """Refuses an option that is given twice, unless it may be repeated."""
+class Verb(TyperCommand):
+    """Refuses an option that is given twice, unless it may be repeated, and loads what the verb needs as it begins."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Count the options, then parse them as always."""
@@ -22,3 +25,11 @@ class Once(TyperCommand):
                     raise HauberkError(f"{param.opts[0]} is given {order.count(param)} times", "give it once")
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        """Import what the verb's file keeps for later, while Ctrl-C ends at once; then run it."""
+        with ending_at_once():
+            for value in vars(sys.modules[self.callback.__module__]).values():
+                if isinstance(value, Later):
+                    value.load()
+        return super().invoke(ctx)

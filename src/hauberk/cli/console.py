@@ -7,15 +7,16 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape as _escape
 from rich.table import Table
 
-from hauberk.data import Dataset
-from hauberk.evaluation.units import Step
-from hauberk.training.progress import Progress
+if TYPE_CHECKING:
+    from hauberk.data import Dataset
+    from hauberk.evaluation.units import Step
+    from hauberk.training.progress import Progress
 
 OUT = Console(highlight=False, emoji=False)  # my_nets:brain: is a name and no picture
 ERR = Console(stderr=True, highlight=False, emoji=False)

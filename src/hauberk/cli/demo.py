@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hauberk.cli import options
 from hauberk.cli.console import Reporter, emit, say
-from hauberk.demo import run_demo
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import demo as path
+else:
+    path = Later("hauberk.demo")
 
 
 def demo(out: options.Out = None, threads: options.Threads = 1, json: options.Json = False) -> None:
@@ -16,7 +22,7 @@ def demo(out: options.Out = None, threads: options.Threads = 1, json: options.Js
     """
     options.threads(threads)
     reporter = Reporter(json)
-    result = run_demo(
+    result = path.run_demo(
         out or Path("demo"), say=(lambda _: None) if json else say, training=reporter.training,
         evaluating=reporter.evaluating,
     )  # fmt: skip

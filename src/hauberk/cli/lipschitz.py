@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
-from typing import Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from hauberk import api
 from hauberk.cli import options
 from hauberk.cli.console import emit
-from hauberk.evaluation.lipschitz_report import LipschitzReport, worst_offence
-from hauberk.subjects import Subject
-from hauberk.threats import Norm
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import api, threats
+    from hauberk.evaluation import lipschitz_report
+    from hauberk.subjects import Subject
+else:
+    api, threats = Later("hauberk.api"), Later("hauberk.threats")
+    lipschitz_report = Later("hauberk.evaluation.lipschitz_report")
 
 USUAL = 8  # images
 
@@ -31,12 +36,12 @@ def lipschitz(
     """Bound a model layer by layer, and show how tight each bound is; the report page shows it too."""
     options.trust_code(trust_code, target)
     options.threads(threads)
-    options.choice("--norm", norm, get_args(Norm))
+    options.choice("--norm", norm, get_args(threats.Norm))
     count = options.count("--images", images or str(USUAL))
     subject = api.subject(target, out, options.data(data))
     if images is None:
         count = min(USUAL, len(subject.dataset.test))
-    report = api.lipschitz(subject, cast(Norm, norm), count)
+    report = api.lipschitz(subject, cast("threats.Norm", norm), count)
     emit(asdict(report), json, [*_lines(report), f"next: {_attack(subject, target, trust_code)}"])
 
 
@@ -48,7 +53,7 @@ def _attack(subject: Subject, target: str, trusted: bool) -> str:
     return f"hauberk attack {options.again(subject, target, trusted)}{threat}"
 
 
-def _lines(report: LipschitzReport) -> list[str]:
+def _lines(report: lipschitz_report.LipschitzReport) -> list[str]:
     if report.refused:
         return [
             f"{report.predictor}: no bound: {report.refused}",
@@ -65,7 +70,7 @@ def _lines(report: LipschitzReport) -> list[str]:
         lines.append(
             f"  {f'{r.name} {r.kind}':{width}}  {r.bound:9.6g}  {r.reached:9.6g}  {r.preserved:5.2f}  {r.method}{other}"
         )
-    beyond = worst_offence(report.layers)
+    beyond = lipschitz_report.worst_offence(report.layers)
     if beyond is not None:
         lines.append(f"  ALARM: layer {beyond.name} is steeper than its bound; trust no certificate of this model")
     return [*lines, "  found: the steepest ratio in L2; kept: gradient norm on the way back, leaving over entering"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hauberk import reading, recipes, registry
+from hauberk import reading, registry
 from hauberk.cli import options
 from hauberk.cli.console import emit, table
 from hauberk.errors import HauberkError
@@ -14,7 +14,8 @@ from hauberk.errors import HauberkError
 
 def listing(
     family: Annotated[
-        str, typer.Argument(help="attacks, certificates, objectives, defences, models, datasets, threats or recipes.")
+        str,
+        typer.Argument(help="attacks, certificates, objectives, defences, models, datasets, threats or recipes."),
     ],
     json: options.Json = False,
 ) -> None:
@@ -28,14 +29,17 @@ def listing(
 
 
 def _recipes() -> list[dict[str, str]]:
+    from hauberk import recipes  # here, because the list of methods does without torch
+
     loaded = [reading.yaml_file(path) for path in recipes.available()]
     return [{"name": r["name"], "summary": r.get("summary", "")} for r in loaded]
 
 
 def _methods(family: str) -> list[dict[str, str]]:
-    kind = family.rstrip("s")
-    if kind not in registry.kinds():
-        known = [f"{k}s" for k in registry.kinds()] + ["recipes"]
+    families = {f"{kind}es" if kind.endswith("s") else f"{kind}s": kind for kind in registry.kinds()}
+    kind = families.get(family) or next((kind for kind in registry.kinds() if kind == family), None)
+    if kind is None:
+        known = [*families, "recipes"]
         raise HauberkError(
             f"there is no family {family!r}", registry.suggestion(family, known) or f"known: {', '.join(known)}"
         )

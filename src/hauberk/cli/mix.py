@@ -6,18 +6,24 @@ import math
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from hauberk import api, mixing, registry
+from hauberk import registry
 from hauberk.cli import options
 from hauberk.cli.console import Reporter, emit, notes, say
 from hauberk.errors import HauberkError
-from hauberk.evaluation.units import Report
-from hauberk.recipes import Evaluation
-from hauberk.runs import Run
-from hauberk.subjects import Subject
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import api, mixing
+    from hauberk.evaluation.units import Report
+    from hauberk.recipes import Evaluation
+    from hauberk.runs import Run
+    from hauberk.subjects import Subject
+else:
+    api, mixing = Later("hauberk.api"), Later("hauberk.mixing")
 
 WIDTH = 0.1  # of a range of weights
 USUAL = 1000  # validation images

@@ -10,15 +10,20 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from hauberk import reading, registry, trust
 from hauberk.errors import HauberkError
-from hauberk.recipes import Evaluation
-from hauberk.subjects import Subject, home
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    import pydantic
+
+    from hauberk import recipes, subjects
+else:
+    pydantic, recipes, subjects = (Later(name) for name in ("pydantic", "hauberk.recipes", "hauberk.subjects"))
 
 MOST_THREADS = 256
 ALL = "all"
@@ -178,7 +183,7 @@ def threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> Evaluation:
+def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> recipes.Evaluation:
     """What of the data an evaluation takes, and how: the recipe's evaluation block with what is given instead.
 
     Args:
@@ -191,8 +196,8 @@ def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> Evaluat
         given["images"] = count("--images", images)
     changed = {key: value for key, value in given.items() if value is not None or (key == "images" and images == ALL)}
     try:
-        return Evaluation.model_validate(dict(recipe.get("evaluation", {})) | changed)
-    except ValidationError as error:
+        return recipes.Evaluation.model_validate(dict(recipe.get("evaluation", {})) | changed)
+    except pydantic.ValidationError as error:
         problem = error.errors()[0]
         hint = f"got {problem['input']!r}; see: hauberk attack --help"
         raise HauberkError(f"--{problem['loc'][0]}: {problem['msg']}", hint) from error
@@ -211,14 +216,14 @@ def count(option: str, text: str) -> int | None:
     return number
 
 
-def again(subject: Subject, source: str, trusted: bool = False) -> str:
+def again(subject: subjects.Subject, source: str, trusted: bool = False) -> str:
     """How the next command names this subject, quoted for a shell: a run by its folder, else as it was given."""
     if subject.planned is None:
         return shlex.quote(str(subject.run.path)) + (" --trust-code" if trusted else "")
     data = subject.planned["data"]
     settings = "".join(f",{key}={_text(value)}" for key, value in data.items() if key != "name")
     words = [source, "--data", f"{data['name']}{settings}"]
-    if subject.run.path != home(source, data):
+    if subject.run.path != subjects.home(source, data):
         words += ["-o", str(subject.run.path)]
     return shlex.join(words)
 

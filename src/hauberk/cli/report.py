@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hauberk.cli import options
 from hauberk.cli.console import emit
 from hauberk.errors import HauberkError
-from hauberk.report import summary, write_report
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk.report import page
+else:
+    page = Later("hauberk.report.page")
 
 
 def report(
@@ -25,8 +30,8 @@ def report(
         raise HauberkError(f"{twice} is named twice", "name each run once")
     if out is not None and (out.is_dir() or out.suffix not in ("", ".html", ".htm")):
         raise HauberkError(f"-o expects an HTML file, got {out}", f"for example -o {out.with_suffix('')}.html")
-    path = write_report(runs, out or _new())
-    emit({"report": str(path), "summary": summary(runs)} if json else {}, json, [f"report: {path}"])
+    path = page.write_report(runs, out or _new())
+    emit({"report": str(path), "summary": page.summary(runs)} if json else {}, json, [f"report: {path}"])
 
 
 def _new() -> Path:

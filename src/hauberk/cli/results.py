@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hauberk.report import summary, words
-from hauberk.report.collect import judgements, load, subjects
-from hauberk.report.subject import Subject
-from hauberk.statistics import Interval
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk.report import collect, page, words
+    from hauberk.report.subject import Subject
+    from hauberk.statistics import Interval
+else:
+    collect, page, words = (Later(f"hauberk.report.{name}") for name in ("collect", "page", "words"))
 
 
 def percent(interval: Interval, rounding: Literal["up", "down", "near"] = "near") -> str:
@@ -24,13 +28,13 @@ def nothing(run: Path) -> bool:
 
 def lines(run: Path) -> list[str]:
     """What was measured, one line each."""
-    found = subjects(part for facts in load([run]) for part in facts.parts)
+    found = collect.subjects(part for facts in collect.load([run]) for part in facts.parts)
     return [line for subject in found for line in _subject_lines(subject)]
 
 
 def diagnosis_lines(run: Path) -> list[str]:
     """What the checks of an evaluation say, one line each, the worst first."""
-    found = judgements(part for facts in load([run]) for part in facts.parts)
+    found = collect.judgements(part for facts in collect.load([run]) for part in facts.parts)
     return [line for j in found for line in [
         f"evaluation {j.verdict}: {words.judged(j)}",
         *(f"  {f.verdict}  {f.name.replace('_', ' ')}: {f.reason}" for f in j.findings),
@@ -39,7 +43,7 @@ def diagnosis_lines(run: Path) -> list[str]:
 
 def numbers(run: Path) -> dict[str, Any]:
     """The same as plain values."""
-    return summary([run])
+    return page.summary([run])
 
 
 def _subject_lines(subject: Subject) -> Iterator[str]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hauberk import sweep as table_of_runs
 from hauberk.cli import options
 from hauberk.cli.console import Reporter, emit, say, table
 from hauberk.errors import HauberkError
-from hauberk.runs import Run
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import runs
+    from hauberk import sweep as table_of_runs
+else:
+    runs, table_of_runs = Later("hauberk.runs"), Later("hauberk.sweep")
 
 
 def sweep(
@@ -33,7 +38,7 @@ def sweep(
     folder = out or Path("runs") / plan.name
     cells = table_of_runs.cells(plan, folder)
     mine = [c for c in cells[index::count] if not c.done]
-    costs = {c.path: table_of_runs.predict(c.recipe, Run(c.path).has_model) for c in mine}
+    costs = {c.path: table_of_runs.predict(c.recipe, runs.Run(c.path).has_model) for c in mine}
     total = sum(cost.total for cost in costs.values())
     if not json:
         table(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hauberk import api, recipes
 from hauberk.cli import options
 from hauberk.cli.console import Reporter, emit
-from hauberk.runs import Run
-from hauberk.training.distributed import is_main, leave
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import api, recipes
+    from hauberk.runs import Run
+    from hauberk.training import distributed
+else:
+    api, recipes, distributed = (Later(f"hauberk.{name}") for name in ("api", "recipes", "training.distributed"))
 
 
 def train(
@@ -25,10 +30,10 @@ def train(
     """Train a recipe's model. The same command again resumes."""
     trusted = options.trust_code(trust_code, *(set_ or []))
     options.threads(threads)
-    run = api.train(recipes.read(recipe, set_ or []), out, Reporter(json or not is_main()).training)
-    if is_main():
+    run = api.train(recipes.read(recipe, set_ or []), out, Reporter(json or not distributed.is_main()).training)
+    if distributed.is_main():
         _say(run, json, trusted)
-    leave()
+    distributed.leave()
 
 
 def _say(run: Run, json: bool, trusted: bool) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hauberk import audit
 from hauberk.cli import options
 from hauberk.cli.console import emit
 from hauberk.errors import HauberkError
-from hauberk.runs import Run
-from hauberk.verify import Verdict, ledger
+from hauberk.later import Later
+
+if TYPE_CHECKING:
+    from hauberk import audit
+    from hauberk import runs as directories
+    from hauberk import verify as checks
+    from hauberk.verify import Verdict
+else:
+    audit, directories, checks = (Later(f"hauberk.{name}") for name in ("audit", "runs", "verify"))
 
 SHOWN = 10  # problems of one evaluation
 
@@ -22,7 +28,7 @@ def verify(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     weights: Annotated[bool, typer.Option(help="Also load the model; certify and attack sampled rows again.")] = False,
     rows: Annotated[
-        int | None, typer.Option(min=1, help=f"Rows that --weights draws from each evaluation (default {audit.ROWS}).")
+        int | None, typer.Option(min=1, help="Rows that --weights draws of each evaluation; by default 299, see below.")
     ] = None,
     every_row: Annotated[bool, typer.Option("--all", help="With --weights: every row.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the sample; without it a new one is drawn.")] = None,
@@ -44,7 +50,7 @@ def verify(
     count = None if every_row else rows or audit.ROWS
     results: list[tuple[Path, list[Verdict]]] = []
     for path in runs:
-        Run.open(path)
+        directories.Run.open(path)
         results.append((path, audit.audit(path, weights, count, drawn, model)))
     every = [(path, v) for path, verdicts in results for v in verdicts]
     broken = sum(bool(v.problems) for _, v in every)
@@ -93,6 +99,6 @@ def _lines(path: Path, verdicts: list[Verdict]) -> list[str]:
 
 
 def _ledger(path: Path, verdicts: list[Verdict]) -> dict[str, list[str] | str]:
-    checked, trusted = ledger(verdicts)
+    checked, trusted = checks.ledger(verdicts)
     digest = hashlib.sha256((path / "run.json").read_bytes()).hexdigest()
     return {"checked": checked, "taken_on_trust": trusted, "sha256": digest}

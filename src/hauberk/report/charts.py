@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import altair as alt
 import vl_convert
 
 from hauberk.errors import HauberkError
+from hauberk.later import Later
 from hauberk.report.mixing import Dot, Mix
 from hauberk.report.subject import Attacked, Curve, Level, one_axis
 from hauberk.report.words import NORMS
+
+if TYPE_CHECKING:
+    import altair as alt
+else:
+    alt = Later("altair")  # a second of processor time, and most verbs draw nothing
 
 Spec = dict[str, Any]
 Row = dict[str, float | str]
