@@ -14,10 +14,6 @@ class Later(ModuleType):
         name: the module's full name.
     """
 
-    def load(self) -> ModuleType:
-        """The module itself."""
-        return importlib.import_module(self.__name__)
-
     def __getattr__(self, name: str) -> Any:
         """What the module has under that name."""
-        return getattr(self.load(), name)
+        return getattr(importlib.import_module(self.__name__), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -31,5 +32,5 @@ class Verb(TyperCommand):
         with ending_at_once():
             for value in vars(sys.modules[self.callback.__module__]).values():
                 if isinstance(value, Later):
-                    value.load()
+                    importlib.import_module(value.__name__)
         return super().invoke(ctx)
