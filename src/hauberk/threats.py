@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -20,6 +22,7 @@ from hauberk.randomness import Randomness
 Norm = Literal["l1", "l2", "linf"]
 Budget = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 CONFIG = ConfigDict(extra="forbid")
+NEWTON = 60  # steps at most; a handful is usual
 
 
 def _column(eps: float | Tensor, images: Tensor) -> Tensor:
@@ -53,6 +56,40 @@ def norms(change: Tensor, norm: Norm) -> Tensor:
     return flat.abs().sum(1) if norm == "l1" else torch.linalg.vector_norm(flat, dim=1)
 
 
+def room(points: Tensor, direction: Tensor) -> Tensor:
+    """How far each pixel can move in its direction within the box: 1 - x, or x, or 0 where the direction is 0."""
+    # the end of the box by a clamp: choosing by a mask costs several times as much
+    return direction.sign().mul_(2.0).add_(points).clamp_(0.0, 1.0).sub_(points).abs_()
+
+
+def level(slopes: Tensor, rooms: Tensor, wanted: Tensor, start: Tensor) -> Tensor:
+    r"""The level :math:`\lambda` at which :math:`\sum_i \min(\lambda s_i, u_i)` reaches what is wanted.
+
+    The sum is concave and piecewise linear in :math:`\lambda`, so that Newton's method from below never passes the
+    root, ends on its piece after finitely many steps, most often a handful, and is exact there.
+
+    Args:
+        slopes: s >= 0, (B, N).
+        rooms: u >= 0, (B, N).
+        wanted: the sum, (B,); where all rooms together are less, the level is one at which nothing is free.
+        start: a level below the root, (B,).
+    """
+    free, full, found = torch.empty_like(slopes), torch.empty_like(slopes), start
+    for _ in range(slopes.shape[1] + 1):
+        reached = found[:, None] * slopes
+        torch.lt(reached, rooms, out=free)
+        torch.ge(reached, rooms, out=full)
+        slope, spent = free.mul_(slopes).sum(1), full.mul_(rooms).sum(1)
+        raised = torch.maximum(found, torch.where(slope > 0, (wanted - spent) / slope, found))
+        left = (raised > found).nonzero().flatten()
+        found = raised
+        if 2 * len(left) <= len(found):  # most rows are done: the others go on alone
+            if len(left):
+                found[left] = level(slopes[left], rooms[left], wanted[left], found[left])
+            break
+    return found
+
+
 @dataclass(frozen=True, config=CONFIG)
 class Threat(ABC):
     """A norm ball of radius ``eps`` (pixel units, [0, 1] scale) around an image, within the box [0, 1]."""
@@ -75,8 +112,12 @@ class Threat(ABC):
         return norms(gradient, self.dual)
 
     @abstractmethod
+    def projection(self, origins: Tensor, eps: float | Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """The projection onto ball and box around fixed origins: what depends on them alone is computed once."""
+
     def project(self, points: Tensor, origins: Tensor, eps: float | Tensor | None = None) -> Tensor:
         """The point of (ball and box) nearest to each point in Euclidean distance; idempotent up to rounding."""
+        return self.projection(origins, eps)(points)
 
     @abstractmethod
     def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
@@ -110,10 +151,11 @@ class Linf(Threat):
     norm: ClassVar[Norm] = "linf"
     dual: ClassVar[Norm] = "l1"
 
-    def project(self, points: Tensor, origins: Tensor, eps: float | Tensor | None = None) -> Tensor:
+    def projection(self, origins: Tensor, eps: float | Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Clamp to the interval [max(0, x - eps), min(1, x + eps)] of each pixel."""
         budget = _column(self.eps if eps is None else eps, origins)
-        return torch.minimum(torch.maximum(points, origins - budget), origins + budget).clamp_(0.0, 1.0)
+        low, high = (origins - budget).clamp_(0.0, 1.0), (origins + budget).clamp_(0.0, 1.0)
+        return partial(torch.clamp, min=low, max=high)
 
     def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
         """Uniform in the ball, then cut to the box."""
@@ -133,37 +175,36 @@ class L2(Threat):
     norm: ClassVar[Norm] = "l2"
     dual: ClassVar[Norm] = "l2"
 
-    def project(self, points: Tensor, origins: Tensor, eps: float | Tensor | None = None) -> Tensor:
+    def projection(self, origins: Tensor, eps: float | Tensor | None = None) -> Callable[[Tensor], Tensor]:
         r"""Nearest point of the intersection, by its optimality conditions.
 
         The nearest point is :math:`\mathrm{clip}(x + t\,(z - x), 0, 1)` for one :math:`t \in [0, 1]`:
         stationarity of the Lagrangian gives :math:`u = z - x` scaled by :math:`1/(1+\lambda)` and clipped.
-        Its length grows with t, so t is found by bisection (t = 1 where the clipped point already lies inside).
+        With the room :math:`b_i` from :math:`x_i` to the side of the box that u points to its squared length is
+        :math:`\sum_i \min(t^2 u_i^2, b_i^2)`, which ``level`` solves for :math:`t^2`.
         """
-        budget = _column(self.eps if eps is None else eps, origins)
-        change = points - origins
-        nearest = points.clamp(0.0, 1.0)
-        length = _per_row(norms(nearest - origins, "l2"), origins)
-        outside = length > budget
-        if not bool(outside.any()):
-            return nearest
-        # where the box is inactive the factor is closed form; it is also a lower bound for the general one
-        low = (budget / _per_row(norms(change, "l2"), origins).clamp_min(1e-30)).clamp(max=1.0)
-        scaled = origins + low * change
-        cut = ((scaled < 0.0) | (scaled > 1.0)).flatten(1).any(1) & outside.flatten()
-        if bool(cut.any()):  # only those rows change, so that no row depends on another
-            exact = (origins + self._bisect(origins, change, budget, low) * change).clamp_(0.0, 1.0)
-            scaled = torch.where(_per_row(cut, origins), exact, scaled)
-        return torch.where(outside, scaled.clamp_(0.0, 1.0), nearest)
+        return partial(self._nearest, origins, _column(self.eps if eps is None else eps, origins))
 
     @staticmethod
-    def _bisect(origins: Tensor, change: Tensor, budget: Tensor, low: Tensor) -> Tensor:
-        high = torch.ones_like(low)
-        for _ in range(40):
-            middle = 0.5 * (low + high)
-            inside = _per_row(norms((origins + middle * change).clamp_(0.0, 1.0) - origins, "l2"), origins) <= budget
-            low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-        return low
+    def _nearest(origins: Tensor, budget: Tensor, points: Tensor) -> Tensor:
+        nearest = points.clamp(0.0, 1.0)
+        outside = _per_row(norms(nearest - origins, "l2"), origins) > budget
+        if not bool(outside.any()):
+            return nearest
+        change = points - origins
+        # where the box is inactive the factor is closed form; it is also a lower bound for the general one
+        factor = (budget / _per_row(norms(change, "l2"), origins).clamp_min(1e-30)).clamp(max=1.0)
+        scaled = torch.addcmul(origins, factor, change)
+        flat = scaled.flatten(1)
+        cut = ((flat.amin(1) < 0.0) | (flat.amax(1) > 1.0)) & outside.flatten()
+        if bool(cut.any()):  # only those rows change, so that no row depends on another
+            rooms = room(origins, change).square_().flatten(1)
+            squared = (budget * budget).reshape(-1).expand(len(origins))
+            found = level(change.square().flatten(1), rooms, squared, factor.flatten().square())
+            factor = torch.where(_per_row(cut, origins), _per_row(found.sqrt(), origins), factor)
+            scaled = torch.addcmul(origins, factor, change)
+        scaled.clamp_(0.0, 1.0)
+        return scaled if bool(outside.all()) else torch.where(outside, scaled, nearest)
 
     def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
         """Uniform in the ball (Gaussian direction, length eps * u^(1/d)), then cut to the box."""
@@ -187,39 +228,55 @@ class L1(Threat):
     norm: ClassVar[Norm] = "l1"
     dual: ClassVar[Norm] = "linf"
 
-    def project(self, points: Tensor, origins: Tensor, eps: float | Tensor | None = None) -> Tensor:
+    def projection(self, origins: Tensor, eps: float | Tensor | None = None) -> Callable[[Tensor], Tensor]:
         r"""Nearest point of the intersection: soft-threshold the change, then clip.
 
         The optimality conditions give :math:`u_i = \mathrm{clip}(\mathrm{sign}(c_i)\max(|c_i|-\lambda, 0))` with one
         :math:`\lambda \ge 0`.  The clipped length :math:`\sum_i \min(\max(|c_i|-\lambda,0), b_i)`, with
-        :math:`b_i` the room to the box, is piecewise linear and falls with :math:`\lambda`; its root is found
-        exactly from the sorted breakpoints :math:`|c_i|` and :math:`|c_i|-b_i` (Croce & Hein 2021, Section 3.1).
+        :math:`b_i` the room to the box, is piecewise linear and falls with :math:`\lambda`; its root is found by
+        Newton's method between bounds, exact on the root's piece (Croce & Hein 2021, Section 3.1, sort instead).
         """
-        budget = _column(self.eps if eps is None else eps, origins)
-        change = (points - origins).flatten(1)
-        flat = origins.flatten(1)
-        room = torch.where(change >= 0, 1.0 - flat, flat).clamp_min(0.0)
-        size = change.abs()
-        threshold = self._threshold(size, room, budget.reshape(-1))
-        kept = torch.minimum((size - threshold[:, None]).clamp_min(0.0), room)
-        return (flat + change.sign() * kept).clamp(0.0, 1.0).reshape(points.shape)
+        return partial(self._nearest, origins, _column(self.eps if eps is None else eps, origins))
+
+    @classmethod
+    def _nearest(cls, origins: Tensor, budget: Tensor, points: Tensor) -> Tensor:
+        change = points - origins
+        rooms, size = room(origins, change).flatten(1), change.abs().flatten(1)
+        kept = cls._shrunk(size, rooms, budget.reshape(-1).expand(len(size)))
+        return torch.addcmul(origins, change.sign(), kept.view_as(change)).clamp_(0.0, 1.0)
 
     @staticmethod
-    def _threshold(size: Tensor, room: Tensor, budget: Tensor) -> Tensor:
-        """The smallest lambda >= 0 with sum(min(max(size - lambda, 0), room)) <= budget, shape (B,)."""
-        # walking lambda downwards from the largest breakpoint, an entry adds slope 1 at |c| and loses it at |c| - b
-        start, stop = size, (size - room).clamp_min(0.0)
-        points, order = torch.cat([start, stop], 1).sort(1, descending=True)
-        slope = torch.cat([torch.ones_like(start), -torch.ones_like(stop)], 1).gather(1, order).cumsum(1)
-        gaps = points - torch.cat([points[:, 1:], torch.zeros_like(points[:, :1])], 1)
-        total = (slope * gaps).cumsum(1)  # length at the next breakpoint down
-        budget = budget.expand(len(size))
-        reached = total >= budget[:, None]
-        index = reached.to(torch.int8).argmax(1)
-        row = torch.arange(len(size), device=size.device)
-        before = total[row, index] - slope[row, index] * gaps[row, index]
-        exact = points[row, index] - (budget - before) / slope[row, index].clamp_min(1.0)
-        return torch.where(reached.any(1), exact, torch.zeros_like(exact)).clamp_min(0.0)
+    def _shrunk(size: Tensor, rooms: Tensor, budget: Tensor) -> Tensor:
+        """What is left of each entry, min(max(size - lambda, 0), room), with the smallest lambda within the budget."""
+        kept = torch.minimum(size, rooms)
+        outside = kept.sum(1) > budget
+        if not bool(outside.any()):
+            return kept
+        threshold = torch.zeros_like(budget)
+        low, high = threshold, torch.where(outside, size.amax(1), threshold)
+        moved, full = torch.empty_like(size), torch.empty_like(size)
+        for step in range(NEWTON):
+            over = size - threshold[:, None]
+            torch.minimum(over.relu(), rooms, out=kept)
+            total = kept.sum(1)
+            low, high = torch.where(total > budget, threshold, low), torch.where(total > budget, high, threshold)
+            torch.gt(kept, 0.0, out=moved)
+            torch.ge(over, rooms, out=full).mul_(moved)
+            free = moved.sub_(full)
+            count = free.sum(1)
+            exact = (free.mul_(size).sum(1) + full.mul_(rooms).sum(1) - budget) / count.clamp_min(1.0)
+            # a root on the wrong side of where it was looked for is one of rounding
+            exact = torch.where(total > budget, torch.maximum(exact, threshold), torch.minimum(exact, threshold))
+            settled = ~outside | (total == budget) | ((exact == threshold) & (count > 0))
+            # the sum is neither convex nor concave, so that every third step may be one of bisection
+            newton = (exact > low) & (exact < high) & (count > 0) & (step % 3 < 2)
+            following = torch.where(newton, exact, 0.5 * (low + high))
+            threshold = torch.where(settled, threshold, following)
+            if bool(settled.all()):
+                break
+        else:
+            threshold = torch.where(settled, threshold, high)
+        return torch.minimum((size - threshold[:, None]).relu_(), rooms)
 
     def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
         """Uniform in the ball (Laplace direction, length eps * u^(1/d)), then cut to the box."""

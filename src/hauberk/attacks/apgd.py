@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
+import numpy as np
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from hauberk.attacks.base import Attack
 from hauberk.attacks.losses import target_classes
-from hauberk.attacks.query import Query
+from hauberk.attacks.query import Query, put
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, L1, Linf, norms
 
@@ -115,11 +116,11 @@ class APGD(Attack):
 
     def ascend(self, query: Query, start: Tensor) -> Tensor:
         """Algorithm 1 in L2 or Linf from a given start; returns the point of highest loss, (B, C, H, W)."""
-        images, threat = query.images, self.threat
+        threat, project = self.threat, self.threat.projection(query.images)
         judged = set(checkpoints(self.steps))
-        points = previous = best = start
+        points = previous = start
         loss, gradient = query.gradient(start)
-        best_loss, best_gradient = loss.clone(), gradient
+        best, best_loss, best_gradient = start.clone(), loss.clone(), gradient.clone()
         step = torch.full_like(loss, 2.0 * threat.eps)
         risen = torch.zeros_like(loss)
         last_check, stalled_loss = 0, best_loss.clone()
@@ -127,16 +128,14 @@ class APGD(Attack):
 
         for k in range(1, self.steps + 1):
             momentum = MOMENTUM if k > 1 else 1.0
-            moved = threat.project(points + _column(step) * threat.steepest_step(gradient), images)
-            nxt = threat.project(points + momentum * (moved - points) + (1 - momentum) * (points - previous), images)
+            moved = project(threat.steepest_step(gradient).mul_(_column(step)).add_(points))
+            moved = moved.sub_(points).mul_(momentum).add_(points)
+            nxt = project(moved.add_((points - previous).mul_(1 - momentum)))
             previous, points = points, nxt
             new_loss, gradient = query.gradient(points)
             risen += new_loss > loss
             loss = new_loss
-            better = loss > best_loss
-            best = torch.where(_column(better), points, best)
-            best_gradient = torch.where(_column(better), gradient, best_gradient)
-            best_loss = torch.where(better, loss, best_loss)
+            _keep_better(loss > best_loss, (best, points), (best_gradient, gradient), (best_loss, loss))
 
             if k in judged:
                 few_rises = risen <= RHO * (k - last_check)
@@ -166,23 +165,20 @@ def ascend_l1(query: Query, start: Tensor, eps: float, steps: int, fresh: bool =
     Returns:
         the point of highest loss, (B, C, H, W).
     """
-    images, threat = query.images, query.threat
+    images, project = query.images, query.threat.projection(query.images, eps)
     features, period = images[0].numel(), max(int(0.04 * steps), 1)
-    points = best = start
+    points = start
     loss, gradient = query.gradient(start)
-    best_loss, best_gradient = loss.clone(), gradient
+    best, best_loss, best_gradient = start.clone(), loss.clone(), gradient.clone()
     changed = _changed(start, images)
     count = torch.full_like(loss, 0.2 * features) if fresh else changed / 1.5
     changed = torch.full_like(loss, features) if fresh else changed
     step = torch.full_like(loss, eps)
 
     for k in range(1, steps + 1):
-        points = threat.project(points + _column(step) * _sparse_step(gradient, count), images, eps)
+        points = project(_sparse_step(gradient, count).mul_(_column(step)).add_(points))
         loss, gradient = query.gradient(points)
-        better = loss > best_loss
-        best = torch.where(_column(better), points, best)
-        best_gradient = torch.where(_column(better), gradient, best_gradient)
-        best_loss = torch.where(better, loss, best_loss)
+        _keep_better(loss > best_loss, (best, points), (best_gradient, gradient), (best_loss, loss))
 
         if k % period == 0:
             now = _changed(best, images)
@@ -195,9 +191,16 @@ def ascend_l1(query: Query, start: Tensor, eps: float, steps: int, fresh: bool =
     return best
 
 
+def _keep_better(better: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
+    """Of each pair of (the best so far, the newest), put the rows of the newest that are better into the best."""
+    rows = better.nonzero().flatten()
+    for best, newest in pairs:
+        put(best, rows, newest)
+
+
 def _changed(points: Tensor, images: Tensor) -> Tensor:
     """How many values differ from the image's, (B,)."""
-    return (points != images).flatten(1).sum(1).to(images.dtype)
+    return torch.ne(points, images, out=torch.empty_like(images)).flatten(1).sum(1)
 
 
 def _sparse_step(gradient: Tensor, count: Tensor) -> Tensor:
@@ -205,6 +208,14 @@ def _sparse_step(gradient: Tensor, count: Tensor) -> Tensor:
     size = gradient.flatten(1).abs()
     features = size.shape[1]
     rank = (features - count.ceil()).clamp(0, features - 1).long()
-    threshold = size.sort(1).values.gather(1, rank[:, None])
-    sign = torch.where(size >= threshold, gradient.flatten(1).sign(), 0.0)
+    least = ascending(size).gather(1, rank[:, None])
+    chosen = torch.ge(size, least, out=torch.empty_like(size))
+    sign = gradient.sign().flatten(1).mul_(chosen)
     return (sign / sign.abs().sum(1, keepdim=True).clamp_min(1e-10)).reshape(gradient.shape)
+
+
+def ascending(values: Tensor) -> Tensor:
+    """Each row sorted, (B, N); on a CPU by numpy, whose sort is vectorised and about eight times as fast."""
+    if values.device.type != "cpu":
+        return values.sort(1).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=1))

@@ -112,23 +112,24 @@ class FAB(Attack):
         return points
 
     def _move_back(self, images: Tensor, points: Tensor, rows: Tensor) -> Tensor:
-        return torch.where(_column(rows), images + self.beta * (points - images), points)
+        return torch.where(_column(rows), (points - images).mul_(self.beta).add_(images), points)
 
     def _step(self, images: Tensor, points: Tensor, values: Tensor, gradients: Tensor) -> Tensor:
         """The next point, from the differences of logits (B, k) and their gradients (B, k, C, H, W)."""
         rows, kinds = values.shape
         tiny = torch.finfo(values.dtype).tiny
-        steepness = self.threat.dual_norm(gradients.flatten(0, 1)).reshape(rows, kinds).clamp_min(tiny)
-        nearest = (values.abs() / steepness).argmin(1)
-        row = torch.arange(rows, device=values.device)
-        value, normal = values[row, nearest], gradients[row, nearest]
+        value, normal = values[:, 0], gradients[:, 0]
+        if kinds > 1:
+            steepness = self.threat.dual_norm(gradients.flatten(0, 1)).reshape(rows, kinds).clamp_min(tiny)
+            nearest = (values.abs() / steepness).argmin(1)
+            row = torch.arange(rows, device=values.device)
+            value, normal = values[row, nearest], gradients[row, nearest]
         # the linearised difference at the image
-        value_there = value + (normal * (images - points)).flatten(1).sum(1)
-        both = step_to_hyperplane(
-            torch.cat([points, images]), torch.cat([normal, normal]), torch.cat([value, value_there]), self.threat.norm
-        )
-        lengths = norms(both, self.threat.norm)
-        share = lengths[:rows] / (lengths[:rows] + lengths[rows:]).clamp_min(tiny)
+        value_there = value + (images - points).mul_(normal).flatten(1).sum(1)
+        norm = self.threat.norm
+        here, there = (step_to_hyperplane(x, normal, v, norm) for x, v in ((points, value), (images, value_there)))
+        length = norms(here, norm)
+        share = length / (length + norms(there, norm)).clamp_min(tiny)
         weight = _column(share.clamp(max=self.alpha_max))
-        here, there = points + self.eta * both[:rows], images + self.eta * both[rows:]
-        return ((1.0 - weight) * here + weight * there).clamp(0.0, 1.0)
+        here.mul_(self.eta).add_(points).mul_(1.0 - weight)
+        return there.mul_(self.eta).add_(images).mul_(weight).add_(here).clamp_(0.0, 1.0)

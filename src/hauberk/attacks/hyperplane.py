@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hauberk.threats import Norm
+from hauberk.threats import Norm, level, room
 
 FIRST = 64  # entries that an L1 step looks at before it looks at eight times as many
 
@@ -38,41 +38,21 @@ def step_to_hyperplane(points: Tensor, normals: Tensor, values: Tensor, norm: No
     # the plane stays where it is if w and v are scaled alike; without it tiny gradients would vanish when squared
     weight, distance = weight / largest[:, None], values.abs() / largest
     direction = -flat.sign() * values.sign()[:, None]
-    origin = points.flatten(1)
-    room = torch.where(direction > 0, 1.0 - origin, origin).clamp_min(0.0)
-    move = _greedy(weight, room, distance) if norm == "l1" else _level(weight, room, distance, norm)
-    return (direction * move).reshape(points.shape)
-
-
-def _level(weight: Tensor, room: Tensor, distance: Tensor, norm: Norm) -> Tensor:
-    r"""How far each entry moves in L2 or Linf: :math:`\min(\lambda s_i, u_i)` with s = a or 1.
-
-    The reached distance :math:`\sum_i a_i \min(\lambda s_i, u_i)` is concave and piecewise linear in
-    :math:`\lambda`, so that Newton's method from 0 never passes the root, ends on its piece after finitely many
-    steps, most often a handful, and is exact there.
-    """
+    rooms = room(points.flatten(1), direction)
+    if norm == "l1":
+        return (direction * _greedy(weight, rooms, distance)).reshape(points.shape)
     speed = weight if norm == "l2" else weight.sign()
-    slopes, lengths = weight * speed, weight * room
-    level = torch.zeros_like(distance)
-    for _ in range(weight.shape[1] + 1):
-        free = (room > level[:, None] * speed).to(weight.dtype)
-        slope = (slopes * free).sum(1)
-        spent = (lengths * (1.0 - free)).sum(1)
-        # where nothing is free the box ends before the plane, and every entry has moved as far as it can
-        wanted = torch.where(slope > 0, (distance - spent) / slope, level)
-        raised = torch.maximum(level, wanted)
-        if torch.equal(raised, level):
-            break
-        level = raised
-    return torch.minimum(level[:, None] * speed, room)
+    found = level(weight * speed, weight * rooms, distance, torch.zeros_like(distance))
+    return (direction * torch.minimum(found[:, None] * speed, rooms)).reshape(points.shape)
 
 
 def _greedy(weight: Tensor, room: Tensor, distance: Tensor) -> Tensor:
     """How far each entry moves in L1: a continuous knapsack, filled from the largest weight on."""
     lengths = weight * room
     last = _last_weight(weight, lengths, distance)[:, None]
-    whole = (weight > last).to(weight.dtype)
-    shared = (weight == last).to(weight.dtype)
+    whole, shared = torch.empty_like(weight), torch.empty_like(weight)
+    torch.gt(weight, last, out=whole)
+    torch.eq(weight, last, out=shared)
     rest = distance - (lengths * whole).sum(1)
     share = rest / (lengths * shared).sum(1).clamp_min(torch.finfo(weight.dtype).tiny)
     return room * (whole + shared * share.clamp(0.0, 1.0)[:, None])
@@ -80,13 +60,14 @@ def _greedy(weight: Tensor, room: Tensor, distance: Tensor) -> Tensor:
 
 def _last_weight(weight: Tensor, lengths: Tensor, distance: Tensor) -> Tensor:
     """The weight at which the knapsack is full, (B,); 0 where all entries together do not fill it."""
-    size = weight.shape[1]
-    count = min(FIRST, size)
-    while True:  # few entries are enough for short steps, and sorting all of them would cost more than all the rest
-        largest, order = weight.topk(count, dim=1)
-        reached = lengths.gather(1, order).cumsum(1) >= distance[:, None]
+    found, count = torch.zeros_like(distance), FIRST
+    left = (lengths.sum(1) >= distance).nonzero().flatten()
+    while len(left):  # few entries are enough for short steps; sorting all would cost more than all the rest
+        largest, order = weight[left].topk(min(count, weight.shape[1]), dim=1)
+        reached = lengths[left].gather(1, order).cumsum(1) >= distance[left, None]
         full = reached.any(1)
-        if count == size or bool(full.all()):
-            found = largest.gather(1, reached.to(torch.int8).argmax(1, keepdim=True)).squeeze(1)
-            return torch.where(full, found, torch.zeros_like(found))
-        count = min(8 * count, size)
+        last = largest.gather(1, reached.to(torch.int8).argmax(1, keepdim=True)).squeeze(1)
+        found[left] = torch.where(full, last, 0.0)
+        left = left[~full] if count < weight.shape[1] else left[:0]
+        count *= 8
+    return found

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hauberk.attacks.base import Attack
 from hauberk.attacks.losses import AttackLoss, LossName
-from hauberk.attacks.query import Query
+from hauberk.attacks.query import Query, put
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, Norm, Threat
 
@@ -70,16 +70,15 @@ class Square(Attack):
                 break
             walk.take(rows)
             for offset, drawn in enumerate(numbers[rows].unbind(1)):
-                walk.propose(self.share(start + offset), drawn)
-                value, before = query.value(walk.points)[rows], loss[rows]
-                better = value > before
-                walk.settle(better)
-                loss[rows] = torch.where(better, value, before)
-        return walk.points
+                value = query.value(walk.everywhere(walk.propose(self.share(start + offset), drawn)))
+                better = value > loss
+                walk.settle(better[rows])
+                loss = torch.where(better, value, loss)
+        return walk.everywhere(walk.points)
 
 
 class _Walk(ABC):
-    """The current point of every image, changed in place: a small window costs less than a copy of the image.
+    """The current points of the rows that are still searched, and a proposal for each.
 
     Args:
         images: (B, C, H, W).
@@ -91,29 +90,35 @@ class _Walk(ABC):
 
     def __init__(self, images: Tensor, threat: Threat, randomness: Randomness) -> None:
         self.shape, self.threat = images.shape[1:], threat
-        self.images = images.contiguous()
-        self.points = self.start(randomness)
-        self._pixels, self._moved = self.images.view(-1), self.points.view(-1)
-        self._undo: list[tuple[Tensor, Tensor]] = []
+        self.images = self._origins = images
+        self.rows = torch.arange(len(images), device=images.device)
+        self.points = self._all = self.start(randomness)
 
     @abstractmethod
     def start(self, randomness: Randomness) -> Tensor:
         """The first point of each image, a new tensor (B, C, H, W)."""
 
     @abstractmethod
-    def propose(self, share: float, drawn: Tensor) -> None:
-        """Change one window of the rows taken, drawn from numbers in [0, 1) of shape (R, draws)."""
+    def propose(self, share: float, drawn: Tensor) -> Tensor:
+        """New points that differ in one window, (R, C, H, W), drawn from numbers in [0, 1) of shape (R, draws)."""
 
     def take(self, rows: Tensor) -> None:
         """Go on with these rows, (R,), alone."""
-        self.rows = rows
+        self.everywhere(self.points)
+        if len(rows) < len(self.rows):
+            self.rows, self.points, self.images = rows, self._all[rows], self._origins[rows]
+
+    def everywhere(self, points: Tensor) -> Tensor:
+        """All points (B, C, H, W), those of the rows searched as given."""
+        return points if len(self.rows) == len(self._all) else self._all.index_copy_(0, self.rows, points)
 
     def settle(self, better: Tensor) -> None:
-        """Take the last change back where it is not better, (R,)."""
-        worse = (~better).nonzero().flatten()
-        for index, old in reversed(self._undo):
-            self._moved[index[worse]] = old[worse]
-        self._undo = []
+        """Go to the last proposal where it is better, (R,)."""
+        put(self.points, better.nonzero().flatten(), self._proposal)
+
+    def _proposed(self, points: Tensor) -> Tensor:
+        self._proposal = points
+        return points
 
     def _corner(self, vertical: Tensor, horizontal: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Row and column of a window's first pixel, uniform over all places where it fits; each (R,)."""
@@ -121,17 +126,13 @@ class _Walk(ABC):
         return _floor(vertical, height - side + 1), _floor(horizontal, width - side + 1)
 
     def _window(self, corner: tuple[Tensor, Tensor], side: int) -> Tensor:
-        """Where the window's pixels lie in the flat batch, (R, C, side * side)."""
+        """Where the window's pixels lie in the flat points, (R, C, side * side)."""
         channels, height, width = self.shape
-        count = torch.arange(max(channels, side), device=self.rows.device)
+        count = torch.arange(max(channels, side, len(self.rows)), device=self.rows.device)
         inner = (count[:side, None] * width + count[:side]).flatten()
         inside = count[:channels, None] * (height * width) + inner
-        first = self.rows * (channels * height * width) + corner[0] * width + corner[1]
+        first = count[: len(self.rows)] * (channels * height * width) + corner[0] * width + corner[1]
         return first[:, None, None] + inside
-
-    def _write(self, index: Tensor, values: Tensor) -> None:
-        self._undo.append((index, self._moved[index]))
-        self._moved[index] = values
 
 
 class _Signs(_Walk):
@@ -140,17 +141,28 @@ class _Signs(_Walk):
     def start(self, randomness: Randomness) -> Tensor:
         channels, _, width = self.shape
         self.draws = 2 + channels
-        self._low = (self.images - self.threat.eps).clamp_(0.0, 1.0)
-        self._high = (self.images + self.threat.eps).clamp_(0.0, 1.0)
+        self._low, self._high = self._ends(self.images)
         return torch.where(randomness.uniform(channels, 1, width) < 0.5, self._low, self._high)
 
-    def propose(self, share: float, drawn: Tensor) -> None:
-        # adding +-2 eps to a point of the ball and cutting it to the ball gives the ball's end
+    def _ends(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return (images - self.threat.eps).clamp_(0.0, 1.0), (images + self.threat.eps).clamp_(0.0, 1.0)
+
+    def take(self, rows: Tensor) -> None:
+        if len(rows) < len(self.rows):
+            self._low, self._high = self._ends(self._origins[rows])
+        super().take(rows)
+
+    def propose(self, share: float, drawn: Tensor) -> Tensor:
+        # adding +-2 eps to a point of the ball and cutting it to the ball gives the ball's end; so does any longer step
         height, width = self.shape[1:]
         side = min(max(round((share * height * width) ** 0.5), 1), height, width)
-        index = self._window(self._corner(drawn[:, 0], drawn[:, 1], side), side)
-        low, high = self._low.view(-1)[index], self._high.view(-1)[index]
-        self._write(index, torch.where(drawn[:, 2:, None] < 0.5, low, high))
+        down, across = (
+            _inside(first, side, size).to(self.points)
+            for first, size in zip(self._corner(drawn[:, 0], drawn[:, 1], side), (height, width), strict=True)
+        )
+        step = 2.0 * _signs(drawn[:, 2:]).to(self.points)
+        moved = torch.addcmul(self.points, step[:, :, None, None] * down[:, None, :, None], across[:, None, None])
+        return self._proposed(torch.clamp(moved, self._low, self._high))
 
 
 class _Masses(_Walk):
@@ -180,34 +192,37 @@ class _Masses(_Walk):
     def take(self, rows: Tensor) -> None:
         super().take(rows)
         # measured anew now and then, so that rounding does not add up
-        self._spent = self._mass((self.points[rows] - self.images[rows]).double().flatten(1))
+        self._spent = self._mass((self.points - self.images).double().flatten(1))
 
-    def propose(self, share: float, drawn: Tensor) -> None:
-        emptied, index, origin, wanted, freed = self._exchange(share, drawn)
-        self._write(emptied, self._pixels[emptied])
+    def propose(self, share: float, drawn: Tensor) -> Tensor:
+        points, index, origin, wanted, freed = self._exchange(share, drawn)
         values = (origin + wanted).clamp_(0.0, 1.0)
-        self._write(index, values)
-        self._proposed = self._spent - freed.double().sum(1) + self._mass((values - origin).double().flatten(1))
+        points.view(-1)[index] = values
+        self._next = self._spent - freed.double().sum(1) + self._mass((values - origin).double().flatten(1))
+        return self._proposed(points)
 
     def settle(self, better: Tensor) -> None:
         super().settle(better)
-        self._spent = torch.where(better, self._proposed, self._spent)
+        self._spent = torch.where(better, self._next, self._spent)
 
     def _exchange(self, share: float, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The pixels to empty, those to fill, their origins, their new change, and the mass of both in each channel."""
+        """New points with a window emptied; the pixels to fill, their origins, new change, and mass by channel."""
         height, width = self.shape[1:]
         side = min(max(round((share * height * width) ** 0.5), 3) // 2 * 2 + 1, height, width)
         corner, other = self._corner(drawn[:, 0], drawn[:, 1], side), self._corner(drawn[:, 2], drawn[:, 3], side)
         index, emptied = self._window(corner, side), self._window(other, side)
-        origin = self._pixels[index]
-        change, lost = self._moved[index] - origin, self._moved[emptied] - self._pixels[emptied]
+        points, pixels = self.points.clone(), self.images.view(-1)
+        moved = points.view(-1)
+        origin, left_behind = pixels[index], pixels[emptied]
+        change, lost = moved[index] - origin, moved[emptied] - left_behind
         lost = lost.masked_fill(_overlap(corner, other, side)[:, None], 0.0)
         freed = self._mass(change) + self._mass(lost)
         left = (self.threat.eps**self.power - self._spent).clamp_min(0.0).to(freed)
         shapes = self._shapes(side)[(drawn[:, 4] < 0.5).long()]
         wanted = self._unit(shapes[:, None] * _signs(drawn[:, 5:, None]) + self._unit(change))
         wanted = wanted * (freed + left[:, None] / self.shape[0]).pow(1 / self.power)[..., None]
-        return emptied, index, origin, wanted, freed
+        moved[emptied] = left_behind
+        return points, index, origin, wanted, freed
 
     def _mass(self, change: Tensor) -> Tensor:
         """The norm to its power, over the last axis."""
@@ -230,27 +245,20 @@ class _SparseMasses(_Masses):
 
     power = 1
 
-    def propose(self, share: float, drawn: Tensor) -> None:
-        emptied, index, origin, wanted, _ = self._exchange(share, drawn)
-        self._before = self.points[self.rows]
-        self._moved[emptied] = self._pixels[emptied]
-        self._moved[index] = origin + self.shape[0] * wanted
-        points, origins = self.points[self.rows].flatten(1), self.images[self.rows].flatten(1)
-        # an unchanged pixel stays so: projecting the changed ones alone is much less to sort
+    def propose(self, share: float, drawn: Tensor) -> Tensor:
+        proposed, index, origin, wanted, _ = self._exchange(share, drawn)
+        proposed.view(-1)[index] = origin + self.shape[0] * wanted
+        points, origins = proposed.flatten(1), self.images.flatten(1)
+        # an unchanged pixel stays so: projecting the changed ones alone is much less to look at
         row, column = (points != origins).nonzero(as_tuple=True)
         counts = torch.bincount(row, minlength=len(points))
         place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
         some, theirs = points.new_zeros(2, len(points), int(counts.max().clamp_min(1)))
         some[row, place], theirs[row, place] = points[row, column], origins[row, column]
         some = self.threat.project(some, theirs)
-        self._proposed = self._mass((some - theirs).double())
+        self._next = self._mass((some - theirs).double())
         points[row, column] = some[row, place]
-        self.points[self.rows] = points.view_as(self._before)
-
-    def settle(self, better: Tensor) -> None:
-        worse = (~better).nonzero().flatten()
-        self.points[self.rows[worse]] = self._before[worse]
-        self._spent = torch.where(better, self._proposed, self._spent)
+        return self._proposed(proposed)
 
 
 _WALKS: dict[Norm, type[_Walk]] = {"l1": _SparseMasses, "l2": _Masses, "linf": _Signs}
@@ -289,6 +297,12 @@ def _floor(uniform: Tensor, count: int) -> Tensor:
 
 def _signs(uniform: Tensor) -> Tensor:
     return 1.0 - 2.0 * (uniform < 0.5)
+
+
+def _inside(first: Tensor, side: int, size: int) -> Tensor:
+    """Which of so many places lie in a window's side that starts at the first, (R, size)."""
+    places = torch.arange(size, device=first.device)
+    return (places >= first[:, None]) & (places < first[:, None] + side)
 
 
 def _overlap(corner: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], side: int) -> Tensor:

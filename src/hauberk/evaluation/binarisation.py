@@ -72,10 +72,10 @@ class RowQuery(Query):
         """Logits at the clean images, (B, 2)."""
         if self._clean is None:
             everything, parts = torch.arange(len(self.labels), device=self.images.device), []
-            for rows, used in self._tiles(everything):
-                self.model.rows = rows
+            for rows, _, used in self._tiles(everything):
+                self.model.rows = rows  # type: ignore[assignment]
                 with torch.no_grad():
-                    parts.append(self.model(self.images[rows])[:used])
+                    parts.append(self.model(self.images[rows].clone())[:used])
             self._clean = torch.cat(parts)
             self.forwards += 1
         return self._clean

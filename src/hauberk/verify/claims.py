@@ -19,8 +19,8 @@ DIAGNOSES = "every verdict of a diagnosis follows from the value on record"
 VALUES = "the values that a diagnosis measured"
 MODEL = "the weights are those that the records name, and the model answers as its fingerprint says"
 CIRCUMSTANCES = (
-    "timings, versions, machine, seeds of noise, training history, how far rounding moved the logits of the forward pass, "
-    "and bounds that hauberk lipschitz found"
+    "timings, versions, machine, seeds of noise, training history, how far rounding moved the logits of the forward "
+    "pass, and bounds that hauberk lipschitz found"
 )
 OMITTED = "that no evaluation was made and left out"
 VOTES = "the exact votes: fresh ones show shares up to chance, and neither how many were drawn nor how often"
