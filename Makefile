@@ -31,7 +31,7 @@ demo: $(STAMP)  ## train, attack, certify, mix, report and verify four nets on e
 test: lint readme-check tests  ## everything that must hold before a change lands
 
 tests: $(STAMP)  ## the tests alone, with coverage
-	$(SINGLE) $(BIN)/pytest -n $(WORKERS) --cov --cov-report=term
+	$(SINGLE) $(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term
 
 lint: $(STAMP)  ## style, types and the order of imports
 	$(BIN)/ruff check --quiet .

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hauberk import registry
-from hauberk.classifier import Traits, predictor_name
+from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
 from hauberk.noise import Gaussian
 from hauberk.randomness import stream
 from hauberk.specs import Rows
@@ -93,16 +93,17 @@ class SmoothedClassifier(nn.Module):
 
     @torch.no_grad()
     def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
-        """PREDICT on fresh noise, shape (B,), int64, -1 where it abstains."""
-        tile = len(images)
-        decisions = []
+        """PREDICT on fresh noise, shape (B,), int64, ``ABSTAIN`` where it abstains."""
+        decisions: dict[int, int] = {}
         for image, sample_id in zip(images, ids.tolist(), strict=True):
-            key = (seed, sample_id, "smoothed-decide")
-            top = noisy_votes(self.base, image, self.noise, self.votes, key, tile).topk(2)
-            first, second = (int(c) for c in top.values)
-            significant = two_sided_binomial_p(first, second) <= self.alpha
-            decisions.append(int(top.indices[0]) if significant else -1)
-        return torch.tensor(decisions, dtype=torch.int64, device=images.device)
+            if sample_id not in decisions:  # a tile is filled up with copies of its last image
+                decisions[sample_id] = self._predict(image, (seed, sample_id, "smoothed-decide"))
+        return torch.tensor([decisions[i] for i in ids.tolist()], dtype=torch.int64, device=images.device)
+
+    def _predict(self, image: Tensor, key: Key) -> int:
+        top = noisy_votes(self.base, image, self.noise, self.votes, key, TILE).topk(2)
+        first, second = (int(c) for c in top.values)
+        return int(top.indices[0]) if two_sided_binomial_p(first, second) <= self.alpha else ABSTAIN
 
 
 def smoothed(
