@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ SCRIPT = textwrap.dedent("""
             if name == wanted:
                 os.kill(os.getpid(), signal.SIGINT)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
     sys.meta_path.insert(0, Finder())
     from hauberk.cli import main
     main()
@@ -54,6 +56,15 @@ def test_between_the_imports_and_the_verb(
     assert "stopped; what was finished is kept" in capsys.readouterr().err
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, which is ignored where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_handler_is_given_back_and_others_are_left_alone() -> None:
     with ending_at_once():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
