@@ -39,6 +39,7 @@ HEADINGS = {
     "dataset": "Data sets",
     "threat": "Threats",
     "loss": "Losses of attacks",
+    "metric": "Metrics",
 }
 Usual: TypeAlias = Counter[tuple[str, str, float]]  # how many rows were attacked at (data, norm, budget)
 COLUMNS = (

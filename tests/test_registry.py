@@ -1,5 +1,6 @@
 """``build(spec(x)) == x`` for every registered class, two levels deep, and errors that name the nearest word."""
 
+import inspect
 import json
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hauberk import registry
+from hauberk import layers, registry
 from hauberk.attacks import (
     APGD,
     DDN,
@@ -30,6 +31,7 @@ from hauberk.classifier import weights_hash
 from hauberk.defences.adaptive_mixed import AlphaDown
 from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
+from hauberk.evaluation import metrics
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
 from hauberk.objectives.detector import Detector
@@ -213,3 +215,45 @@ def test_every_entry_can_be_imported() -> None:
         assert callable(entry.load()), entry.name
 
 
+
+
+NORMS = {"l1": "L1", "l2": "L2", "linf": "Linf"}
+
+
+@pytest.mark.parametrize("entry", registry.entries("attack"), ids=lambda entry: entry.name)
+def test_an_attack_has_the_norms_that_its_entry_names(entry: registry.Entry) -> None:
+    assert entry.facts["norms"] == " ".join(NORMS[norm] for norm in entry.load().norms)
+
+
+@pytest.mark.parametrize("entry", registry.entries("certificate"), ids=lambda entry: entry.name)
+def test_a_certificate_has_the_norm_and_the_proof_that_its_entry_names(entry: registry.Entry) -> None:
+    """As far as they belong to the class and not to what it is made of."""
+    kind, norm = entry.load().kind, entry.load().norm
+    assert entry.facts["proof"] == (kind if isinstance(kind, str) else "that of the base")
+    if isinstance(norm, str):
+        assert NORMS[norm] in entry.facts["norm"].split()
+    else:
+        assert entry.facts["norm"].startswith("that of the ")
+
+
+@pytest.mark.parametrize("entry", registry.entries("defence"), ids=lambda entry: entry.name)
+def test_the_certificate_that_a_defence_names_is_one(entry: registry.Entry) -> None:
+    if "proof" in entry.facts:
+        assert registry.entry(entry.facts["proof"], "certificate")
+
+
+def test_every_layer_with_a_bound_and_every_metric_is_listed() -> None:
+    known = [getattr(layers, name) for name in layers.__all__]
+    bounded = {c for c in known if isinstance(c, type) and issubclass(c, nn.Module) and hasattr(c, "lipschitz_bound")}
+    assert bounded <= {entry.load() for entry in registry.entries("layer")}
+    public = {name for name, value in vars(metrics).items()
+              if not name.startswith("_") and inspect.isfunction(value) and value.__module__ == metrics.__name__}
+    assert {entry.name for entry in registry.entries("metric")} == public - {"worst_case", "confidence_gaps"}
+
+
+@pytest.mark.parametrize("name", ["MaxMin", "accuracy"])
+def test_what_is_only_listed_is_no_part_of_a_description(name: str) -> None:
+    with pytest.raises(HauberkError, match="which no description names"):
+        registry.build(name)
+    with pytest.raises(HauberkError, match="which no description names"):
+        registry.build({"name": "mixed", "accurate": {"name": name}, "robust": {"name": name}, "alpha": 0.5})

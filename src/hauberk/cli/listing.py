@@ -11,11 +11,13 @@ from hauberk.cli import options
 from hauberk.cli.console import emit, table
 from hauberk.errors import HauberkError
 
+FAMILIES = "attacks, certificates, objectives, defences, models, layers, metrics, losses, threats, datasets or recipes."
+
 
 def listing(
     family: Annotated[
         str,
-        typer.Argument(help="attacks, certificates, objectives, defences, models, datasets, threats or recipes."),
+        typer.Argument(help=FAMILIES),
     ],
     json: options.Json = False,
 ) -> None:

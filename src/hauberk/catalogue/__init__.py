@@ -1,0 +1,21 @@
+"""The methods that Hauberk brings along, one file for each kind; nothing here imports a method."""
+
+from hauberk.catalogue import (
+    attacks,
+    certificates,
+    datasets,
+    defences,
+    layers,
+    losses,
+    metrics,
+    models,
+    objectives,
+    threats,
+)
+from hauberk.catalogue.entry import Entry
+from hauberk.catalogue.entry import Kind as Kind
+
+__all__ = ["ALL", "Entry"]
+
+_FILES = (threats, losses, attacks, certificates, objectives, defences, models, datasets, layers, metrics)
+ALL: tuple[Entry, ...] = tuple(entry for file in _FILES for entry in file.FAMILY.entries)

@@ -1,0 +1,26 @@
+"""Proofs that there is none within a radius, and estimates."""
+
+from hauberk.catalogue.entry import Family
+
+FAMILY = Family("certificate")
+
+FAMILY.add(
+    "lipschitz", "hauberk.certificates.lipschitz:LipschitzCertificate",
+    "logit margin over the pairwise Lipschitz bound", "Tsuzuku et al. 2018; Singla et al. 2022, Prop. 1",
+    norm="L1 L2 Linf", proof="deterministic",
+)  # fmt: skip
+FAMILY.add(
+    "smoothing", "hauberk.certificates.smoothing:SmoothingCertificate",
+    "sigma times the normal quantile of a Clopper-Pearson bound", "Cohen et al. 2019, Theorem 1", norm="L2",
+    proof="probabilistic",
+)  # fmt: skip
+FAMILY.add(
+    "local_lipschitz", "hauberk.certificates.local_lipschitz:LocalLipschitz",
+    "the margin of the probabilities at the worst points that APGD finds", "Bai et al. 2024, Eq. 12, corrected",
+    norm="that of the threat", proof="estimate",
+)  # fmt: skip
+FAMILY.add(
+    "mixed_margin", "hauberk.certificates.mixed:MixedCertificate",
+    "the robust model keeps the margin (1 - alpha) / alpha in the ball", "Bai et al. 2024, Lemma 3.2",
+    norm="that of the base", proof="that of the base",
+)  # fmt: skip

@@ -1,0 +1,16 @@
+"""Images with labels, in three splits."""
+
+from hauberk.catalogue.entry import Family
+
+FAMILY = Family("dataset")
+
+FAMILY.add(
+    "digits", "hauberk.data.digits:digits", "8x8 grey digits, embedded in scikit-learn", "Alpaydin & Kaynak 1998",
+)  # fmt: skip
+FAMILY.add("cifar10", "hauberk.data.cifar:cifar10", "32x32 colour, 10 classes", "Krizhevsky 2009")
+FAMILY.add("cifar100", "hauberk.data.cifar:cifar100", "32x32 colour, 100 classes", "Krizhevsky 2009")
+FAMILY.add("mnist", "hauberk.data.idx:mnist", "28x28 grey digits", "LeCun et al. 1998")
+FAMILY.add("fashion_mnist", "hauberk.data.idx:fashion_mnist", "28x28 grey clothes", "Xiao et al. 2017")
+FAMILY.add("medmnist", "hauberk.data.medmnist:medmnist", "any MedMNIST set, by flag", "Yang et al. 2023")
+FAMILY.add("npz", "hauberk.data.npz:npz", "arrays of your own in one .npz file")
+FAMILY.add("image_folder", "hauberk.data.folder:image_folder", "one folder a class, PNG, JPEG or WebP")

@@ -1,0 +1,41 @@
+"""Classifiers made of classifiers."""
+
+from hauberk.catalogue.entry import Family
+
+FAMILY = Family("defence")
+
+FAMILY.add(
+    "mixed", "hauberk.defences.mixed:mixed", "probabilities of an accurate and a robust model, mixed",
+    "Bai et al. 2024, Eq. 5", proof="mixed_margin",
+)  # fmt: skip
+FAMILY.add(
+    "adaptive_mixed", "hauberk.defences.adaptive_mixed:adaptive_mixed",
+    "two models mixed with a weight that a network chooses for each image", "Bai et al. 2024, Section 4",
+    proof="mixed_margin",
+)  # fmt: skip
+FAMILY.add(
+    "mixed_nuts", "hauberk.defences.mixed_nuts:mixed_nuts",
+    "a one-hot accurate model mixed with the bent logits of a robust one", "Bai et al. 2024 (MixedNUTS)",
+)  # fmt: skip
+FAMILY.add(
+    "smoothed", "hauberk.defences.smoothed:smoothed", "the majority vote under Gaussian noise",
+    "Cohen et al. 2019, Eq. 1", proof="smoothing",
+)  # fmt: skip
+FAMILY.add(
+    "detected", "hauberk.defences.detector:detected", "a classifier with a head that rejects attacks",
+    "Metzen et al. 2017",
+)  # fmt: skip
+FAMILY.add(
+    "gradient_mixed", "hauberk.defences.locally_biased:gradient_mixed",
+    "two models mixed class by class, weighted by the lengths of their gradients", "Bai et al. 2024, Eq. 4",
+)  # fmt: skip
+FAMILY.add(
+    "locally_biased", "hauberk.defences.locally_biased:locally_biased",
+    "a model moved towards the class that a direction oracle names",
+    "Anderson & Sojoudi 2022; Bai et al. 2024, Eq. 1-3",
+)  # fmt: skip
+FAMILY.add(
+    "nearest_neighbour", "hauberk.defences.nearest_neighbour:nearest_neighbour",
+    "the class of the nearest stored image", "Cover & Hart 1967",
+)  # fmt: skip
+FAMILY.add("resized", "hauberk.defences.resized:resized", "a classifier that sees its images at another size")

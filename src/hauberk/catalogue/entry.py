@@ -1,0 +1,55 @@
+"""What is known of a method without importing it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal[
+    "threat", "loss", "attack", "certificate", "objective", "defence", "model", "dataset", "layer", "metric"
+]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered method.
+
+    Args:
+        kind: which family it belongs to.
+        name: the name a recipe uses, unique over all kinds.
+        path: ``module:attribute``, imported on first use.
+        summary: one line for tables.
+        reference: paper and equation.
+        facts: what else a table shows, for example norms, knowledge, cost.
+    """
+
+    kind: Kind
+    name: str
+    path: str
+    summary: str
+    reference: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self) -> Callable[..., Any]:
+        """Import the class or builder."""
+        module, attribute = self.path.split(":")
+        target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return target
+
+
+class Family:
+    """The entries of one kind, in the order in which tables show them.
+
+    Args:
+        kind: of all of them.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.entries: list[Entry] = []
+
+    def add(self, name: str, path: str, summary: str, reference: str = "", **facts: str) -> None:
+        """Add a method; see ``Entry``."""
+        self.entries.append(Entry(self.kind, name, path, summary, reference, facts))

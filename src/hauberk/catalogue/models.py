@@ -1,0 +1,30 @@
+"""Networks."""
+
+from hauberk.catalogue.entry import Family
+
+FAMILY = Family("model")
+
+FAMILY.add("small_cnn", "hauberk.models.small_cnn:small_cnn", "3x3 convolutions with batch norm and ReLU")
+FAMILY.add("resnet18", "hauberk.models.resnet:resnet18", "ResNet-18 with a 3x3 stem for small images", "He et al. 2016")
+FAMILY.add(
+    "lip_convnet", "hauberk.models.lip_convnet:lip_convnet", "1-Lipschitz AOL convolutions with MaxMin",
+    "Prach & Lampert 2022",
+)  # fmt: skip
+FAMILY.add(
+    "lip_mlp", "hauberk.models.lip_mlp:lip_mlp", "orthogonal dense layers with MaxMin, for small images",
+    "Anil et al. 2019; Trockman & Kolter 2021",
+)  # fmt: skip
+FAMILY.add(
+    "lip_convnet_n", "hauberk.models.lip_convnet_n:lip_convnet_n",
+    "LipConvnet-5 to 40: SOC or other 1-Lipschitz convolutions", "Singla & Feizi 2021; Singla et al. 2022",
+)  # fmt: skip
+FAMILY.add(
+    "li_resnet", "hauberk.models.li_resnet:li_resnet", "linear residual convolutions, trained against their bound",
+    "Hu et al. 2023",
+)  # fmt: skip
+FAMILY.add(
+    "cnn_6c2f", "hauberk.models.cnn_6c2f:cnn_6c2f",
+    "six plain convolutions and two dense layers, trained against their bound", "Leino et al. 2021",
+)  # fmt: skip
+FAMILY.add("own", "hauberk.models.own:own", "a model of your own, from module:factory")
+FAMILY.add("run", "hauberk.runs:saved", "the trained model of a run directory")

@@ -1,0 +1,52 @@
+"""What training minimises."""
+
+from hauberk.catalogue.entry import Family
+
+FAMILY = Family("objective")
+
+FAMILY.add("standard", "hauberk.objectives.standard:Standard", "cross-entropy on clean images")
+FAMILY.add(
+    "gaussian_augmentation", "hauberk.objectives.gaussian_augmentation:GaussianAugmentation",
+    "cross-entropy under Gaussian noise", "Cohen et al. 2019, Section 3.3",
+)  # fmt: skip
+FAMILY.add(
+    "pgd_adversarial", "hauberk.objectives.pgd_adversarial:PGDAdversarial", "cross-entropy on attacked images",
+    "Madry et al. 2018, Eq. 2.1",
+)  # fmt: skip
+FAMILY.add(
+    "trades", "hauberk.objectives.trades:TRADES",
+    "clean cross-entropy plus beta times the divergence to the attacked output", "Zhang et al. 2019, Eq. 3",
+)  # fmt: skip
+FAMILY.add(
+    "detector", "hauberk.objectives.detector:Detector",
+    "binary cross-entropy of a detector head on clean and attacked images", "Metzen et al. 2017, Section 3.2",
+)  # fmt: skip
+FAMILY.add(
+    "adaptive_smoothing", "hauberk.objectives.adaptive_smoothing:AdaptiveSmoothing",
+    "a mixing network learns clean from attacked images", "Bai et al. 2024, Eq. 8",
+)  # fmt: skip
+FAMILY.add(
+    "iaat", "hauberk.objectives.iaat:IAAT", "cross-entropy on attacked images, each within a budget of its own",
+    "Balaji et al. 2019, Algorithm 2",
+)  # fmt: skip
+FAMILY.add(
+    "certificate_regularisation", "hauberk.objectives.certificate_regularisation:CertificateRegularisation",
+    "cross-entropy less the certified radius", "Singla et al. 2022",
+)  # fmt: skip
+FAMILY.add(
+    "gloro", "hauberk.objectives.gloro:GloRo",
+    "cross-entropy with a logit for 'not robust'; TRADES, top-k and affinity forms",
+    "Leino et al. 2021; Leino & Fredrikson 2021",
+)  # fmt: skip
+FAMILY.add(
+    "emma", "hauberk.objectives.emma:EMMA", "worst-case logit differences, each within a radius of its own",
+    "Hu et al. 2023",
+)  # fmt: skip
+FAMILY.add(
+    "logit_annealing", "hauberk.objectives.logit_annealing:LogitAnnealing", "a margin loss whose reward fades",
+    "Lai et al. 2025",
+)  # fmt: skip
+FAMILY.add(
+    "hkr", "hauberk.objectives.hkr:HKR", "hinge loss less the transport distance of the classes",
+    "Serrurier et al. 2021",
+)  # fmt: skip
