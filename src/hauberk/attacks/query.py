@@ -15,6 +15,7 @@ from hauberk.errors import HauberkError
 from hauberk.threats import Threat, norms
 
 ROWS = 16  # a tile that is not full is padded to a multiple of this
+KEPT = ("logit_margin", "probability_margin", "loss", "nearest")  # of what the best points are remembered
 
 
 class Decided(Exception):  # noqa: N818 - not an error: the search has nothing left to do
@@ -60,9 +61,10 @@ class Query:
         self._clean: Tensor | None = None  # a row was not evaluated
         self._channels_last = prefers_channels_last(model)
         if track:
-            worst = torch.full((rows,), torch.inf, device=device, dtype=images.dtype)
-            self.best = {n: worst.clone() for n in ("loss", "logit_margin", "probability_margin", "nearest")}
-            self.points = {name: images.clone() for name in self.best}
+            self._best = torch.full((len(KEPT), rows), torch.inf, device=device, dtype=images.dtype)
+            self._points = images.repeat(len(KEPT), 1, 1, 1)  # one kind after another
+            self.best = dict(zip(KEPT, self._best, strict=True))
+            self.points = dict(zip(KEPT, self._points.split(rows), strict=True))
             self.misclassified = torch.zeros(rows, dtype=torch.bool, device=device)
 
     @property
@@ -257,15 +259,12 @@ class Query:
         wrong = self.wrong[rows] = classes(logits) != labels
         if not self.track:
             return
-        found = {"logit_margin": margins(logits, labels), "probability_margin": margins(logits.softmax(1), labels)}
         # a loss is comparable only within one definition, so targeted runs do not enter; a registered loss says itself
         # how near an attack has come
-        if self.targets is None or isinstance(self.loss, AttackLoss):
-            found["loss"] = -values[rows]
-        worth = wrong.clone()
-        for name, value in found.items():
-            worth |= value < self.best[name][rows]
-        at = worth.nonzero().flatten()
+        comparable = self.targets is None or isinstance(self.loss, AttackLoss)
+        loss = -values[rows] if comparable else torch.full_like(logits[:, 0], torch.inf)
+        found = torch.stack([margins(logits, labels), margins(logits.softmax(1), labels), loss])
+        at = (wrong | (found < self._best[:3, rows]).any(0)).nonzero().flatten()
         if len(at) == 0:
             return
         rows, wrong = rows[at], wrong[at]
@@ -275,18 +274,14 @@ class Query:
         boxed = (flat.amin(1) >= -1e-6) & (flat.amax(1) <= 1.0 + 1e-6)
         # up to rounding: the base class projects again before it believes anything
         inside = boxed & (distance <= self.threat.eps * (1.0 + 1e-5) + 1e-7)
-        for name, value in found.items():
-            self._improve(name, rows, there, value[at], inside)
-        self._improve("nearest", rows, there, distance, wrong & boxed)
+        found = torch.cat([found[:, at], distance[None]])
+        allowed = torch.stack([inside, inside, inside, wrong & boxed])
+        kinds, places = ((found < self._best[:, rows]) & allowed).nonzero(as_tuple=True)
+        self._best[kinds, rows[places]] = found[kinds, places]
+        put(self._points, kinds * len(points) + rows[places], there, places)
         self.misclassified[rows] |= wrong & inside
         if self.drop:
             self.active[rows] &= ~(wrong & inside)
-
-    def _improve(self, name: str, rows: Tensor, there: Tensor, value: Tensor, allowed: Tensor) -> None:
-        better = ((value < self.best[name][rows]) & allowed).nonzero().flatten()
-        chosen = rows[better]
-        self.best[name][chosen] = value[better]
-        put(self.points[name], chosen, there, better)
 
 
 def put(store: Tensor, rows: Tensor, source: Tensor, taken: Tensor | None = None) -> None:
