@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,7 @@ class Line:
     work: Callable[[], object]
     forwards: int
     gradients: int
+    as_attacks: bool = True  # in the memory layout that attacks use; votes leave the model's own
 
 
 def self_labelled(model: nn.Module, rows: int = ROWS) -> Batch:
@@ -73,11 +75,11 @@ def self_labelled(model: nn.Module, rows: int = ROWS) -> Batch:
         return Batch(images, model(images).argmax(1), torch.arange(rows))
 
 
-def bare(model: nn.Module, batch: Batch, forwards: int, gradients: int) -> None:
-    """So many forward passes, and forward passes with a gradient, as the attacks make them."""
-    layout = torch.channels_last if prefers_channels_last(model) else torch.contiguous_format
-    images = batch.images.contiguous(memory_format=layout)
-    with frozen(model), channels_last(model):
+def bare(model: nn.Module, batch: Batch, forwards: int, gradients: int, as_attacks: bool = True) -> None:
+    """So many forward passes, and forward passes with a gradient."""
+    last = as_attacks and prefers_channels_last(model)
+    images = batch.images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    with frozen(model), channels_last(model) if last else nullcontext():
         with torch.no_grad():
             for _ in range(forwards):
                 model(images)
@@ -124,7 +126,7 @@ def lines(model: nn.Module, batch: Batch, steps: int, wanted: Sequence[str]) -> 
     def votes() -> Tensor:
         return noisy_votes(model, image, noise, tiles * ROWS, key, ROWS)
 
-    return found if wanted else [*found, Line("votes", votes, tiles, 0)]
+    return found if wanted else [*found, Line("votes", votes, tiles, 0, as_attacks=False)]
 
 
 def clock(work: Callable[[], object]) -> float:
@@ -138,7 +140,7 @@ def measure(model: nn.Module, batch: Batch, line: Line, rounds: int) -> dict[str
     """Ratios of paired runs, the first of which is a warming up."""
     pairs = []
     for number in range(rounds + 1):
-        sides = {"bare": lambda: bare(model, batch, line.forwards, line.gradients), "work": line.work}
+        sides = {"bare": lambda: bare(model, batch, line.forwards, line.gradients, line.as_attacks), "work": line.work}
         order = ("bare", "work") if number % 2 else ("work", "bare")
         seconds = {side: clock(sides[side]) for side in order}
         pairs.append((seconds["work"], seconds["bare"]))
@@ -153,7 +155,7 @@ def measure(model: nn.Module, batch: Batch, line: Line, rounds: int) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=None, help="50 for the plain net, 10 for small_cnn")
+    parser.add_argument("--steps", type=int, default=None, help="50 for the plain net, 6 for small_cnn")
     parser.add_argument("--net", default="", help="of one net alone")
     parser.add_argument("--only", default="", help="of one attack, norm or both alone, for example fab,l1")
     parser.add_argument("--output", type=Path, default=None)
@@ -167,7 +169,7 @@ def main() -> None:
         torch.manual_seed(0)
         model = build().eval()
         batch = self_labelled(model)
-        for line in lines(model, batch, options.steps or {"plain": 50}.get(net, 10), wanted):
+        for line in lines(model, batch, options.steps or {"plain": 50}.get(net, 6), wanted):
             name = f"{net} {line.name}"
             results[name] = measure(model, batch, line, options.rounds)
             print(f"{name:32} {results[name]['ratio']:6.2f}  {results[name]['ratios']}", flush=True)

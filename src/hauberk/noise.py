@@ -26,7 +26,9 @@ class Gaussian:
 
     def sample(self, generator: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
         """``count`` draws, float32, shape (count, *shape)."""
-        return generator.standard_normal((count, *shape), dtype=np.float32) * np.float32(self.sigma)
+        draws = generator.standard_normal((count, *shape), dtype=np.float32)
+        draws *= np.float32(self.sigma)
+        return draws
 
     def radius(self, probability: float, margin: float = 0.0) -> float:
         r"""Largest L2 radius in which the top class keeps a margin, given a lower bound p of its probability.

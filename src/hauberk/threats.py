@@ -245,19 +245,31 @@ class L1(Threat):
         kept = cls._shrunk(size, rooms, budget.reshape(-1).expand(len(size)))
         return torch.addcmul(origins, change.sign(), kept.view_as(change)).clamp_(0.0, 1.0)
 
-    @staticmethod
-    def _shrunk(size: Tensor, rooms: Tensor, budget: Tensor) -> Tensor:
+    @classmethod
+    def _shrunk(cls, size: Tensor, rooms: Tensor, budget: Tensor) -> Tensor:
         """What is left of each entry, min(max(size - lambda, 0), room), with the smallest lambda within the budget."""
         kept = torch.minimum(size, rooms)
-        outside = kept.sum(1) > budget
-        if not bool(outside.any()):
+        outside = (kept.sum(1) > budget).nonzero().flatten()
+        if len(outside) == 0:
             return kept
         threshold = torch.zeros_like(budget)
-        low, high = threshold, torch.where(outside, size.amax(1), threshold)
+        some, theirs, limit = (size, rooms, budget) if len(outside) == len(size) else (
+            size[outside], rooms[outside], budget[outside]
+        )  # fmt: skip
+        low = torch.zeros_like(limit)
+        threshold[outside] = cls._threshold(some, theirs, limit, low, low, some.amax(1))
+        return torch.minimum((size - threshold[:, None]).relu_(), rooms)
+
+    @classmethod
+    def _threshold(
+        cls, size: Tensor, rooms: Tensor, budget: Tensor, threshold: Tensor, low: Tensor, high: Tensor
+    ) -> Tensor:
+        """The lambda at which the kept entries spend the budget, from a first guess between two bounds; all (B,)."""
         moved, full = torch.empty_like(size), torch.empty_like(size)
+        close = 1.0 - 8.0 * torch.finfo(size.dtype).eps
         for step in range(NEWTON):
             over = size - threshold[:, None]
-            torch.minimum(over.relu(), rooms, out=kept)
+            kept = torch.minimum(over.relu(), rooms)
             total = kept.sum(1)
             low, high = torch.where(total > budget, threshold, low), torch.where(total > budget, high, threshold)
             torch.gt(kept, 0.0, out=moved)
@@ -267,16 +279,18 @@ class L1(Threat):
             exact = (free.mul_(size).sum(1) + full.mul_(rooms).sum(1) - budget) / count.clamp_min(1.0)
             # a root on the wrong side of where it was looked for is one of rounding
             exact = torch.where(total > budget, torch.maximum(exact, threshold), torch.minimum(exact, threshold))
-            settled = ~outside | (total == budget) | ((exact == threshold) & (count > 0))
-            # the sum is neither convex nor concave, so that every third step may be one of bisection
-            newton = (exact > low) & (exact < high) & (count > 0) & (step % 3 < 2)
-            following = torch.where(newton, exact, 0.5 * (low + high))
-            threshold = torch.where(settled, threshold, following)
-            if bool(settled.all()):
-                break
-        else:
-            threshold = torch.where(settled, threshold, high)
-        return torch.minimum((size - threshold[:, None]).relu_(), rooms)
+            spent = (total <= budget) & (total >= budget * close)
+            settled = spent | ((exact == threshold) & (count > 0))
+            # the sum is neither convex nor concave, so that every fourth step may be one of bisection
+            newton = (exact > low) & (exact < high) & (count > 0) & (step % 4 < 3)
+            threshold = torch.where(settled, threshold, torch.where(newton, exact, 0.5 * (low + high)))
+            left = (~settled).nonzero().flatten()
+            if 2 * len(left) <= len(size):  # most rows are done: the others go on alone
+                if len(left):
+                    rest = (x[left] for x in (size, rooms, budget, threshold, low, high))
+                    threshold[left] = cls._threshold(*rest)
+                return threshold
+        return torch.where(settled, threshold, high)
 
     def random_point(self, origins: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
         """Uniform in the ball (Laplace direction, length eps * u^(1/d)), then cut to the box."""

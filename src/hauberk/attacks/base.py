@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hauberk.attacks.gradients import attackable, draws, seeded
 from hauberk.attacks.losses import AttackLoss, LossName
 from hauberk.attacks.query import ROWS, Decided, Query
-from hauberk.batch import Batch
+from hauberk.batch import Batch, keep_freed_memory
 from hauberk.boundary import check_batch
 from hauberk.classifier import (
     ABSTAIN,
@@ -42,9 +42,6 @@ from hauberk.threats import CONFIG, Norm, Threat
 
 LOCKSTEP = 512  # images searched together, as far as memory allows
 PIXELS = 2**25
-# A block of so many numbers, freed untouched, makes glibc keep freed memory for the next tensor.  Otherwise the pages
-# of every tensor are given back and cleared anew, which costs a small net's search as much as its arithmetic.
-RETAINED = 7_900_000
 
 
 @plain_dataclass(frozen=True)
@@ -197,7 +194,7 @@ class Attack(ABC):
 
     def query(self, model: nn.Module, batch: Batch, tile: int = TILE) -> Query:
         """The model as this attack's search sees it, remembering what it sees."""
-        torch.empty(RETAINED)
+        keep_freed_memory()
         drop = self.early_stop and not isinstance(model, Decides)
         eot = draws(model, batch.images[:1]) if self.eot is None else self.eot
         return Query(

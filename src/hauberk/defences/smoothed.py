@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hauberk import registry
+from hauberk.batch import keep_freed_memory
 from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
 from hauberk.noise import Gaussian
 from hauberk.randomness import stream
@@ -38,11 +39,12 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: Gaussian, count: int, key
     Returns:
         counts, int64, shape (K,); their sum is ``count`` less the copies with NaN or a tie at the top, nobody's votes.
     """
+    keep_freed_memory()
     generator = stream(*key)
     counts: Tensor | None = None
     for start in range(0, count, tile):
         draws = torch.from_numpy(noise.sample(generator, tile, tuple(image.shape))).to(image)
-        logits = base(image + draws)[: min(tile, count - start)]
+        logits = base(draws.add_(image))[: min(tile, count - start)]
         top = logits.topk(2, dim=1)
         clear = top.values[:, 0] > top.values[:, 1]
         votes = torch.bincount(top.indices[clear, 0], minlength=logits.shape[1])
