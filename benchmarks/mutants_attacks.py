@@ -191,9 +191,9 @@ WALKS = [
 NEAREST = [
     *group(
         "minimum_norm", "attacks/hyperplane.py", "tests/attacks/test_hyperplane.py",
-        ("-flat.sign() * values.sign()", "flat.sign() * values.sign()"),
+        ("towards * -values.sign()", "towards * values.sign()"),
         ("values.abs() / largest", "values.abs()"),
-        ('speed = weight if norm == "l2"', 'speed = weight if norm != "l2"'),
+        ('slopes = weight * weight if norm == "l2"', 'slopes = weight * weight if norm != "l2"'),
         ("rest = distance - (lengths * whole).sum(1)", "rest = distance"),
         ("torch.gt(weight, last, out=whole)", "torch.ge(weight, last, out=whole)"),
         ("share.clamp(0.0, 1.0)", "share"),

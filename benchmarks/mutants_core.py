@@ -9,7 +9,7 @@ THREATS = group(
     ("origins + budget).clamp_(0.0, 1.0)", "origins + budget).clamp_(-1.0, 1.0)"),
     ("factor = torch.where(_per_row(cut, origins), _per_row(found.sqrt(), origins), factor)", "pass"),
     ("factor = (budget / _per_row(", "factor = (2.0 * budget / _per_row("),
-    ("sign().mul_(2.0).add_(points)", "sign().mul_(-2.0).add_(points)"),
+    ("torch.add(points, signs, alpha=2.0)", "torch.sub(points, signs, alpha=2.0)"),
     ("full.mul_(rooms).sum(1)\n        raised", "full.mul_(slopes).sum(1)\n        raised"),
     ("free = moved.sub_(full)", "free = moved"),
     ("/ count.clamp_min(1.0)", "/ 1.0"),
@@ -53,7 +53,7 @@ SMOOTHING = [
         ("2.0 * ndtr(ndtri(probability) - radius / self.sigma) - 1.0",
          "ndtr(ndtri(probability) - radius / self.sigma)"),
         ("radius / self.sigma", "radius * self.sigma"),
-        ("dtype=np.float32) * np.float32(self.sigma)", "dtype=np.float32) * np.float32(self.sigma**2)"),
+        ("draws *= np.float32(self.sigma)", "draws *= np.float32(self.sigma**2)"),
         # Theorem A.1 as printed
         ("float(self.sigma * (ndtri(probability) - ndtri(0.5 * (1.0 + margin))))",
          "float(0.5 * self.sigma * (ndtri(probability / (1 + margin))"

@@ -56,10 +56,10 @@ def norms(change: Tensor, norm: Norm) -> Tensor:
     return flat.abs().sum(1) if norm == "l1" else torch.linalg.vector_norm(flat, dim=1)
 
 
-def room(points: Tensor, direction: Tensor) -> Tensor:
-    """How far each pixel can move in its direction within the box: 1 - x, or x, or 0 where the direction is 0."""
+def room(points: Tensor, signs: Tensor) -> Tensor:
+    """How far each pixel can move within the box: 1 - x for sign 1, x for sign -1, 0 for sign 0."""
     # the end of the box by a clamp: choosing by a mask costs several times as much
-    return direction.sign().mul_(2.0).add_(points).clamp_(0.0, 1.0).sub_(points).abs_()
+    return torch.add(points, signs, alpha=2.0).clamp_(0.0, 1.0).sub_(points).abs_()
 
 
 def level(slopes: Tensor, rooms: Tensor, wanted: Tensor, start: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class L2(Threat):
         flat = scaled.flatten(1)
         cut = ((flat.amin(1) < 0.0) | (flat.amax(1) > 1.0)) & outside.flatten()
         if bool(cut.any()):  # only those rows change, so that no row depends on another
-            rooms = room(origins, change).square_().flatten(1)
+            rooms = room(origins, change.sign()).square_().flatten(1)
             squared = (budget * budget).reshape(-1).expand(len(origins))
             found = level(change.square().flatten(1), rooms, squared, factor.flatten().square())
             factor = torch.where(_per_row(cut, origins), _per_row(found.sqrt(), origins), factor)
@@ -241,9 +241,9 @@ class L1(Threat):
     @classmethod
     def _nearest(cls, origins: Tensor, budget: Tensor, points: Tensor) -> Tensor:
         change = points - origins
-        rooms, size = room(origins, change).flatten(1), change.abs().flatten(1)
-        kept = cls._shrunk(size, rooms, budget.reshape(-1).expand(len(size)))
-        return torch.addcmul(origins, change.sign(), kept.view_as(change)).clamp_(0.0, 1.0)
+        signs, size = change.sign(), change.abs().flatten(1)
+        kept = cls._shrunk(size, room(origins, signs).flatten(1), budget.reshape(-1).expand(len(size)))
+        return torch.addcmul(origins, signs, kept.view_as(change)).clamp_(0.0, 1.0)
 
     @classmethod
     def _shrunk(cls, size: Tensor, rooms: Tensor, budget: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from hauberk.attacks.base import Attack
-from hauberk.attacks.hyperplane import step_to_hyperplane
+from hauberk.attacks.hyperplane import steps_to_hyperplane
 from hauberk.attacks.losses import target_classes
 from hauberk.attacks.query import Query
 from hauberk.randomness import Randomness
@@ -127,7 +127,8 @@ class FAB(Attack):
         # the linearised difference at the image
         value_there = value + (images - points).mul_(normal).flatten(1).sum(1)
         norm = self.threat.norm
-        here, there = (step_to_hyperplane(x, normal, v, norm) for x, v in ((points, value), (images, value_there)))
+        step = steps_to_hyperplane(normal, norm)
+        here, there = step(points, value), step(images, value_there)
         length = norms(here, norm)
         share = length / (length + norms(there, norm)).clamp_min(tiny)
         weight = _column(share.clamp(max=self.alpha_max))

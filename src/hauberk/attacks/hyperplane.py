@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -32,18 +34,28 @@ def step_to_hyperplane(points: Tensor, normals: Tensor, values: Tensor, norm: No
         the step, of the shape of ``points``.  Where the plane does not meet the box, it leads to a point of the box
         that is closest to the plane; where a normal is zero, so is the step.
     """
+    return steps_to_hyperplane(normals, norm)(points, values)
+
+
+def steps_to_hyperplane(normals: Tensor, norm: Norm) -> Callable[[Tensor, Tensor], Tensor]:
+    """``step_to_hyperplane`` of points and values: what depends on the normals alone is computed once."""
     flat = normals.flatten(1)
     weight = flat.abs()
     largest = weight.amax(1).clamp_min(torch.finfo(weight.dtype).tiny)
     # the plane stays where it is if w and v are scaled alike; without it tiny gradients would vanish when squared
-    weight, distance = weight / largest[:, None], values.abs() / largest
-    direction = -flat.sign() * values.sign()[:, None]
-    rooms = room(points.flatten(1), direction)
-    if norm == "l1":
-        return (direction * _greedy(weight, rooms, distance)).reshape(points.shape)
-    speed = weight if norm == "l2" else weight.sign()
-    found = level(weight * speed, weight * rooms, distance, torch.zeros_like(distance))
-    return (direction * torch.minimum(found[:, None] * speed, rooms)).reshape(points.shape)
+    weight, towards = weight / largest[:, None], flat.sign()
+    slopes = weight * weight if norm == "l2" else weight
+
+    def step(points: Tensor, values: Tensor) -> Tensor:
+        distance, direction = values.abs() / largest, towards * -values.sign()[:, None]
+        rooms = room(points.flatten(1), direction)
+        if norm == "l1":
+            return _greedy(weight, rooms, distance).mul_(direction).view_as(points)
+        found = level(slopes, weight * rooms, distance, torch.zeros_like(distance))[:, None]
+        # where the normal is zero there is no room either
+        return torch.minimum(found * weight if norm == "l2" else found, rooms).mul_(direction).view_as(points)
+
+    return step
 
 
 def _greedy(weight: Tensor, room: Tensor, distance: Tensor) -> Tensor:
