@@ -64,7 +64,7 @@ class Query:
             self._best = torch.full((len(KEPT), rows), torch.inf, device=device, dtype=images.dtype)
             self._points = images.repeat(len(KEPT), 1, 1, 1)  # one kind after another
             self.best = dict(zip(KEPT, self._best, strict=True))
-            self.points = dict(zip(KEPT, self._points.view(len(KEPT), *images.shape), strict=True))
+            self.points = dict(zip(KEPT, self._points.view(len(KEPT), *images.shape).unbind(), strict=True))
             self.misclassified = torch.zeros(rows, dtype=torch.bool, device=device)
 
     @property
