@@ -8,6 +8,11 @@ TESTS = "tests/certificates/test_gate.py"
 
 GATE: list[Mutant] = [
     *group(
+        "gate", "certificates/gate.py", "tests/test_errors.py",
+        ("if any(t.is_complex() or t.layout is not torch.strided for t in tensors):", "if False:"),
+    ),
+    *group("gate", "errors.py", "tests/test_errors.py", ("if len(said) <= MOST else", "if True else")),
+    *group(
         "gate", "layers/walkable.py", "tests/layers/test_lipschitz.py",
         ("everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks",
          "everywhere._global_forward_hooks"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 HERE = str(Path(__file__).parent)
 STANDARD = sysconfig.get_path("stdlib")
+MOST = 200  # torch lists every kernel that it has in some of its messages
 
 
 class HauberkError(Exception):
@@ -24,10 +25,15 @@ class HauberkError(Exception):
         self.hint = hint
 
 
+def reason(error: BaseException) -> str:
+    """What an error of a library says: its first line, at most ``MOST`` characters."""
+    said = next(iter(str(error).strip().splitlines()), "").strip()
+    return said if len(said) <= MOST else f"{said[:MOST]}..."
+
+
 def first_line(error: BaseException) -> str:
-    """``ValueError: what it says``, its first line alone."""
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    """``ValueError: what it says``; see ``reason``."""
+    return f"{type(error).__name__}: {reason(error)}".removesuffix(": ")
 
 
 def own_line(error: BaseException) -> str:

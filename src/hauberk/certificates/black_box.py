@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, reason
 from hauberk.layers.walkable import random_state, same_state
 
 ROWS = 16  # of most probes; the tile itself is probed less
@@ -75,7 +75,7 @@ class BlackBox:
         try:
             logits = self.model(images.clone())
         except REFUSED as error:
-            raise self._refusal(f"fails on a batch of {len(images)}: {str(error).partition(chr(10))[0]}", "") from error
+            raise self._refusal(f"fails on a batch of {len(images)}: {reason(error)}", "") from error
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < 2:
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise self._refusal(f"gives {shape} for {len(images)} images", "return logits of shape (B, K), K >= 2")

@@ -79,7 +79,10 @@ def check_walked(model: nn.Module) -> None:
     check_walkable(model)
     check_as_written()
     check_parametrisations(model)
-    if any(t.is_floating_point() and t.element_size() < 4 for t in model.state_dict().values()):
+    tensors = [t for t in model.state_dict().values() if isinstance(t, Tensor)]
+    if any(t.is_complex() or t.layout is not torch.strided for t in tensors):
+        raise HauberkError("it has complex or sparse weights, of which no bound is known", "use dense, real weights")
+    if any(t.is_floating_point() and t.element_size() < 4 for t in tensors):
         raise HauberkError(
             "the weights have half precision, whose rounding alone moves images apart", "certify model.float()"
         )

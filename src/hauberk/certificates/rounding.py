@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.classifier import weights_hash
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, reason
 from hauberk.layers.bound import Branches, SumsInside
 from hauberk.layers.freezing import Shape, materialised, predictor
 from hauberk.layers.lipschitz import ModelBounds, walk
@@ -120,7 +120,7 @@ def fixed(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         return materialised(model, input_shape)
     except (HauberkError, RuntimeError, ValueError, TypeError, IndexError) as error:
         walk(model, input_shape)
-        raise HauberkError(f"the model cannot be frozen: {error}", "call it on two images and see") from error
+        raise HauberkError(f"the model cannot be frozen: {reason(error)}", "call it on two images and see") from error
 
 
 def exact_forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[ModelBounds, FrozenForward]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hauberk import reading, unpacking
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, reason
 from hauberk.storage import atomic_write, replacing
 
 _CHUNK = 1 << 20
@@ -87,7 +87,7 @@ def download(url: str, path: Path, md5: str) -> None:
             check_md5(path, digest.hexdigest(), md5)
     except (OSError, http.client.HTTPException) as error:
         raise HauberkError(
-            f"cannot download {url}: {error}",
+            f"cannot download {url}: {reason(error)}",
             f"fetch it on a machine with a connection and put {path.name} into {path.parent}",
         ) from error
 
@@ -112,7 +112,7 @@ def unpack(archive: Path, folder: str, sums: Mapping[str, str]) -> None:
                 check_md5(target, hashlib.md5(content, usedforsecurity=False).hexdigest(), md5)
                 atomic_write(target, content)
     except (tarfile.TarError, KeyError, EOFError, zlib.error, OSError) as error:
-        message = f"{archive} is not the published archive: {error}"
+        message = f"{archive} is not the published archive: {reason(error)}"
         raise HauberkError(message, "remove it and fetch it again") from error
 
 
@@ -149,5 +149,5 @@ def read_npz(path: Path, required: list[str], optional: tuple[str, ...] = (), hi
                 f"{path} holds Python objects, which can run code when they are read",
                 "save plain arrays: numpy.savez(path, x_train=images, y_train=labels.astype('int64'), ...)",
             ) from error
-        message = f"{path} is not a whole .npz file: {error}"
+        message = f"{path} is not a whole .npz file: {reason(error)}"
         raise HauberkError(message, "fetch it again, or write it with numpy.savez") from error

@@ -19,7 +19,7 @@ from hauberk.data import files
 from hauberk.data.arrays import Arrays
 from hauberk.data.dataset import Dataset
 from hauberk.data.splits import VAL_SIZE, assemble
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, reason
 
 _UNSIGNED_BYTE = 0x08
 
@@ -171,4 +171,4 @@ def _decompress(content: bytes, path: Path) -> bytes:
     try:
         return unpacking.gunzip(content, path)
     except (OSError, EOFError, zlib.error) as error:
-        raise HauberkError(f"{path} is damaged or truncated: {error}", "fetch it again") from error
+        raise HauberkError(f"{path} is damaged or truncated: {reason(error)}", "fetch it again") from error

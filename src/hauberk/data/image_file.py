@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hauberk import reading
 from hauberk.data.png16 import is_png16, read_png16
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, reason
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _FORMATS = ("PNG", "JPEG", "WEBP")  # whatever a file is called: other readers of Pillow start programs
@@ -80,7 +80,7 @@ def read_image(path: Path, form: Form) -> ImageFile:
         what = "is empty" if not content else f"is no {', '.join(_FORMATS)} image, whatever its name says"
         raise HauberkError(f"cannot read the image {path}: it {what}", "remove it or replace it") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise HauberkError(f"cannot read the image {path}: {error}", "remove it or replace it") from error
+        raise HauberkError(f"cannot read the image {path}: {reason(error)}", "remove it or replace it") from error
 
 
 def _check(opened: Image.Image, path: Path) -> None:

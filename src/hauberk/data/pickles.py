@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, reason
 
 # the function that numpy's own pickles call, under whatever name this numpy keeps it
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
@@ -53,7 +53,7 @@ def read_arrays(content: bytes, path: Path) -> dict[str, Any]:
     except HauberkError as error:
         raise HauberkError(f"{path}: {error.message}", error.hint) from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise HauberkError(f"{path} is damaged or not a pickle: {error}", "fetch it again") from error
+        raise HauberkError(f"{path} is damaged or not a pickle: {reason(error)}", "fetch it again") from error
     if not isinstance(value, dict):
         raise HauberkError(f"{path}: expected a dictionary, got {type(value).__name__}", "fetch the published file")
     if not all(isinstance(key, str | bytes) for key in value):

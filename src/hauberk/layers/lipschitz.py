@@ -21,7 +21,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, reason
 from hauberk.layers.bound import SLACK, Bound, BoundedLayer, check_norm, times
 from hauberk.layers.entry_norms import Pair
 from hauberk.layers.freezing import probe
@@ -324,5 +324,5 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _refusal(name: str, kind: str, shape: Shape, error: Exception) -> HauberkError:
-    message, hint = (error.message, error.hint) if isinstance(error, HauberkError) else (str(error), "")
+    message, hint = (error.message, error.hint) if isinstance(error, HauberkError) else (reason(error), "")
     return HauberkError(f"no Lipschitz bound for layer {name!r} ({kind}) on inputs of shape {shape}: {message}", hint)

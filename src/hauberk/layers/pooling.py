@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hauberk.errors import HauberkError
+from hauberk.errors import HauberkError, reason
 from hauberk.layers.bound import SLACK, Bound, check_norm, times
 from hauberk.layers.norms import linear_norm
 from hauberk.threats import Norm
@@ -244,5 +244,6 @@ def _output_size(layer: nn.Module, input_shape: Sequence[int]) -> tuple[int, int
     try:
         output: Tensor = layer(torch.empty(1, *input_shape, device="meta"))
     except RuntimeError as error:
-        raise HauberkError(f"inputs of shape {tuple(input_shape)} do not fit: {error}", "use larger images") from error
+        shape = tuple(input_shape)
+        raise HauberkError(f"inputs of shape {shape} do not fit: {reason(error)}", "use larger images") from error
     return output.shape[2], output.shape[3]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hauberk.errors import HauberkError, first_line, own_line
+from hauberk.errors import HauberkError, first_line, own_line, reason
 from hauberk.registry import suggestion
 
 PREFIX = "module."  # of the weights that DataParallel saves
@@ -54,7 +54,7 @@ def _found(source: str, module: str, factory: str) -> Any:
     except (Exception, SystemExit) as error:
         if own_line(error) or isinstance(error, SyntaxError):
             raise failing(source, error) from error
-        raise HauberkError(f"cannot import {source}: {error}", "run from the folder that holds it") from error
+        raise HauberkError(f"cannot import {source}: {reason(error)}", "run from the folder that holds it") from error
     for name in factory.split("."):
         if not hasattr(found, name):
             raise HauberkError(f"cannot import {source}: {module} has no {factory!r}", _nearest(found, name))
