@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -249,11 +250,16 @@ def _passes(attack: Attack, num_classes: int) -> tuple[int, int]:
 
 
 def _count(attack: Attack, num_classes: int) -> tuple[int, int]:
-    image = torch.full((1, *IMAGE), 0.5)
+    eps = 0.02 * norms(torch.full((1, *IMAGE), 0.5), attack.threat.norm).item()
+    return _counted(replace(attack, threat=replace(attack.threat, eps=eps)), num_classes)
+
+
+@lru_cache(maxsize=1024)  # the suites share most of their stages
+def _counted(attack: Attack, num_classes: int) -> tuple[int, int]:
+    image, small = torch.full((1, *IMAGE), 0.5), attack.threat
     batch = Batch(image, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
-    small = replace(attack.threat, eps=0.02 * norms(image, attack.threat.norm).item())
     model = _Far(num_classes, 5.0 * small.eps / norms(torch.ones_like(image), small.norm).item())
-    found = replace(attack, threat=small)(model.eval(), batch, tile=1)
+    found = attack(model.eval(), batch, tile=1)
     return int(found.forwards), int(found.backwards)
 
 
