@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,54 +17,46 @@ from torch import nn
 from hauberk import api, mixing, verify
 from hauberk.attacks import APGD, FAB, Attack, AutoAttack, Query, Square
 from hauberk.batch import Batch
+from hauberk.certificates import SmoothingCertificate
 from hauberk.classifier import Normalize
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
-from hauberk.evaluation.units import Setting, Work, attack_records, mix_records, right_interval
+from hauberk.evaluation.units import Setting, Work, attack_records, certificate_records, mix_records, right_interval
 from hauberk.recipes import Evaluation
 from hauberk.records import Part, group, part, read_all
 from hauberk.threats import L2
-
-SCRIPT = """
-import sys, torch
-torch.set_num_threads(1)
-from pathlib import Path
-from hauberk import api, registry
-from hauberk.evaluation.units import Setting, Work, attack_records, certificate_records
-run, out = map(Path, sys.argv[1:])
-target = api.subject(run)
-batch = api.evaluation_batch(target.dataset, "test", 48)
-setting = Setting("digits", "test", target.dataset.classes, tile=8, gallery=4)
-attack = registry.build({"name": "apgd", "threat": "l2:0.5", "steps": 40})
-smoothing = registry.build({"name": "smoothing", "sigma": 0.25, "n": 400})
-attack_records(target.model, batch, attack, setting, Work(out))
-certificate_records(target.model, batch, smoothing, setting, Work(out))
-"""
 
 
 def tables(folder: Path) -> dict[str, Part]:
     return {part.key: part for part in read_all(folder)}
 
 
-def start(run: Path, out: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", SCRIPT, str(run), str(out)]
-    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+def start(target: api.Subject, out: Path) -> int:
+    """The number of a fork that attacks and certifies."""
+    child = os.fork()
+    if child:
+        return child
+    batch = api.evaluation_batch(target.dataset, "test", 48)
+    setting = Setting("digits", "test", target.dataset.classes, tile=8, gallery=4)
+    attack_records(target.model, batch, APGD(L2(0.5), steps=20), setting, Work(out))
+    certificate_records(target.model, batch, SmoothingCertificate(sigma=0.25, n0=16, n=64), setting, Work(out))
+    os._exit(0)
 
 
-@pytest.mark.slow
 def test_killed_evaluations_resume_to_the_same_records(tiny_run: Path, tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(tiny_run, whole).wait() == 0
+    torch.set_num_threads(1)
+    target, whole, killed = api.subject(tiny_run), tmp_path / "whole", tmp_path / "killed"
+    assert os.waitpid(start(target, whole), 0)[1] == 0
     expected = tables(whole)
     assert {p.kind for p in expected.values()} == {"attack", "certificate"}
     for parts in (2, 4, 8):  # the last one falls among the certificates
-        process = start(tiny_run, killed)
-        while process.poll() is None and len(list(killed.glob("*.parquet"))) < parts:
+        child = start(target, killed)
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if len(list(killed.glob("*.parquet"))) >= parts:
+                os.kill(child, signal.SIGKILL)
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
         assert len(tables(killed)) <= len(expected)
-    assert start(tiny_run, killed).wait() == 0
+    assert os.waitpid(start(target, killed), 0)[1] == 0
     found = tables(killed)
     assert found.keys() == expected.keys()
     assert all(found[key].table.equals(expected[key].table) for key in expected)
