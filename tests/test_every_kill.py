@@ -32,7 +32,7 @@ import yaml
 
 import hauberk.cli.app  # here, so that forks need not
 from hauberk import api, cli, demo, mixing, recipes
-from hauberk.attacks import FGSM
+from hauberk.attacks import FAB, FGSM, PGD, AutoAttack
 from hauberk.data.files import download
 from hauberk.recipes import Evaluation
 from hauberk.report import page
@@ -342,6 +342,25 @@ def test_report(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -
 def test_a_model_of_ones_own(bench: Bench, trained: State) -> None:
     how = ("--data", "digits", "--threat", "l2:0.5", "--attack", "fgsm", "--images", 8)
     bench.check({"mine.py": MINE.encode()}, typed("attack", "mine:net", *how), least=10, sample=10)
+
+
+VOTES = ("--data", "digits", "--method", "smoothing", "--sigma", 0.25, "--n", 32, "--images", 8)
+
+
+def test_votes_of_a_model_that_has_changed(bench: Bench, trained: State) -> None:
+    """Its new answers and records stand beside the old."""
+    certify, changed = typed("certify", "mine:net", *VOTES), MINE.replace("manual_seed(0)", "manual_seed(1)").encode()
+    before = bench.after({"mine.py": MINE.encode()}, certify)
+    whole = bench.check(before | {"mine.py": changed}, certify, least=8, sample=5)
+    assert sum("fingerprint-" in name for name in whole) == 2
+
+
+def test_a_suite_between_its_stages(bench: Bench, trained: State) -> None:
+    threat = L2(1e-4)  # some images stand
+    suite = AutoAttack(threat, version="custom", attacks=(FGSM(threat), PGD(threat, steps=2), FAB(threat, steps=2)))
+    attack: Command = lambda: api.attack(api.subject("a"), [suite], Evaluation(images=64))  # noqa: E731
+    whole = bench.check(trained, attack, least=8, sample=6)
+    assert sum("attack-" in name for name in whole) == 3
 
 
 def test_download(bench: Bench) -> None:

@@ -64,7 +64,7 @@ def test_kill_and_run_again_gives_the_same_bits(tmp_path):
     for attempt in range(40):
         process = start(tmp_path, "broken")
         try:
-            process.wait(timeout=length * moments.uniform(0.05, 0.5) if attempt < 4 else 60)
+            process.wait(timeout=length * moments.uniform(0.05, 0.5) if attempt < 2 else 60)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
