@@ -76,9 +76,9 @@ SMOOTHING = [
         ("two_sided_binomial_p(first, second) <= self.alpha",
          "0.5 * two_sided_binomial_p(first, second) <= self.alpha"),
         ("[: min(tile, count - start)]", "[:tile]"),
-        ('key = (seed, sample_id, "smoothed-decide")', 'key = (seed, 0, "smoothed-decide")'),
+        ('(seed, sample_id, "smoothed-decide")', '(seed, 0, "smoothed-decide")'),
         ("return total - float(np.log(self.bank))", "return total"),
-        ("int(top.indices[0]) if significant else -1", "int(top.indices[0])"),
+        (" if two_sided_binomial_p(first, second) <= self.alpha else ABSTAIN", ""),
     ),
 ]  # fmt: skip
 

@@ -40,7 +40,8 @@ BINARISATION = group(
     ("planted[:, None]], 1) - inner.mean(1, keepdim=True)", "planted[:, None]], 1)"),
     ("dim1=1, dim2=2).mean(1)", "dim1=1, dim2=2).sum(1)"),
     ("target[:, -1] = 1.0", "target[:, :-1] = 1.0"),
-    ("self.model.rows = rows  # type", "self.model.rows = slice(0, len(points))  # type"),
+    ("self.model.rows = rows  # type: ignore[assignment]\n        return",
+     "self.model.rows = slice(0, len(points))\n        return"),
     ("labels = torch.zeros_like(batch.labels)", "labels = torch.ones_like(batch.labels)"),
     ("or sum(m is last[-1][0] for m, _ in last) > 1", ""),
 )  # fmt: skip

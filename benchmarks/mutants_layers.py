@@ -199,7 +199,7 @@ CONTRACTIVE = [
         ("return float(target ** (1.0 / layers))", "return float(target)"),
         ("norm = max((_norm(layer, shape) for shape in shapes), default=0.0)",
          "norm = min((_norm(layer, shape) for shape in shapes), default=0.0)"),
-        ("if norm <= share:\n", "if False:\n"),
+        ("(norm <= share and not both_ways)", "False"),
         ("* (1.0 - max(precision, 1e-8)))", ")"),
         ('blocks = layer.padding_mode == "zeros" and tuple(layer.dilation) == (1, 1)', "blocks = True"),
         ("gram_bound(matrices, steps).argmax() if", "gram_bound(matrices, steps).argmin() if"),

@@ -163,8 +163,8 @@ VERIFIED: list[Mutant] = [
         "verify", "audit/attacks.py", "tests/audit/test_attacks_again.py"
         " tests/audit/test_forgeries.py::test_the_weights_show_it",
         ("    if chance < LEVEL:", "    if False:"),
-        ("    if _same_machine(target):", "    if False:"),
-        ("    if _same_machine(target):", "    if True:"),
+        ("    if _same_machine(target) and", "    if False and"),
+        ("    if _same_machine(target) and", "    if True and"),
         ("clear & (said != np.asarray(", "False & (said != np.asarray("),
     ),
     *group(

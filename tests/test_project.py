@@ -242,3 +242,10 @@ def test_contributing_works_by_its_own_steps(tmp_path: Path) -> None:
     assert re.search(r"\b9 passed", found.stdout)
     lint = [sys.executable, "-m", "ruff", "check", "--quiet", *(p.removeprefix("append to ") for p, _ in blocks)]
     assert subprocess.run(lint, cwd=tmp_path, capture_output=True).returncode == 0
+
+
+def test_every_mutant_still_has_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A formula that has moved would leave its mutant untried."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    mutants = importlib.import_module("mutants")
+    assert mutants.problems(mutants.MUTANTS) == []
