@@ -48,9 +48,11 @@ readme-check: $(STAMP)  ## fail when a generated table is stale or a number has 
 RUNS := runs/small_cifar10
 PEER := $(SINGLE) $(BIN)/python benchmarks/autoattack_peer.py
 
-bench: $(STAMP)  ## measure training against a textbook loop, Lipschitz layers against plain ones, AutoAttack against the published one
+bench: $(STAMP)  ## measure training, Lipschitz layers, attacks and votes against bare passes, AutoAttack against the published one
 	$(BIN)/python benchmarks/training_throughput.py
+	$(SINGLE) $(BIN)/python benchmarks/attack_overhead.py --output results
 	$(BIN)/python benchmarks/lipschitz_speed.py
+	$(PEER) model-of-cost plain --threads 1 --images 64 --out results/autoattack/speed_plain.json
 	$(PEER) model-of-cost small_cnn --threads 1 --images 64 --out results/autoattack/speed_small_cnn.json
 	$(PEER) model-of-cost resnet18 --threads 1 --images 16 --out results/autoattack/speed_resnet18.json
 	test ! -d $(RUNS)/standard_cifar10_small-seed0 || $(PEER) speed $(RUNS)/standard_cifar10_small-seed0 \

@@ -175,9 +175,11 @@ def main() -> None:
             print(f"{name:32} {results[name]['ratio']:6.2f}  {results[name]['ratios']}", flush=True)
     if options.output is not None:
         setting = {"rows": ROWS, "image": [3, 32, 32], "rounds": options.rounds, "threads": 1}
-        result = {"setting": setting, "environment": environment(), "lines": results}
+        path = options.output / "attack_overhead.json"
+        before = json.loads(path.read_text())["lines"] if path.exists() else {}  # a part measured again leaves the rest
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "attack_overhead.json").write_text(json.dumps(result, indent=1) + "\n")
+        result = {"setting": setting, "environment": environment(), "lines": before | results}
+        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

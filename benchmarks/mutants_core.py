@@ -13,8 +13,6 @@ THREATS = group(
     ("full.mul_(rooms).sum(1)\n        raised", "full.mul_(slopes).sum(1)\n        raised"),
     ("free = moved.sub_(full)", "free = moved"),
     ("/ count.clamp_min(1.0)", "/ 1.0"),
-    ("torch.maximum(exact, threshold), torch.minimum(exact, threshold))", "exact, exact)"),
-    ("newton = (exact > low) & (exact < high) & (count > 0) & (step % 4 < 3)", "newton = count > 0"),
     ("uniform.abs().clamp_max(0.5 - 2.0**-25)", "uniform.abs()"),
     ("self.project(origins + budget * (2.0 * uniform - 1.0)", "self.project(origins + budget * uniform"),
     ("flat.gather(1, index).sign())", "flat.gather(1, index))"),
