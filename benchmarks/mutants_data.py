@@ -103,7 +103,7 @@ DATA: list[Mutant] = [
     ),
     *group(
         "inspection", "data/inspection.py", INSPECTION,
-        ("if len(empty) == dataset.num_classes - 1:", "if False:"),
+        ("if len(empty) == len(classes) - 1:", "if False:"),
         ("elif empty:", "elif False:"),
         ("labels.setdefault(key, set()).add(label)", "labels.setdefault(key, set()).add(0)"),
         ("if torn:", "if False:"),
@@ -112,8 +112,8 @@ DATA: list[Mutant] = [
         ("if key in known]", "if False]"),
         ("for other in splits[place + 1 :]:", "for other in splits[place + 2 :]:"),
         ("if 0 < largest <= DARK * full:", "if False:"),
-        ("65535 if images.dtype == torch.uint16 else 255", "255"),
     ),
+    *group("inspection", "data/split.py", INSPECTION, ("65535 if images.dtype == torch.uint16 else 255", "255")),
     *group(
         "arrays", "data/arrays.py", "tests/data/test_npz.py tests/data/test_inspection.py",
         ("np.uint16 for p in parts.values())", "np.uint8 for p in parts.values())"),
@@ -123,8 +123,10 @@ DATA: list[Mutant] = [
     ),
     *group("arrays", "data/npz.py", INSPECTION, ("return learnable(assemble(", "return (assemble(")),
     *group(
+        "arrays", "data/split.py", FOLDER, (".div_(full_scale(self.images))", ".div_(255.0)"),
+    ),
+    *group(
         "arrays", "data/dataset.py", FOLDER,
-        (".div_(full_scale(self.images))", ".div_(255.0)"),
         ("dtype=torch.float64) / white", "dtype=torch.float64) / 255"),
     ),
     *group(

@@ -15,7 +15,8 @@ from hauberk.attacks.base import Attack
 from hauberk.batch import Batch
 from hauberk.classifier import Normalize, weights_hash
 from hauberk.conformance import check_objective
-from hauberk.data.dataset import Dataset, Split
+from hauberk.data.dataset import Dataset
+from hauberk.data.split import Split
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier, AlphaDown, MixView, adaptive_mixed
 from hauberk.errors import HauberkError
 from hauberk.models import small_cnn

@@ -15,7 +15,8 @@ from hauberk.attacks.pgd import PGD
 from hauberk.batch import Batch
 from hauberk.classifier import weights_hash
 from hauberk.conformance import check_objective
-from hauberk.data.dataset import Dataset, Split
+from hauberk.data.dataset import Dataset
+from hauberk.data.split import Split
 from hauberk.objectives.base import Context
 from hauberk.objectives.iaat import IAAT, MEMORY
 from hauberk.randomness import Shared

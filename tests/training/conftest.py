@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from hauberk.data.dataset import Dataset, Split
+from hauberk.data.dataset import Dataset
+from hauberk.data.split import Split
 from hauberk.runs import Run
 
 

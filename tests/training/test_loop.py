@@ -11,7 +11,8 @@ from hauberk.attacks.pgd import PGD
 from hauberk.batch import Batch
 from hauberk.classifier import logits_of, weights_hash
 from hauberk.data import Augmentation
-from hauberk.data.dataset import Dataset, Split
+from hauberk.data.dataset import Dataset
+from hauberk.data.split import Split
 from hauberk.errors import HauberkError
 from hauberk.objectives.base import Loss, Objective
 from hauberk.objectives.pgd_adversarial import PGDAdversarial

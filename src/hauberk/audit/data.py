@@ -10,7 +10,7 @@ import torch
 
 from hauberk.data import Dataset
 from hauberk.data.choice import Choice, chosen
-from hauberk.data.dataset import Split
+from hauberk.data.split import Split
 from hauberk.errors import HauberkError
 from hauberk.evaluation.units import UNIT_TILES
 from hauberk.records import Part, content_hash, data_hash

@@ -4,9 +4,10 @@ The loaders live in modules of their own and are reached by name: ``load({"name"
 """
 
 from hauberk.data.augment import Augmentation, random_crop, random_flip
-from hauberk.data.dataset import Dataset, Selection, Split, load
+from hauberk.data.dataset import Dataset, load
 from hauberk.data.multilabel import MultiLabelDataset, MultiLabelSplit
 from hauberk.data.sampler import epoch_batches
+from hauberk.data.split import Selection, Split
 
 __all__ = [
     "Augmentation",

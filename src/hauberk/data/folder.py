@@ -16,9 +16,10 @@ from pydantic import Field, validate_call
 from hauberk import reading
 from hauberk.data import files
 from hauberk.data.arrays import Arrays, one_depth
-from hauberk.data.dataset import Dataset, SplitName, learnable
+from hauberk.data.dataset import Dataset, learnable
 from hauberk.data.image_file import ENDINGS, Form, ImageFile, read_image
 from hauberk.data.inspection import counted, named
+from hauberk.data.split import SplitName
 from hauberk.data.splits import SPLIT_SEED, assemble, split, tenth
 from hauberk.errors import HauberkError
 

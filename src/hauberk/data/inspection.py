@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-if TYPE_CHECKING:
-    from hauberk.data.dataset import Dataset, Split, SplitName
+from hauberk.data.split import Split, SplitName, full_scale
 
 NAMED = 3  # classes or ids that a sentence names, before it counts the rest
 DARK = 1 / 16  # of the largest value that a pixel can have
 
 
-def inspected(dataset: Dataset) -> tuple[str, ...]:
+def inspected(data: Sequence[Split], classes: Sequence[str]) -> tuple[str, ...]:
     """Sentences about copies, classes without images, images of one value, and values that use little of their range.
 
     Args:
-        dataset: the data set; train, val and test are read.
+        data: train, val and test.
+        classes: the name of each class.
     """
-    splits = [s for s in (dataset.train, dataset.val, dataset.test) if len(s)]
+    splits = [s for s in data if len(s)]
     keys = {s.name: _keys(s) for s in splits}
-    said = [sentence for s in splits for sentence in _alone(s, keys[s.name], dataset)]
+    said = [sentence for s in splits for sentence in _alone(s, keys[s.name], classes)]
     for place, one in enumerate(splits):
         for other in splits[place + 1 :]:
             said += _shared(one, other, keys)
-    return (*said, *_range(dataset.train))
+    return (*said, *_range(data[0]))
 
 
 def named(names: Sequence[str]) -> str:
@@ -46,15 +44,15 @@ def _keys(split: Split) -> list[bytes]:
     return [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in split.images]
 
 
-def _alone(split: Split, keys: list[bytes], dataset: Dataset) -> list[str]:
+def _alone(split: Split, keys: list[bytes], classes: Sequence[str]) -> list[str]:
     """What is to be said of one split."""
     said = []
-    empty = sorted(set(range(dataset.num_classes)) - set(split.labels.tolist()))
-    if len(empty) == dataset.num_classes - 1:
-        only = dataset.classes[int(split.labels[0])]
+    empty = sorted(set(range(len(classes))) - set(split.labels.tolist()))
+    if len(empty) == len(classes) - 1:
+        only = classes[int(split.labels[0])]
         said.append(f"All {split.name} images are of one class, {only}: an accuracy here is about no other.")
     elif empty:
-        names = named([dataset.classes[k] for k in empty])
+        names = named([classes[k] for k in empty])
         said.append(f"The {split.name} split has no image of {counted(len(empty), 'class', 'classes')}: {names}.")
     labels: dict[bytes, set[int]] = {}
     for key, label in zip(keys, split.labels.tolist(), strict=True):
@@ -92,11 +90,6 @@ def _range(train: Split) -> list[str]:
             "values up, since a budget is measured against the full range."
         ]
     return []
-
-
-def full_scale(images: Tensor) -> int:
-    """The integer that stands for white: 255 or 65,535."""
-    return 65535 if images.dtype == torch.uint16 else 255
 
 
 def _images(number: int, split: Split) -> str:

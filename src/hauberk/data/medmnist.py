@@ -14,8 +14,9 @@ from pydantic import validate_call
 from hauberk import registry
 from hauberk.data import files
 from hauberk.data.arrays import Arrays, to_integers, to_labels, to_nchw
-from hauberk.data.dataset import Dataset, SplitName
+from hauberk.data.dataset import Dataset
 from hauberk.data.multilabel import RULES, MultiLabelDataset, MultiLabelSplit, Rule
+from hauberk.data.split import SplitName
 from hauberk.data.splits import assemble
 from hauberk.errors import HauberkError
 

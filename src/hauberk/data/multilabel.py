@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hauberk.data.dataset import Dataset, Split, SplitName, check_pixels, check_splits, check_unique
+from hauberk.data.dataset import Dataset, check_splits
+from hauberk.data.split import Split, SplitName, check_pixels, check_unique
 from hauberk.errors import HauberkError
 
 Rule = Literal["only_positive", "at_most_one", "any_finding"]

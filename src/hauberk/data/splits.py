@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from hauberk.data.arrays import Arrays
-from hauberk.data.dataset import Dataset, Split, SplitName
+from hauberk.data.dataset import Dataset
+from hauberk.data.split import Split, SplitName
 from hauberk.errors import HauberkError
 
 SPLIT_SEED = 0

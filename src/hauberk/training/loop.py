@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.batch import Batch
-from hauberk.data.dataset import Dataset, Split
+from hauberk.data.dataset import Dataset
 from hauberk.data.sampler import epoch_batches
+from hauberk.data.split import Split
 from hauberk.errors import HauberkError
 from hauberk.objectives.base import Context, Objective
 from hauberk.runs import Run

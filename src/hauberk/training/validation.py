@@ -10,7 +10,7 @@ from torch import nn
 from hauberk.attacks.base import Attack
 from hauberk.batch import Samples
 from hauberk.classifier import TILE, evaluating, logits_of
-from hauberk.data.dataset import Split
+from hauberk.data.split import Split
 from hauberk.training.distributed import World
 
 TILES_AT_ONCE = 4  # of images that are floats at one time
