@@ -40,7 +40,6 @@ CONTRACT = [
         ("self.active[rows] &= ~(wrong & inside)", "self.active[rows] &= ~wrong"),
         ("if self.drop:", "if False:"),
         ("gradient.abs().amax((1, 2, 3))", "gradient.abs().amin((1, 2, 3))"),
-        ("(found < self._best[:3, rows]).any(0)", "(found < self._best[:3, rows]).all(0)"),
         ("store.index_copy_(0, rows, source.index_select(0, taken))",
          "store.index_copy_(0, taken, source.index_select(0, taken))"),
         ("logits.gather(1, rivals[rows]) - logits.gather(1, self.labels[rows][:, None])",
