@@ -78,7 +78,8 @@ class Forger:
     def sign(self, **changes: Any) -> None:
         """Hash everything again, and change run.json; plans of what is no longer there go."""
         info = self.info | changes
-        left = {plan_key(p.kind, p.unit, p.facts) for kind in MEASURED for _, p in self.parts(kind)}
+        parts = [p for kind in MEASURED for _, p in self.parts(kind) if "predictor" in p.unit]
+        left = {plan_key(p.kind, p.unit, p.facts) for p in parts}
         info["plans"] = {key: ids for key, ids in info.get("plans", {}).items() if key in left}
         files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (self.path / "records").glob("*.parquet")}
         hashes = info["hashes"] | {"records": files}
