@@ -29,6 +29,7 @@ CONTRACT = [
     *group(
         "attacks", "attacks/query.py", "tests/attacks/test_base.py",
         ("((found < self._best[:, rows]) & allowed)", "((found > self._best[:, rows]) & allowed)"),
+        ("(found < self._best[:3, rows]).any(0)", "(found < self._best[:3, rows]).all(0)"),
         ("((found < self._best[:, rows]) & allowed)", "(found < self._best[:, rows])"),
         ("inside = boxed & (distance <= self.threat.eps * (1.0 + 1e-5) + 1e-7)", "inside = boxed"),
         ("inside = boxed & (distance", "inside = (distance"),

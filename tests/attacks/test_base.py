@@ -422,3 +422,20 @@ def test_the_random_start_belongs_to_the_sample(network: nn.Module, batch: Batch
 
     Start(Linf(0.1))(network, batch, seed=9, tile=16)
     assert torch.equal(starts[0][:10], PerSample(9, batch.ids, "attack").uniform(3))
+
+
+class OneOfTwo(nn.Module):
+    """Two answers, by the first pixel: the second has the larger loss and the larger margin of logits."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, second = torch.tensor([1.0, 0.0, -10.0]), torch.tensor([1.05, 0.0, 0.0])
+        return torch.where(images[:, 0, 0, :1] > 0.5, second, first)
+
+
+def test_the_point_of_largest_loss_is_kept_where_the_margin_does_not_shrink() -> None:
+    start = torch.full((1, 1, 1, 1), 0.5)
+    query = Query(OneOfTwo(), start, torch.zeros(1, dtype=torch.int64), Linf(0.4), "ce", tile=16, track=True)
+    for pixel in (0.2, 0.8):
+        query.value(torch.full_like(start, pixel))
+    kept = {name: round(float(query.points[name]), 2) for name in ("loss", "logit_margin", "probability_margin")}
+    assert kept == {"loss": 0.8, "logit_margin": 0.2, "probability_margin": 0.8}
