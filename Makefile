@@ -61,7 +61,7 @@ bench: $(STAMP)  ## measure training, Lipschitz layers, attacks and votes agains
 	  --threads 1 --images 128 --out results/autoattack/speed_pgd.json
 
 mutants: $(STAMP)  ## break the central formulas one by one; every break must be caught by a test
-	$(SINGLE) $(BIN)/python benchmarks/mutants.py
+	$(SINGLE) $(BIN)/python tests/mutants/mutants.py
 
 clean:  ## remove caches, coverage data and the demo (not .venv, not runs)
 	rm -rf demo dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -246,6 +246,6 @@ def test_contributing_works_by_its_own_steps(tmp_path: Path) -> None:
 
 def test_every_mutant_still_has_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """A formula that has moved would leave its mutant untried."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "mutants"))
     mutants = importlib.import_module("mutants")
     assert mutants.problems(mutants.MUTANTS) == []

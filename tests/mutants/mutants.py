@@ -17,7 +17,6 @@ import traceback
 from pathlib import Path
 
 import pytest
-
 from mutant import Mutant
 from mutants_attacks import ATTACKS
 from mutants_core import CORE
@@ -34,7 +33,7 @@ from mutants_safety import SAFETY
 from mutants_storage import STORAGE
 from mutants_verify import VERIFIED
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported before the fork
 FAULT = 99
