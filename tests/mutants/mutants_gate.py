@@ -9,7 +9,7 @@ TESTS = "tests/certificates/test_gate.py"
 GATE: list[Mutant] = [
     *group(
         "gate", "certificates/gate.py", "tests/test_errors.py",
-        ("if any(t.is_complex() or t.layout is not torch.strided for t in tensors):", "if False:"),
+        ("if any(p.is_complex() or p.layout is not torch.strided for p in model.parameters()):", "if False:"),
     ),
     *group("gate", "errors.py", "tests/test_errors.py", ("if len(said) <= MOST else", "if True else")),
     *group(

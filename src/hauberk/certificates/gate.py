@@ -80,7 +80,7 @@ def check_walked(model: nn.Module) -> None:
     check_as_written()
     check_parametrisations(model)
     tensors = [t for t in model.state_dict().values() if isinstance(t, Tensor)]
-    if any(t.is_complex() or t.layout is not torch.strided for t in tensors):
+    if any(p.is_complex() or p.layout is not torch.strided for p in model.parameters()):  # buffers may hold spectra
         raise HauberkError("it has complex or sparse weights, of which no bound is known", "use dense, real weights")
     if any(t.is_floating_point() and t.element_size() < 4 for t in tensors):
         raise HauberkError(
