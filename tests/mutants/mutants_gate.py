@@ -9,7 +9,8 @@ TESTS = "tests/certificates/test_gate.py"
 GATE: list[Mutant] = [
     *group(
         "gate", "certificates/gate.py", "tests/test_errors.py",
-        ("if any(p.is_complex() or p.layout is not torch.strided for p in model.parameters()):", "if False:"),
+        ("if any(p.is_complex() or p.layout is not torch.strided for m in plain for p in m.parameters(recurse=False)):",
+         "if False:"),
     ),
     *group("gate", "errors.py", "tests/test_errors.py", ("if len(said) <= MOST else", "if True else")),
     *group(

@@ -80,7 +80,8 @@ def check_walked(model: nn.Module) -> None:
     check_as_written()
     check_parametrisations(model)
     tensors = [t for t in model.state_dict().values() if isinstance(t, Tensor)]
-    if any(p.is_complex() or p.layout is not torch.strided for p in model.parameters()):  # buffers may hold spectra
+    plain = [m for m in model.modules() if type(m).__module__.startswith("torch.nn.")]  # ours may hold spectra
+    if any(p.is_complex() or p.layout is not torch.strided for m in plain for p in m.parameters(recurse=False)):
         raise HauberkError("it has complex or sparse weights, of which no bound is known", "use dense, real weights")
     if any(t.is_floating_point() and t.element_size() < 4 for t in tensors):
         raise HauberkError(
