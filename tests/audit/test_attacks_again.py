@@ -46,6 +46,16 @@ def test_one_on_the_same_machine_is_forged(rich_run: Path, forger: Any, tmp_path
     assert any("another outcome" in p for p in problems(audit.audit(run, True, None, 1)))
 
 
+def test_one_of_other_code_is_counted(rich_run: Path, forger: Any, tmp_path: Path) -> None:
+    """The bits of another revision are its own."""
+    run = Path(shutil.copytree(rich_run, tmp_path / "run"))
+    told_as_survivors(run, forger, 1)
+    forger(run).change("attack", "apgd", head=lambda unit, facts: unit.update(revisions={"machinery": 0}))
+    verdicts = audit.audit(run, True, None, 1)
+    assert problems(verdicts) == []
+    assert any(claim.startswith(claims.REVISIONS) for claim in ledger(verdicts)[1])
+
+
 def test_one_from_elsewhere_is_counted(rich_run: Path, forger: Any, tmp_path: Path) -> None:
     run = Path(shutil.copytree(rich_run, tmp_path / "run"))
     told_as_survivors(run, forger, 1)

@@ -165,6 +165,7 @@ VERIFIED: list[Mutant] = [
         ("    if chance < LEVEL:", "    if False:"),
         ("    if _same_machine(target) and", "    if False and"),
         ("    if _same_machine(target) and", "    if True and"),
+        ('same_code = part.unit.get("revisions") == revisions_today(part)', "same_code = True"),
         ("clear & (said != np.asarray(", "False & (said != np.asarray("),
     ),
     *group(

@@ -15,11 +15,10 @@ from hauberk.audit.attacks import attack_again
 from hauberk.audit.certificates import certify_again
 from hauberk.audit.data import split_of
 from hauberk.audit.mixes import mix_again
+from hauberk.audit.revised import revisions_today
 from hauberk.batch import Batch
 from hauberk.classifier import Decides, is_random, predictor_name, traits, weights_hash
 from hauberk.evaluation.fingerprint import answers, dtype_of, probes
-from hauberk.evaluation.keys import revisions
-from hauberk.evaluation.units import PATH_VERSION
 from hauberk.identity import structure
 from hauberk.records import Part, group, read_all
 from hauberk.verify import Verdict, claims
@@ -114,14 +113,9 @@ def _decision_problems(part: Part, target: Subject) -> Iterator[str]:
 
 def _revised(part: Part, target: Subject) -> Iterator[str]:
     """The claim that other revisions of the code made the records, where they did."""
-    kind: registry.Kind = "attack" if part.kind == "attack" else "certificate"
-    specs = [part.unit[name] for name in ("suite", "method") if name in part.unit]
-    methods = [registry.build(spec, kind) for spec in specs if spec["name"] != "alpha_path"]
-    own = {"alpha_path": PATH_VERSION} if part.kind == "mix" else {}
     saved = part.unit.get("structure") if part.kind == "mix" else None
-    if part.unit.get("revisions") not in (None, revisions(*methods) | own) or saved not in (
-        None, structure(target.model)
-    ):  # fmt: skip
+    other = part.unit.get("revisions") not in (None, revisions_today(part))
+    if other or saved not in (None, structure(target.model)):
         yield f"{claims.REVISIONS} ({part.unit['method']['name']})"
 
 

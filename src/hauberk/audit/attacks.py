@@ -2,10 +2,10 @@
 
 An attack is a random search, and on another machine its last bits differ; so a survivor that falls is counted and not
 called forged.  What is compared exactly is what the model answers: at the image and at the kept points.  Outcomes that
-differ are looked at twice more.  Where machine, threads and versions are those of the record, the whole unit of such a
-row is run again, which repeats its bits; what differs then was not measured.  On any machine, fallen survivors and
-broken rows that now resist are equally many, as two runs of one search would have them: a sign test.  And of many fresh
-runs the recorded one is no more often alone in leaving an image standing than any other.
+differ are looked at twice more.  Where machine, threads, versions and revisions are those of the record, the whole unit
+of such a row is run again, which repeats its bits; what differs then was not measured.  On any machine, fallen
+survivors and broken rows that now resist are equally many, as two runs of one search would have them: a sign test.
+And of many fresh runs the recorded one is no more often alone in leaving an image standing than any other.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hauberk import registry
 from hauberk.api import Subject
 from hauberk.attacks import Attack, AttackResult
 from hauberk.audit.data import split_of, taken
+from hauberk.audit.revised import revisions_today
 from hauberk.batch import Batch
 from hauberk.classifier import decide
 from hauberk.evaluation.units import UNIT_TILES
@@ -58,7 +59,8 @@ def attack_again(
     differ = fell | resisted
     if not differ.any():
         return
-    if _same_machine(target) and not part.facts["stochastic"]:
+    same_code = part.unit.get("revisions") == revisions_today(part)
+    if _same_machine(target) and same_code and not part.facts["stochastic"]:
         yield from _unit_problems(part, target, attack, rows.ids[differ])
     yield from sign_problems(rows.ids, fell, resisted)
     if fell.sum() >= FEWEST:

@@ -16,7 +16,7 @@ from hauberk.data.choice import Choice
 from hauberk.evaluation.fingerprint import dtype_of
 from hauberk.identity import foreign_code, structure
 
-MACHINERY = 1  # raised when what all methods share (projection, queries, judgement, tiles) changes an answer
+MACHINERY = 2  # raised when what all methods share (projection, queries, judgement, tiles) changes an answer
 
 
 @dataclass(frozen=True)
