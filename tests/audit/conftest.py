@@ -91,8 +91,10 @@ class Forger:
         (self.path / "run.json").write_text(json.dumps(info | {"hashes": hashes}))
 
     def parts(self, kind: str, name: str | None = None) -> list[tuple[Path, Part]]:
-        found = [(p, read(p)) for p in sorted((self.path / "records").glob(f"{kind}-*.parquet"))]
-        return [(p, part) for p, part in found if name is None or part.unit["method"]["name"] == name]
+        """Records of a kind and method, by stage and samples: their names are hashes, whose order says nothing."""
+        found = [(p, read(p)) for p in (self.path / "records").glob(f"{kind}-*.parquet")]
+        named = [(p, part) for p, part in found if name is None or part.unit["method"]["name"] == name]
+        return sorted(named, key=lambda pair: (pair[1].unit.get("stage", -1), pair[1].column("id").tolist()))
 
     def change(
         self, kind: str, name: str | None = None, *, rows: Callable[[list[dict[str, Any]]], Any] | None = None,
