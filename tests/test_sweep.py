@@ -13,6 +13,7 @@ from hauberk.certificates import SmoothingCertificate
 from hauberk.errors import HauberkError
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
+from hauberk.storage import LOCK
 
 
 @pytest.fixture
@@ -53,6 +54,10 @@ def test_a_table_runs_resumes_and_is_saved(table: Path, tmp_path: Path) -> None:
     part.write_bytes(kept)
     sweep.run_cell(cells[0])
     assert Run(cells[0].path).info["timings"]["train_seconds"] == before["timings"]["train_seconds"]
+    left = cells[0].path / LOCK
+    left.touch()  # as a process leaves it that is killed between its last write and its end
+    sweep.tidy([c for c in cells if c.done])
+    assert not left.exists()
     lines = sweep.results([c for c in cells if c.done])
     assert [line["seeds"] for line in lines] == [[0, 1], [0]]
     clean = lines[0]["columns"]["clean"]

@@ -230,6 +230,12 @@ def _evaluation_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> f
 # --- doing it -----------------------------------------------------------------------------------------------------
 
 
+def tidy(done: Sequence[Cell]) -> None:
+    """Take away what a process left in finished cells that was killed after its last write, before it unlocked them."""
+    for cell in done:
+        Run(cell.path).sweep()
+
+
 def run_cell(cell: Cell, training: Callable[[Progress], None] | None = None, report: Report | None = None) -> Run:
     """Train and evaluate one cell; a finished one returns at once."""
     run = api.evaluate(api.train(cell.recipe, cell.path, training), report)

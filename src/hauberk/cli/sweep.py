@@ -56,6 +56,8 @@ def sweep(
     for cell in mine:
         say(f"{cell.label}, seed {cell.seed}")
         table_of_runs.run_cell(cell, reporter.training, reporter.evaluating)
-    lines = table_of_runs.results([c for c in cells if c.done])
+    done = [c for c in cells if c.done]
+    table_of_runs.tidy(done)
+    lines = table_of_runs.results(done)
     saved = table_of_runs.save(plan, lines, folder)
     emit(predicted | {"table": str(saved), "lines": lines}, json, saved.read_text().splitlines())
