@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from pyautoattack import AutoAttack as Published
 
+import hauberk
 from attack_overhead import plain_cnn
-from hauberk import api, registry
+from hauberk import registry
 from hauberk.attacks import AutoAttack
 from hauberk.batch import Batch
 from hauberk.records import group, read_all
@@ -61,9 +62,9 @@ def published(model: torch.nn.Module, batch: Batch, threat: Any, version: str, s
 
 
 def reference(options: argparse.Namespace) -> None:
-    subject = api.subject(options.run)
+    subject = hauberk.subject(options.run)
     threat = registry.build(options.threat, "threat")
-    batch = api.evaluation_batch(subject.dataset, "test", options.images)
+    batch = hauberk.evaluation_batch(subject.dataset, "test", options.images)
     stages, logger = Stages(), logging.getLogger("auto-attack")
     logger.setLevel(logging.DEBUG)
     logger.addHandler(stages)
@@ -121,9 +122,9 @@ def suite(run: Run, threat: Any) -> list[dict[str, Any]]:
 
 def speed(options: argparse.Namespace) -> None:
     """Both in turn, at the best batch size of each on a few images."""
-    subject = api.subject(options.run)
+    subject = hauberk.subject(options.run)
     threat = registry.build(options.threat, "threat")
-    batch = api.evaluation_batch(subject.dataset, "test", options.images)
+    batch = hauberk.evaluation_batch(subject.dataset, "test", options.images)
     model = subject.model
 
     def theirs(size: int, rows: Batch = batch) -> int:

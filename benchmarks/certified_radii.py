@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from hauberk import api
+import hauberk
 from hauberk.attacks import APGD, DDN, Attack
 from hauberk.batch import Batch
 from hauberk.certificates import FrozenLipschitz
@@ -45,8 +45,8 @@ def flips(model: torch.nn.Module, batch: Batch, radii: torch.Tensor, factor: flo
 
 def judge(path: Path, images: int, most: int, beyond: int) -> dict[str, Any]:
     """Certify, then attack, one run."""
-    subject = api.subject(path)
-    batch = api.evaluation_batch(subject.dataset, "test", images)
+    subject = hauberk.subject(path)
+    batch = hauberk.evaluation_batch(subject.dataset, "test", images)
     frozen = FrozenLipschitz(subject.model, subject.dataset.input_shape)
     classes, radii = frozen(batch.images)
     chosen = (radii > LEAST).nonzero().flatten()[:most]

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hauberk import api, registry
+import hauberk
+from hauberk import registry
 from hauberk.attacks import Attack
 from hauberk.attacks.carlini_wagner import CarliniWagner
 from hauberk.attacks.ddn import DDN
@@ -191,8 +192,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)  # adv-lib and foolbox draw from the global generator
-    subject = api.subject(options.run)
-    batch = api.evaluation_batch(subject.dataset, "test", options.images)
+    subject = hauberk.subject(options.run)
+    batch = hauberk.evaluation_batch(subject.dataset, "test", options.images)
     own: dict[tuple[str, str], Tensor] = {}
     rows, wanted = [], set(filter(None, options.only.split(",")))
     for attacks in (own_attacks, foolbox_attacks, adv_lib_attacks):

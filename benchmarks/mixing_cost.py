@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hauberk import api, mixing
+import hauberk
 from hauberk.defences import MixedClassifier
 from hauberk.defences.activations import activations_of
 from hauberk.defences.mixed_nuts import MixedNuts
 from hauberk.runs import environment
+from hauberk.verbs import mix as mixing
 
 TRIALS = 40
 
@@ -28,9 +29,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    subject = api.subject(options.network)
+    subject = hauberk.subject(options.network)
     accurate, robust = (s.model for s in mixing.bases(subject))
-    images = api.evaluation_batch(subject.dataset, "val", options.tile).images
+    images = hauberk.evaluation_batch(subject.dataset, "val", options.tile).images
     network = subject.model
     own, other = (
         activations_of(base, taps, images)[1]

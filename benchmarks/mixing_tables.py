@@ -25,7 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hauberk import api, recipes, registry, sweep
+import hauberk
+from hauberk import recipes, registry
 from hauberk.attacks import APGD, PGD, Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.classifier import frozen, logits_of, weights_hash
@@ -35,6 +36,7 @@ from hauberk.evaluation import calibration
 from hauberk.evaluation.alpha_steps import enough_of, largest, right_intervals, softmax
 from hauberk.runs import environment
 from hauberk.storage import atomic_write
+from hauberk.verbs import sweep
 from mixing_tables_text import RENDERED, verdicts
 
 Floats = NDArray[np.float64]
@@ -174,9 +176,9 @@ class Bench:
     images: int
 
     def __post_init__(self) -> None:
-        self.accurate, self.robust = (api.subject(self.pair.run(kind)) for kind in ("standard", "pgd"))
-        self.val = api.evaluation_batch(self.robust.dataset, "val", 1000)
-        self.test = api.evaluation_batch(self.robust.dataset, "test", self.images)
+        self.accurate, self.robust = (hauberk.subject(self.pair.run(kind)) for kind in ("standard", "pgd"))
+        self.val = hauberk.evaluation_batch(self.robust.dataset, "val", 1000)
+        self.test = hauberk.evaluation_batch(self.robust.dataset, "test", self.images)
         self.labels = self.val.labels.numpy()
         self.g, self.h = (softmax(self._said(s.model)) for s in (self.accurate, self.robust))
         self.bases_clean = [float((p.argmax(1) == self.labels).mean()) for p in (self.g, self.h)]
@@ -249,7 +251,7 @@ def remade(network: AdaptiveMixedClassifier, **changes: Any) -> AdaptiveMixedCla
 
 def trained(recipe: recipes.Recipe, path: Path) -> tuple[AdaptiveMixedClassifier, dict[str, Any]]:
     """The network of a recipe, trained if it is not there yet, and where it comes from."""
-    run = api.train(recipe, path)
+    run = hauberk.train(recipe, path)
     model = run.load_model()
     assert isinstance(model, AdaptiveMixedClassifier)
     steps = recipe.training.epochs * recipe.training.steps_per_epoch
@@ -333,7 +335,7 @@ def scales_table(options: argparse.Namespace) -> None:
     best = max(tried, key=lambda key: (verdicts(source, key).sum(), -tried.index(key))).split(" / ")[0]
     facts = source["models"][best]
     cells = Cells(options.out / "table_7.json", bench.setting(table=7, network=facts["run"], chosen=best))
-    network = api.subject(CIFAR10.folder / facts["run"]).model
+    network = hauberk.subject(CIFAR10.folder / facts["run"]).model
     model, found = bench.constant()
     cells.model("constant", **found)
     both(cells, "constant", model, bench.test, options.attacks.pgd)

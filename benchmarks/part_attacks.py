@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from hauberk import api, registry
+import hauberk
+from hauberk import registry
 from hauberk.attacks import APGD, PartAttack
 from hauberk.cli.console import Reporter
 from hauberk.recipes import Evaluation
@@ -21,7 +22,8 @@ def main() -> None:
     threat = registry.build(options.threat, "threat")
     search = APGD(threat, loss="margin", steps=options.steps)
     attacks = [PartAttack(threat, part=part, attack=search) for part in options.parts]
-    api.attack(api.subject(options.run), attacks, Evaluation(images=options.images), report=Reporter().evaluating)
+    plan = Evaluation(images=options.images)
+    hauberk.attack(hauberk.subject(options.run), attacks, plan, report=Reporter().evaluating)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from hauberk import api, recipes, registry
+import hauberk
+from hauberk import recipes, registry
 from hauberk.batch import Batch
 from hauberk.conformance import check_objective
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
@@ -76,8 +77,8 @@ def main() -> None:
     paths = []
     for weight in (0.0, 0.05):
         recipe = recipes.read(folder / "squeezing.yaml", [f"objective.weight={weight}"])
-        run = api.train(recipe, folder / f"weight_{weight:g}")
-        paths.append(api.evaluate(run).path)
+        run = hauberk.train(recipe, folder / f"weight_{weight:g}")
+        paths.append(hauberk.evaluate(run).path)
     for path in paths:
         measured = subjects(part for facts in load([path]) for part in facts.parts)[0]
         attacked = measured.attacked[0].accuracy

@@ -37,10 +37,11 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained and evaluated run; tests must not change it."""
-    from hauberk import api, recipes
+    import hauberk
+    from hauberk import recipes
 
-    run = api.train(recipes.read(tiny_recipe), tmp_path_factory.mktemp("runs") / "tiny")
-    api.evaluate(run)
+    run = hauberk.train(recipes.read(tiny_recipe), tmp_path_factory.mktemp("runs") / "tiny")
+    hauberk.evaluate(run)
     return run.path
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hauberk import api, audit, mixing, verify
+import hauberk
+from hauberk import audit, verify
 from hauberk.attacks import FGSM, PGD, Attack
 from hauberk.attacks.base import Query
 from hauberk.batch import Batch
@@ -20,8 +21,11 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation.units import right_interval
 from hauberk.layers import AOLLinear
 from hauberk.randomness import Randomness
+from hauberk.recipes import Evaluation
 from hauberk.records import group, part, read_all
+from hauberk.runs import Run
 from hauberk.threats import L2, Linf
+from hauberk.verbs import mix as mixing
 
 
 def rows(count: int, labels: int = 0) -> Batch:
@@ -140,13 +144,13 @@ def test_where_float32_disagrees_with_float64_nothing_is_certified() -> None:
 
 
 @pytest.fixture
-def mixture(tiny_run: Path, tmp_path: Path) -> api.Run:
-    subject = api.subject(tiny_run)
+def mixture(tiny_run: Path, tmp_path: Path) -> Run:
+    subject = hauberk.subject(tiny_run)
     how = mixing.Mixture(0.9, robust_scale=10.0)
-    return mixing.mix(subject, subject, how, tmp_path / "mix", api.Evaluation(images=16))
+    return mixing.mix(subject, subject, how, tmp_path / "mix", Evaluation(images=16))
 
 
-def test_a_forged_alpha_path_is_found_without_any_certificate(mixture: api.Run) -> None:
+def test_a_forged_alpha_path_is_found_without_any_certificate(mixture: Run) -> None:
     (honest,) = group(read_all(mixture.records, "mix"))
     verdict = verify.verify_mix(honest, [])
     assert (verdict.rows, verdict.problems) == (16, ())
@@ -170,11 +174,11 @@ def test_a_forged_label_is_found_with_the_data(tiny_run: Path, tmp_path: Path) -
     assert any("the data has another label" in problem for v in verdicts for problem in v.problems)
 
 
-def test_a_mix_of_another_alpha_is_found(mixture: api.Run) -> None:
-    subject = api.subject(mixture.path)
-    certificate = api.default_certificate(subject)
+def test_a_mix_of_another_alpha_is_found(mixture: Run) -> None:
+    subject = hauberk.subject(mixture.path)
+    certificate = hauberk.default_certificate(subject)
     assert certificate is not None
-    api.certify(subject, [certificate], api.Evaluation(images=16))
+    hauberk.certify(subject, [certificate], Evaluation(images=16))
     (honest,) = group(read_all(mixture.records, "certificate"))
     assert not verify.verify_part(honest).problems
     facts = json.loads(json.dumps(dict(honest.facts)))

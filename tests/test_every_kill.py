@@ -30,14 +30,17 @@ import torch
 import typer
 import yaml
 
+import hauberk
 import hauberk.cli.app  # here, so that forks need not
-from hauberk import api, cli, demo, mixing, recipes
+from hauberk import cli, recipes
 from hauberk.attacks import FAB, FGSM, PGD, AutoAttack
 from hauberk.data.files import download
-from hauberk.recipes import Evaluation
+from hauberk.recipes import Evaluation, parse
 from hauberk.report import page
 from hauberk.storage import LOCK
 from hauberk.threats import L2
+from hauberk.verbs import demo
+from hauberk.verbs import mix as mixing
 
 ALL = os.environ.get("HAUBERK_TEST_KILLS") == "all"
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
@@ -280,10 +283,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> State:
     folder = tmp_path_factory.mktemp("trained")
     for index, name in enumerate("ab"):  # in this process, so that all that is imported late is here before a fork
         (folder / f"{name}.yaml").write_bytes(recipe(name))
-        run = api.train(recipes.read(folder / f"{name}.yaml", [f"seed={index}"]), folder / name)
+        run = hauberk.train(recipes.read(folder / f"{name}.yaml", [f"seed={index}"]), folder / name)
         torch.load(run.checkpoints / "training.pt", weights_only=True)
     start = held(folder)
-    api.evaluate(run)
+    hauberk.evaluate(run)
     cli.results.lines(run.path)
     return start
 
@@ -308,7 +311,7 @@ def test_certify(bench: Bench, trained: State) -> None:
 
 
 def test_diagnose(bench: Bench, trained: State) -> None:
-    bench.check(trained, lambda: api.diagnose(api.subject("a"), FGSM(L2(0.5)), few(Evaluation())), least=8)
+    bench.check(trained, lambda: hauberk.diagnose(hauberk.subject("a"), FGSM(L2(0.5)), few(Evaluation())), least=8)
 
 
 def test_lipschitz(bench: Bench, trained: State) -> None:
@@ -358,7 +361,7 @@ def test_votes_of_a_model_that_has_changed(bench: Bench, trained: State) -> None
 def test_a_suite_between_its_stages(bench: Bench, trained: State) -> None:
     threat = L2(1e-4)  # some images stand
     suite = AutoAttack(threat, version="custom", attacks=(FGSM(threat), PGD(threat, steps=2), FAB(threat, steps=2)))
-    attack: Command = lambda: api.attack(api.subject("a"), [suite], Evaluation(images=64))  # noqa: E731
+    attack: Command = lambda: hauberk.attack(hauberk.subject("a"), [suite], Evaluation(images=64))  # noqa: E731
     whole = bench.check(trained, attack, least=8, sample=6)
     assert sum("attack-" in name for name in whole) == 3
 
@@ -382,12 +385,13 @@ def few(plan: Evaluation) -> Evaluation:
 
 
 def test_demo(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {name: api.parse(yaml.safe_load(recipe(name))) for name in ("demo_standard", "demo_lipschitz")}
+    small = {name: parse(yaml.safe_load(recipe(name))) for name in ("demo_standard", "demo_lipschitz")}
     monkeypatch.setattr(demo, "RECIPES", tuple(small))
     monkeypatch.setattr(demo, "ALPHAS", (0.9,))
     monkeypatch.setattr(recipes, "read", small.__getitem__)
     monkeypatch.setattr(page, "render", lambda found: f"a page about {len(found)} runs")
-    for module, real in ((api, api.setting_of), (mixing, mixing.setting_of)):
+    for module in (sys.modules[f"hauberk.verbs.{name}"] for name in ("attack", "certify", "mix")):
+        real = module.setting_of
         monkeypatch.setattr(module, "setting_of", lambda target, plan, *of, real=real: real(target, few(plan), *of))
     bench.check({}, typed("demo", "-o", "d"), least=80, sample=4)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hauberk import api, registry, runs, storage
+from hauberk import registry, runs, storage
 from hauberk.errors import HauberkError
+from hauberk.evaluation.signing import sign
 from hauberk.runs import SCHEMA_VERSION, Run
 
 RECIPE = {"name": "r", "data": {"name": "digits"}}
@@ -224,7 +225,7 @@ def test_shards_that_sign_at_the_same_time_lose_no_line_of_the_list(tmp_path: Pa
         if not child:
             for unit in range(5):
                 storage.atomic_write(run.records / f"attack-{shard}{unit}.parquet", b"rows")
-                api.sign(run, f"attack_{shard}_seconds", time.monotonic())
+                sign(run, f"attack_{shard}_seconds", time.monotonic())
             os._exit(0)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from hauberk import api, cli, recipes, registry
+from hauberk import cli, recipes, registry
 from hauberk.errors import HauberkError
 from hauberk.records import content_hash
+from hauberk.subjects import subject
 from hauberk.trust import trusting
 
 SOURCE = "evil_module:build"
@@ -143,14 +144,14 @@ def test_only_what_was_named_is_trusted(marker: Path, monkeypatch: pytest.Monkey
 def test_a_run_is_looked_at_before_its_weights_are_read(stranger: Path) -> None:
     (stranger / "checkpoints" / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(HauberkError, match="a file alone runs no code"):
-        api.subject(stranger)
+        subject(stranger)
 
 
 def test_a_changed_config_is_refused_before_anything_is_built(stranger: Path, marker: Path) -> None:
     with trusting(everything=True), pytest.raises(HauberkError, match="has changed"):  # its weights are another hash's
         path = stranger / "checkpoints" / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "0" * 16}))
-        api.subject(stranger)
+        subject(stranger)
     assert not marker.exists()
 
 
@@ -159,7 +160,7 @@ def test_a_saved_model_names_no_other_run(tiny_run: Path, tmp_path: Path) -> Non
     config = json.loads((path / "checkpoints" / "config.json").read_text())
     (path / "checkpoints" / "config.json").write_text(json.dumps(config | {"spec": {"name": "run", "path": str(path)}}))
     with pytest.raises(HauberkError, match="names another run"):
-        api.subject(path)
+        subject(path)
 
 
 def test_a_recipe_of_python_is_held_to_the_same(tiny_recipe: Path, marker: Path) -> None:

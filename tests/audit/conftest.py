@@ -12,12 +12,14 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from hauberk import api, mixing
+import hauberk
 from hauberk.attacks import APGD, FGSM, AutoAttack
 from hauberk.certificates import SmoothingCertificate
 from hauberk.evaluation.indicators import LIMITS
+from hauberk.recipes import Evaluation
 from hauberk.records import MEASURED, Part, content_hash, part, read, write
 from hauberk.threats import L2
+from hauberk.verbs import mix as mixing
 from hauberk.verify.plans import plan_key, ranges
 
 SUITE = AutoAttack(L2(0.5), version="custom", attacks=(FGSM(L2(0.5)), APGD(L2(0.5), steps=3)))
@@ -28,10 +30,10 @@ VOTES = SmoothingCertificate(sigma=0.12, n0=20, n=200, alpha=0.01)
 def rich_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with every kind of record: Lipschitz, votes, an attack, a suite of two stages, a diagnosis."""
     path = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("rich") / "tiny"))
-    target = api.subject(path)
-    plan = api.Evaluation(images=32, tile=16, gallery=32)
-    api.attack(target, [SUITE], plan)
-    api.certify(target, [VOTES], plan)
+    target = hauberk.subject(path)
+    plan = Evaluation(images=32, tile=16, gallery=32)
+    hauberk.attack(target, [SUITE], plan)
+    hauberk.certify(target, [VOTES], plan)
     (attack,) = (
         p for p in map(read, sorted((path / "records").glob("attack-*"))) if p.unit["method"]["name"] == "fgsm"
     )
@@ -52,15 +54,15 @@ def rich_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mixed_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mix with its alpha path, a certificate and an attack."""
-    subject = api.subject(tiny_run)
-    plan = api.Evaluation(images=16, tile=16, gallery=2)
+    subject = hauberk.subject(tiny_run)
+    plan = Evaluation(images=16, tile=16, gallery=2)
     how = mixing.Mixture(0.8, robust_scale=10.0)
     run = mixing.mix(subject, subject, how, tmp_path_factory.mktemp("mixed") / "mix", plan)
-    target = api.subject(run.path)
-    certificate = api.default_certificate(target)
+    target = hauberk.subject(run.path)
+    certificate = hauberk.default_certificate(target)
     assert certificate is not None
-    api.certify(target, [certificate], plan)
-    api.attack(target, [APGD(L2(0.25), steps=3)], plan)
+    hauberk.certify(target, [certificate], plan)
+    hauberk.attack(target, [APGD(L2(0.25), steps=3)], plan)
     return run.path
 
 

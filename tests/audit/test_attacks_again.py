@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hauberk import api, audit
+import hauberk
+from hauberk import audit
 from hauberk.audit.attacks import odd_problems, sign_problems
 from hauberk.verify import claims, ledger
 
@@ -91,7 +92,7 @@ def test_the_sample_is_the_verifiers(rich_run: Path) -> None:
     assert audit.draw() != audit.draw()
     picked = [np.random.default_rng(seed).choice(400, 30, replace=False).tolist() for seed in (1, 2)]
     assert picked[0] != picked[1]
-    target = api.subject(rich_run)
+    target = hauberk.subject(rich_run)
     rows = [v.rows for v in audit.recompute(target, 5, np.random.default_rng(3)) if "weights" in v.method]
     assert rows
     assert max(rows) == 5

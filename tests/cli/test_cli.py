@@ -244,7 +244,7 @@ def test_a_stopped_run_says_how_to_go_on(tiny_recipe: Path, capsys: pytest.Captu
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hauberk.api.fit", interrupted)
+    monkeypatch.setattr("hauberk.verbs.train.fit", interrupted)
     code, _, error = run(capsys, "train", tiny_recipe, "-o", tmp_path / "r")
     assert code == 130
     assert "the same command goes on" in error

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from hauberk import api as api
 from hauberk import audit as audit
 from hauberk.cli import main
 

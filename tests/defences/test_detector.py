@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from hauberk import registry
-from hauberk.api import model_context
 from hauberk.attacks import APGD, PGD
 from hauberk.batch import Batch
 from hauberk.classifier import Normalize, decide, logits_of, named_outputs, predictor_name, traits, weights_hash
@@ -25,6 +24,7 @@ from hauberk.runs import Run
 from hauberk.threats import Linf
 from hauberk.training.config import Training
 from hauberk.training.loop import fit
+from hauberk.verbs.train import model_context
 
 TASK = {"input_shape": (1, 4, 4), "num_classes": 3, "mean": (0.5,), "std": (0.2,)}
 

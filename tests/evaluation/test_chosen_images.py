@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from hauberk import api
+import hauberk
 from hauberk.attacks import FGSM
 from hauberk.certificates import LipschitzCertificate
 from hauberk.data import Dataset, Split, load
@@ -23,6 +23,7 @@ from hauberk.recipes import Evaluation, parse
 from hauberk.records import group, read_all
 from hauberk.runs import Run
 from hauberk.threats import L2
+from hauberk.verbs.samples import setting_of
 
 CLASSES = tuple("0123456789")
 
@@ -43,7 +44,7 @@ def net() -> nn.Module:
 
 
 def taken(dataset: Dataset, images: int | None, choice: str) -> list[int]:
-    return api.evaluation_samples(dataset, "test", images, choice).ids.tolist()
+    return hauberk.evaluation_samples(dataset, "test", images, choice).ids.tolist()
 
 
 def test_files_sorted_by_class_give_every_class(sorted_digits: Dataset) -> None:
@@ -61,11 +62,11 @@ def test_each_number_is_inside_the_next(few: int, many: int | None, choice: str,
 
 def test_more_images_than_there_are_are_refused(sorted_digits: Dataset) -> None:
     with pytest.raises(HauberkError, match="has 400 test images, 401 were asked for"):
-        api.evaluation_samples(sorted_digits, "test", 401, "hashed")
+        hauberk.evaluation_samples(sorted_digits, "test", 401, "hashed")
 
 
 def run(net: nn.Module, dataset: Dataset, images: int, choice: str, folder: Path) -> None:
-    samples = api.evaluation_samples(dataset, "test", images, choice)
+    samples = hauberk.evaluation_samples(dataset, "test", images, choice)
     setting = Setting("sorted", "test", CLASSES, tile=4, gallery=5, choice=choice)
     attack_records(net, samples, FGSM(L2(0.2)), setting, Work(folder))
     certificate_records(net, samples, LipschitzCertificate(), setting, Work(folder))
@@ -113,11 +114,11 @@ def test_samples_chosen_in_two_ways_are_two_evaluations(
 
 
 def test_a_verb_takes_the_images_of_its_plan(tiny_run: Path) -> None:
-    target = api.subject(tiny_run)
+    target = hauberk.subject(tiny_run)
     test = target.dataset.test
-    samples, setting = api.setting_of(target, Evaluation(images=30))
+    samples, setting = setting_of(target, Evaluation(images=30))
     assert torch.equal(samples.index, proportional_order(test.ids, test.labels)[:30]) and setting.choice == "hashed"
-    samples, setting = api.setting_of(target, Evaluation(images=30, choice="first"))
+    samples, setting = setting_of(target, Evaluation(images=30, choice="first"))
     assert torch.equal(samples.ids, test.ids[:30]) and setting.choice == "first"
 
 

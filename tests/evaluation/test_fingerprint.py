@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hauberk import api
+import hauberk
 from hauberk.attacks import FGSM
 from hauberk.audit import again
 from hauberk.batch import Batch
@@ -31,8 +31,11 @@ from hauberk.evaluation.units import (
     mix_records,
 )
 from hauberk.randomness import fenced
+from hauberk.recipes import Evaluation
 from hauberk.records import Part, read_all, write_once
 from hauberk.report.collect import _told_apart
+from hauberk.runs import Run
+from hauberk.subjects import Subject
 from hauberk.threats import L2
 
 IMAGES = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -217,9 +220,9 @@ def test_verify_asks_the_model_first(reading: Reading, tmp_path: Path) -> None:
     data = load("digits")
     torch.manual_seed(0)
     reading.layer = nn.Linear(64, 10).eval()
-    run = api.Run.create(tmp_path / "run", {"name": "x", "data": {"name": "digits"}, "model": {"factory": "m:f"}})
-    target = api.Subject(run, reading, data)
-    api.attack(target, [FGSM(L2(0.1))], api.Evaluation(images=16, tile=16))
+    run = Run.create(tmp_path / "run", {"name": "x", "data": {"name": "digits"}, "model": {"factory": "m:f"}})
+    target = Subject(run, reading, data)
+    hauberk.attack(target, [FGSM(L2(0.1))], Evaluation(images=16, tile=16))
     assert not any(v.problems for v in again.recompute(target, 4, np.random.default_rng(0)))
     reading.path.write_text("1.5")
     problems = [problem for v in again.recompute(target, 4, np.random.default_rng(0)) for problem in v.problems]

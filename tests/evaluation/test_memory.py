@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hauberk import api, mixing, registry
+import hauberk
+from hauberk import registry
 from hauberk.attacks import APGD, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import LipschitzCertificate, MixedCertificate
@@ -18,9 +19,12 @@ from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import Work, attack_records, certificate_records, mix_records
 from hauberk.recipes import Evaluation
 from hauberk.records import HASHED_ROWS, data_hash
+from hauberk.subjects import Subject
 from hauberk.threats import L2
 from hauberk.training.distributed import World
 from hauberk.training.validation import held_out, validate
+from hauberk.verbs import mix as mixing
+from hauberk.verbs.samples import setting_of
 
 TILE = 4
 UNIT = 4 * TILE
@@ -104,11 +108,11 @@ def test_a_mix_is_chosen_unit_by_unit(counted: Counted, net: nn.Module, tmp_path
     """The logits of all units are those of the whole batch."""
     data = load("digits")
     object.__setattr__(data, "val", Counted("val", data.val.images, data.val.labels, data.val.ids))
-    subject = api.Subject(None, net, data)  # type: ignore[arg-type]
+    subject = Subject(None, net, data)  # type: ignore[arg-type]
     plan = Evaluation(split="val", images=100, tile=20)
     found = mixing.gather(subject, subject, PGD, plan, folder=tmp_path)
     assert Counted.most == 80
-    whole = api.evaluation_batch(data, "val", 100, "hashed")
+    whole = hauberk.evaluation_batch(data, "val", 100, "hashed")
     assert found.labels.tolist() == whole.labels.tolist()
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(found.accurate), net(whole.images).double(), atol=1e-5)
@@ -117,5 +121,5 @@ def test_a_mix_is_chosen_unit_by_unit(counted: Counted, net: nn.Module, tmp_path
 
 
 def test_every_verb_takes_integers(tiny_run: Path) -> None:
-    samples, _ = api.setting_of(api.subject(tiny_run), Evaluation(images=5))
+    samples, _ = setting_of(hauberk.subject(tiny_run), Evaluation(images=5))
     assert samples.split.images.dtype == torch.uint8 and len(samples) == 5

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from hauberk import api, recipes, registry
+import hauberk
+from hauberk import recipes, registry
 from hauberk.attacks import APGD, FGSM, PGD, AutoAttack
 from hauberk.certificates import MixedCertificate, SmoothingCertificate
 from hauberk.data import load
@@ -20,6 +21,7 @@ from hauberk.noise import Gaussian
 from hauberk.recipes import Evaluation
 from hauberk.report.words import epsilon
 from hauberk.statistics import clopper_pearson_lower, two_sided_binomial_p
+from hauberk.subjects import Subject
 from hauberk.threats import L1, L2, Linf
 
 SHAPE = (1, 8, 8)
@@ -118,9 +120,9 @@ def test_a_recipe_is_refused_before_it_is_trained(change) -> None:
 
 
 @pytest.fixture
-def target() -> api.Subject:
+def target() -> Subject:
     torch.manual_seed(0)
-    return api.Subject(None, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), load("digits"))  # type: ignore[arg-type]
+    return Subject(None, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), load("digits"))  # type: ignore[arg-type]
 
 
 def test_noise_that_hides_every_image_is_refused() -> None:
@@ -133,16 +135,16 @@ def test_noise_that_hides_every_image_is_refused() -> None:
 def test_every_verb_refuses_before_it_starts(target) -> None:
     plan = Evaluation(images=4)
     for act in (
-        lambda: api.attack(target, [PGD(L2(8))], plan),
-        lambda: api.diagnose(target, PGD(L2(8)), plan),
-        lambda: api.check(target, L2(8)),
-        lambda: api.certify(target, [SmoothingCertificate(sigma=0.5, n=9)], plan),
+        lambda: hauberk.attack(target, [PGD(L2(8))], plan),
+        lambda: hauberk.diagnose(target, PGD(L2(8)), plan),
+        lambda: hauberk.check(target, L2(8)),
+        lambda: hauberk.certify(target, [SmoothingCertificate(sigma=0.5, n=9)], plan),
     ):
         with pytest.raises(HauberkError, match=r"turns every image|10 votes are needed"):
             act()
     target.model.append(SmoothedClassifier(nn.Identity(), Gaussian(0.5), 2, 10, 0.001))
     with pytest.raises(HauberkError, match="11 votes are needed"):
-        api.attack(target, [PGD(L2(0.5))], plan)
+        hauberk.attack(target, [PGD(L2(0.5))], plan)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hauberk import api, mixing, verify
+import hauberk
+from hauberk import verify
 from hauberk.attacks import APGD, FAB, Attack, AutoAttack, Query, Square
 from hauberk.batch import Batch
 from hauberk.certificates import SmoothingCertificate
@@ -24,19 +25,21 @@ from hauberk.defences import MixedClassifier
 from hauberk.evaluation.units import Setting, Work, attack_records, certificate_records, mix_records, right_interval
 from hauberk.recipes import Evaluation
 from hauberk.records import Part, group, part, read_all
+from hauberk.subjects import Subject
 from hauberk.threats import L2
+from hauberk.verbs import mix as mixing
 
 
 def tables(folder: Path) -> dict[str, Part]:
     return {part.key: part for part in read_all(folder)}
 
 
-def start(target: api.Subject, out: Path) -> int:
+def start(target: Subject, out: Path) -> int:
     """The number of a fork that attacks and certifies."""
     child = os.fork()
     if child:
         return child
-    batch = api.evaluation_batch(target.dataset, "test", 48)
+    batch = hauberk.evaluation_batch(target.dataset, "test", 48)
     setting = Setting("digits", "test", target.dataset.classes, tile=8, gallery=4)
     attack_records(target.model, batch, APGD(L2(0.5), steps=20), setting, Work(out))
     certificate_records(target.model, batch, SmoothingCertificate(sigma=0.25, n0=16, n=64), setting, Work(out))
@@ -45,7 +48,7 @@ def start(target: api.Subject, out: Path) -> int:
 
 def test_killed_evaluations_resume_to_the_same_records(tiny_run: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    target, whole, killed = api.subject(tiny_run), tmp_path / "whole", tmp_path / "killed"
+    target, whole, killed = hauberk.subject(tiny_run), tmp_path / "whole", tmp_path / "killed"
     assert os.waitpid(start(target, whole), 0)[1] == 0
     expected = tables(whole)
     assert {p.kind for p in expected.values()} == {"attack", "certificate"}
@@ -65,9 +68,9 @@ def test_killed_evaluations_resume_to_the_same_records(tiny_run: Path, tmp_path:
 
 def test_a_unit_that_is_there_is_not_done_again(tiny_run: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (tiny_run / "records").iterdir()}
-    subject = api.subject(tiny_run)
+    subject = hauberk.subject(tiny_run)
     seen = []
-    api.evaluate(subject.run, report=seen.append)
+    hauberk.evaluate(subject.run, report=seen.append)
     assert {p: p.stat().st_mtime_ns for p in (tiny_run / "records").iterdir()} == before
     assert seen[-1].done == seen[-1].total == 3
 
@@ -88,14 +91,14 @@ def test_the_interval_where_a_mix_is_right_agrees_with_a_scan(g: np.ndarray, h: 
 
 
 def test_the_alpha_path_agrees_with_certificates_at_each_alpha(tiny_run: Path, tmp_path: Path) -> None:
-    subject, certified_rows = api.subject(tiny_run), 0
+    subject, certified_rows = hauberk.subject(tiny_run), 0
     for alpha in (0.8, 0.95, 1.0):
         how = mixing.Mixture(alpha, robust_scale=10.0)
         run = mixing.mix(subject, subject, how, tmp_path / f"{alpha}", Evaluation(images=24))
-        mixed = api.subject(run.path)
-        certificate = api.default_certificate(mixed)
+        mixed = hauberk.subject(run.path)
+        certificate = hauberk.default_certificate(mixed)
         assert certificate is not None
-        api.certify(mixed, [certificate], Evaluation(images=24))
+        hauberk.certify(mixed, [certificate], Evaluation(images=24))
         (path,) = group(read_all(run.records, "mix"))
         (certified,) = group(read_all(run.records, "certificate"))
         eps = np.array(path.facts["eps"])
@@ -220,10 +223,10 @@ def test_stages_see_survivors_alone(task, tmp_path: Path) -> None:
 
 
 def test_an_extended_evaluation_supersedes_its_last_unit(tiny_run: Path, tmp_path: Path) -> None:
-    target = api.subject(tiny_run)
+    target = hauberk.subject(tiny_run)
     setting = Setting("digits", "test", target.dataset.classes, tile=4, gallery=0)
     for images in (20, 30):
-        batch = api.evaluation_batch(target.dataset, "test", images)
+        batch = hauberk.evaluation_batch(target.dataset, "test", images)
         attack_records(target.model, batch, APGD(L2(0.5), steps=4), setting, Work(tmp_path))
     (joined,) = group(read_all(tmp_path))
     assert len(joined.column("id")) == 30

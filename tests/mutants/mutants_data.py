@@ -19,7 +19,7 @@ DATA: list[Mutant] = [
     ),
     *group("memory", "records.py", MEMORY, ("in torch.split(order, HASHED_ROWS)", "in (order,)")),
     *group(
-        "memory", "mixing.py", MEMORY,
+        "memory", "verbs/mix.py", MEMORY,
         ("torch.split(torch.arange(len(samples)), UNIT_TILES * plan.tile)", "(torch.arange(len(samples)),)"),
     ),
     *group(
@@ -27,7 +27,7 @@ DATA: list[Mutant] = [
         ("for start in range(first, end, TILES_AT_ONCE):", "for start in range(first, end, 2 * TILES_AT_ONCE):"),
         ("min(start + TILES_AT_ONCE, end) * TILE", "end * TILE"),
     ),
-    *group("memory", "api.py", MEMORY, ("Selection(part, chosen(", "part.select(chosen(")),
+    *group("memory", "verbs/samples.py", MEMORY, ("Selection(part, chosen(", "part.select(chosen(")),
     *group(
         "choice", "data/choice.py", ORDER,
         ("str(sample).encode()", "hex(sample).encode()"),
@@ -52,7 +52,7 @@ DATA: list[Mutant] = [
     *group("choice", "runs.py", CHOSEN, ('{"choice": "first"} | plan', "plan")),
     *group("choice", "recipes.py", CHOSEN, ('choice: Choice = "hashed"', 'choice: Choice = "first"')),
     *group(
-        "choice", "api.py", CHOSEN,
+        "choice", "verbs/samples.py", CHOSEN,
         ("plan.images, plan.choice)", "plan.images)"),
         ("plan.gallery, plan.choice,", "plan.gallery, 'first',"),
         ("if images is not None and images > len(part):", "if False:"),
@@ -149,9 +149,12 @@ DATA: list[Mutant] = [
         ("check_sense(*methods, recipe.training)", "check_sense(recipe.training)"),
     ),
     *group(
-        "sense", "api.py", "tests/evaluation/test_sense.py",
+        "sense", "verbs/samples.py", "tests/evaluation/test_sense.py",
         ("check_sense(*methods, shape=target.dataset.input_shape)", "pass"),
         ("    check_votes(target.model)\n", ""),
+    ),
+    *group(
+        "sense", "verbs/check.py", "tests/evaluation/test_sense.py",
         ("check_budget(threat, target.dataset.input_shape)", "pass"),
     ),
     *group(
@@ -172,7 +175,7 @@ DATA: list[Mutant] = [
            ('if 0 <= k < len(classes) else f"class {k}"', 'if k >= 0 else ""')),
     *group("observations", "report/words.py", NOTES, ("return [*said, *subject.notes]", "return said")),
     *group("observations", "cli/results.py", NOTES, ('(f"  note: {note}" for note in subject.notes)', "()")),
-    *group("observations", "api.py", NOTES, ('info["notes"] = list(target.dataset.notes)', "pass")),
+    *group("observations", "verbs/samples.py", NOTES, ('info["notes"] = list(target.dataset.notes)', "pass")),
     *group("observations", "cli/console.py", NOTES, ('say(f"note: {note}")', "pass")),
     *group(
         "observations", "cli/options.py", NOTES,

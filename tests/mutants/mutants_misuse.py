@@ -9,7 +9,7 @@ NEXT = "tests/cli/test_misuse.py::test_every_next_line_works"
 LEFT = "tests/cli/test_misuse.py::test_misuse_of_a_run_leaves_it_as_it_was"
 PYTHON = "tests/test_boundary.py"
 FOLDERS = "tests/cli/test_misuse.py::test_one_model_on_two_data_sets_has_two_folders"
-KEEP = "tests/test_mixing.py::test_a_share_to_keep_is_that_share_of_the_accuracy_under_attack"
+KEEP = "tests/verbs/test_mix.py::test_a_share_to_keep_is_that_share_of_the_accuracy_under_attack"
 PLACES = "tests/cli/test_places.py::"
 FOLDER = "tests/data/test_folder.py::"
 
@@ -63,11 +63,11 @@ MISUSE = [
         f"{PLACES}test_a_tilde_is_the_home_folder",
     ),
     Mutant(
-        "misuse", "mixing.py", '"runs/.calibration"', '"runs/calibration"',
+        "misuse", "verbs/mix.py", '"runs/.calibration"', '"runs/calibration"',
         f"{PLACES}test_a_wish_that_fails_leaves_no_run_and_a_mix_says_what_its_data_is",
     ),
     Mutant(
-        "misuse", "mixing.py", "notes=list(like.dataset.notes)", "notes=[]",
+        "misuse", "verbs/mix.py", "notes=list(like.dataset.notes)", "notes=[]",
         f"{PLACES}test_a_wish_that_fails_leaves_no_run_and_a_mix_says_what_its_data_is",
     ),
     Mutant(
@@ -118,7 +118,7 @@ MISUSE = [
         contract("prefixed"),
     ),
     Mutant(
-        "misuse", "mixing.py",
+        "misuse", "verbs/mix.py",
         "if outputs[0] != outputs[1]:",
         "if False:",
         typed("mix_--accurate_good_--robust_twenty_--alpha_0.5_FEW"),
@@ -132,7 +132,7 @@ MISUSE = [
     ),
     Mutant("misuse", "subjects.py", "-{data['name']}{mark}", "", FOLDERS),
     Mutant(
-        "misuse", "api.py",
+        "misuse", "verbs/train.py",
         "        if new and is_main():\n            run.abandon()\n",
         "",
         typed("train_mine.yaml_--set_training.batch_size=100000"),
@@ -176,13 +176,13 @@ MISUSE = [
         "if False:",
         typed("train_mine.yaml_--set_seed=1_--set_seed=2"),
     ),
-    Mutant("misuse", "sweep.py", "if twice is not None:", "if False:", typed("sweep_twice.yaml_--dry-run")),
+    Mutant("misuse", "verbs/sweep.py", "if twice is not None:", "if False:", typed("sweep_twice.yaml_--dry-run")),
     Mutant(
-        "misuse", "api.py",
+        "misuse", "verbs/train.py",
         "!= value:\n            raise",
         "!= given:\n            raise",
         typed("train_mine.yaml_--set_model.num_classes=5"),
     ),
-    Mutant("misuse", "mixing.py", "return value / base", "return value", KEEP),
+    Mutant("misuse", "verbs/mix.py", "return value / base", "return value", KEEP),
     Mutant("misuse", "cli/mix.py", 'trusted = ["--trust-code"] if foreign else []', "trusted: list[str] = []", NEXT),
 ]

@@ -123,7 +123,7 @@ CHOICE = [
         ("b = 0.0 if np.isnan(b) else b", "pass"),
     ),
     *group(
-        "calibration", "mixing.py", "tests/test_mixing.py",
+        "calibration", "verbs/mix.py", "tests/verbs/test_mix.py",
         ('if plan.split != "val":', "if False:"),
         ("found.probability_margin_point", "found.adversarial"),
         ("said(robust, other)", "said(robust, own)"),
@@ -132,9 +132,9 @@ CHOICE = [
         ("narrowed.load_state_dict(model.state_dict())", "pass"),
     ),
     *group(
-        "calibration", "mixing.py",
-        "tests/test_mixing.py::test_a_choice_is_made_for_the_scaled_logits"
-        " tests/test_mixing.py::test_the_verdict_is_on_the_pair_in_its_order",
+        "calibration", "verbs/mix.py",
+        "tests/verbs/test_mix.py::test_a_choice_is_made_for_the_scaled_logits"
+        " tests/verbs/test_mix.py::test_the_verdict_is_on_the_pair_in_its_order",
         ("softmax(sharp * logits.accurate), softmax(hot * logits.robust)",
          "softmax(hot * logits.accurate), softmax(sharp * logits.robust)"),
         ("margin(softmax(hot * logits.robust_attacked), labels)", "margin(softmax(logits.robust_attacked), labels)"),
@@ -266,7 +266,7 @@ WORK = [
         ("done, self.steps_per_epoch * config.epochs, config.warmup", "done, config.epochs, config.warmup"),
     ),
     *group(
-        "work", "sweep.py", "tests/test_sweep.py",
+        "work", "verbs/sweep.py", "tests/verbs/test_sweep.py",
         ("return there and run", "return run"),
         ('run.info.get("evaluated") == self.plan', '"evaluated" in run.info'),
         ("there = all((", "there = any(("),

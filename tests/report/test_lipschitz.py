@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hauberk import api
+import hauberk
 from hauberk.report import summary, write_report
 from hauberk.report.bundle import write_bundle
 from hauberk.report.lipschitz import gradients, views
@@ -18,7 +18,7 @@ from hauberk.runs import Run
 @pytest.fixture
 def looked_at(tiny_run: Path, tmp_path: Path) -> Path:
     path = Path(shutil.copytree(tiny_run, tmp_path / "looked_at"))
-    api.lipschitz(api.subject(path), images=3)
+    hauberk.lipschitz(hauberk.subject(path), images=3)
     return path
 
 

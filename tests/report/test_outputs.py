@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hauberk import api
+import hauberk
 from hauberk.attacks import FGSM
 from hauberk.recipes import Evaluation
 from hauberk.report import write_report
@@ -35,6 +35,6 @@ def test_the_page_of_a_model_with_twenty_outputs(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     target = subject("twenty_outputs:build", tmp_path / "run", "digits")
-    api.attack(target, [FGSM(Linf(0.1))], Evaluation(images=8, tile=16, gallery=4))
+    hauberk.attack(target, [FGSM(Linf(0.1))], Evaluation(images=8, tile=16, gallery=4))
     page = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert "class 15" in page

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from hauberk.api import subject
 from hauberk.audit.again import recompute
 from hauberk.audit.data import data_verdicts
 from hauberk.data import Dataset, load
 from hauberk.records import MEASURED, Part, group
+from hauberk.subjects import subject
 from hauberk.verify import Verdict, claims
 from hauberk.verify.files import open_run
 from hauberk.verify.run import verify_files

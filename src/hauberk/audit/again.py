@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from hauberk import registry
-from hauberk.api import Subject
 from hauberk.attacks.gradients import PROBES
 from hauberk.audit.attacks import attack_again
 from hauberk.audit.certificates import certify_again
@@ -21,6 +20,7 @@ from hauberk.classifier import Decides, is_random, predictor_name, traits, weigh
 from hauberk.evaluation.fingerprint import answers, dtype_of, probes
 from hauberk.identity import structure
 from hauberk.records import Part, group, read_all
+from hauberk.subjects import Subject
 from hauberk.verify import Verdict, claims
 from hauberk.verify.attacks import decides_itself
 from hauberk.verify.verdict import guarded

@@ -18,7 +18,6 @@ import torch
 from scipy import stats
 
 from hauberk import registry
-from hauberk.api import Subject
 from hauberk.attacks import Attack, AttackResult
 from hauberk.audit.data import split_of, taken
 from hauberk.audit.revised import revisions_today
@@ -27,6 +26,7 @@ from hauberk.classifier import decide
 from hauberk.evaluation.units import UNIT_TILES
 from hauberk.records import Part
 from hauberk.runs import environment
+from hauberk.subjects import Subject
 from hauberk.verify import claims
 from hauberk.verify.attacks import decides_itself
 from hauberk.verify.plans import plan_key

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from hauberk import registry
-from hauberk.api import Subject
 from hauberk.audit.votes import vote_problems
 from hauberk.batch import Batch
 from hauberk.records import Part
+from hauberk.subjects import Subject
 from hauberk.verify import claims
 from hauberk.verify.verdict import samples
 

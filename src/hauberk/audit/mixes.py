@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from hauberk import registry
-from hauberk.api import Subject
 from hauberk.audit.certificates import logit_problems, shared_problems
 from hauberk.batch import Batch
 from hauberk.classifier import frozen, logits_of, predictor_name
 from hauberk.defences import MixedClassifier
 from hauberk.records import Part
+from hauberk.subjects import Subject
 from hauberk.verify.verdict import samples
 
 CLOSE = 1e-4  # difference of float32 logits between two machines, relative to the largest

@@ -15,11 +15,14 @@ from hauberk.errors import HauberkError
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import api, threats
+    from hauberk import subjects, threats
     from hauberk.attacks import Attack, apgd, autoattack
     from hauberk.subjects import Subject
+    from hauberk.verbs import attack as verb
+    from hauberk.verbs import certify as certifying
 else:
-    api, threats = Later("hauberk.api"), Later("hauberk.threats")
+    subjects, threats = Later("hauberk.subjects"), Later("hauberk.threats")
+    verb, certifying = Later("hauberk.verbs.attack"), Later("hauberk.verbs.certify")
     apgd, autoattack = Later("hauberk.attacks.apgd"), Later("hauberk.attacks.autoattack")
 
 OTHER_STEPS = 50  # of the attack in another norm
@@ -55,13 +58,13 @@ def attack(
     ball, share = None if threat is None else registry.build(threat, "threat"), options.shard(shard)
     if suite is not None:
         options.choice("--suite", suite, [v for v in get_args(autoattack.Version) if v != "custom"])
-    subject = api.subject(target, out, options.data(data))
+    subject = subjects.subject(target, out, options.data(data))
     notes(subject.dataset)
     plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile, first=first)
     planned = _attacks(subject, ball, attacks, suite)
     if ball is not None and not (one_norm or attacks):
         planned += _other_norm(subject, planned)
-    run = api.attack(subject, planned, plan, share, Reporter(json).evaluating)
+    run = verb.attack(subject, planned, plan, share, Reporter(json).evaluating)
     if results.nothing(run.path):
         emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
         return
@@ -71,7 +74,7 @@ def attack(
 
 def _certify(subject: Subject, target: str, trusted: bool) -> str:
     """The command that certifies the same model, as far as it can be certified."""
-    smoothing = "" if api.certifiable(subject) else " --method smoothing --sigma 0.25 --n 1000"
+    smoothing = "" if certifying.certifiable(subject) else " --method smoothing --sigma 0.25 --n 1000"
     return f"hauberk certify {options.again(subject, target, trusted)}{smoothing}"
 
 
@@ -87,7 +90,7 @@ def _attacks(
         return [registry.build(spec, "attack") for spec in planned]
     found = [options.method(name, "attack", threat=ball) for name in names or ()]
     if suite is not None or not found:
-        found += api.suite(subject, ball, cast("autoattack.Version", suite or "fast"))
+        found += verb.suite(subject, ball, cast("autoattack.Version", suite or "fast"))
     return found
 
 

@@ -14,12 +14,13 @@ from hauberk.errors import HauberkError
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import api, defences, threats
+    from hauberk import defences, subjects, threats
     from hauberk.certificates import Certificate, mixed
     from hauberk.subjects import Subject
+    from hauberk.verbs import certify as verb
 else:
-    api, defences, threats = Later("hauberk.api"), Later("hauberk.defences"), Later("hauberk.threats")
-    mixed = Later("hauberk.certificates.mixed")
+    defences, subjects, threats = (Later(f"hauberk.{name}") for name in ("defences", "subjects", "threats"))
+    mixed, verb = Later("hauberk.certificates.mixed"), Later("hauberk.verbs.certify")
 
 
 def certify(
@@ -53,11 +54,11 @@ def certify(
     if bound is not None:
         options.choice("--bound", bound, get_args(mixed.Bound))
     given = {"sigma": sigma, "n": n, "alpha": alpha, "norm": norm}
-    subject = api.subject(target, out, options.data(data))
+    subject = subjects.subject(target, out, options.data(data))
     notes(subject.dataset)
     plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile, first=first)
     planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)
-    run = api.certify(subject, planned, plan, share, Reporter(json).evaluating)
+    run = verb.certify(subject, planned, plan, share, Reporter(json).evaluating)
     if results.nothing(run.path):
         emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
         return
@@ -80,10 +81,10 @@ def _certificates(
                 f"--method gives {key} {specs[0][key]}, --{key} says {settings[key]}", "give one of the two"
             )
     elif not specs:
-        fitting = api.default_certificate(subject)
+        fitting = verb.default_certificate(subject)
         if fitting is None:
             raise HauberkError(
-                f"this model has no deterministic certificate: {api.lipschitz_refusal(subject)}",
+                f"this model has no deterministic certificate: {verb.lipschitz_refusal(subject)}",
                 "smooth it instead: --method smoothing --sigma 0.25",
             )
         specs = [registry.spec(fitting)]

@@ -14,10 +14,14 @@ from hauberk.errors import HauberkError
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import api
+    from hauberk import subjects
     from hauberk.attacks import apgd
+    from hauberk.verbs import attack, evaluate, samples
+    from hauberk.verbs import check as verb
 else:
-    api, apgd = Later("hauberk.api"), Later("hauberk.attacks.apgd")
+    subjects, apgd = Later("hauberk.subjects"), Later("hauberk.attacks.apgd")
+    attack, evaluate = Later("hauberk.verbs.attack"), Later("hauberk.verbs.evaluate")
+    samples, verb = Later("hauberk.verbs.samples"), Later("hauberk.verbs.check")
 
 USUAL = 1000  # images of an evaluation
 
@@ -45,12 +49,12 @@ def check(
     ball = None if threat is None else registry.build(threat, "threat")
     if diagnose and ball is None:
         raise HauberkError("--diagnose judges an attack, and an attack needs a threat", "add --threat linf:8/255")
-    subject = api.subject(target, out, options.data(data))
+    subject = subjects.subject(target, out, options.data(data))
     notes(subject.dataset)
     plan = options.plan(subject.recipe, images, seed=seed, tile=tile)
-    most = len(api.evaluation_samples(subject.dataset, plan.split, plan.images))
+    most = len(samples.evaluation_samples(subject.dataset, plan.split, plan.images))
     count = min(USUAL, most) if images is None else most
-    found = api.check(subject, ball, count, plan.tile)
+    found = verb.check(subject, ball, count, plan.tile)
     lines = [f"  {'ok  ' if f.good else 'LOOK'}  {f.name}: {f.text}" for f in found.findings]
     if found.speed is not None:
         forward, gradient = 1e3 * found.speed.forward, 1e3 * found.speed.gradient
@@ -62,8 +66,8 @@ def check(
         for b in found.bills
     ]
     if diagnose and ball is not None and found.good:
-        few = plan.model_copy(update={"images": min(api.DIAGNOSED, most)})
-        run = api.diagnose(subject, apgd.APGD(ball), few, Reporter(json).evaluating)
+        few = plan.model_copy(update={"images": min(evaluate.DIAGNOSED, most)})
+        run = attack.diagnose(subject, apgd.APGD(ball), few, Reporter(json).evaluating)
         lines += results.diagnosis_lines(run.path)
     state = "ready for an evaluation" if found.good else "not ready: see LOOK above"
     emit(asdict(found) | {"good": found.good}, json, [f"{target}: {state}", *lines])

@@ -10,9 +10,9 @@ from hauberk.cli.console import Reporter, emit, say
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import demo as path
+    from hauberk.verbs import demo as path
 else:
-    path = Later("hauberk.demo")
+    path = Later("hauberk.verbs.demo")
 
 
 def demo(out: options.Out = None, threads: options.Threads = 1, json: options.Json = False) -> None:

@@ -13,12 +13,13 @@ from hauberk.cli.console import emit
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import api, threats
+    from hauberk import subjects, threats
     from hauberk.evaluation import lipschitz_report
     from hauberk.subjects import Subject
+    from hauberk.verbs import lipschitz as verb
 else:
-    api, threats = Later("hauberk.api"), Later("hauberk.threats")
-    lipschitz_report = Later("hauberk.evaluation.lipschitz_report")
+    subjects, threats = Later("hauberk.subjects"), Later("hauberk.threats")
+    lipschitz_report, verb = Later("hauberk.evaluation.lipschitz_report"), Later("hauberk.verbs.lipschitz")
 
 USUAL = 8  # images
 
@@ -38,10 +39,10 @@ def lipschitz(
     options.threads(threads)
     options.choice("--norm", norm, get_args(threats.Norm))
     count = options.count("--images", images or str(USUAL))
-    subject = api.subject(target, out, options.data(data))
+    subject = subjects.subject(target, out, options.data(data))
     if images is None:
         count = min(USUAL, len(subject.dataset.test))
-    report = api.lipschitz(subject, cast("threats.Norm", norm), count)
+    report = verb.lipschitz(subject, cast("threats.Norm", norm), count)
     emit(asdict(report), json, [*_lines(report), f"next: {_attack(subject, target, trust_code)}"])
 
 

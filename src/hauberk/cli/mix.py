@@ -17,13 +17,14 @@ from hauberk.errors import HauberkError
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import api, mixing
+    from hauberk import subjects
     from hauberk.evaluation.units import Report
     from hauberk.recipes import Evaluation
     from hauberk.runs import Run
     from hauberk.subjects import Subject
+    from hauberk.verbs import mix as mixing
 else:
-    api, mixing = Later("hauberk.api"), Later("hauberk.mixing")
+    subjects, mixing = Later("hauberk.subjects"), Later("hauberk.verbs.mix")
 
 WIDTH = 0.1  # of a range of weights
 USUAL = 1000  # validation images
@@ -149,11 +150,11 @@ def _subjects(
     if network is not None:
         if accurate is not None or robust is not None:
             raise HauberkError("--network holds both models already", "leave out --accurate and --robust")
-        net = api.subject(network)
+        net = subjects.subject(network)
         return *mixing.bases(net), net
     if accurate is None or robust is None:
         raise HauberkError("which models?", "give --accurate RUN and --robust RUN, or --network RUN")
-    return api.subject(accurate, data=data), api.subject(robust, data=data), None
+    return subjects.subject(accurate, data=data), subjects.subject(robust, data=data), None
 
 
 def _write(

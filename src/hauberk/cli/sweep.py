@@ -14,9 +14,9 @@ from hauberk.later import Later
 
 if TYPE_CHECKING:
     from hauberk import runs
-    from hauberk import sweep as table_of_runs
+    from hauberk.verbs import sweep as table_of_runs
 else:
-    runs, table_of_runs = Later("hauberk.runs"), Later("hauberk.sweep")
+    runs, table_of_runs = Later("hauberk.runs"), Later("hauberk.verbs.sweep")
 
 
 def sweep(

@@ -12,11 +12,13 @@ from hauberk.cli.console import Reporter, emit
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import api, recipes
+    from hauberk import recipes
     from hauberk.runs import Run
     from hauberk.training import distributed
+    from hauberk.verbs import train as verb
 else:
-    api, recipes, distributed = (Later(f"hauberk.{name}") for name in ("api", "recipes", "training.distributed"))
+    recipes, distributed = Later("hauberk.recipes"), Later("hauberk.training.distributed")
+    verb = Later("hauberk.verbs.train")
 
 
 def train(
@@ -30,7 +32,7 @@ def train(
     """Train a recipe's model. The same command again resumes."""
     trusted = options.trust_code(trust_code, *(set_ or []))
     options.threads(threads)
-    run = api.train(recipes.read(recipe, set_ or []), out, Reporter(json or not distributed.is_main()).training)
+    run = verb.train(recipes.read(recipe, set_ or []), out, Reporter(json or not distributed.is_main()).training)
     if distributed.is_main():
         _say(run, json, trusted)
     distributed.leave()

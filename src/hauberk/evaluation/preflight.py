@@ -205,7 +205,7 @@ def bills(
         num_classes: K.
         images: how many are classified right.
         random: whether every gradient averages several draws.
-        beside: attacks that the model needs with each version, see ``hauberk.api.suite``.
+        beside: attacks that the model needs with each version, see ``hauberk.verbs.attack.suite``.
     """
     versions = ["rand"] if random else ["fast", "standard", "plus"]
     found = []

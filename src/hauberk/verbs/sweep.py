@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import nn
 
-from hauberk import api, reading, recipes, registry
+from hauberk import reading, recipes, registry
 from hauberk.attacks import Attack
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, SmoothingCertificate
@@ -32,6 +32,9 @@ from hauberk.statistics import Interval
 from hauberk.storage import atomic_write
 from hauberk.training.precision import Bfloat16
 from hauberk.training.progress import Progress
+from hauberk.verbs.evaluate import DIAGNOSED, evaluate
+from hauberk.verbs.samples import probe_batch
+from hauberk.verbs.train import build_model, train
 
 PROBE_STEPS = 3
 
@@ -142,7 +145,7 @@ def cells(table: Table, out: Path) -> list[Cell]:
 def predict(recipe: Recipe, trained: bool = False) -> Cost:
     """Minutes of training (none if trained already) and evaluation, from a few timed steps of each on this machine."""
     dataset = load(recipe.data)
-    model = api.build_model(recipe, dataset)
+    model = build_model(recipe, dataset)
     wrapped = model if recipe.wrap is None else registry.build(recipe.wrap, "defence", base=model)
     evaluation = _evaluation_seconds(recipe, wrapped.eval(), dataset) / 60.0
     if trained:
@@ -153,7 +156,7 @@ def predict(recipe: Recipe, trained: bool = False) -> Cost:
     validation = 0.0
     if config.validation_attack is not None and config.validate_every:
         images = min(config.validation_images or len(dataset.val), len(dataset.val))
-        speed = measure(model.eval(), api.probe_batch(dataset, TILE).images)
+        speed = measure(model.eval(), probe_batch(dataset, TILE).images)
         seconds = _attack_seconds(config.validation_attack, speed, dataset.num_classes, _standing(recipe)) * images
         validation = seconds * config.epochs / config.validate_every
     return Cost((step * steps + validation) / 60.0, evaluation)
@@ -203,9 +206,9 @@ def _certificate_seconds(certificate: Certificate, model: nn.Module, dataset: Da
     if isinstance(certificate, SmoothingCertificate):
         votes = certificate.n0 + certificate.n
         few = replace(certificate, n0=64, n=max(64, min(512, certificate.n)))
-        batch = api.probe_batch(dataset, 1)
+        batch = probe_batch(dataset, 1)
         return _median_seconds(lambda: few(model, batch)) * votes / (few.n0 + few.n)
-    batch = api.probe_batch(dataset, TILE)
+    batch = probe_batch(dataset, TILE)
     return _median_seconds(lambda: certificate(model, batch)) / len(batch)
 
 
@@ -219,11 +222,11 @@ def _evaluation_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> f
     images = plan.images or len(dataset.test if plan.split == "test" else dataset.val)
     attacks = [registry.build(spec, "attack") for spec in plan.attacks]
     certificates = [registry.build(spec, "certificate") for spec in plan.certificates]
-    speed = measure(model, api.probe_batch(dataset, TILE).images)
+    speed = measure(model, probe_batch(dataset, TILE).images)
     standing = _standing(recipe)
     each = sum(_attack_seconds(a, speed, dataset.num_classes, standing) for a in attacks)
     each += sum(_certificate_seconds(c, model, dataset) for c in certificates)
-    judged = len(plan.diagnoses) * min(api.DIAGNOSED, images) * diagnostics.cost()
+    judged = len(plan.diagnoses) * min(DIAGNOSED, images) * diagnostics.cost()
     return each * images + judged * 0.5 * speed.gradient
 
 
@@ -238,7 +241,7 @@ def tidy(done: Sequence[Cell]) -> None:
 
 def run_cell(cell: Cell, training: Callable[[Progress], None] | None = None, report: Report | None = None) -> Run:
     """Train and evaluate one cell; a finished one returns at once."""
-    run = api.evaluate(api.train(cell.recipe, cell.path, training), report)
+    run = evaluate(train(cell.recipe, cell.path, training), report)
     run.update(evaluated=cell.plan)
     return run
 

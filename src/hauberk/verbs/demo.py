@@ -7,11 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hauberk import api, mixing, recipes, registry
+from hauberk import recipes, registry
 from hauberk.errors import HauberkError
 from hauberk.evaluation.units import Report
 from hauberk.report import write_report
+from hauberk.subjects import subject
 from hauberk.training.progress import Progress
+from hauberk.verbs import mix as mixing
+from hauberk.verbs.attack import attack
+from hauberk.verbs.certify import certify, default_certificate
+from hauberk.verbs.evaluate import evaluate
+from hauberk.verbs.train import train
 from hauberk.verify import verify_folder
 
 RECIPES = ("demo_standard", "demo_adversarial", "demo_lipschitz", "demo_smoothed")
@@ -47,18 +53,18 @@ def run_demo(
     for name in RECIPES:
         recipe = recipes.read(name)
         say(f"{name}: {recipe.summary}")
-        runs.append(api.evaluate(api.train(recipe, out / name, training), evaluating))
-    standard, lipschitz = (api.subject(out / name) for name in ("demo_standard", "demo_lipschitz"))
+        runs.append(evaluate(train(recipe, out / name, training), evaluating))
+    standard, lipschitz = (subject(out / name) for name in ("demo_standard", "demo_lipschitz"))
     attacks = [registry.build(spec) for spec in lipschitz.run.recipe["evaluation"]["attacks"]]
     for alpha in ALPHAS:
         say(f"mix: {alpha:g} of the 1-Lipschitz net, {1 - alpha:g} of the standard one")
         how = mixing.Mixture(alpha, robust_scale=ROBUST_SCALE)
         run = mixing.mix(standard, lipschitz, how, out / f"mix_{alpha:g}", report=evaluating)
-        subject = api.subject(run.path)
-        api.attack(subject, attacks, report=evaluating)
-        certificate = api.default_certificate(subject)
+        mixed = subject(run.path)
+        attack(mixed, attacks, report=evaluating)
+        certificate = default_certificate(mixed)
         if certificate is not None:
-            api.certify(subject, [certificate], report=evaluating)
+            certify(mixed, [certificate], report=evaluating)
         runs.append(run)
     say("verify: every certificate again from its evidence, with numpy and scipy alone")
     problems = [p for run in runs for verdict in verify_folder(run.records) for p in verdict.problems]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import special
 
-from hauberk import api, mixing, registry, trust
+import hauberk
+from hauberk import registry, trust
 from hauberk.attacks import APGD, AutoAttack, PartAttack
 from hauberk.classifier import logits_of, weights_hash
 from hauberk.defences import MixedClassifier
@@ -18,16 +19,18 @@ from hauberk.errors import HauberkError
 from hauberk.recipes import Evaluation
 from hauberk.records import read_all
 from hauberk.runs import Run
+from hauberk.subjects import Subject
 from hauberk.threats import Linf
+from hauberk.verbs import mix as mixing
 
 VALIDATION = Evaluation(split="val", images=48)
 ATTACK = APGD(Linf(0.05), steps=5)
 
 
 @pytest.fixture(scope="module")
-def pair(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[api.Subject, api.Subject]:
+def pair(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Subject]:
     """The tiny net, and the same with other weights."""
-    robust = api.subject(tiny_run)
+    robust = hauberk.subject(tiny_run)
     path = tmp_path_factory.mktemp("accurate") / "run"
     other = Run.create(path, robust.run.recipe)
     model = registry.build(registry.spec(robust.model))
@@ -36,19 +39,19 @@ def pair(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[api.
                            for k, v in robust.model.state_dict().items()})  # fmt: skip
     other.save_model(model.eval(), {"dataset": robust.run.recipe["data"], "classes": list(robust.dataset.classes)})
     other.update(hashes={"weights": weights_hash(model)})
-    return api.subject(path), robust
+    return hauberk.subject(path), robust
 
 
 @pytest.fixture(scope="module")
-def logits(pair: tuple[api.Subject, api.Subject], tmp_path_factory: pytest.TempPathFactory) -> mixing.Logits:
+def logits(pair: tuple[Subject, Subject], tmp_path_factory: pytest.TempPathFactory) -> mixing.Logits:
     return mixing.gather(*pair, ATTACK, VALIDATION, folder=tmp_path_factory.mktemp("logits"))
 
 
 def test_logits_are_those_of_the_models_and_asked_once(
-    pair: tuple[api.Subject, api.Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Subject, Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = mixing.gather(*pair, ATTACK, VALIDATION, folder=tmp_path)
-    batch = api.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
+    batch = hauberk.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
     assert np.array_equal(found.labels, batch.labels.numpy())
     assert np.array_equal(found.robust, logits_of(pair[1].model, batch).double().numpy())
     # what the attack left right is what it says itself
@@ -64,13 +67,13 @@ def test_logits_are_those_of_the_models_and_asked_once(
     assert np.array_equal(again.accurate_attacked, found.accurate_attacked)
 
 
-def test_nothing_is_chosen_on_test_data(pair: tuple[api.Subject, api.Subject], tmp_path: Path) -> None:
+def test_nothing_is_chosen_on_test_data(pair: tuple[Subject, Subject], tmp_path: Path) -> None:
     with pytest.raises(HauberkError, match="test data"):
         mixing.gather(*pair, ATTACK, Evaluation(split="test", images=8), folder=tmp_path)
 
 
 def test_images_that_a_model_was_trained_on_do_not_calibrate(
-    pair: tuple[api.Subject, api.Subject], tmp_path: Path
+    pair: tuple[Subject, Subject], tmp_path: Path
 ) -> None:
     data = pair[0].dataset
     swapped = replace(data, train=replace(data.val, name="train"), val=replace(data.train, name="val"))
@@ -81,7 +84,7 @@ def test_images_that_a_model_was_trained_on_do_not_calibrate(
 
 @pytest.mark.parametrize("kind", ["alpha", "scales"])
 def test_the_promise_is_what_the_mix_does(
-    kind: str, pair: tuple[api.Subject, api.Subject], logits: mixing.Logits, tmp_path: Path
+    kind: str, pair: tuple[Subject, Subject], logits: mixing.Logits, tmp_path: Path
 ) -> None:
     reach = float((logits.robust.argmax(1) == logits.labels).mean())
     kept = float((logits.robust_attacked.argmax(1) == logits.labels).mean())
@@ -90,32 +93,32 @@ def test_the_promise_is_what_the_mix_does(
     run = mixing.mix(*pair, how, tmp_path / "mix", Evaluation(images=16))
     model = run.load_model()
     assert isinstance(model, MixedClassifier)
-    batch = api.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
+    batch = hauberk.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
     right = (logits_of(model, batch).argmax(1) == batch.labels).float().mean()
     assert float(right) == pytest.approx(promise.clean_accuracy.value)
     assert len(read_all(run.records, "mix")) == 1
 
 
 def test_nuts_is_written_and_loaded(
-    pair: tuple[api.Subject, api.Subject], logits: mixing.Logits, tmp_path: Path
+    pair: tuple[Subject, Subject], logits: mixing.Logits, tmp_path: Path
 ) -> None:
     how, promise = mixing.choose(logits, "nuts", keep=0.5)
     run = mixing.mix(*pair, how, tmp_path / "mix", Evaluation(images=16))
     model = run.load_model()
     assert weights_hash(model) == run.info["hashes"]["weights"]
-    batch = api.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
+    batch = hauberk.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
     right = (logits_of(model, batch).argmax(1) == batch.labels).double().mean()
     assert float(right) == pytest.approx(promise.clean_accuracy.value)
     assert not read_all(run.records, "mix")  # it has no path: its weight belongs to its map
 
 
-def test_a_mixing_network_is_narrowed(pair: tuple[api.Subject, api.Subject], tmp_path: Path) -> None:
+def test_a_mixing_network_is_narrowed(pair: tuple[Subject, Subject], tmp_path: Path) -> None:
     spec = {"accurate_taps": ["3", "6"], "robust_taps": ["3", "6"], "widths": [4, 4, 4], "alpha_min": 0.0}
     names = [n for n, _ in pair[1].model.named_children()]
     taps = [names[0], names[1]]
     spec |= {"accurate_taps": taps, "robust_taps": taps, "alpha_max": 1.0, "name": "adaptive_mixed"}
     spec |= {"accurate_scale": 20.0}
-    network = api.subject(mixing.mix(*pair, spec, tmp_path / "network", Evaluation(images=16)).path)
+    network = hauberk.subject(mixing.mix(*pair, spec, tmp_path / "network", Evaluation(images=16)).path)
     bases = mixing.bases(network)
     found = mixing.gather(*bases, ATTACK, VALIDATION, network, tmp_path)
     reach = 0.8 * float((found.robust.argmax(1) == found.labels).mean())
@@ -126,18 +129,18 @@ def test_a_mixing_network_is_narrowed(pair: tuple[api.Subject, api.Subject], tmp
     assert isinstance(model, AdaptiveMixedClassifier)
     assert (model.alpha, model.alpha_max) == (how["alpha_min"], how["alpha_max"])
     assert weights_hash(model.mixing) == weights_hash(network.model.mixing)
-    batch = api.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
+    batch = hauberk.evaluation_batch(pair[0].dataset, "val", 48, "hashed")
     right = (logits_of(model, batch).argmax(1) == batch.labels).double().mean()
     assert float(right) == pytest.approx(promise.clean_accuracy.value)
     # it is attacked as what it is
-    planned = api.suite(api.subject(run.path), Linf(0.05))
+    planned = hauberk.suite(hauberk.subject(run.path), Linf(0.05))
     assert isinstance(planned[0], AutoAttack)
     assert planned[0].losses == (AlphaDown(),)
     assert {a.part for a in planned if isinstance(a, PartAttack)} == {"accurate", "robust", "gray_box"}
 
 
 def test_logits_of_another_attack_or_of_other_images_are_asked_anew(
-    pair: tuple[api.Subject, api.Subject], tmp_path: Path
+    pair: tuple[Subject, Subject], tmp_path: Path
 ) -> None:
     plan = Evaluation(split="val", images=16)
     weak, strong = (mixing.gather(*pair, APGD(Linf(eps), steps=3), plan, folder=tmp_path) for eps in (0.002, 0.2))
@@ -210,7 +213,7 @@ def test_the_verdict_is_on_the_pair_in_its_order() -> None:
     assert found.accurate.attacked_wrong.median.value == pytest.approx(lead(logits.accurate_attacked, ~broken))
 
 
-def test_wishes_that_do_not_fit(logits: mixing.Logits, pair: tuple[api.Subject, api.Subject]) -> None:
+def test_wishes_that_do_not_fit(logits: mixing.Logits, pair: tuple[Subject, Subject]) -> None:
     for kind, wish in (("alpha", {}), ("alpha", {"clean": 0.5, "robust": 0.5}), ("nuts", {"clean": 0.5})):
         with pytest.raises(HauberkError, match="one wish"):
             mixing.choose(logits, kind, **wish)
@@ -219,7 +222,7 @@ def test_wishes_that_do_not_fit(logits: mixing.Logits, pair: tuple[api.Subject, 
 
 
 def test_a_model_of_ones_own_is_a_base(
-    pair: tuple[api.Subject, api.Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Subject, Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = pair[1].dataset.input_shape
     (tmp_path / "theirs.py").write_text(
@@ -228,9 +231,9 @@ def test_a_model_of_ones_own_is_a_base(
     )
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("theirs", None)
-    own = api.subject("theirs:build", tmp_path / "own", "digits")
+    own = hauberk.subject("theirs:build", tmp_path / "own", "digits")
     run = mixing.mix(own, pair[1], mixing.Mixture(0.5), tmp_path / "mix", Evaluation(images=16))
-    batch = api.evaluation_batch(pair[1].dataset, "val", 8, "hashed")
+    batch = hauberk.evaluation_batch(pair[1].dataset, "val", 8, "hashed")
     with trust.trusting("theirs:build"):
         model = run.load_model()
     assert torch.equal(logits_of(model.accurate, batch), logits_of(own.model, batch))

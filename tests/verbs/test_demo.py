@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from hauberk import api, demo, recipes
+import hauberk
+from hauberk import recipes
 from hauberk.attacks import APGD
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, SmoothingCertificate
 from hauberk.classifier import decide
 from hauberk.report import summary
+from hauberk.subjects import Subject
 from hauberk.threats import L2
+from hauberk.verbs import demo
 from hauberk.verify import verify_folder
 
 
@@ -20,11 +23,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's certified nets."""
     out = tmp_path_factory.mktemp("demo")
     for name in ("demo_lipschitz", "demo_smoothed"):
-        api.train(recipes.read(name), out / name)
+        hauberk.train(recipes.read(name), out / name)
     return out
 
 
-def flipped(subject: api.Subject, batch: Batch, certificate: Certificate, scale: float) -> int:
+def flipped(subject: Subject, batch: Batch, certificate: Certificate, scale: float) -> int:
     """How many predictions APGD flips within ``scale`` times each image's own certified radius.
 
     An abstention is no flip: the certificate speaks of the class, and a vote may be too close to call.
@@ -41,16 +44,16 @@ def flipped(subject: api.Subject, batch: Batch, certificate: Certificate, scale:
 
 @pytest.mark.slow
 def test_l2_attacks_inside_every_certified_radius_find_nothing_and_outside_some(runs: Path) -> None:
-    lipschitz = api.subject(runs / "demo_lipschitz")
-    batch = api.evaluation_batch(lipschitz.dataset, "test", 100)
+    lipschitz = hauberk.subject(runs / "demo_lipschitz")
+    batch = hauberk.evaluation_batch(lipschitz.dataset, "test", 100)
     assert flipped(lipschitz, batch, LipschitzCertificate(), 0.999) == 0
     assert flipped(lipschitz, batch.select(slice(0, 30)), LipschitzCertificate(), 1.5) > 0
 
 
 @pytest.mark.slow
 def test_the_smoothed_net_keeps_its_radius_too(runs: Path) -> None:
-    smoothed = api.subject(runs / "demo_smoothed")
-    batch = api.evaluation_batch(smoothed.dataset, "test", 6)
+    smoothed = hauberk.subject(runs / "demo_smoothed")
+    batch = hauberk.evaluation_batch(smoothed.dataset, "test", 6)
     certificate = SmoothingCertificate(sigma=0.25, n=1000)
     assert flipped(smoothed, batch, certificate, 0.999) == 0
     assert flipped(smoothed, batch, certificate, 2.5) > 0

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hauberk import api, recipes, sweep
+import hauberk
+from hauberk import recipes
 from hauberk.certificates import SmoothingCertificate
 from hauberk.errors import HauberkError
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 from hauberk.storage import LOCK
+from hauberk.verbs import sweep
 
 
 @pytest.fixture
@@ -69,21 +71,21 @@ def test_a_table_runs_resumes_and_is_saved(table: Path, tmp_path: Path) -> None:
 
 def test_a_run_written_before_a_setting_existed_is_the_same_run(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe = recipes.read(str(tiny_recipe), ["training.epochs=1"])
-    run = api.train(recipe, tmp_path / "run")
+    run = hauberk.train(recipe, tmp_path / "run")
     written = tmp_path / "run" / "recipe.yaml"
     known = yaml.safe_load(written.read_text())
     del known["training"]["steps_per_epoch"], known["objective"]
     written.write_text(yaml.safe_dump(known | {"objective": recipe.objective}))
-    assert api.train(recipe, tmp_path / "run").info == run.info
+    assert hauberk.train(recipe, tmp_path / "run").info == run.info
     with pytest.raises(HauberkError, match="another recipe"):
-        api.train(recipes.read(str(tiny_recipe), ["training.epochs=2"]), tmp_path / "run")
+        hauberk.train(recipes.read(str(tiny_recipe), ["training.epochs=2"]), tmp_path / "run")
 
 
 def test_a_line_is_about_the_runs_own_predictor(tiny_run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     before = sweep._measured(copy)
-    found = api.subject(copy)
-    api.certify(found, [SmoothingCertificate(sigma=0.5, n0=4, n=16, alpha=0.1)], Evaluation(images=16))
+    found = hauberk.subject(copy)
+    hauberk.certify(found, [SmoothingCertificate(sigma=0.5, n0=4, n=16, alpha=0.1)], Evaluation(images=16))
     assert sweep._measured(copy) == before
 
 

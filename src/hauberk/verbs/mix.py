@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hauberk import registry
-from hauberk.api import PROBED, Subject, default_certificate, evaluation_samples, probe_batch, setting_of
 from hauberk.attacks import APGD, Attack, AutoAttack
 from hauberk.batch import Batch
 from hauberk.certificates import MixedCertificate
@@ -38,7 +37,10 @@ from hauberk.recipes import Evaluation
 from hauberk.records import content_hash, data_hash, write_once
 from hauberk.runs import Run
 from hauberk.storage import atomic_write
+from hauberk.subjects import Subject
 from hauberk.threats import Threat
+from hauberk.verbs.certify import default_certificate
+from hauberk.verbs.samples import PROBED, evaluation_samples, probe_batch, setting_of
 
 RADII = tuple(round(0.05 * k, 2) for k in range(41))
 CALIBRATION = Evaluation(split="val", images=1000)

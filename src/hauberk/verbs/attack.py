@@ -1,0 +1,80 @@
+"""Attack a model, and judge whether the attack's failures can be believed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from hauberk.attacks import Attack, AutoAttack, PartAttack
+from hauberk.attacks.autoattack import Version
+from hauberk.evaluation.signing import sign
+from hauberk.evaluation.units import Report, Work, attack_records, diagnosis_records
+from hauberk.recipes import Evaluation
+from hauberk.runs import Run
+from hauberk.subjects import Subject
+from hauberk.threats import Threat
+from hauberk.verbs.samples import note, setting_of
+
+
+def attack(
+    target: Subject,
+    attacks: Sequence[Attack],
+    plan: Evaluation = Evaluation(),
+    shard: tuple[int, int] = (0, 1),
+    report: Report | None = None,
+) -> Run:
+    """Attack a subject's images and leave records in its run.
+
+    Args:
+        target: from ``subject``.
+        attacks: what to run, one after another; the report takes the worst case over them, image by image.
+        plan: split, number of images, seed, tile, gallery; its own attacks are not read.
+        shard: (i, n) to do every n-th unit.
+        report: called after each unit.
+    """
+    samples, setting = setting_of(target, plan, *attacks)
+    started = time.monotonic()
+    work = Work(target.run.records, shard, report, target.begin)
+    done = [part for item in attacks for part in attack_records(target.model, samples, item, setting, work)]
+    if done:
+        sign(target.begin(), "attack_seconds", started, done, samples.ids)
+        note(target)
+    return target.run
+
+
+def suite(target: Subject, threat: Threat, version: Version = "fast") -> tuple[AutoAttack, *tuple[PartAttack, ...]]:
+    """AutoAttack as a model needs it: with the losses that read its outputs, and with attacks on each of its parts.
+
+    A defence made of classifiers declares ``adaptive_losses`` and ``parts()``, so it is not attacked as if it were one
+    net by accident; the report takes the worst over all, image by image.
+
+    Args:
+        target: from ``subject``.
+        threat: norm ball in the pixel box.
+        version: of AutoAttack.
+    """
+    model = target.model
+    losses = tuple(getattr(model, "adaptive_losses", ()))
+    parts = getattr(model, "parts", None)
+    names = tuple(parts()) if callable(parts) else ()
+    return AutoAttack(threat, version=version, losses=losses), *(PartAttack(threat, part=name) for name in names)
+
+
+def diagnose(
+    target: Subject, attack: Attack, plan: Evaluation = Evaluation(images=64), report: Report | None = None
+) -> Run:
+    """Judge whether an attack's failures on a subject can be believed, and leave the checks in its run.
+
+    Args:
+        target: from ``subject``.
+        attack: the attack to judge.
+        plan: split, number of images (64 to 128 are enough), seed and tile.
+        report: called at the end.
+    """
+    samples, setting = setting_of(target, plan, attack)
+    started = time.monotonic()
+    work = Work(target.run.records, report=report, begin=target.begin)
+    diagnosis_records(target.model, samples, attack, setting, work)
+    sign(target.begin(), "diagnose_seconds", started)
+    note(target)
+    return target.run

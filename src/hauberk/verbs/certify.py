@@ -1,0 +1,67 @@
+"""Certify a model, and say which certificate fits it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from hauberk import registry
+from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
+from hauberk.certificates.rounding import exact_forward
+from hauberk.defences import MixedClassifier, SmoothedClassifier
+from hauberk.errors import HauberkError
+from hauberk.evaluation.signing import sign
+from hauberk.evaluation.units import Report, Work, certificate_records
+from hauberk.recipes import Evaluation
+from hauberk.runs import Run
+from hauberk.subjects import Subject
+from hauberk.verbs.samples import note, probe_batch, setting_of
+
+
+def certify(
+    target: Subject,
+    certificates: Sequence[Certificate],
+    plan: Evaluation = Evaluation(),
+    shard: tuple[int, int] = (0, 1),
+    report: Report | None = None,
+) -> Run:
+    """Certify a subject's images and leave records in its run; arguments as ``attack``."""
+    samples, setting = setting_of(target, plan, *certificates)
+    started = time.monotonic()
+    work = Work(target.run.records, shard, report, target.begin)
+    done = [part for item in certificates for part in certificate_records(target.model, samples, item, setting, work)]
+    if done:
+        sign(target.begin(), "certify_seconds", started, done, samples.ids)
+        note(target)
+    return target.run
+
+
+def default_certificate(target: Subject) -> Certificate | None:
+    """The certificate that fits a model by its structure: a vote, a mix, a Lipschitz walk, or none."""
+    model = target.model
+    if isinstance(model, SmoothedClassifier):
+        smoothing: Certificate = registry.build({"name": "smoothing", "sigma": model.noise.sigma})
+        return smoothing
+    if isinstance(model, MixedClassifier):
+        base = default_certificate(Subject(target.run, model.robust, target.dataset))
+        return None if base is None else MixedCertificate(base)
+    return None if lipschitz_refusal(target) else LipschitzCertificate()
+
+
+def certifiable(target: Subject) -> bool:
+    """Whether ``certify`` has something to do without being told: the recipe's certificates, or one that fits."""
+    planned = target.recipe.get("evaluation", {}).get("certificates")
+    return bool(planned) or default_certificate(target) is not None
+
+
+def lipschitz_refusal(target: Subject) -> str:
+    """Why nothing is proved of a model, or of the robust half of a mix, by its layers; empty if something is."""
+    if isinstance(target.model, MixedClassifier):
+        return lipschitz_refusal(Subject(target.run, target.model.robust, target.dataset))
+    try:
+        batch = probe_batch(target.dataset, 1)
+        with LipschitzCertificate().admitted(target.model, batch, 1):  # the pairwise bounds refuse nothing
+            exact_forward(target.model, tuple(batch.images.shape[1:]))
+    except HauberkError as error:
+        return error.message
+    return ""

@@ -1,0 +1,61 @@
+"""Look at a model before anything is spent on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hauberk.attacks import APGD, AutoAttack
+from hauberk.classifier import decide, is_random
+from hauberk.evaluation.preflight import Bill, Finding, Speed, bills, measure, preflight
+from hauberk.evaluation.sense import check_budget
+from hauberk.subjects import Subject
+from hauberk.threats import Threat
+from hauberk.verbs.attack import suite
+from hauberk.verbs.samples import probe_batch
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What ``check`` saw.
+
+    Args:
+        findings: of the model.
+        speed: seconds an image; None where the model cannot be called.
+        bills: what each version of AutoAttack takes at most.
+    """
+
+    findings: tuple[Finding, ...]
+    speed: Speed | None = None
+    bills: tuple[Bill, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing stands against an evaluation."""
+        return all(f.good for f in self.findings)
+
+
+def check(target: Subject, threat: Threat | None = None, images: int = 1000, tile: int = 64) -> Preflight:
+    """Look at a model before anything is spent on it; with a threat, predict what each suite takes.
+
+    Args:
+        target: from ``subject``.
+        threat: of the evaluation planned.
+        images: how many it will see.
+        tile: rows of a model call.
+    """
+    if threat is not None:
+        check_budget(threat, target.dataset.input_shape)
+    batch = probe_batch(target.dataset, tile)
+    findings = tuple(preflight(target.model, batch, tile, target.dataset.num_classes))
+    blocking = {"forward", "logits", "images", "classes", "weights"}
+    if any(f.name in blocking and not f.good for f in findings):
+        return Preflight(findings)
+    speed = measure(target.model, next(batch.tiles(tile))[0].images)
+    if threat is None:
+        return Preflight(findings, speed)
+    random = is_random(target.model, batch.images[:1])
+    right = round(images * float((decide(target.model, batch, tile=tile) == batch.labels).float().mean()))
+    first, *others = suite(target, threat)
+    adaptive = AutoAttack(threat, version="custom", attacks=(APGD(threat),), losses=first.losses).stages()[1:]
+    beside = (*adaptive, *others)
+    return Preflight(findings, speed, tuple(bills(threat, speed, target.dataset.num_classes, right, random, beside)))

@@ -1,0 +1,80 @@
+"""The images of an evaluation, and what stands before its first unit of work."""
+
+from __future__ import annotations
+
+from hauberk.batch import Batch, Samples
+from hauberk.boundary import answer, check_classes, check_output, check_weights
+from hauberk.classifier import check_classifier, check_eval
+from hauberk.data import Dataset, Selection
+from hauberk.data.choice import Choice, chosen
+from hauberk.errors import HauberkError
+from hauberk.evaluation.fingerprint import probes
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.sense import check_sense, check_votes
+from hauberk.recipes import Evaluation
+from hauberk.subjects import Subject
+
+PROBED = 16  # images on which a model is tried before anything is spent on it
+
+
+def evaluation_samples(
+    dataset: Dataset, split: str = "test", images: int | None = None, choice: Choice = "first"
+) -> Selection:
+    """The images of a split that an evaluation takes, still integers.
+
+    Args:
+        dataset: the data set.
+        split: ``train``, ``val`` or ``test``.
+        images: how many; None for all.
+        choice: ``hashed`` or ``first``, see :func:`hauberk.data.choice.chosen`.
+
+    Raises:
+        HauberkError: if there are fewer.
+    """
+    part = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split]
+    if not len(part):
+        raise HauberkError(f"{dataset.name} has no {split} images", "hold some out of training with val_size")
+    if images is not None and images > len(part):
+        raise HauberkError(f"{dataset.name} has {len(part)} {split} images, {images} were asked for", "ask for fewer")
+    return Selection(part, chosen(part.ids, part.labels, images, choice))
+
+
+def evaluation_batch(
+    dataset: Dataset, split: str = "test", images: int | None = None, choice: Choice = "first"
+) -> Batch:
+    """The images of :func:`evaluation_samples` as floats, all at once."""
+    return evaluation_samples(dataset, split, images, choice).batch()
+
+
+def probe_batch(dataset: Dataset, images: int) -> Batch:
+    """A few images that nothing is reported on: of the validation split, or of the training split without one."""
+    split = dataset.val if len(dataset.val) else dataset.train
+    return evaluation_batch(dataset, split.name, min(images, len(split)), "hashed")
+
+
+def check_target(target: Subject, samples: Samples) -> None:
+    """Raise unless the model keeps the contract on some of these images, and has a logit for each class of the data."""
+    first = samples.select(slice(0, PROBED)).batch()
+    check_eval(target.model)
+    check_weights(target.model)
+    logits = answer(target.model, first.images)
+    check_output(logits, len(first), first.images.dtype)
+    check_classes(logits.shape[1], target.dataset.num_classes)
+    check_classifier(target.model, first)
+
+
+def setting_of(target: Subject, plan: Evaluation, *methods: object) -> tuple[Selection, Setting]:
+    """The images of an evaluation, still integers, and what its units share, once model and methods fit them."""
+    check_sense(*methods, shape=target.dataset.input_shape)
+    check_votes(target.model)
+    data = target.dataset
+    samples = evaluation_samples(data, plan.split, plan.images, plan.choice)
+    check_target(target, samples)
+    names = (data.name, plan.split, data.classes)
+    return samples, Setting(*names, plan.seed, plan.tile, plan.gallery, plan.choice, probes(data.test))
+
+
+def note(target: Subject) -> None:
+    """Keep with the run what there is to know about its data, for the report."""
+    with target.begin().editing() as info:
+        info["notes"] = list(target.dataset.notes)

@@ -1,0 +1,108 @@
+"""Train a recipe's model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hauberk import registry
+from hauberk.boundary import answer, check_classes, check_output
+from hauberk.classifier import evaluating
+from hauberk.data import Dataset, load
+from hauberk.errors import HauberkError
+from hauberk.evaluation.sense import check_sense
+from hauberk.recipes import Recipe, parse
+from hauberk.runs import Run, environment
+from hauberk.training.distributed import is_main
+from hauberk.training.loop import fit
+from hauberk.training.progress import Progress
+
+
+def train(
+    recipe: Recipe, out: Path | None = None, report: Callable[[Progress], None] | None = None
+) -> Run:
+    """Train a recipe's model; the same call resumes an interrupted run and returns a finished one at once.
+
+    Args:
+        recipe: what to train.
+        out: the run directory; by default ``runs/<name>``.
+        report: called with the progress.
+
+    Returns:
+        the run, with its model saved.
+    """
+    run, plain_recipe = Run(out or Path("runs") / recipe.name), recipe.plain()
+    new = run.check(plain_recipe, _completed) is None
+    if run.has_model:
+        return Run.create(run.path, plain_recipe, _completed)
+    dataset = load(recipe.data)
+    torch.manual_seed(recipe.seed)  # the initial weights; every other draw has a generator of its own
+    model = build_model(recipe, dataset)
+    objective = registry.build(recipe.objective, "objective")
+    check_sense(objective, recipe.training, shape=dataset.input_shape)
+    check_start(model, dataset)
+    started = time.monotonic()
+    run = Run.create(run.path, plain_recipe, _completed)
+    try:
+        trained = fit(model, objective, dataset, recipe.training, run, seed=recipe.seed, report=report)
+    except HauberkError:
+        if new and is_main():
+            run.abandon()
+        raise
+    if recipe.wrap is not None:
+        trained = registry.build(recipe.wrap, "defence", base=trained)
+    if not is_main():
+        return run
+    seconds = time.monotonic() - started
+    run.save_model(
+        trained.eval(),
+        {"dataset": recipe.data, "classes": list(dataset.classes)},
+        seed=recipe.seed,
+        timings=run.info.get("timings", {}) | {"train_seconds": round(seconds, 1)},
+        environment=environment(),
+    )
+    return run
+
+
+def check_start(model: nn.Module, dataset: Dataset) -> None:
+    """Raise unless an untrained model takes the images of its data and has a logit for each class."""
+    few = dataset.train.select(slice(0, 2)).batch()
+    with torch.random.fork_rng(devices=[]), evaluating(model):
+        logits = answer(model, few.images)
+    check_output(logits, len(few))
+    check_classes(logits.shape[1], dataset.num_classes)
+
+
+def _completed(known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe of a run with the settings that are younger than it, which had their defaults then."""
+    try:
+        return parse(known).plain()
+    except HauberkError:
+        return known
+
+
+def build_model(recipe: Recipe, dataset: Dataset) -> nn.Module:
+    """The untrained model of a recipe: a network, or a defence around models that are there already."""
+    kind = registry.entry(str(recipe.model["name"])).kind
+    context = model_context(dataset)
+    for key, value in context.items():
+        given = recipe.model.get(key, value)
+        if (tuple(given) if isinstance(given, list) else given) != value:
+            raise HauberkError(f"the model's {key} is {given}, that of the data {value}", f"leave {key} out of it")
+    model: nn.Module = registry.build(recipe.model, "defence" if kind == "defence" else "model", **context)
+    return model
+
+
+def model_context(dataset: Dataset) -> dict[str, Any]:
+    """What a model's builder may ask of the data: shape, classes, and the training split's statistics."""
+    return {
+        "input_shape": dataset.input_shape,
+        "num_classes": dataset.num_classes,
+        "mean": dataset.mean,
+        "std": dataset.std,
+    }
