@@ -157,6 +157,18 @@ class Sorted(FGSM):
         return AttackResult(**{**vars(found), "logit_margin": found.logit_margin.roll(1)})
 
 
+@dataclass(frozen=True, config=CONFIG)
+class OneBudget(FGSM):
+    """Walks in the threat's ball, also where the query has other budgets."""
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        _, gradient = query.gradient(query.images)
+        points = self.threat.project(query.images + 0.5 * self.threat.eps * gradient.sign(), query.images)
+        if query.track:
+            query.value(points)
+        return points
+
+
 @pytest.mark.parametrize(
     ("attack", "rule"),
     [
@@ -167,6 +179,7 @@ class Sorted(FGSM):
         (Boaster(Linf(0.03)), "success is checked"),
         (Far(Linf(0.03)), "in the ball"),
         (Sorted(Linf(0.03)), "stated margin"),
+        (OneBudget(Linf(0.03)), "own budget"),
         (FGSM(Linf(0.3)), "needs a budget"),
     ],
     ids=lambda value: type(value).__name__,

@@ -54,12 +54,12 @@ def test_it_starts_on_the_surface(threat: L2 | Linf) -> None:
     assert float((start - images).flatten(1).mean()) == pytest.approx(0.0, abs=0.01)
 
 
-class Script(nn.Module):
-    """Stands in for a query: the gradient points up, the losses come from a list; it keeps the points it is given."""
+class Script(Query):
+    """A query whose gradient points up and whose losses come from a list; it keeps the points it is given."""
 
-    def __init__(self, images: Tensor, losses: list[float]) -> None:
-        super().__init__()
-        self.images, self.losses, self.points = images, iter(losses), []
+    def __init__(self, images: Tensor, losses: list[float], eps: float = 0.4) -> None:
+        super().__init__(nn.Identity(), images, torch.zeros(len(images)).long(), Linf(eps), "ce")
+        self.losses, self.points = iter(losses), []
 
     def gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
         self.points.append(points.clone())
@@ -68,8 +68,8 @@ class Script(nn.Module):
 
 def walk(losses: list[float], steps: int, eps: float = 0.1) -> tuple[Script, Tensor]:
     images = torch.full((1, 1, 1, 1), 0.3)
-    script = Script(images, losses)
-    best = APGD(Linf(eps), steps=steps).ascend(script, images - eps)  # type: ignore[arg-type]
+    script = Script(images, losses, eps)
+    best = APGD(Linf(eps), steps=steps).ascend(script, images - eps)
     return script, best
 
 
@@ -90,8 +90,8 @@ def test_momentum_is_a_weighted_mean_of_step_and_inertia() -> None:
             sign = 1.0 if len(self.points) == 1 else -1.0
             return value, torch.full_like(points, sign)
 
-    script = Slope(images, [0.0, 1.0, 2.0, 3.0, 4.0])
-    APGD(Linf(0.1), steps=3).ascend(script, images)  # type: ignore[arg-type]
+    script = Slope(images, [0.0, 1.0, 2.0, 3.0, 4.0], 0.1)
+    APGD(Linf(0.1), steps=3).ascend(script, images)
     values = [float(p) - 0.5 for p in script.points]
     assert values[:2] == pytest.approx([0.0, 0.1], abs=1e-6)
     # z = -0.1, x = 0.1 + 0.75 * (-0.2) + 0.25 * (0.1 - 0)
@@ -106,7 +106,7 @@ def test_a_stalled_walk_halves_its_step_and_goes_back_to_the_best_point() -> Non
 
     start = images - 0.4
     script = Script(images, [9.0, *[1.0] * 10])
-    best = APGD(Linf(0.4), steps=10).ascend(script, start)  # type: ignore[arg-type]
+    best = APGD(Linf(0.4), steps=10).ascend(script, start)
     assert torch.equal(best, start)
     values = [float(p) for p in script.points]
     assert checkpoints(10)[:3] == [2, 3, 4]
@@ -128,7 +128,7 @@ def test_a_walk_that_rises_without_a_new_best_loss_goes_back() -> None:
 
     assert checkpoints(40)[:2] == [8, 15]
     script = Turns(images, [*map(float, range(9)), *map(float, range(7)), *[0.0] * 25])
-    APGD(Linf(0.4), steps=40).ascend(script, images - 0.4)  # type: ignore[arg-type]
+    APGD(Linf(0.4), steps=40).ascend(script, images - 0.4)
     values = [float(p) for p in script.points]
     assert values[8] == pytest.approx(0.9)
     assert values[15] == pytest.approx(0.1)
@@ -138,7 +138,7 @@ def test_a_walk_that_rises_without_a_new_best_loss_goes_back() -> None:
 def test_a_rising_walk_keeps_its_step() -> None:
     images = torch.full((1, 1, 1, 1), 0.5)
     script = Script(images, [float(i) for i in range(11)])
-    best = APGD(Linf(0.4), steps=10).ascend(script, images - 0.4)  # type: ignore[arg-type]
+    best = APGD(Linf(0.4), steps=10).ascend(script, images - 0.4)
     assert float(best) == pytest.approx(0.9)
     assert torch.equal(best, script.points[-1])
 

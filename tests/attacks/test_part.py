@@ -120,12 +120,17 @@ def test_in_training_it_is_the_attack_on_the_part(constant: MixedClassifier) -> 
     batch = labelled(constant)
     attack = PGD(Linf(0.05), steps=3)
 
-    def perturb(by: Attack, on: nn.Module) -> Tensor:
-        return by.perturb(on, batch.images, batch.labels, PerSample(0, batch.ids, "attack"))
+    own = torch.linspace(0.0, 0.05, len(batch))
+
+    def perturb(by: Attack, on: nn.Module, budget: Tensor | None = None) -> Tensor:
+        return by.perturb(on, batch.images, batch.labels, PerSample(0, batch.ids, "attack"), budget)
 
     constant.train()
     found = perturb(PartAttack(Linf(0.05), part="robust", attack=attack), constant)
     assert torch.equal(found, perturb(attack, constant.robust))
+    found = perturb(PartAttack(Linf(0.05), part="robust", attack=attack), constant, own)
+    assert torch.equal(found, perturb(attack, constant.robust, own))
+    assert not torch.equal(found, perturb(attack, constant.robust))
     assert all(m.training for m in constant.modules())
 
 

@@ -11,6 +11,7 @@ from hauberk.attacks import Query, square
 from hauberk.attacks.square import Square, peaks
 from hauberk.batch import Batch
 from hauberk.conformance import LinearOracle, check_attack
+from hauberk.errors import HauberkError
 from hauberk.randomness import PerSample
 from hauberk.threats import L1, L2, Linf, Threat
 
@@ -198,6 +199,13 @@ def test_restarts_are_runs_of_their_own() -> None:
     assert not torch.equal(query.asked[0], query.asked[21])
     values = torch.stack([wavy(p) for p in query.asked[21:]])
     assert torch.equal(wavy(points), values.max(0).values)
+
+
+def test_a_budget_for_each_image_is_refused() -> None:
+    oracle = LinearOracle.random((1, 3, 4), 2, seed=0)
+    batch, randomness = oracle.batch(3), PerSample(0, range(3), "attack")
+    with pytest.raises(HauberkError, match="one budget"):
+        Square(Linf(0.1)).perturb(oracle, batch.images, batch.labels, randomness, torch.full((3,), 0.1))
 
 
 @pytest.mark.parametrize("threat", [L1(2.5), L2(0.5), Linf(0.05)], ids=str)

@@ -127,20 +127,22 @@ def drawn(objective: AdaptiveSmoothing, count: int, classes: int = 10) -> list[A
     return [objective._attack(generator, classes) for _ in range(count)]
 
 
-def test_budgets_weights_and_steps_are_drawn_from_their_distributions() -> None:
+def uniform(values: np.ndarray, low: float, high: float) -> None:
+    assert low <= values.min() < low + 0.01
+    assert high - 0.01 < values.max() <= high
+    assert abs(values.mean() - 0.5 * (low + high)) < 4 * (high - low) / math.sqrt(12 * len(values))
+
+
+def test_weights_and_steps_are_drawn_from_their_distributions() -> None:
     attacks = drawn(AdaptiveSmoothing(L2(0.5), "B"), 2000)
     assert all(isinstance(a, PGD) and isinstance(a.loss, AlphaDown) and a.loss.base == "ce" for a in attacks)
-    eps = np.array([a.threat.eps for a in attacks]) / 0.5
     weights = np.array([a.loss.weight for a in attacks])
     steps = np.array([a.steps for a in attacks])
-    for values, low, high in ((eps, 0.4, 1.1), (weights, 0.0, 0.4)):
-        assert low <= values.min() < low + 0.01
-        assert high - 0.01 < values.max() <= high
-        assert abs(values.mean() - 0.5 * (low + high)) < 4 * (high - low) / math.sqrt(12 * 2000)
+    uniform(weights, 0.0, 0.4)
     assert abs(steps.mean() - 20.0) < 4 * math.sqrt(40 / 2000)
     assert steps.var() == pytest.approx(40.0, rel=0.15)
-    assert all(isinstance(a.threat, L2) for a in attacks)
-    assert abs(np.corrcoef(eps, weights)[0, 1]) < 0.1
+    assert all(a.threat == L2(0.5) for a in attacks)
+    assert abs(np.corrcoef(steps, weights)[0, 1]) < 0.1
 
 
 @pytest.mark.parametrize(("targets", "classes", "aims"), [(9, 10, 10), (9, 4, 4), (2, 10, 3), (0, 10, 1), (9, 2, 2)])
@@ -156,16 +158,23 @@ def test_setting_c_is_untargeted_or_aims_at_each_class_as_often(targets: int, cl
     assert np.mean([a.steps for a in drawn(AdaptiveSmoothing(THREAT, "C"), 400)]) == pytest.approx(75, abs=3)
 
 
-def test_each_group_has_its_own_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch = build(), rows(10)
-    objective = AdaptiveSmoothing(THREAT, "B", steps=4, groups=3, weights=(0.0, 0.0))
-    budgets = iter((0.01, 0.02, 0.03))
-    monkeypatch.setattr(
-        AdaptiveSmoothing, "_attack", lambda *_: PGD(Linf(next(budgets)), AlphaDown(weight=0.0), steps=4)
-    )
+def test_each_image_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its distribution; the attack uses all of it, and each group has an attack of its own."""
+    model, batch = build(), rows(400)
+    given: list[Tensor] = []
+    perturb = Attack.perturb
+
+    def spy(self: Attack, *inputs: object) -> Tensor:
+        given.append(inputs[-1])
+        return perturb(self, *inputs)
+
+    monkeypatch.setattr(Attack, "perturb", spy)
+    objective = AdaptiveSmoothing(Linf(0.1), "B", steps=4, groups=3, weights=(0.0, 0.0))
     moved = (objective._attacked(model, batch, context()) - batch.images).flatten(1).abs().amax(1)
-    expected = torch.tensor([0.01] * 3 + [0.02] * 3 + [0.03] * 4)
-    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
+    assert [len(budgets) for budgets in given] == [133, 133, 134]
+    budgets = torch.cat(given)
+    uniform(budgets.numpy(), 0.04, 0.11)
+    torch.testing.assert_close(moved, budgets, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("setting", ["A", "B", "C"])

@@ -41,6 +41,11 @@ def _column(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
+def _rows(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number, or one for each row, as a tensor (B,)."""
+    return value if isinstance(value, Tensor) else torch.full_like(like, value)
+
+
 @dataclass(frozen=True, config=CONFIG)
 class APGD(Attack):
     r"""Step-size-free attack: momentum, halving at checkpoints, restart of the walk from the best point.
@@ -90,19 +95,20 @@ class APGD(Attack):
         return 1 if self.targets is None else min(self.targets, query.clean_logits.shape[1] - 1)
 
     def _run(self, query: Query, randomness: Randomness) -> Tensor:
-        if self.threat.norm != "l1":
-            return self.ascend(query, self.start(query.images, randomness))
         if not self.shrinking:
-            return ascend_l1(query, self.start(query.images, randomness), self.threat.eps, self.steps, fresh=True)
+            points = self.start(query.images, randomness, query.budget)
+            if self.threat.norm != "l1":
+                return self.ascend(query, points)
+            return ascend_l1(query, points, query.budget, self.steps, fresh=True)
         first, second = math.ceil(0.3 * self.steps), math.ceil(0.3 * self.steps)
         phases = [(3.0, first), (2.0, second), (1.0, self.steps - first - second)]
-        points = self.start(query.images, randomness, 3.0 * self.threat.eps)
+        points = self.start(query.images, randomness, 3.0 * query.budget)
         for factor, steps in phases:
-            eps = factor * self.threat.eps
+            eps = factor * query.budget
             points = ascend_l1(query, self.threat.project(points, query.images, eps), eps, steps)
         return points
 
-    def start(self, images: Tensor, randomness: Randomness, eps: float | None = None) -> Tensor:
+    def start(self, images: Tensor, randomness: Randomness, eps: float | Tensor | None = None) -> Tensor:
         """A random point on the surface of the ball (as in the reference), cut to the box; in L1 a projected normal."""
         eps = self.threat.eps if eps is None else eps
         if isinstance(self.threat, Linf):
@@ -112,16 +118,17 @@ class APGD(Attack):
         if isinstance(self.threat, L1):
             return self.threat.project(images + direction, images, eps)
         length = _column(norms(direction, self.threat.norm)).clamp_min(1e-12)
-        return (images + eps * direction / length).clamp(0.0, 1.0)
+        reach = _column(eps) if isinstance(eps, Tensor) else eps
+        return (images + reach * direction / length).clamp(0.0, 1.0)
 
     def ascend(self, query: Query, start: Tensor) -> Tensor:
         """Algorithm 1 in L2 or Linf from a given start; returns the point of highest loss, (B, C, H, W)."""
-        threat, project = self.threat, self.threat.projection(query.images)
+        threat, project = self.threat, query.project
         judged = set(checkpoints(self.steps))
         points = previous = start
         loss, gradient = query.gradient(start)
         best, best_loss, best_gradient = start.clone(), loss.clone(), gradient.clone()
-        step = torch.full_like(loss, 2.0 * threat.eps)
+        step = _rows(2.0 * query.budget, loss)
         risen = torch.zeros_like(loss)
         last_check, stalled_loss = 0, best_loss.clone()
         halved = torch.ones_like(loss, dtype=torch.bool)  # the first check cannot fail for an unchanged step
@@ -148,7 +155,7 @@ class APGD(Attack):
         return best
 
 
-def ascend_l1(query: Query, start: Tensor, eps: float, steps: int, fresh: bool = False) -> Tensor:
+def ascend_l1(query: Query, start: Tensor, eps: float | Tensor, steps: int, fresh: bool = False) -> Tensor:
     r"""APGD for L1 from a given start: a step moves the k pixels of largest gradient by equal amounts.
 
     Every 4 % of the steps k becomes the number of changed pixels of the best point divided by 1.5; where that number
@@ -158,7 +165,7 @@ def ascend_l1(query: Query, start: Tensor, eps: float, steps: int, fresh: bool =
     Args:
         query: the model, the images and the labels.
         start: a point of the ball, (B, C, H, W).
-        eps: budget of this walk, pixel units.
+        eps: budget of this walk, pixel units, a number or (B,).
         steps: gradient steps.
         fresh: the start is random, so its sparsity says nothing and k starts at 20 % of the pixels.
 
@@ -173,7 +180,8 @@ def ascend_l1(query: Query, start: Tensor, eps: float, steps: int, fresh: bool =
     changed = _changed(start, images)
     count = torch.full_like(loss, 0.2 * features) if fresh else changed / 1.5
     changed = torch.full_like(loss, features) if fresh else changed
-    step = torch.full_like(loss, eps)
+    step = whole = _rows(eps, loss)
+    least = _rows(eps / 10.0, loss)
 
     for k in range(1, steps + 1):
         points = project(_sparse_step(gradient, count).mul_(_column(step)).add_(points))
@@ -185,7 +193,7 @@ def ascend_l1(query: Query, start: Tensor, eps: float, steps: int, fresh: bool =
             sparser = now / changed.clamp_min(1.0) < 0.95
             # two pixels divided by 1.5 would round up to two for ever
             count, changed = torch.where(now <= 2, 1.0, now / 1.5), now
-            step = torch.where(sparser, eps, step / 1.5).clamp(eps / 10.0, eps)
+            step = torch.where(sparser, whole, step / 1.5).clamp(least, whole)
             points = torch.where(_column(sparser), best, points)
             gradient = torch.where(_column(sparser), best_gradient, gradient)
     return best

@@ -146,17 +146,28 @@ class Attack(ABC):
             the last iterate, (B, C, H, W), which training uses; evaluation uses the best points of the query.
         """
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, randomness: Randomness) -> Tensor:
+    def perturb(
+        self, model: nn.Module, images: Tensor, labels: Tensor, randomness: Randomness,
+        budget: float | Tensor | None = None,
+    ) -> Tensor:
         """Training's inner maximisation on the batch as it is.
 
         Parameters are frozen and the model is in eval mode inside; both are restored after.
 
+        Args:
+            model: the classifier that is trained.
+            images: (B, C, H, W).
+            labels: (B,).
+            randomness: one draw for each row.
+            budget: one for each image, (B,), or one for all, in the place of the threat's; pixel units.
+
         Returns:
             the search's last iterate, projected, detached, (B, C, H, W).
         """
+        query = Query(model, images, labels, self.threat, self.loss, budget=budget)
         with frozen(model), evaluating(model), affine_norms(model), attackable(model):
-            points = self.search(Query(model, images, labels, self.threat, self.loss), randomness)
-        return self.threat.project(points.detach(), images) if self.projects else points.detach()
+            points = self.search(query, randomness).detach()
+        return query.project(points) if self.projects else points
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> AttackResult:
         """Attack every image; the result does not depend on batch size or order.

@@ -80,7 +80,7 @@ class FAB(Attack):
             yield target_classes(query.clean_logits, query.labels, rank)[:, None]
 
     def _random_start(self, query: Query, randomness: Randomness) -> Tensor:
-        reach = torch.full_like(query.images.flatten(1)[:, 0], self.threat.eps)
+        reach = torch.zeros_like(query.images.flatten(1)[:, 0]) + query.budget
         if query.track:
             reach = torch.minimum(reach, query.best["nearest"])
         return self.threat.random_point(query.images, randomness, 0.5 * reach)

@@ -32,7 +32,7 @@ class FGSM(Attack):
     def search(self, query: Query, randomness: Randomness) -> Tensor:  # noqa: ARG002
         """One gradient, one step."""
         _, gradient = query.gradient(query.images)
-        points = self.threat.project(self.threat.ascend(query.images, gradient, self.threat.eps), query.images)
+        points = query.ascend(query.images, gradient, query.budget)
         if query.track:
             query.value(points)
         return points

@@ -45,10 +45,10 @@ class FriendlyPGD(Attack):
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """Step until every row has stopped or K steps are done; rows keep their order."""
-        size = 2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
+        size = 2.5 * query.budget / self.steps if self.step_size is None else self.step_size
         points = query.images
         if self.random_start or self.loss == "kl":  # the gradient of the divergence vanishes at the image itself
-            points = self.threat.random_point(points, randomness)
+            points = query.start(randomness)
         spare = torch.full_like(query.labels, self.tau)
         for _ in range(self.steps):
             if not bool(query.active.any()):
@@ -56,7 +56,7 @@ class FriendlyPGD(Attack):
             _, gradient = query.gradient(points)
             query.retire(query.wrong & (spare == 0))
             spare -= query.wrong.to(spare)
-            moved = self.threat.project(self.threat.ascend(points, gradient, size), query.images)
+            moved = query.ascend(points, gradient, size)
             points = torch.where(query.active[:, None, None, None], moved, points)
         if query.track:
             query.value(points)

@@ -45,13 +45,11 @@ class NFGSM(Attack):
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """One draw, one gradient, one step."""
-        reach, images = self.noise * self.threat.eps, query.images
-        size = self.threat.eps if self.step_size is None else self.step_size
-        uniform = randomness.uniform(*images.shape[1:]).to(images)
-        start = (images + reach * (2.0 * uniform - 1.0)).clamp(0.0, 1.0)
+        size = query.budget if self.step_size is None else self.step_size
+        start = self.threat.random_point(query.images, randomness, self.noise * query.budget)
         _, gradient = query.gradient(start)
-        points = (start + size * gradient.sign()).clamp(0.0, 1.0)
+        points = self.threat.ascend(start, gradient, size).clamp(0.0, 1.0)
         if query.track:
             query.value(points)
-            query.value(self.threat.project(points, images))
+            query.value(query.project(points))
         return points

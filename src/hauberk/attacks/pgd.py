@@ -54,17 +54,20 @@ class PGD(Attack):
         query.targets = None
         return points
 
+    def length(self, query: Query) -> float | Tensor:
+        """The length of a step in pixel units, a number or (B,)."""
+        return 2.5 * query.budget / self.steps if self.step_size is None else self.step_size
+
     def _ascend(self, query: Query, randomness: Randomness) -> Tensor:
-        size = 2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
-        points = query.images
+        size, points = self.length(query), query.images
         if self.random_start or self.loss == "kl":  # the gradient of the divergence vanishes at the image itself
-            points = self.threat.random_point(points, randomness)
+            points = query.start(randomness)
         velocity = torch.zeros_like(points)
         for _ in range(self.steps):
             _, gradient = query.gradient(points)
             if self.momentum:
                 gradient = velocity = self.momentum * velocity + _unit(gradient)
-            points = self.threat.project(self.threat.ascend(points, gradient, size), query.images)
+            points = query.ascend(points, gradient, size)
         if query.track:
             query.value(points)
         return points

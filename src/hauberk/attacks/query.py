@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from hauberk.attacks.losses import AttackLoss, LossName, attack_loss, targeted_l
 from hauberk.boundary import no_gradient
 from hauberk.classifier import classes, margins, named_outputs, prefers_channels_last
 from hauberk.errors import HauberkError
+from hauberk.randomness import Randomness
 from hauberk.threats import Threat, norms
 
 ROWS = 16  # a tile that is not full is padded to a multiple of this
@@ -35,6 +37,7 @@ class Query:
         track: remember the best points (evaluation) or not (training, where only the last iterate is used).
         drop: a row is decided once a misclassified point inside the threat is seen.
         eot: model calls averaged for one value.
+        budget: radius of the ball in pixel units, one for each image, (B,), or one for all; None is the threat's.
     """
 
     def __init__(  # noqa: PLR0913 - what a search may know, and how it is watched
@@ -49,9 +52,11 @@ class Query:
         track: bool = False,
         drop: bool = False,
         eot: int = 1,
+        budget: float | Tensor | None = None,
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
         self.threat, self.loss, self.tile, self.track, self.drop, self.eot = threat, loss, tile, track, drop, eot
+        self.budget = threat.eps if budget is None else budget
         self.targets: Tensor | None = None  # (B,); the classes that a targeted search wants
         rows, device = len(labels), images.device
         self.active = torch.ones(rows, dtype=torch.bool, device=device)
@@ -77,6 +82,19 @@ class Query:
                 self._clean = torch.cat(tiles)
             self.forwards += 1
         return self._clean
+
+    @cached_property
+    def project(self) -> Callable[[Tensor], Tensor]:
+        """The projection of points (B, C, H, W) onto each image's ball within the box."""
+        return self.threat.projection(self.images, self.budget)
+
+    def start(self, randomness: Randomness) -> Tensor:
+        """A random point of each image's ball, (B, C, H, W)."""
+        return self.threat.random_point(self.images, randomness, self.budget)
+
+    def ascend(self, points: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
+        """The points moved along the steepest direction and projected; the size is a number or (B,), pixel units."""
+        return self.project(self.threat.ascend(points, gradient, size, self.budget))
 
     def retire(self, rows: Tensor) -> None:
         """Take rows (a mask, (B,)) out of the search: they are evaluated no more."""
@@ -273,7 +291,8 @@ class Query:
         flat = there.flatten(1)
         boxed = (flat.amin(1) >= -1e-6) & (flat.amax(1) <= 1.0 + 1e-6)
         # up to rounding: the base class projects again before it believes anything
-        inside = boxed & (distance <= self.threat.eps * (1.0 + 1e-5) + 1e-7)
+        budget = self.budget[rows] if isinstance(self.budget, Tensor) else self.budget
+        inside = boxed & (distance <= budget * (1.0 + 1e-5) + 1e-7)
         found = torch.cat([found[:, at], distance[None]])
         allowed = torch.stack([inside, inside, inside, wrong & boxed])
         kinds, places = ((found < self._best[:, rows]) & allowed).nonzero(as_tuple=True)

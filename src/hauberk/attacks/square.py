@@ -14,6 +14,7 @@ from torch import Tensor
 from hauberk.attacks.base import Attack
 from hauberk.attacks.losses import AttackLoss, LossName
 from hauberk.attacks.query import Query, put
+from hauberk.errors import HauberkError
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, Norm, Threat
 
@@ -50,6 +51,8 @@ class Square(Attack):
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """Run the restarts; the point of highest loss of the last one is returned."""
+        if isinstance(query.budget, Tensor):
+            raise HauberkError("square has one budget for all images", "train with pgd or apgd: each may have its own")
         points = query.images
         for _ in range(self.restarts):
             points = self._climb(query, randomness)

@@ -99,7 +99,7 @@ def search_on(source: nn.Module, attack: Attack, query: Query, randomness: Rando
         the search's last point, (B, C, H, W).
     """
     if not query.track:
-        return attack.perturb(source, query.images, query.labels, randomness)
+        return attack.perturb(source, query.images, query.labels, randomness, query.budget)
     points = _found(replace(attack, early_stop=False), source, query, randomness)
     for there in points:
         query.value(there)
@@ -113,7 +113,7 @@ def _found(attack: Attack, source: nn.Module, query: Query, randomness: Randomne
     last = query.images
     with suppress(Decided):  # the source's own, by an attack that takes rows out
         own.value(query.images)
-        last = attack.threat.project(attack.search(own, randomness), query.images)
+        last = own.project(attack.search(own, randomness))
     return [last, *(own.points[name] for name in ("loss", "logit_margin", "nearest"))]
 
 

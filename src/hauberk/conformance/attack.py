@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from hauberk.attacks import Attack, AttackResult
 from hauberk.batch import Batch
 from hauberk.classifier import decide, margins
 from hauberk.conformance.oracle import LinearOracle
 from hauberk.conformance.rules import SHAPES, TILE, check_alike, require, untouched
+from hauberk.errors import HauberkError
+from hauberk.randomness import Shared
 from hauberk.threats import Norm
 
 REACH: dict[Norm, float] = {"l1": 0.3, "l2": 0.15, "linf": 0.05}
@@ -38,12 +43,31 @@ def check_attack(attack: Attack, gradient: bool = True) -> None:
                 found = attack(oracle, batch, seed=1, tile=TILE)
             _check_points(attack, oracle, batch, found)
             check_alike(attack, attack, oracle, batch)
+            _check_budgets(attack, oracle, batch)
         oracle = LinearOracle.random(shape, 2, seed=number)
         early = attack(oracle, oracle.at_distance(eps / 0.98, norm), seed=2, tile=TILE)
         require(not bool(early.success.any()), attack, "nothing is found below the true radius", f"{norm}, {shape}")
         if gradient:
             late = attack(oracle, oracle.at_distance(eps / 1.2, norm), seed=2, tile=TILE)
             require(bool(late.success.all()), attack, "linear models are broken at 1.2 times their radius", f"{shape}")
+
+
+def _check_budgets(attack: Attack, oracle: LinearOracle, batch: Batch) -> None:
+    """Training may give each image a budget of its own: its point is that of the attack under this budget."""
+
+    def points(by: Attack, budget: Tensor | None = None) -> Tensor:
+        randomness = Shared(torch.Generator().manual_seed(1), len(batch))
+        return by.perturb(oracle, batch.images, batch.labels, randomness, budget)
+
+    small = batch.ids % 2 == 0
+    try:
+        found = points(attack, torch.where(small, 0.5 * attack.threat.eps, attack.threat.eps))
+        half = replace(attack, threat=replace(attack.threat, eps=0.5 * attack.threat.eps))
+    except (HauberkError, ValueError):
+        return  # it does not train, says that it has one budget, or holds an attack in the same threat
+    expected = torch.where(small[:, None, None, None], points(half), points(attack))
+    require(torch.allclose(found, expected, atol=1e-5), attack, "each image's point is that of its own budget",
+            "ask query.budget, query.start and query.project in the place of the threat's")  # fmt: skip
 
 
 def _check_points(attack: Attack, oracle: LinearOracle, batch: Batch, found: AttackResult) -> None:

@@ -66,8 +66,8 @@ class AdaptiveSmoothing(Objective):
     noise that is called an attack.
 
     Budget, steps, weight of the alpha term and target are drawn anew at every step (Section 5.2; the distributions are
-    in the authors' code, which draws the budget and the weight for each image).  An attack has one budget for all its
-    rows, so here they are drawn for each of a few groups into which the batch is cut.
+    in the authors' code, which draws the budget and the weight for each image).  Here the budget is drawn for each
+    image, the others for each of a few groups into which the batch is cut.
 
     A training with it wants AdamW, a learning rate of 1e-4 or so, EMA and few epochs.
 
@@ -77,7 +77,7 @@ class AdaptiveSmoothing(Objective):
         steps: mean number of steps n; a group's is chi-square with n degrees of freedom, rounded, at least 1.  None is
             20 for A and B, and 75 for C.
         targets: in C, the number of likeliest wrong classes that are aimed at; 0 is untargeted alone.
-        budgets: a group's budget is the threat's times a uniform number of this range.
+        budgets: an image's budget is the threat's times a uniform number of this range.
         weights: a group's weight of the alpha term is uniform in this range.
         groups: groups of a batch.
         ce: :math:`c_{CE}`.
@@ -139,7 +139,7 @@ class AdaptiveSmoothing(Objective):
         """The attacked images, (B, C, H, W); groups are cut from the whole batch, whatever the processes."""
         view = MixView(model, gray_box=self.setting == "A", as_trained=True)
         total = len(batch) if context.total is None else context.total
-        classes = self._classes(model, batch)
+        classes, (least, most) = self._classes(model, batch), self.budgets
         attacked = []
         bounds = [total * group // self.groups for group in range(self.groups + 1)]
         draws = [(self._attack(context.generator, classes), _fork(context.generator)) for _ in range(self.groups)]
@@ -149,32 +149,29 @@ class AdaptiveSmoothing(Objective):
                 continue
             own = batch.select(slice(first, last))
             randomness = Shared(generator, len(own), context.offset + first - start, end - start)
-            attacked.append(attack.perturb(view, own.images, own.labels, randomness))
+            budgets = self.threat.eps * (least + (most - least) * randomness.uniform().to(own.images))
+            attacked.append(attack.perturb(view, own.images, own.labels, randomness, budgets))
         return torch.cat(attacked)
 
     def _attack(self, generator: torch.Generator, classes: int) -> Attack:
-        """One attack of the setting with drawn budget, steps, weight and target."""
-        budget, weight, rank = torch.rand(3, generator=generator, device=generator.device).tolist()
+        """One attack of the setting with drawn steps, weight and target."""
+        weight, rank = torch.rand(2, generator=generator, device=generator.device).tolist()
         degrees = STEPS[self.setting] if self.steps is None else self.steps
         normal = torch.randn(degrees, generator=generator, device=generator.device)
         steps = max(1, round(float(normal.square().sum())))
-        threat = replace(self.threat, eps=self.threat.eps * _within(self.budgets, budget))
-        loss = AlphaDown(weight=_within(self.weights, weight))
+        least, most = self.weights
+        loss = AlphaDown(weight=least + (most - least) * weight)
         if self.setting != "C":
-            return PGD(threat, loss, steps=steps)
+            return PGD(self.threat, loss, steps=steps)
         aim = int(rank * (1 + min(self.targets, classes - 1))) - 1
         if aim < 0:
-            return APGD(threat, loss, steps=steps)
-        return RankedAPGD(threat, replace(loss, base="dlr"), steps=steps, rank=aim)
+            return APGD(self.threat, loss, steps=steps)
+        return RankedAPGD(self.threat, replace(loss, base="dlr"), steps=steps, rank=aim)
 
     @staticmethod
     @torch.no_grad()
     def _classes(model: AdaptiveMixedClassifier, batch: Batch) -> int:
         return int(model.robust(batch.images[:1]).shape[1])
-
-
-def _within(limits: tuple[float, float], share: float) -> float:
-    return limits[0] + (limits[1] - limits[0]) * share
 
 
 def _fork(generator: torch.Generator) -> torch.Generator:

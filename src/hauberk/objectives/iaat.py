@@ -10,16 +10,33 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hauberk.attacks.gradients import attackable
+from hauberk.attacks.pgd import PGD
 from hauberk.attacks.query import Query
 from hauberk.batch import Batch
-from hauberk.classifier import affine_norms, evaluating, frozen
+from hauberk.classifier import evaluating, frozen
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, Threat
 
 MEMORY = "iaat"  # the place in a context's state: sample id to budget
 Length = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, config=CONFIG)
+class BudgetPGD(PGD):
+    r"""PGD with steps of :math:`\max(2\epsilon_i/\mathrm{steps}, s)` for each image's own budget.
+
+    Args:
+        threat: the norm.
+        least_step: s, pixel units.
+    """
+
+    least_step: Length = 0.0
+
+    def length(self, query: Query) -> float | Tensor:
+        """The length of a step, a number or (B,), pixel units."""
+        size = torch.as_tensor(2.0 * query.budget / self.steps, dtype=query.images.dtype)
+        return size.clamp_min(self.least_step)
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -36,9 +53,8 @@ class IAAT(Objective):
     An image that is wrong before any attack has :math:`\epsilon_i' = 0`, and is trained on as it is in the warm-up.  A
     budget may outgrow the threat's.  A sample that was not seen in the warm-up starts with the threat's.
 
-    A ``Threat`` has one budget, and so has every ``Attack``; grouping rows by budget would round the budgets, which
-    move by :math:`\beta\gamma`.  So PGD is written out here with a budget a row; its last point counts.  It runs in
-    eval mode on frozen parameters (the authors' code: in train mode).  A step has three times the passes of PGD's.
+    The last point of PGD counts.  PGD runs in eval mode on frozen parameters (the authors' code: in train mode).  A
+    step has three times the passes of PGD's.
 
     The defaults, and the zero budget of wrong images, are those of the authors' released code for CIFAR-10
     (epsilon 8/255, gamma 1.9/255, beta 0.1, 10 warm-up epochs, 10 steps of at least 2/255); that the paper prints the
@@ -66,9 +82,8 @@ class IAAT(Objective):
         memory: dict[int, float] = context.state.setdefault(MEMORY, {})
         ids = batch.ids.tolist()
         before = batch.images.new_tensor([memory.get(i, self.threat.eps) for i in ids])
-        with frozen(model), evaluating(model), affine_norms(model), attackable(model):
-            budgets = self._budgets(model, batch, before, context.epoch < self.warmup, randomness)
-            attacked = self._attacked(model, batch, budgets, randomness)
+        budgets = self._budgets(model, batch, before, context.epoch < self.warmup, randomness)
+        attacked = self._attacked(model, batch, budgets, randomness)
         memory.update(zip(ids, budgets.tolist(), strict=True))
         logits: Tensor = model(attacked)
         loss = functional.cross_entropy(logits, batch.labels)
@@ -95,16 +110,11 @@ class IAAT(Objective):
     def _attacked(self, model: nn.Module, batch: Batch, budgets: Tensor, randomness: Randomness) -> Tensor:
         """The last point of PGD with a budget (B,) for each row."""
         least = self.threat.eps / 4.0 if self.least_step is None else self.least_step
-        size = (2.0 * budgets / self.steps).clamp_min(least)
-        query = Query(model, batch.images, batch.labels, self.threat, "ce")
-        points = self.threat.random_point(batch.images, randomness, budgets)
-        for _ in range(self.steps):
-            _, gradient = query.gradient(points)
-            points = self.threat.project(self.threat.ascend(points, gradient, size, budgets), batch.images, budgets)
-        return points
+        attack = BudgetPGD(self.threat, steps=self.steps, least_step=least)
+        return attack.perturb(model, batch.images, batch.labels, randomness, budgets)
 
 
-@torch.no_grad()
 def _right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    logits: Tensor = model(images)
+    with frozen(model), evaluating(model), torch.no_grad():
+        logits: Tensor = model(images)
     return logits.argmax(1) == labels
