@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,9 +22,8 @@ from torch import nn
 
 from hauberk import layers, registry
 from hauberk.recipes import Evaluation, Expectation
-from hauberk.report import collect, words
+from hauberk.report import collect, markdown, words
 from hauberk.report.subject import Attacked, Curve, Subject
-from hauberk.statistics import Interval
 from hauberk.training.config import Training
 from hauberk.verify import verify_run
 
@@ -65,7 +64,7 @@ def results_table(results: Path) -> str:
         "Accuracy in percent with its 95 % Wilson interval, on the first images of the test split. An attack gives an "
         "upper bound,\na certificate a lower one. Minutes are training + evaluation.\n"
     )
-    return table(COLUMNS, rows) + "\n" + note
+    return markdown.table(COLUMNS, rows) + "\n" + note
 
 
 def run_directories(results: Path) -> list[Path]:
@@ -83,7 +82,7 @@ def subject_rows(name: str, run: collect.RunFacts, subject: Subject, usual: Usua
         eps = attacked.eps if attacked else middle_budget(curve)
         images = attacked.accuracy.n if attacked else subject.clean.n
         rows.append([
-            f"[{Path(name).name}](results/{name})", who, subject.dataset, percent(subject.clean, "near"),
+            f"[{Path(name).name}](results/{name})", who, subject.dataset, words.share(subject.clean),
             f"{norm} {budget(eps)}", survives(attacked), certified(curve, eps, images), f"{images:,}",
             str(run.info.get("seed", "")), minutes(run.info), machine(run.info),
         ])  # fmt: skip
@@ -126,7 +125,7 @@ def survives(attacked: Attacked | None) -> str:
     """Accuracy under the worst case over attacks, and their names."""
     if attacked is None:
         return "not attacked"
-    return f"{percent(attacked.accuracy, 'up')}, {', '.join(sorted({m.name for m in attacked.methods}))}"
+    return f"{words.share(attacked.accuracy, 'up')}, {', '.join(sorted({m.name for m in attacked.methods}))}"
 
 
 def certified(curve: Curve | None, eps: float, images: int) -> str:
@@ -136,12 +135,7 @@ def certified(curve: Curve | None, eps: float, images: int) -> str:
     level = next(level for level in curve.levels if level.eps == eps)
     chance = f", wrong with probability {curve.failure_probability:g} an image" if curve.failure_probability else ""
     other = f", {level.accuracy.n:,} images" if level.accuracy.n != images else ""
-    return f"{percent(level.accuracy, 'down')}, {curve.method} ({curve.proof}{chance}{other})"
-
-
-def percent(share: Interval, rounding: words.Rounding) -> str:
-    """For example ``53.1 (50.0 to 56.2)``, rounded as in reports: a bound to its safe side, an interval outwards."""
-    return f"{words.percent(share.value, rounding).removesuffix(' %')} ({words.span(share).removesuffix(' %')})"
+    return f"{words.share(level.accuracy, 'down')}, {curve.method} ({curve.proof}{chance}{other})"
 
 
 def minutes(info: Mapping[str, Any]) -> str:
@@ -179,7 +173,7 @@ def methods_tables() -> str:
         facts = list(dict.fromkeys(name for entry in found for name in entry.facts))
         rows = [[f"`{e.name}`", e.summary, e.reference, *(e.facts.get(f, "") for f in facts)] for e in found]
         columns = ("Name", "What it does", "Source", *map(str.capitalize, facts))
-        blocks.append(f"## {heading}\n\n" + table(columns, rows))
+        blocks.append(f"## {heading}\n\n" + markdown.table(columns, rows))
     return "\n".join([*blocks, layers_table()])
 
 
@@ -193,7 +187,7 @@ def layers_table() -> str:
         first = " ".join(text.partition("\n\n")[0].split()).replace("``", "`").rstrip(".")
         source = " ".join(text.partition("Source: ")[2].partition("\n\n")[0].split()).replace("``", "`").rstrip(".")
         rows.append([f"`{block.__name__}`", re.sub(r":math:`([^`]*)`", r"$\1$", first), source])
-    return "## Layers with a Lipschitz constant\n\n" + table(("Name", "What it does", "Source"), rows)
+    return "## Layers with a Lipschitz constant\n\n" + markdown.table(("Name", "What it does", "Source"), rows)
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------
@@ -202,7 +196,7 @@ def layers_table() -> str:
 def settings_table(name: str, block: type) -> str:
     """The settings of a recipe's block, from its docstring and its fields."""
     rows = [[f"`{key}`", default(block, key), text.replace("``", "`")] for key, text in arguments(block).items()]
-    return f"### `{name}`\n\n" + table(("Key", "Default", "Meaning"), rows)
+    return f"### `{name}`\n\n" + markdown.table(("Key", "Default", "Meaning"), rows)
 
 
 def arguments(block: type) -> dict[str, str]:
@@ -232,12 +226,6 @@ def default(block: type, name: str) -> str:
 
 
 # --- files ------------------------------------------------------------------------------------------------------
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [list(columns), ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def replace_block(text: str, name: str, content: str) -> str:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,26 @@ def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     run = hauberk.train(recipes.read(tiny_recipe), tmp_path_factory.mktemp("runs") / "tiny")
     hauberk.evaluate(run)
     return run.path
+
+
+@pytest.fixture
+def hauberk(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Type a command in this process, word by word: exit code, stdout, stderr."""
+    from hauberk import cli
+
+    def typed(*words: object) -> tuple[int, str, str]:
+        old, sys.argv = sys.argv, ["hauberk", *map(str, words)]
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            sys.argv = old
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return typed
 
 
 @pytest.fixture(scope="session")

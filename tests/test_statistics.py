@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -9,10 +10,12 @@ from hauberk.statistics import (
     anytime_lower,
     clopper_pearson_lower,
     clopper_pearson_upper,
+    holm,
     log_wealth,
     mean_interval,
     median_interval,
-    paired_bootstrap,
+    paired_difference,
+    student,
     two_sided_binomial_p,
     wilson,
 )
@@ -82,7 +85,7 @@ def test_wilson_of_nothing() -> None:
 @pytest.mark.parametrize("call", [
     lambda: wilson(3, 2), lambda: wilson(-1, 2), lambda: wilson(1, 2, 1.0), lambda: clopper_pearson_lower(1, 2, 0.0),
     lambda: clopper_pearson_upper(5, 2, 0.1), lambda: anytime_lower(1, 2, 1.5), lambda: two_sided_binomial_p(-1, 3),
-    lambda: mean_interval([1.0, math.nan]), lambda: paired_bootstrap([1.0], [1.0, 2.0]),
+    lambda: mean_interval([1.0, math.nan]), lambda: paired_difference([1], [1, 0]),
     lambda: median_interval([math.nan]),
 ])
 def test_impossible_arguments_are_refused(call) -> None:
@@ -143,10 +146,69 @@ def test_mean_interval_matches_the_normal_one_for_many_values() -> None:
     assert math.isnan(mean_interval([]).value)
 
 
-def test_paired_bootstrap_uses_the_pairs() -> None:
-    noise = np.random.default_rng(0).normal(0, 10, 500)
-    paired = paired_bootstrap(noise + 1, noise)
-    assert paired.low == pytest.approx(1.0) == pytest.approx(paired.high)
+def test_student_is_scipys_and_says_nothing_of_one_value() -> None:
+    values = np.random.default_rng(4).normal(0.3, 1.0, 40)
+    interval, p = student(values, 0.9)
+    peer = stats.ttest_1samp(values, 0.0)
+    low, high = peer.confidence_interval(0.9)
+    assert (interval.value, interval.low, interval.high, p) == pytest.approx((values.mean(), low, high, peer.pvalue))
+    for alone in ([], [3.0]):
+        interval, p = student(alone)
+        assert (interval.low, interval.high, p) == (-math.inf, math.inf, 1.0)
+    assert [student([v, v, v])[1] for v in (0.0, 0.5)] == [1.0, 0.0]
+
+
+def pairs(b: int, c: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.arange(n)
+    return rows < b, (rows >= b) & (rows < b + c)
+
+
+def score(b: int, c: int, n: int, difference: float) -> float:
+    """The score with the likeliest probabilities for that difference, found on a grid instead of by a formula."""
+    second = np.linspace(max(0.0, -difference), (1.0 - difference) / 2.0, 400_001)[1:-1]
+    first = second + difference
+    logs = b * np.log(first) + c * np.log(second) + (n - b - c) * np.log(np.maximum(1 - first - second, 1e-300))
+    q = second[np.argmax(logs)]
+    return (b - c - n * difference) / math.sqrt(n * (2 * q + difference * (1 - difference)))
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(12, 2, 50), (3, 9, 40), (30, 25, 400), (0, 4, 30), (5, 0, 60)])
+def test_the_paired_interval_ends_where_the_score_is_a_normal_quantile(b: int, c: int, n: int) -> None:
+    interval, p = paired_difference(*pairs(b, c, n))
+    assert interval.value == (b - c) / n
+    assert score(b, c, n, interval.low) == pytest.approx(1.959964, abs=2e-3)
+    assert score(b, c, n, interval.high) == pytest.approx(-1.959964, abs=2e-3)
+    assert p == two_sided_binomial_p(b, c)
+    mirrored, _ = paired_difference(*pairs(c, b, n))
+    assert (-mirrored.high, -mirrored.low) == pytest.approx((interval.low, interval.high), abs=1e-12)
+
+
+def test_the_paired_interval_covers() -> None:
+    n = 30
+    counts = [(b, c) for b in range(n + 1) for c in range(n + 1 - b)]
+    intervals = [paired_difference(*pairs(b, c, n))[0] for b, c in counts]
+    for first, second in ((0.2, 0.1), (0.1, 0.1), (0.3, 0.05), (0.02, 0.02)):
+        chances = stats.multinomial.pmf([[b, c, n - b - c] for b, c in counts], n, [first, second, 1 - first - second])
+        covered = [i.low <= first - second <= i.high for i in intervals]
+        assert 0.93 < chances[covered].sum() <= 1.0
+
+
+def test_the_paired_interval_at_its_edges() -> None:
+    assert paired_difference([], [])[0].n == 0
+    none, p = paired_difference(*pairs(0, 0, 100))
+    z2 = 1.959964**2
+    assert (none.low, none.high, p) == pytest.approx((-z2 / (100 + z2), z2 / (100 + z2), 1.0), abs=1e-6)
+    every, _ = paired_difference(*pairs(20, 0, 20))
+    assert every.high == 1.0
+    assert 0.5 < every.low < 1.0
+
+
+def test_holm_is_the_closed_test_of_bonferroni() -> None:
+    p = [0.01, 0.04, 0.03, 0.2, 0.01, 0.9]
+    subsets = [s for k in range(1, 7) for s in itertools.combinations(range(6), k)]
+    closed = [max(min(1.0, len(s) * min(p[j] for j in s)) for s in subsets if i in s) for i in range(6)]
+    assert holm(p) == pytest.approx(closed)
+    assert holm([]) == []
 
 
 def test_median_interval_covers_exactly() -> None:

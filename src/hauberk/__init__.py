@@ -21,6 +21,7 @@ _VERBS = {
     "default_certificate": "hauberk.verbs.certify:default_certificate",
     "check": "hauberk.verbs.check:check",
     "lipschitz": "hauberk.verbs.lipschitz:lipschitz",
+    "compare": "hauberk.comparison:compare",
     "mix": "hauberk.verbs.mix:mix",
     "subject": "hauberk.subjects:subject",
     "evaluation_samples": "hauberk.verbs.samples:evaluation_samples",

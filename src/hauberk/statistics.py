@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -190,10 +190,8 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0, dr
 
     Reference: Efron & Tibshirani 1993, Chapter 13.
     """
-    data = np.asarray(values, dtype=np.float64).ravel()
+    data = _finite(values)
     _check(0, len(data), confidence)
-    if not np.isfinite(data).all():
-        raise HauberkError("expected finite values for a mean, got NaN or infinity", "find the rows that hold them")
     if len(data) == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     means = _resampled_means(data, seed, draws)
@@ -201,25 +199,111 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0, dr
     return Interval(float(data.mean()), float(low), float(high), len(data))
 
 
-def paired_bootstrap(
-    a: ArrayLike, b: ArrayLike, confidence: float = 0.95, seed: int = 0, draws: int = DRAWS
-) -> Interval:
-    """Mean of a - b with a bootstrap interval over pairs: two models on the same images.
+def student(values: ArrayLike, confidence: float = 0.95) -> tuple[Interval, float]:
+    r"""Mean with Student's t interval, and the two-sided p-value of the hypothesis that it is 0.
+
+    .. math:: \bar d \pm t_{n-1} \frac{s}{\sqrt n}
 
     Args:
-        a: shape (N,).
-        b: shape (N,), row i about the same sample as row i of ``a``.
-        confidence: of the two-sided interval, approximate.
-        seed: of the resampling.
-        draws: number of resamples.
+        values: shape (N,), finite, for example the differences of pairs.
+        confidence: of the two-sided interval, exact for normal values and approximate for many others.
+
+    Returns:
+        the interval, infinite for fewer than two values, and the p-value, then 1.
 
     Raises:
-        HauberkError: if the lengths differ or a value is not finite.
+        HauberkError: if a value is not finite or the confidence is impossible.
+
+    Reference: Student 1908.
     """
-    first, second = np.asarray(a, dtype=np.float64).ravel(), np.asarray(b, dtype=np.float64).ravel()
-    if len(first) != len(second):
-        raise HauberkError(f"expected pairs, got {len(first)} and {len(second)} values", "join them by sample id first")
-    return mean_interval(first - second, confidence, seed, draws)
+    data = _finite(values)
+    n = len(data)
+    _check(0, n, confidence)
+    if n < 2:
+        return Interval(float(data.mean()) if n else math.nan, -math.inf, math.inf, n), 1.0
+    mean, error = float(data.mean()), float(data.std(ddof=1)) / math.sqrt(n)
+    reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
+    p = 2.0 * float(stats.t.sf(abs(mean) / error, n - 1)) if error > 0.0 else float(mean == 0.0)
+    return Interval(mean, mean - reach, mean + reach, n), p
+
+
+# --- two proportions on the same samples ----------------------------------------------------------------------
+
+
+def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> tuple[Interval, float]:
+    r"""Difference of two proportions on the same samples: Tango's score interval, and McNemar's exact p-value.
+
+    With b samples where only the first happened and c where only the second did, the interval holds the differences
+    :math:`\Delta` whose score :math:`(b - c - n\Delta) / \sqrt{n(2q + \Delta(1 - \Delta))}` is within the normal
+    quantiles, q being the likeliest probability of the second kind for that difference.
+
+    Args:
+        first: whether it happened to each sample, shape (N,).
+        second: the same of the other, row i about the same sample.
+        confidence: of the two-sided interval, approximate.
+
+    Returns:
+        the interval of the first proportion less the second, NaN with [-1, 1] for no samples; and the two-sided p-value
+        of the hypothesis that they are equal.
+
+    Raises:
+        HauberkError: if the lengths differ or the confidence is impossible.
+
+    Reference: Tango 1998; McNemar 1947.
+    """
+    one, other = np.asarray(first, dtype=np.bool_).ravel(), np.asarray(second, dtype=np.bool_).ravel()
+    if len(one) != len(other):
+        raise HauberkError(f"expected pairs, got {len(one)} and {len(other)} values", "join them by sample id first")
+    b, c, n = int((one & ~other).sum()), int((~one & other).sum()), len(one)
+    _check(b, n, confidence)
+    if n == 0:
+        return Interval(math.nan, -1.0, 1.0, 0), 1.0
+    z, value = float(stats.norm.ppf(0.5 + confidence / 2)), (b - c) / n
+    # at the value the score is 0, and towards either end it rises beyond every bound
+    low = -1.0 if c == n else _root(lambda d: _tango_score(b, c, n, d) - z, -1.0, value)
+    high = 1.0 if b == n else _root(lambda d: _tango_score(b, c, n, d) + z, value, 1.0)
+    return Interval(value, low, high, n), two_sided_binomial_p(b, c)
+
+
+def _tango_score(b: int, c: int, n: int, difference: float) -> float:
+    spread = difference * (1.0 - difference)
+    half = (2 * n - b + c) * difference - b - c
+    root = math.sqrt(max(0.0, half * half + 8.0 * n * c * spread))
+    q = (root - half) / (4.0 * n)
+    variance = n * (2.0 * q + spread)
+    above = b - c - n * difference
+    return above / math.sqrt(variance) if variance > 0.0 else math.copysign(math.inf, above)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function crosses 0; an end may be infinite there."""
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if function(middle) > 0.0 else (low, middle)
+    return 0.5 * (low + high)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    r"""P-values of several tests, corrected so that one is below alpha by chance with at most that probability.
+
+    .. math:: \tilde p_{(k)} = \max_{j \le k} \min\{1,\; (m - j + 1)\, p_{(j)}\}
+
+    Args:
+        p: one value for each of the m tests, which may depend on each other.
+
+    Returns:
+        the corrected values, in the same order.
+
+    Reference: Holm 1979.
+    """
+    adjusted, largest = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+# --- medians --------------------------------------------------------------------------------------------------
 
 
 def median_interval(values: Sequence[float] | NDArray[np.float64], confidence: float = 0.95) -> Interval:
@@ -257,6 +341,13 @@ def _resampled_means(data: NDArray[np.float64], seed: int, draws: int) -> NDArra
         for start in range(0, draws, rows)
     ]
     return np.concatenate(chunks)
+
+
+def _finite(values: ArrayLike) -> NDArray[np.float64]:
+    data = np.asarray(values, dtype=np.float64).ravel()
+    if not np.isfinite(data).all():
+        raise HauberkError("expected finite values for a mean, got NaN or infinity", "find the rows that hold them")
+    return data
 
 
 def _check(successes: int, n: int, level: float) -> None:

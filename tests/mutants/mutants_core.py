@@ -123,7 +123,12 @@ METRICS = [
         ("stats.binom.sf(max(a, b) - 1, a + b", "stats.binom.sf(max(a, b), a + b"),
         ("centre = (share + z * z / (2 * n)) / shrink", "centre = share"),
         ("goal = -math.log(alpha)", "goal = -math.log(2 * alpha)"),
-        ("(first - second, confidence, seed, draws)", "(second - first, confidence, seed, draws)"),
+        ("b, c, n = int((one & ~other).sum()), int((~one & other).sum())",
+         "b, c, n = int((~one & other).sum()), int((one & ~other).sum())"),
+        ("half * half + 8.0 * n * c * spread", "half * half"),
+        ("(len(p) - rank) * p[i]", "len(p) * p[i]"),
+        ("largest = max(largest, min(1.0, ", "largest = (min(1.0, "),
+        ("float(data.std(ddof=1))", "float(data.std())"),
     ),
 ]  # fmt: skip
 

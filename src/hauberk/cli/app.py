@@ -12,6 +12,7 @@ from hauberk.cli import (
     bundle,
     certify,
     check,
+    compare,
     demo,
     explain,
     lipschitz,
@@ -53,6 +54,7 @@ app.command("attack", cls=Verb)(attack.attack)
 app.command("certify", cls=Verb)(certify.certify)
 app.command("lipschitz", cls=Verb)(lipschitz.lipschitz)
 app.command("check", cls=Verb)(check.check)
+app.command("compare", cls=Verb)(compare.compare)
 app.command("mix", cls=Verb)(mix.mix)
 app.command("report", cls=Verb)(report.report)
 app.command("bundle", cls=Verb)(bundle.bundle)

@@ -37,6 +37,7 @@ from hauberk.verify import Verdict, verify_once
 Draws: TypeAlias = tuple[metrics.RandomAccuracy, metrics.RandomAccuracy]
 VERDICTS = ("sound", "questionable", "broken")
 Ids = NDArray[np.int64]
+Key: TypeAlias = tuple[str, str, str]  # predictor, dataset, split
 MOST_STEPS = 1000
 
 
@@ -85,7 +86,14 @@ def subjects(parts: Iterable[Part]) -> list[Subject]:
     Raises:
         HauberkError: if records of one subject contradict each other about its data.
     """
-    groups: dict[tuple[str, str, str], list[Part]] = {}
+    measured = {"attack", "certificate"}
+    groups = by_predictor(parts)
+    return [_subject(key, items) for key, items in sorted(groups.items()) if measured & {p.kind for p in items}]
+
+
+def by_predictor(parts: Iterable[Part]) -> dict[Key, list[Part]]:
+    """The joined evaluations of each predictor, dataset and split; what a mix proves counts as a certificate."""
+    groups: dict[Key, list[Part]] = {}
     found = list(parts)
     for part in records.group(p for p in found if p.kind in ("attack", "certificate", "diagnosis")):
         groups.setdefault(_key(part), []).append(part)
@@ -93,8 +101,7 @@ def subjects(parts: Iterable[Part]) -> list[Subject]:
         proved, known = certificate(part), groups.get(_key(part), [])
         if proved is not None and not any(p.kind == "certificate" for p in known):
             groups.setdefault(_key(part), []).append(proved)
-    measured = {"attack", "certificate"}
-    return [_subject(key, items) for key, items in sorted(groups.items()) if measured & {p.kind for p in items}]
+    return groups
 
 
 def judgements(parts: Iterable[Part]) -> list[Judgement]:
@@ -103,7 +110,7 @@ def judgements(parts: Iterable[Part]) -> list[Judgement]:
     return sorted(found, key=lambda j: (-VERDICTS.index(j.verdict), j.norm, j.eps))
 
 
-def _key(part: Part) -> tuple[str, str, str]:
+def _key(part: Part) -> Key:
     return str(part.unit["predictor"]), str(part.facts["dataset"]), str(part.facts["split"])
 
 
@@ -119,7 +126,7 @@ def images_hash(ids: Ids) -> str:
     return records.content_hash(sorted(int(i) for i in ids))
 
 
-def _subject(key: tuple[str, str, str], parts: list[Part]) -> Subject:
+def _subject(key: Key, parts: list[Part]) -> Subject:
     predictor, dataset, split = key
     for name in ("classes", "shape"):
         if len({records.content_hash(p.facts[name]) for p in parts}) > 1:
@@ -141,7 +148,7 @@ def _subject(key: tuple[str, str, str], parts: list[Part]) -> Subject:
         shape=tuple(map(int, parts[0].facts["shape"])),
         stochastic=any(bool(p.facts.get("stochastic")) for p in attacks),
         weights=tuple(sorted({str(p.unit["weights"]) for p in parts})),
-        clean=metrics.accuracy(_first_by_id(source)),
+        clean=metrics.accuracy(list(right_by_id(source).values())),
         clean_source=source[0].kind,
         attacked=tuple(attacked),
         certified=tuple(c for c in curves if c.proof != "estimate"),
@@ -177,12 +184,13 @@ def _check_labels(predictor: str, parts: list[Part]) -> None:
                 )
 
 
-def _first_by_id(parts: list[Part]) -> metrics.Bools:
+def right_by_id(parts: Iterable[Part]) -> dict[int, bool]:
+    """Which images are right before any attack, as the first part says that holds them."""
     known: dict[int, bool] = {}
     for part in parts:
         for i, right in zip(part.column("id").tolist(), correct(part).tolist(), strict=True):
             known.setdefault(i, right)
-    return np.array(list(known.values()), dtype=np.bool_)
+    return known
 
 
 # --- attacks --------------------------------------------------------------------------------------------------
@@ -194,7 +202,7 @@ def _attacked(predictor: str, parts: list[Part]) -> list[Attacked]:
         threats.setdefault((part.unit["threat"]["name"], float(part.unit["threat"]["eps"])), []).append(part)
     found = []
     for (norm, eps), items in sorted(threats.items()):
-        ids, right, survived = _worst_case(items)
+        ids, right, survived = worst_case(items)
         survived &= ~_reached(ids, [p for p in parts if p.unit["threat"]["name"] == norm], eps)
         methods = sorted(
             (_method(p) for p in items),
@@ -238,7 +246,7 @@ def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None
     return gaps, (clean, attacked)
 
 
-def _worst_case(parts: list[Part]) -> tuple[Ids, metrics.Bools, metrics.Bools]:
+def worst_case(parts: list[Part]) -> tuple[Ids, metrics.Bools, metrics.Bools]:
     """Ids, right before, survived every attack that saw it (a later attack may be run on survivors only)."""
     ids = np.unique(np.concatenate([p.column("id") for p in parts]))
     right = np.ones(len(ids), dtype=np.bool_)

@@ -213,12 +213,17 @@ class Subject:
         return max(others, key=lambda a: (*_effort(a), -a.eps), default=None)
 
     def curve(self, norm: str) -> Curve | None:
-        """The certificate shown beside attacks in that norm: deterministic first, then most votes, then lowest seed.
-
-        The order does not look at the radii: to choose the best of several seeds would be a selection on test images.
-        """
+        """The certificate shown beside attacks in that norm."""
         own = [c for c in self.certified if c.norm == norm]
-        return max(own, key=lambda c: (c.proof == "deterministic", c.settings.get("n", 0), -c.seed), default=None)
+        return max(own, key=lambda c: preference(c.proof, c.settings, c.seed), default=None)
+
+
+def preference(proof: str, settings: Mapping[str, Any], seed: int) -> tuple[bool, int, int]:
+    """Rank of a certificate among several in one norm: deterministic first, then most votes, then lowest seed.
+
+    The order does not look at the radii: to choose the best of several seeds would be a selection on test images.
+    """
+    return proof == "deterministic", int(settings.get("n", 0)), -seed
 
 
 def one_axis(rows: Iterable[Attacked | Curve]) -> tuple[str, str]:

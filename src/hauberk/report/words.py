@@ -63,6 +63,17 @@ def span(interval: Interval) -> str:
     return f"{low} to {high}"
 
 
+def share(interval: Interval, rounding: Rounding = "near") -> str:
+    """``53.1 (50.0 to 56.2)``: percent with its interval; a bound is rounded to its safe side, an interval outwards."""
+    return f"{percent(interval.value, rounding).removesuffix(' %')} ({span(interval).removesuffix(' %')})"
+
+
+def points(interval: Interval) -> str:
+    """``+1.5 (-0.2 to +3.2)``: a difference of shares in points with its interval."""
+    value, low, high = (100.0 * v for v in (interval.value, interval.low, interval.high))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def count(interval: Interval) -> str:
     """How many of how many."""
     return "none" if interval.n == 0 else f"{round(interval.value * interval.n)} of {interval.n}"

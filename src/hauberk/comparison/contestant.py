@@ -1,0 +1,255 @@
+"""Who is compared, and in what: outcomes image by image, of one run or of several seeds of one recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from hauberk.errors import HauberkError
+from hauberk.evaluation.metrics import Bools, Floats
+from hauberk.records import Part
+from hauberk.report import collect, words
+from hauberk.report.collect import Ids, Key, RunFacts
+from hauberk.report.subject import preference
+from hauberk.threats import Norm, Threat
+
+Kind = Literal["clean", "attacked", "certified"]
+KINDS: tuple[Kind, ...] = ("clean", "attacked", "certified")
+SEED = re.compile(r"(.+)-seed(\d+)")
+HASH = re.compile(r"\[[0-9a-f]{16}\]")
+APART = ("seed", "evaluation", "expected", "summary")  # of a recipe: what trains no other model
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is compared: the share of images that are right, that no attack broke, or that are certified.
+
+    Args:
+        kind: which of the three.
+        norm: of the budget; empty for clean accuracy.
+        eps: the budget or radius, pixel units.
+    """
+
+    kind: Kind
+    norm: str = ""
+    eps: float = 0.0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "clean" else f"{self.kind} {self.norm} {words.epsilon(self.norm, self.eps)}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether each image counts, for each seed.
+
+    Args:
+        ids: of the images, sorted, shape (N,).
+        counts: shape (S, N).
+        how: the attacks, or the certificate; empty for clean accuracy.
+    """
+
+    ids: Ids
+    counts: Bools
+    how: frozenset[str] = frozenset()
+
+    def on(self, ids: Ids) -> Bools:
+        """The outcomes of some of the images, shape (S, len(ids))."""
+        found: Bools = self.counts[:, np.searchsorted(self.ids, ids)]
+        return found
+
+    def shares(self, ids: Ids) -> Floats:
+        """The share of seeds in which each image counts, shape (len(ids),)."""
+        found: Floats = self.on(ids).mean(0)
+        return found
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One predictor on one split, or several that are seeds of one recipe.
+
+    Args:
+        name: of the run, without ``-seedN`` where several seeds are pooled.
+        runs: where the records are.
+        seeds: as the names of the runs say; empty where only one run has this name.
+        dataset: its name.
+        split: its part.
+        labels: by image id.
+        outcomes: by what is compared.
+        problems: what the check of the records finds wrong.
+    """
+
+    name: str
+    runs: tuple[Path, ...]
+    seeds: tuple[int, ...]
+    dataset: str
+    split: str
+    labels: Mapping[int, int]
+    outcomes: Mapping[Quantity, Outcome]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Single:
+    """A contestant of one run, whose name is not settled yet: which predictor of the run, and its recipe."""
+
+    run: str
+    which: str
+    recipe: Mapping[str, Any]
+    contestant: Contestant
+
+
+def read(paths: Sequence[Path], threats: Sequence[Threat] = ()) -> list[Contestant]:
+    """The contestants of some runs, in the order of the runs.
+
+    Args:
+        paths: run directories; names that end in ``-seed0``, ``-seed1`` ... and agree before that are pooled.
+        threats: budgets of attacks and radii of certificates; without any, all budgets that a run was attacked at.
+
+    Raises:
+        HauberkError: if a run is named twice, has no record, or if seeds of one name have different recipes.
+    """
+    places = [path.resolve() for path in paths]
+    twice = next((path for path, place in zip(paths, places, strict=True) if places.count(place) > 1), None)
+    if twice is not None:
+        raise HauberkError(f"{twice} is named twice", "name each run once")
+    runs = [collect.load([path])[0] for path in paths]
+    found = [collect.by_predictor(run.parts) for run in runs]
+    every = [part for groups in found for parts in groups.values() for part in parts if part.kind == "attack"]
+    budgets = [(t.norm, t.eps) for t in threats] or sorted({_budget(part) for part in every})
+    folders = [run.name for run in runs]
+    names = [str(path) if folders.count(run.name) > 1 else run.name for path, run in zip(paths, runs, strict=True)]
+    singles: list[_Single] = []
+    for name, path, run, groups in zip(names, paths, runs, found, strict=True):
+        measured = {k: ps for k, ps in groups.items() if any(p.kind in ("attack", "certificate") for p in ps)}
+        own = [_single(name, path, run, key, parts, budgets) for key, parts in measured.items()]
+        singles += sorted(own, key=lambda one: one.which)  # the run's own predictor first
+    return _pooled(singles)
+
+
+def _budget(part: Part) -> tuple[Norm, float]:
+    return cast("Norm", part.unit["threat"]["name"]), float(part.unit["threat"]["eps"])
+
+
+def _single(
+    name: str, path: Path, run: RunFacts, key: Key, parts: list[Part], budgets: Iterable[tuple[Norm, float]]
+) -> _Single:
+    predictor, dataset, split = key
+    attacks = [p for p in parts if p.kind == "attack"]
+    certificates = [p for p in parts if p.kind == "certificate"]
+    right = collect.right_by_id(attacks or certificates)
+    outcomes = {Quantity("clean"): _outcome(np.array([*right]), np.array([*right.values()], bool))}
+    for norm, eps in budgets:
+        own = [p for p in attacks if _budget(p) == (norm, eps)]
+        if own:
+            ids, correct, survived = collect.worst_case(own)
+            outcomes[Quantity("attacked", norm, eps)] = _outcome(ids, correct & survived, _attacks(own))
+        proofs = [p for p in certificates if p.facts["norm"] == norm and p.facts["proof"] != "estimate"]
+        if proofs:
+            best = max(proofs, key=lambda p: preference(p.facts["proof"], p.unit["method"], p.unit["seed"]))
+            reached = collect.correct(best) & (best.column("radius") >= eps)
+            how = frozenset({str(best.unit["method"]["name"])})
+            outcomes[Quantity("certified", norm, eps)] = _outcome(best.column("id"), reached, how)
+    labels = {i: y for p in parts if p.kind != "diagnosis"
+              for i, y in zip(p.column("id").tolist(), p.column("label").tolist(), strict=True)}  # fmt: skip
+    which = "" if predictor == run.info.get("predictor") else f": {HASH.sub('', predictor)}"
+    which += "" if split == "test" else f" ({split})"
+    problems = tuple(problem for verdict in run.verdicts for problem in verdict.problems)
+    whole = Contestant(name + which, (path,), (), dataset, split, labels, outcomes, problems)
+    return _Single(name, which, {k: v for k, v in run.recipe.items() if k not in APART}, whole)
+
+
+def _outcome(ids: Ids, counts: Bools, how: frozenset[str] = frozenset()) -> Outcome:
+    order = np.argsort(ids)
+    return Outcome(ids[order], counts[order][None], how)
+
+
+# --- attacks as words ---------------------------------------------------------------------------------------------
+
+
+def _attacks(parts: Iterable[Part]) -> frozenset[str]:
+    """The attacks and suites of some records; losses that a suite adds for a model count as attacks of their own."""
+    found = set()
+    for part in parts:
+        spec = dict(part.unit.get("suite") or part.unit["method"])
+        added = spec.pop("losses", None) or ()
+        found |= {_described(spec), *(f"{_described(spec)} with the loss {_described(loss)}" for loss in added)}
+    return frozenset(found)
+
+
+def _described(spec: Any) -> str:
+    """A description in the words of the command line, without the threat and what changes no verdict."""
+    if isinstance(spec, list | tuple):
+        return f"[{', '.join(map(_described, spec))}]"
+    if not isinstance(spec, Mapping):
+        return words.number(spec) if isinstance(spec, float) else str(spec)
+    shown = {k: v for k, v in spec.items() if k not in ("name", "threat", "early_stop") and v not in (None, False, [])}
+    return ",".join([str(spec.get("name", "")), *(f"{k}={_described(v)}" for k, v in shown.items())])
+
+
+# --- seeds --------------------------------------------------------------------------------------------------------
+
+
+def _pooled(singles: Iterable[_Single]) -> list[Contestant]:
+    groups: dict[tuple[str, ...], list[_Single]] = {}
+    for one in singles:
+        named = SEED.fullmatch(one.run)
+        key = (named[1] if named else one.run, one.which, one.contestant.dataset, one.contestant.split)
+        groups.setdefault(key, []).append(one)
+    return [_pool(key[0] + key[1], members) for key, members in groups.items()]
+
+
+def _pool(name: str, members: list[_Single]) -> Contestant:
+    """One contestant of several seeds; it has the outcomes that all of them have, on the images of all."""
+    first = members[0]
+    if len(members) == 1:
+        return first.contestant
+    for other in members[1:]:
+        differ = sorted(k for k in {*first.recipe, *other.recipe} if first.recipe.get(k) != other.recipe.get(k))
+        if differ:
+            raise HauberkError(
+                f"{first.run} and {other.run} are named as seeds of one recipe, but differ in {', '.join(differ)}",
+                "give the folders of different recipes different names",
+            )
+    seeds = [int(SEED.fullmatch(one.run)[2]) for one in members]  # type: ignore[index]
+    order = sorted(range(len(members)), key=seeds.__getitem__)
+    everyone = [members[i].contestant for i in order]
+    labels: dict[int, int] = {}
+    for one in everyone:
+        check_labels(labels, one.labels, name, one.name)
+        labels |= one.labels
+    shared = [q for q in everyone[0].outcomes if all(q in one.outcomes for one in everyone)]
+    outcomes = {q: _together(name, q, [one.outcomes[q] for one in everyone]) for q in shared}
+    return Contestant(
+        name, tuple(one.runs[0] for one in everyone), tuple(seeds[i] for i in order), everyone[0].dataset,
+        everyone[0].split, labels, outcomes, tuple(problem for one in everyone for problem in one.problems),
+    )  # fmt: skip
+
+
+def _together(name: str, quantity: Quantity, outcomes: Sequence[Outcome]) -> Outcome:
+    if len({outcome.how for outcome in outcomes}) > 1:
+        raise HauberkError(
+            f"the seeds of {name} were not all measured alike: {quantity}", "evaluate each as the others were"
+        )
+    ids = outcomes[0].ids
+    for outcome in outcomes[1:]:
+        ids = np.intersect1d(ids, outcome.ids)
+    return Outcome(ids, np.concatenate([outcome.on(ids) for outcome in outcomes]), outcomes[0].how)
+
+
+def check_labels(one: Mapping[int, int], other: Mapping[int, int], name: str, rival: str) -> None:
+    """Refuse images that share an id but no label.
+
+    Raises:
+        HauberkError: if there is one.
+    """
+    differing = next((i for i in one.keys() & other.keys() if one[i] != other[i]), None)
+    if differing is not None:
+        raise HauberkError(
+            f"image {differing} has the label {one[differing]} in {name} and {other[differing]} in {rival}",
+            "the records are about different data",
+        )

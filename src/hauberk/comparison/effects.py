@@ -1,0 +1,165 @@
+"""One contestant against another, or against the straight line between two, on the images that all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from hauberk.comparison.contestant import Contestant, Outcome, Quantity, check_labels
+from hauberk.comparison.line import above
+from hauberk.errors import HauberkError
+from hauberk.evaluation.metrics import Floats
+from hauberk.report.collect import Ids
+from hauberk.report.words import listed
+from hauberk.statistics import Interval, paired_difference, student
+
+CLEAN = Quantity("clean")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How much more of the images one contestant gets than another, or than the line between two others.
+
+    Args:
+        one: who.
+        against: the other, or the two ends of the line.
+        quantity: of what.
+        interval: the difference on the images that all have; over images, for these trainings.
+        over_seeds: the same over trainings, where all have several seeds in common; else None.
+        p: two-sided p-value that there is none: the larger of those over images and over seeds.
+        more: this one met attacks that the others did not, so that a lower share may be due to them.
+        fewer: the others met attacks that this one did not, so that a higher share may be due to them.
+    """
+
+    one: str
+    against: tuple[str, ...]
+    quantity: Quantity
+    interval: Interval
+    over_seeds: Interval | None
+    p: float
+    more: bool = False
+    fewer: bool = False
+
+
+def difference(
+    one: Contestant, other: Contestant, quantity: Quantity, confidence: float = 0.95, unlike: bool = False
+) -> Effect:
+    """One contestant less another.
+
+    Single runs are compared by Tango's interval and McNemar's exact test, pooled ones by Student's t over images.
+
+    Args:
+        one: who has the quantity.
+        other: who has it too.
+        quantity: what is compared.
+        confidence: of the intervals.
+        unlike: whether attacks may differ in both directions.
+
+    Raises:
+        HauberkError: if they share no images, have other data, or were not attacked alike.
+    """
+    ids = _common([one, other], [quantity])
+    more, fewer = _attacks(one, [other], quantity, unlike)
+    mine, theirs = one.outcomes[quantity], other.outcomes[quantity]
+    seeds = _seeds([one, other])
+    if not one.seeds and not other.seeds:
+        interval, p = paired_difference(mine.on(ids)[0], theirs.on(ids)[0], confidence)
+        return Effect(one.name, (other.name,), quantity, interval, None, p, more, fewer)
+    gaps = _seeded(one, mine, ids, seeds) - _seeded(other, theirs, ids, seeds)
+    each = gaps.mean(1) if len(seeds) > 1 else None
+    return _effect(one, (other,), quantity, gaps.mean(0), each, confidence, (more, fewer))
+
+
+def height(
+    one: Contestant, ends: tuple[Contestant, Contestant], quantity: Quantity, confidence: float = 0.95,
+    unlike: bool = False,
+) -> Effect:  # fmt: skip
+    """How far one contestant lies above the straight line between two at its clean accuracy.
+
+    A point on the line is what tossing a coin between the two gives; beyond its ends it is level.
+
+    Raises:
+        HauberkError: as ``difference``, and if clean accuracy does not tell the ends apart.
+    """
+    everyone = [one, *ends]
+    ids = _common(everyone, [CLEAN, quantity])
+    more, fewer = _attacks(one, ends, quantity, unlike)
+    gap = difference(*ends, CLEAN, confidence).interval
+    if gap.low <= 0.0 <= gap.high:
+        raise HauberkError(
+            f"there is no line between {ends[0].name} and {ends[1].name}: their clean accuracies are not told apart",
+            "choose two runs of different clean accuracy",
+        )
+    seeds = _seeds(everyone)
+    tables = [[_seeded(c, c.outcomes[q], ids, seeds) for q in (CLEAN, quantity)] for c in everyone]
+    point, *curve = [(clean.mean(0), robust.mean(0)) for clean, robust in tables]
+    each = None
+    if len(seeds) > 1:
+        rows = [[(clean[s], robust[s]) for clean, robust in tables] for s in range(len(seeds))]
+        each = np.array([above([own], rest).mean() for own, *rest in rows])
+    return _effect(one, ends, quantity, above([point], curve), each, confidence, (more, fewer))
+
+
+def _effect(
+    one: Contestant, against: Sequence[Contestant], quantity: Quantity, gaps: Floats, each: Floats | None,
+    confidence: float, attacks: tuple[bool, bool],
+) -> Effect:  # fmt: skip
+    interval, p = student(gaps, confidence)
+    over_seeds, p_seeds = (None, 0.0) if each is None else student(each, confidence)
+    names = tuple(c.name for c in against)
+    return Effect(one.name, names, quantity, interval, over_seeds, max(p, p_seeds), *attacks)
+
+
+def _seeded(contestant: Contestant, outcome: Outcome, ids: Ids, seeds: Sequence[int]) -> Floats:
+    """A row for each of the shared seeds; without several of them one row, the mean over all that there are."""
+    rows = outcome.on(ids).astype(np.float64)
+    found: Floats = rows[[contestant.seeds.index(s) for s in seeds]] if len(seeds) > 1 else rows.mean(0, keepdims=True)
+    return found
+
+
+def _seeds(contestants: Sequence[Contestant]) -> list[int]:
+    return sorted(set.intersection(*(set(c.seeds) for c in contestants)))
+
+
+# --- what may be compared -----------------------------------------------------------------------------------------
+
+
+def _common(contestants: Sequence[Contestant], quantities: Sequence[Quantity]) -> Ids:
+    """The images that all have, for all quantities."""
+    first, names = contestants[0], listed([c.name for c in contestants])
+    for other in contestants[1:]:
+        if (first.dataset, first.split) != (other.dataset, other.split):
+            raise HauberkError(
+                f"{first.name} was measured on {first.dataset}/{first.split}, {other.name} on "
+                f"{other.dataset}/{other.split}",
+                "compare runs that were measured on the same split of the same data",
+            )
+        check_labels(first.labels, other.labels, first.name, other.name)
+    ids = reduce(np.intersect1d, [c.outcomes[q].ids for c in contestants for q in quantities])
+    if not len(ids):
+        raise HauberkError(f"{names} share no image: {quantities[-1]}", "measure them on the same images")
+    return ids
+
+
+def _attacks(one: Contestant, others: Sequence[Contestant], quantity: Quantity, unlike: bool) -> tuple[bool, bool]:
+    """Whether this one met attacks that another did not, and the reverse; both are refused unless they may differ."""
+    if quantity.kind != "attacked":
+        return False, False
+    mine = one.outcomes[quantity].how
+    theirs = {other.name: other.outcomes[quantity].how for other in others}
+    more, fewer = any(mine - how for how in theirs.values()), any(how - mine for how in theirs.values())
+    if more and fewer and not unlike:
+        name, how = next(((n, h) for n, h in theirs.items() if h - mine), ("", mine))
+        raise HauberkError(
+            f"{one.name} and {name} were not attacked alike, {quantity}: {_said(mine)} against {_said(how)}",
+            f"attack both with the same suite: hauberk attack RUN --threat {quantity.norm}:{quantity.eps:g}, or add "
+            "--unlike-attacks to see the numbers without a verdict",
+        )
+    return more, fewer
+
+
+def _said(how: frozenset[str]) -> str:
+    return "; ".join(sorted(how)) or "nothing"
