@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from mutant import Mutant
 from mutants_attacks import ATTACKS
+from mutants_comparison import COMPARISON
 from mutants_core import CORE
 from mutants_data import DATA
 from mutants_evaluation import EVALUATION
@@ -41,6 +42,7 @@ FAULT = 99
 MUTANTS: list[Mutant] = [
     *KEYS,
     *CORE,
+    *COMPARISON,
     *ATTACKS,
     *EVALUATION,
     *MIXING,

@@ -124,6 +124,6 @@ def _verdict(effect: Effect, told: bool) -> str:
     if not told:
         return "not told apart"
     up = effect.interval.value > 0.0
-    if (effect.fewer if up else effect.more) or (effect.more and effect.fewer):
+    if effect.fewer if up else effect.more:
         return "none: attacked differently"
     return higher if up else lower
