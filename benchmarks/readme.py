@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from hauberk import layers, registry
-from hauberk.recipes import Evaluation, Expectation
+from hauberk.recipes import Evaluation, Expectation, Extra
 from hauberk.report import collect, markdown, words
 from hauberk.report.subject import Attacked, Curve, Subject
 from hauberk.training.config import Training
@@ -217,6 +217,8 @@ def arguments(block: type) -> dict[str, str]:
 def default(block: type, name: str) -> str:
     """A field's default as a recipe writes it; nothing and empty are ``none``."""
     value = next(p.default for p in inspect.signature(block).parameters.values() if p.name == name)
+    if value is inspect.Parameter.empty:
+        return "required"
     plain = registry.describe(value)
     if plain is None or plain in ([], ""):
         return "none"
@@ -242,7 +244,8 @@ def pages(root: Path, results: Path) -> dict[Path, str]:
     """Every generated page as it should be."""
     readme, methods, recipe = root / "README.md", root / "docs" / "methods.md", root / "docs" / "recipes.md"
     settings = recipe.read_text()
-    for name, block in (("training", Training), ("evaluation", Evaluation), ("expected", Expectation)):
+    blocks = {"training": Training, "evaluation": Evaluation, "expected": Expectation, "extra": Extra}
+    for name, block in blocks.items():
         settings = replace_block(settings, name, settings_table(name, block))
     return {
         readme: replace_block(readme.read_text(), "results", results_table(results)),

@@ -73,6 +73,18 @@ class Expectation(Frozen):
     machine: str | None = None
 
 
+class Extra(Frozen):
+    """Another data set whose training images are learnt too: generated images, for example.
+
+    Args:
+        data: spec of a dataset of the same classes; its training split alone is used.
+        share: of every batch; the rows are drawn uniformly, and an epoch stays one pass over the recipe's own data.
+    """
+
+    data: dict[str, Any]
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Recipe(Frozen):
     """How to train and evaluate one model.
 
@@ -80,6 +92,7 @@ class Recipe(Frozen):
         name: its name, also of the default run directory.
         summary: one sentence.
         data: spec of a dataset.
+        extra: other data sets that have a share of every training batch.
         model: spec of a model; ``input_shape``, ``num_classes`` and the data's statistics are filled in.
         wrap: spec of a defence around the trained model, without its ``base``.
         objective: spec of an objective.
@@ -92,6 +105,7 @@ class Recipe(Frozen):
     name: Name
     summary: str = ""
     data: dict[str, Any]
+    extra: tuple[Extra, ...] = ()
     model: dict[str, Any]
     wrap: dict[str, Any] | None = None
     objective: dict[str, Any]
@@ -139,7 +153,8 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(dict(content))
     except ValidationError as error:
         raise HauberkError(f"{where}: {_first_problem(error)}", _nearest(error)) from error
-    registry.check(recipe.data, "dataset")
+    for data in (recipe.data, *(other.data for other in recipe.extra)):
+        registry.check(data, "dataset")
     name = str(recipe.model.get("name"))  # a defence may hold models that are trained already
     registry.check(recipe.model, "defence" if name in {e.name for e in registry.entries("defence")} else "model", TASK)
     if recipe.wrap is not None:
@@ -208,11 +223,12 @@ def _nearest(error: ValidationError) -> str:
         "": list(Recipe.model_fields),
         "evaluation": list(Evaluation.model_fields),
         "expected": list(Expectation.model_fields),
+        "extra": list(Extra.model_fields),
         "training": list(Training.__dataclass_fields__),
     }
     for problem in error.errors():
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             *parents, key = map(str, problem["loc"])
-            known = blocks.get(parents[-1] if parents else "", [])
+            known = blocks.get(next((name for name in reversed(parents) if not name.isdigit()), ""), [])
             return registry.suggestion(key, known) or f"valid keys: {', '.join(known)}"
     return "see: hauberk list recipes, and docs/recipes.md"

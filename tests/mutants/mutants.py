@@ -32,6 +32,7 @@ from mutants_misuse import MISUSE
 from mutants_mixing import MIXING
 from mutants_safety import SAFETY
 from mutants_storage import STORAGE
+from mutants_training import TRAINING
 from mutants_verify import VERIFIED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,7 @@ MUTANTS: list[Mutant] = [
     *FROZEN,
     *GATE,
     *MISUSE,
+    *TRAINING,
 ]
 
 

@@ -260,13 +260,6 @@ BASELINES = [
 
 WORK = [
     *group(
-        "work", "training/loop.py", "tests/training/test_loop.py",
-        ("return batches[: self.config.steps_per_epoch or None]", "return batches"),
-        ("self._batches(self.position.epoch)", "self._batches(0)"),
-        ("done / (self.steps_per_epoch * self.config.epochs)", "done / self.config.epochs"),
-        ("done, self.steps_per_epoch * config.epochs, config.warmup", "done, config.epochs, config.warmup"),
-    ),
-    *group(
         "work", "verbs/sweep.py", "tests/verbs/test_sweep.py",
         ("return there and run", "return run"),
         ('run.info.get("evaluated") == self.plan', '"evaluated" in run.info'),

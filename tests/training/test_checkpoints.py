@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from hauberk.data.source import Part, Source
 from hauberk.errors import HauberkError
+from hauberk.objectives.standard import Standard
 from hauberk.training import checkpoints
+from hauberk.training.config import Training
 
 PURPOSE = {"lr": "0.1", "seed": "3"}
 
@@ -86,3 +89,19 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(path, monkeypatch, call):
     monkeypatch.undo()
     assert checkpoints.load(path, PURPOSE) == {"epoch": 1}
     assert [p.name for p in path.parent.iterdir()] == ["training.pt"]
+
+
+def test_the_purpose_names_all_data_and_is_that_of_older_checkpoints_without_new_settings(dataset, network):
+    own, other = (Source(dataset, extra, 10, 0) for extra in ((), [Part("more", dataset.val, 0.5)]))
+    plain = checkpoints.purpose(network(), Standard(), own, Training())
+    assert plain["data"].startswith("blobs, 96 training images, labels ")
+    assert "swa" not in plain
+    assert checkpoints.purpose(network(), Standard(), own, Training(swa=0.5))["swa"] == "0.5"
+    assert checkpoints.purpose(network(), Standard(), other, Training()) != plain
+
+
+@pytest.mark.parametrize("wanted", [PURPOSE | {"swa": "0.5"}, {"lr": "0.1"}])
+def test_a_setting_that_one_of_them_lacks_is_a_difference(path, wanted):
+    checkpoints.save(path, PURPOSE, {})
+    with pytest.raises(HauberkError, match="another training run"):
+        checkpoints.load(path, wanted)

@@ -20,7 +20,7 @@ def test_average_is_the_weighted_sum_of_the_trajectory():
         live.weight.data.fill_(value)
         live.statistic.fill_(-value)
         live.count.fill_(i)
-        ema.update(live)
+        ema.after_step(live)
     # written out: x_T = sum_t (1 - d_t) prod_{s > t} d_s * v_t, with d_t = min(1/2, (1 + t)/(10 + t)), start at 0
     decays = [min(0.5, (1 + t) / (10 + t)) for t in range(len(values))]
     expected = 0.0
@@ -39,7 +39,7 @@ def test_a_constant_model_is_left_exactly_as_it_is():
     live = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     ema = EMA(live, decay=0.999)
     for _ in range(50):
-        ema.update(live)
+        ema.after_step(live)
     for own, value in zip(ema.model.state_dict().values(), live.state_dict().values(), strict=True):
         assert torch.equal(own, value)
 
@@ -60,10 +60,10 @@ def test_it_goes_on_from_its_state():
     first = EMA(live, 0.9)
     for _ in range(3):
         live.weight.data.normal_()
-        first.update(live)
+        first.after_step(live)
     second = EMA(live, 0.9)
     second.load_state_dict(first.state_dict())
     live.weight.data.normal_()
-    first.update(live)
-    second.update(live)
+    first.after_step(live)
+    second.after_step(live)
     assert torch.equal(first.model.weight, second.model.weight)

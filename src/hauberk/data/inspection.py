@@ -21,7 +21,7 @@ def inspected(data: Sequence[Split], classes: Sequence[str]) -> tuple[str, ...]:
         classes: the name of each class.
     """
     splits = [s for s in data if len(s)]
-    keys = {s.name: _keys(s) for s in splits}
+    keys = {s.name: pixel_keys(s) for s in splits}
     said = [sentence for s in splits for sentence in _alone(s, keys[s.name], classes)]
     for place, one in enumerate(splits):
         for other in splits[place + 1 :]:
@@ -40,7 +40,8 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one}" if number == 1 else f"{number:,} {many or one + 's'}"
 
 
-def _keys(split: Split) -> list[bytes]:
+def pixel_keys(split: Split) -> list[bytes]:
+    """A hash of each image, by which copies are found."""
     return [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in split.images]
 
 

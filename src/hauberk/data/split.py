@@ -57,6 +57,10 @@ class Split:
         images = self.images[chosen].to(torch.float32).div_(full_scale(self.images))
         return Batch(images, self.labels[chosen], self.ids[chosen])
 
+    def to(self, device: torch.device | str) -> Split:
+        """The same split, its integer images on another device."""
+        return Split(self.name, self.images.to(device), self.labels.to(device), self.ids.to(device))
+
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Channels, height and width."""

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hauberk import reading, unpacking
+from hauberk.data.source import Source
 from hauberk.errors import HauberkError
+from hauberk.objectives.base import Objective
 from hauberk.storage import atomic_write
+from hauberk.training.config import Training
 
 FORMAT = 1
+HARMLESS = ("threads", "checkpoint_minutes")  # the weights do not depend on them
+
+
+def purpose(model: nn.Module, objective: Objective, source: Source, config: Training) -> dict[str, str]:
+    """What must be the same for a checkpoint to fit: all that the weights depend on."""
+    settings = {f.name: str(getattr(config, f.name)) for f in fields(config) if f.name not in HARMLESS}
+    if not config.swa:
+        del settings["swa"]  # younger than the format: checkpoints from before it fit where it is off
+    shapes = "|".join(f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items())
+    return settings | {
+        "objective": repr(objective),
+        "seed": str(source.seed),
+        "model": f"{type(model).__name__} {hashlib.sha256(shapes.encode()).hexdigest()[:12]}",
+        "data": str(source),
+    }
 
 
 def save(path: Path, purpose: Mapping[str, str], content: Mapping[str, Any]) -> None:
@@ -63,10 +84,11 @@ def load(path: Path, purpose: Mapping[str, str], device: torch.device | str = "c
 
 
 def _same(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    for key, value in wanted.items():
-        if found.get(key) != value:
+    for key in {**wanted, **found}:
+        before, now = found.get(key), wanted.get(key)
+        if before != now:
             raise HauberkError(
-                f"{path} belongs to another training run: its {key} was {found.get(key)}, now it is {value}",
+                f"{path} belongs to another training run: its {key} was {before}, now it is {now}",
                 "choose another run directory, or remove the checkpoint to start again",
             )
 

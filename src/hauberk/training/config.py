@@ -40,6 +40,8 @@ class Training:
         warmup: the fraction of training in which the learning rate rises linearly.
         ema: decay of the average of the weights, for each step; 0 turns it off.  With it, the average is what is
             validated, selected and returned.
+        swa: the fraction of training after which the weights at the end of each epoch are averaged; 0 turns it off.
+            With it, the mean is what is validated, selected and returned, with batch norm statistics of its own.
         gradient_clip: the largest Euclidean norm of the whole gradient; 0 turns it off.
         precision: ``bfloat16`` runs the network's forward passes in training under autocast; loss, weights and every
             evaluation stay in float32.
@@ -64,6 +66,7 @@ class Training:
     schedule: Schedule = "one_cycle"
     warmup: Share = 0.2
     ema: Share = 0.0
+    swa: Share = 0.0
     gradient_clip: Amount = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
@@ -78,5 +81,7 @@ class Training:
     def __post_init__(self) -> None:
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("Nesterov's form needs momentum: set nesterov to false or momentum above 0")
+        if self.ema and self.swa:
+            raise ValueError("one average can be returned: set ema or swa to 0")
         if self.patience and not self.validate_every:
             raise ValueError("patience counts validations: set validate_every above 0")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from hauberk.training.hook import Hook
 
-class EMA:
+
+class EMA(Hook):
     r"""A shadow model with :math:`\bar\theta \leftarrow d\,\bar\theta + (1 - d)\,\theta` after every optimiser step.
 
     The decay warms up, :math:`d_t = \min(d, (1 + t)/(10 + t))` at the t-th update (from 0), so that the average leaves
@@ -20,6 +22,8 @@ class EMA:
         model: the model to shadow; its present weights are where the average starts.
         decay: d in (0, 1), for each optimiser step.
     """
+
+    name: ClassVar[str] = "ema"
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -32,7 +36,7 @@ class EMA:
         return min(self.decay, (1 + self.updates) / (10 + self.updates))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def after_step(self, model: nn.Module) -> None:
         """Take in the weights of the model after an optimiser step."""
         averages, values = _tensors(self.model), _tensors(model)
         pairs = list(zip(averages, values, strict=True))
@@ -42,6 +46,10 @@ class EMA:
             if not average.is_floating_point():
                 average.copy_(value)
         self.updates += 1
+
+    def candidate(self) -> nn.Module:
+        """The average."""
+        return self.model
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs."""

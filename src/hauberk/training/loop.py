@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hauberk.batch import Batch
 from hauberk.data.dataset import Dataset
-from hauberk.data.sampler import epoch_batches
+from hauberk.data.source import Part, Source
 from hauberk.data.split import Split
 from hauberk.errors import HauberkError
 from hauberk.objectives.base import Context, Objective
@@ -24,10 +24,12 @@ from hauberk.training import checkpoints
 from hauberk.training.config import Training
 from hauberk.training.distributed import World, world
 from hauberk.training.ema import EMA
+from hauberk.training.hook import Hook
 from hauberk.training.optimizers import optimizer
 from hauberk.training.precision import Bfloat16
 from hauberk.training.progress import Clock, Progress, Timer
 from hauberk.training.schedules import learning_rate
+from hauberk.training.swa import SWA
 from hauberk.training.validation import Score, held_out, validate
 
 CHECKPOINT = "training.pt"
@@ -44,6 +46,7 @@ def fit(
     run: Run,
     seed: int = 0,
     report: Report | None = None,
+    extra: Sequence[Part] = (),
 ) -> nn.Module:
     """Train a model and return it with the weights that did best on the validation split.
 
@@ -61,9 +64,10 @@ def fit(
         run: where checkpoints and metrics go.
         seed: of data order, augmentation, attacks and dropout; the initial weights are the caller's.
         report: called with the progress, at most twice a second and after every epoch.
+        extra: splits of other data sets, each with its share of every batch.
 
     Returns:
-        the same model, with the selected weights (their average where ``ema`` is on), in eval mode.
+        the same model, with the selected weights (their average where ``ema`` or ``swa`` is on), in eval mode.
 
     Raises:
         HauberkError: if the data or a checkpoint do not fit, another process is training in the run's folder, the disk
@@ -72,7 +76,8 @@ def fit(
     device = next(model.parameters()).device
     processes = world(device)
     with _settings(config, device), run.training() if processes.rank == 0 else nullcontext():
-        trainer = _Trainer(model, objective, dataset, config, run, seed, report, processes)
+        source = Source(dataset, extra, config.batch_size, seed, config.steps_per_epoch, device)
+        trainer = _Trainer(model, objective, source, dataset.val, config, run, report, processes)
         trainer.resume()
         trainer.train()
         return trainer.selected()
@@ -106,16 +111,16 @@ class _Trainer:
         self,
         model: nn.Module,
         objective: Objective,
-        dataset: Dataset,
+        source: Source,
+        val: Split,
         config: Training,
         run: Run,
-        seed: int,
         report: Report | None,
         processes: World,
     ) -> None:
         self.device = next(model.parameters()).device
         self.model, self.objective, self.config, self.run = model, objective, config, run
-        self.seed, self.report, self.world = seed, report, processes
+        self.source, self.seed, self.report, self.world = source, source.seed, report, processes
         if config.batch_size < processes.size:
             raise HauberkError(
                 f"a batch of {config.batch_size} cannot be shared by {processes.size} processes",
@@ -125,16 +130,15 @@ class _Trainer:
             _arrange(model, torch.channels_last)
         processes.align(model)
         self.view = Bfloat16(model) if config.precision == "bfloat16" else model
-        self.ema = EMA(model, config.ema) if config.ema else None
+        self.hooks = _hooks(model, config)
         self.optimizer = optimizer(model, config)
-        self.train_split = _on_device(dataset.train, self.device)
-        self.steps_per_epoch = len(self._batches(0))
-        self.held_out = _held_out(dataset.val, config, seed, self.device)
+        self.steps_per_epoch = len(source.batches(0))
+        self.held_out = _held_out(val, config, source.seed, self.device)
         self.context = Context(torch.Generator(self.device))
         self.position = _Position()
         self.clock, self.report_timer = Clock(), Timer(REPORT_SECONDS)
         self.save_timer = Timer(60.0 * config.checkpoint_minutes)
-        self.purpose = _purpose(model, objective, dataset, config, seed)
+        self.purpose = checkpoints.purpose(model, objective, source, config)
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
@@ -144,7 +148,7 @@ class _Trainer:
 
     def _epoch(self) -> None:
         self.model.train()
-        batches = self._batches(self.position.epoch)
+        batches = self.source.batches(self.position.epoch)
         for index in batches[self.position.step :]:
             self._step(index)
             self.position.step += 1
@@ -169,14 +173,16 @@ class _Trainer:
         if self.config.gradient_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(self.model)
+        for hook in self.hooks:
+            hook.after_step(self.model)
         self._count({"loss": loss.total.detach(), **loss.terms}, len(batch))
 
     def _close_epoch(self) -> None:
         """Validate, log and save; the row is logged first, so that a kill in between costs a rewrite and no row."""
         position = self.position
         terms = self._means(everywhere=True)
+        for hook in self.hooks:
+            hook.after_epoch(self.model, (position.epoch + 1) / self.config.epochs, self._images)
         score = self._validate()
         if self.world.rank == 0:
             done = (position.epoch + 1) * self.steps_per_epoch
@@ -195,7 +201,7 @@ class _Trainer:
         last = position.epoch + 1 == config.epochs
         if self.held_out is None or not (last or (position.epoch + 1) % config.validate_every == 0):
             return None
-        candidate = self.ema.model if self.ema is not None else self.model
+        candidate = self.candidate
         score = validate(candidate, self.held_out, config.validation_attack, self.world, self.seed)
         if position.best is None or score.key > tuple(position.best["score"]):
             weights = {name: value.detach().clone() for name, value in candidate.state_dict().items()}
@@ -205,20 +211,20 @@ class _Trainer:
             position.stale += 1
         return score
 
+    @property
+    def candidate(self) -> nn.Module:
+        """The model that is judged: what a hook offers, or the trained one."""
+        return next((found for hook in self.hooks if (found := hook.candidate()) is not None), self.model)
+
     def selected(self) -> nn.Module:
         """The model with the weights that were chosen."""
-        candidate = self.ema.model if self.ema is not None else self.model
         best = self.position.best
-        self.model.load_state_dict(candidate.state_dict() if best is None else best["weights"])
+        self.model.load_state_dict(self.candidate.state_dict() if best is None else best["weights"])
         self.model.zero_grad(set_to_none=True)
         _arrange(self.model, torch.contiguous_format)
         return self.model.eval()
 
     # --- one step's parts -------------------------------------------------------------------------------------
-
-    def _batches(self, epoch: int) -> list[Tensor]:
-        batches = list(epoch_batches(len(self.train_split), self.config.batch_size, self.seed, epoch))
-        return batches[: self.config.steps_per_epoch or None]
 
     def _key(self, done: int, offset: int, total: int) -> None:
         """Give the step random numbers of its own: they depend on seed and step, so a resumed run draws the same.
@@ -234,11 +240,15 @@ class _Trainer:
 
     def _load(self, index: Tensor, own: slice) -> Batch:
         """This process's rows; the whole batch is augmented first, so that a row does not depend on the processes."""
-        batch = self.train_split.batch(index.to(self.device))
+        batch = self.source.batch(index)
         images = self.config.augmentation(batch.images, self.context.generator)
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images, batch.labels, batch.ids).select(own)
+
+    def _images(self) -> Iterator[Batch]:
+        """The batches of the epoch without augmentation."""
+        return map(self.source.batch, self.source.batches(self.position.epoch))
 
     def _learning_rate(self, done: int) -> float:
         config = self.config
@@ -305,9 +315,8 @@ class _Trainer:
             "position": vars(self.position),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
             "state": self.context.state,
-        }
+        } | {hook.name: hook.state_dict() for hook in self.hooks}
         checkpoints.save(self._checkpoint, self.purpose, content)
 
     def resume(self) -> None:
@@ -318,8 +327,8 @@ class _Trainer:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.context.state = content["state"]
-            if self.ema is not None:
-                self.ema.load_state_dict(content["ema"])
+            for hook in self.hooks:
+                hook.load_state_dict(content[hook.name])
         if self.world.rank == 0:
             self.run.sweep()
             self.run.keep_metrics([r for r in self.run.metrics() if r.get("epoch", -1) < self.position.epoch])
@@ -344,6 +353,11 @@ def _settings(config: Training, device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.deterministic = kernels
 
 
+def _hooks(model: nn.Module, config: Training) -> list[Hook]:
+    ema = [EMA(model, config.ema)] if config.ema else []
+    return [*ema, *([SWA(model, config.swa)] if config.swa else [])]
+
+
 def _arrange(model: nn.Module, layout: torch.memory_format) -> None:
     """Keep the convolutions' weights in that memory layout."""
     for parameter in model.parameters():
@@ -356,28 +370,9 @@ def _hash(seed: int, step: int, purpose: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _on_device(split: Split, device: torch.device) -> Split:
-    """The split's integer images on the training device, so that each step gathers its rows there."""
-    return Split(split.name, split.images.to(device), split.labels.to(device), split.ids.to(device))
-
-
 def _held_out(split: Split, config: Training, seed: int, device: torch.device) -> Split | None:
     if not config.validate_every:
         return None
     if not len(split):
         raise HauberkError("the validation split is empty", "hold some images out, or set validate_every: 0")
-    return _on_device(held_out(split, config.validation_images, seed), device)
-
-
-def _purpose(model: nn.Module, objective: Objective, dataset: Dataset, config: Training, seed: int) -> dict[str, str]:
-    """What must be the same for a checkpoint to fit: all that the weights depend on."""
-    harmless = ("threads", "checkpoint_minutes")
-    settings = {f.name: str(getattr(config, f.name)) for f in fields(config) if f.name not in harmless}
-    shapes = "|".join(f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items())
-    labels = hashlib.sha256(dataset.train.labels.cpu().numpy().tobytes()).hexdigest()[:12]
-    return settings | {
-        "objective": repr(objective),
-        "seed": str(seed),
-        "model": f"{type(model).__name__} {hashlib.sha256(shapes.encode()).hexdigest()[:12]}",
-        "data": f"{dataset.name}, {len(dataset.train)} training images, labels {labels}",
-    }
+    return held_out(split, config.validation_images, seed).to(device)

@@ -14,6 +14,7 @@ from hauberk import registry
 from hauberk.boundary import answer, check_classes, check_output
 from hauberk.classifier import evaluating
 from hauberk.data import Dataset, load
+from hauberk.data.source import parts_of
 from hauberk.errors import HauberkError
 from hauberk.evaluation.sense import check_sense
 from hauberk.recipes import Recipe, parse
@@ -41,6 +42,7 @@ def train(
     if run.has_model:
         return Run.create(run.path, plain_recipe, _completed)
     dataset = load(recipe.data)
+    extra = parts_of(dataset, [(load(other.data), other.share) for other in recipe.extra])
     torch.manual_seed(recipe.seed)  # the initial weights; every other draw has a generator of its own
     model = build_model(recipe, dataset)
     objective = registry.build(recipe.objective, "objective")
@@ -49,7 +51,7 @@ def train(
     started = time.monotonic()
     run = Run.create(run.path, plain_recipe, _completed)
     try:
-        trained = fit(model, objective, dataset, recipe.training, run, seed=recipe.seed, report=report)
+        trained = fit(model, objective, dataset, recipe.training, run, recipe.seed, report, extra)
     except HauberkError:
         if new and is_main():
             run.abandon()
@@ -65,6 +67,7 @@ def train(
         seed=recipe.seed,
         timings=run.info.get("timings", {}) | {"train_seconds": round(seconds, 1)},
         environment=environment(),
+        **({"extra": [str(part) for part in extra]} if extra else {}),
     )
     return run
 
