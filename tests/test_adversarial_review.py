@@ -18,7 +18,7 @@ from hauberk.certificates import ABSTAIN, LipschitzCertificate, SmoothingCertifi
 from hauberk.classifier import check_classifier, decide, predictor_name, traits
 from hauberk.conformance import LinearOracle
 from hauberk.errors import HauberkError
-from hauberk.evaluation.units import right_interval
+from hauberk.evaluation.alpha_path import right_interval
 from hauberk.layers import AOLLinear
 from hauberk.randomness import Randomness
 from hauberk.recipes import Evaluation

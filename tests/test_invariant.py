@@ -14,7 +14,9 @@ from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate, SmoothingCertificate
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier, SmoothedClassifier, smoothed
-from hauberk.evaluation.units import Setting, Work, attack_records, certificate_records
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import attack_records, certificate_records
+from hauberk.evaluation.work import Work
 from hauberk.models import small_cnn
 from hauberk.noise import Gaussian
 from hauberk.records import Part, group, read_all

@@ -22,7 +22,10 @@ from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation import indicators
-from hauberk.evaluation.units import Setting, Work, certificate_records, mix_records
+from hauberk.evaluation.alpha_path import mix_records
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import certificate_records
+from hauberk.evaluation.work import Work
 from hauberk.records import Part, group, read_all
 from hauberk.storage import atomic_write
 from hauberk.threats import Linf

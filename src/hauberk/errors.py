@@ -24,6 +24,9 @@ class HauberkError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type[HauberkError], tuple[str, str]]:  # it may come from another process
+        return type(self), (self.message, self.hint)
+
 
 def reason(error: BaseException) -> str:
     """What an error of a library says: its first line, at most ``MOST`` characters."""

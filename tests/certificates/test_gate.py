@@ -24,7 +24,9 @@ from hauberk.defences.mixed import MixedClassifier
 from hauberk.defences.mixed_nuts import MixedNuts
 from hauberk.defences.smoothed import SmoothedClassifier
 from hauberk.errors import HauberkError
-from hauberk.evaluation.units import Setting, Work, mix_records
+from hauberk.evaluation.alpha_path import mix_records
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.work import Work
 from hauberk.layers import AOLLinear, BjorckLinear, MaxMin
 from hauberk.layers.bound import Bound
 from hauberk.layers.cpl import PotentialLinear

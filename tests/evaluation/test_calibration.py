@@ -19,6 +19,7 @@ from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation import calibration
+from hauberk.evaluation.alpha_path import right_interval
 from hauberk.evaluation.alpha_steps import kept_by, largest, most, right_intervals
 from hauberk.evaluation.calibration import (
     alpha_for_clean,
@@ -27,7 +28,6 @@ from hauberk.evaluation.calibration import (
     mixability,
     scales,
 )
-from hauberk.evaluation.units import right_interval
 
 Array = NDArray[np.float64]
 SCAN = np.linspace(0.0, 1.0, 4001)

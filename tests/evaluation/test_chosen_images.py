@@ -18,7 +18,8 @@ from hauberk.data import Dataset, Split, load
 from hauberk.data.choice import proportional_order
 from hauberk.errors import HauberkError
 from hauberk.evaluation.keys import Setting
-from hauberk.evaluation.units import Work, attack_records, certificate_records
+from hauberk.evaluation.units import attack_records, certificate_records
+from hauberk.evaluation.work import Work
 from hauberk.recipes import Evaluation, parse
 from hauberk.records import group, read_all
 from hauberk.runs import Run

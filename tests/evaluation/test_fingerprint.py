@@ -20,16 +20,11 @@ from hauberk.classifier import predictor_name
 from hauberk.data import load
 from hauberk.defences import MixedClassifier
 from hauberk.evaluation import fingerprint
+from hauberk.evaluation.alpha_path import mix_records
 from hauberk.evaluation.fingerprint import TOLERANCE, answers, probes
-from hauberk.evaluation.units import (
-    Setting,
-    Step,
-    Work,
-    attack_records,
-    certificate_records,
-    diagnosis_records,
-    mix_records,
-)
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import attack_records, certificate_records, diagnosis_records
+from hauberk.evaluation.work import Step, Work
 from hauberk.randomness import fenced
 from hauberk.recipes import Evaluation
 from hauberk.records import Part, read_all, write_once

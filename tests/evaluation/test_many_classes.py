@@ -14,7 +14,10 @@ from hauberk.batch import Batch
 from hauberk.certificates import LipschitzCertificate, MixedCertificate
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.evaluation.units import Setting, Work, certificate_records, mix_records
+from hauberk.evaluation.alpha_path import mix_records
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import certificate_records
+from hauberk.evaluation.work import Work
 from hauberk.layers.lipschitz import ModelBounds
 from hauberk.records import INLINE, group, part, read, read_all, write
 from hauberk.report.bundle import write_bundle

@@ -15,8 +15,10 @@ from hauberk.batch import Batch
 from hauberk.certificates import LipschitzCertificate, MixedCertificate
 from hauberk.data import Split, load
 from hauberk.defences import MixedClassifier
+from hauberk.evaluation.alpha_path import mix_records
 from hauberk.evaluation.keys import Setting
-from hauberk.evaluation.units import Work, attack_records, certificate_records, mix_records
+from hauberk.evaluation.units import attack_records, certificate_records
+from hauberk.evaluation.work import Work
 from hauberk.recipes import Evaluation
 from hauberk.records import HASHED_ROWS, data_hash
 from hauberk.subjects import Subject

@@ -22,7 +22,10 @@ from hauberk.certificates import SmoothingCertificate
 from hauberk.classifier import Normalize
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
-from hauberk.evaluation.units import Setting, Work, attack_records, certificate_records, mix_records, right_interval
+from hauberk.evaluation.alpha_path import mix_records, right_interval
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import attack_records, certificate_records
+from hauberk.evaluation.work import Work
 from hauberk.recipes import Evaluation
 from hauberk.records import Part, group, part, read_all
 from hauberk.subjects import Subject

@@ -12,7 +12,9 @@ from hauberk.attacks import APGD, DDN, FGSM, PGD, AutoAttack
 from hauberk.batch import Batch
 from hauberk.classifier import Normalize, Traits
 from hauberk.evaluation import metrics
-from hauberk.evaluation.units import Setting, Work, attack_records, diagnosis_records
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import attack_records, diagnosis_records
+from hauberk.evaluation.work import Work
 from hauberk.records import Part
 from hauberk.report.collect import RunFacts, judgements, subjects
 from hauberk.report.page import render

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hauberk import registry
+from hauberk.evaluation.alpha_path import PATH_VERSION
 from hauberk.evaluation.keys import revisions
-from hauberk.evaluation.units import PATH_VERSION
 from hauberk.records import Part
 
 

@@ -5,6 +5,7 @@ from hauberk.catalogue import (
     certificates,
     datasets,
     defences,
+    executors,
     layers,
     losses,
     metrics,
@@ -17,5 +18,5 @@ from hauberk.catalogue.entry import Kind as Kind
 
 __all__ = ["ALL", "Entry"]
 
-_FILES = (threats, losses, attacks, certificates, objectives, defences, models, datasets, layers, metrics)
+_FILES = (threats, losses, attacks, certificates, objectives, defences, models, datasets, layers, metrics, executors)
 ALL: tuple[Entry, ...] = tuple(entry for file in _FILES for entry in file.FAMILY.entries)

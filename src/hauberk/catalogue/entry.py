@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal[
-    "threat", "loss", "attack", "certificate", "objective", "defence", "model", "dataset", "layer", "metric"
-]
+    "threat", "loss", "attack", "certificate", "objective", "defence", "model", "dataset", "layer", "metric",
+    "executor",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

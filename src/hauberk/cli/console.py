@@ -15,7 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from hauberk.data import Dataset
-    from hauberk.evaluation.units import Step
+    from hauberk.evaluation.work import Step
     from hauberk.training.progress import Progress
 
 OUT = Console(highlight=False, emoji=False)  # my_nets:brain: is a name and no picture

@@ -11,7 +11,10 @@ from hauberk.cli import options
 from hauberk.cli.console import emit, table
 from hauberk.errors import HauberkError
 
-FAMILIES = "attacks, certificates, objectives, defences, models, layers, metrics, losses, threats, datasets or recipes."
+FAMILIES = (
+    "attacks, certificates, objectives, defences, models, layers, metrics, losses, threats, datasets, executors or "
+    "recipes."
+)
 
 
 def listing(

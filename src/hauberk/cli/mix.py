@@ -18,7 +18,7 @@ from hauberk.later import Later
 
 if TYPE_CHECKING:
     from hauberk import subjects
-    from hauberk.evaluation.units import Report
+    from hauberk.evaluation.work import Report
     from hauberk.recipes import Evaluation
     from hauberk.runs import Run
     from hauberk.subjects import Subject

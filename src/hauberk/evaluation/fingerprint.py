@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from hauberk.batch import Batch, Samples
 from hauberk.classifier import frozen, predictor_name, weights_hash
+from hauberk.errors import HauberkError
 from hauberk.identity import structure
 from hauberk.randomness import fenced, stream
 from hauberk.records import Part, data_hash, part, read_all
@@ -42,11 +43,15 @@ class Answers:
         id: the hash of the first stored fingerprint that this model agrees with.
         news: one sentence where it agrees with none though records of its name are there; else empty.
         new: its own fingerprint, where it is to be stored before its first record.
+        mine: its own fingerprint.
+        images: that it was asked about.
     """
 
     id: str
-    news: str = ""
-    new: tuple[Part, ...] = ()
+    news: str
+    new: tuple[Part, ...]
+    mine: Part
+    images: Batch
 
 
 def probes(samples: Samples) -> Batch:
@@ -75,10 +80,23 @@ def answers(model: nn.Module, images: Tensor, chosen: Batch | None, folder: Path
     same.sort(key=lambda p: (int(p.facts["number"]), p.key))
     for known in same:
         if agree(known, mine):
-            return Answers(str(known.unit["answers"]))
+            return Answers(str(known.unit["answers"]), "", (), mine, asked)
     mine = Part(mine.kind, mine.unit, {**mine.facts, "number": len(same)}, mine.table)
     news = f"{mine.unit['predictor']} answers otherwise than when its records were made: new ones stand beside the old"
-    return Answers(str(mine.unit["answers"]), news if same else "", (mine,))
+    return Answers(str(mine.unit["answers"]), news if same else "", (mine,), mine, asked)
+
+
+def check_copy(model: nn.Module, asked: Answers) -> None:
+    """Raise unless a copy of a model in another process answers as the model did where it came from.
+
+    Raises:
+        HauberkError: if it does not: it reads something that is not the same there.
+    """
+    if not agree(asked.mine, _part(model, asked.images)):
+        raise HauberkError(
+            "the model answers otherwise in a worker than here: it depends on more than what it holds",
+            "have the files and settings that it reads there too, or use --executor inline",
+        )
 
 
 def agree(known: Part, mine: Part) -> bool:

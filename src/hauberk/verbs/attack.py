@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from hauberk.attacks import Attack, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import Version
 from hauberk.evaluation.signing import sign
-from hauberk.evaluation.units import Report, Work, attack_records, diagnosis_records
+from hauberk.evaluation.units import attack_records, diagnosis_records
+from hauberk.evaluation.work import Report, Work
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 from hauberk.subjects import Subject

@@ -11,7 +11,8 @@ from hauberk.certificates.rounding import exact_forward
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.signing import sign
-from hauberk.evaluation.units import Report, Work, certificate_records
+from hauberk.evaluation.units import certificate_records
+from hauberk.evaluation.work import Report, Work
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 from hauberk.subjects import Subject

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hauberk import recipes, registry
 from hauberk.errors import HauberkError
-from hauberk.evaluation.units import Report
+from hauberk.evaluation.work import Report
 from hauberk.report import write_report
 from hauberk.subjects import subject
 from hauberk.training.progress import Progress

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hauberk import registry
-from hauberk.evaluation.units import Report
+from hauberk.evaluation.work import Report
 from hauberk.recipes import parse
 from hauberk.runs import Run
 from hauberk.subjects import subject

@@ -24,6 +24,7 @@ from hauberk.defences import MixedClassifier
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation import calibration
+from hauberk.evaluation.alpha_path import mix_records
 from hauberk.evaluation.alpha_steps import margin, softmax
 from hauberk.evaluation.calibration import AlphaRange, CleanAlpha, Mixability, RobustAlpha, Scales
 from hauberk.evaluation.fingerprint import answers, probes
@@ -31,7 +32,8 @@ from hauberk.evaluation.keys import revisions
 from hauberk.evaluation.nuts import Nuts, nuts
 from hauberk.evaluation.sense import check_sense
 from hauberk.evaluation.signing import sign
-from hauberk.evaluation.units import UNIT_TILES, Report, Work, mix_records
+from hauberk.evaluation.units import UNIT_TILES
+from hauberk.evaluation.work import Report, Work
 from hauberk.identity import structure
 from hauberk.recipes import Evaluation
 from hauberk.records import content_hash, data_hash, write_once

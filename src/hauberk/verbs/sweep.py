@@ -22,7 +22,7 @@ from hauberk.data import Dataset, load
 from hauberk.errors import HauberkError
 from hauberk.evaluation import diagnostics
 from hauberk.evaluation.preflight import Speed, measure, passes
-from hauberk.evaluation.units import Report
+from hauberk.evaluation.work import Report
 from hauberk.objectives.base import Context
 from hauberk.recipes import Frozen, Name, Recipe
 from hauberk.report.collect import load as load_runs

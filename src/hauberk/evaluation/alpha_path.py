@@ -1,0 +1,159 @@
+"""The alpha path of a mix: for every image, the weights at which the mix is right, and from which it is certified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hauberk import registry
+from hauberk.batch import Batch, Samples
+from hauberk.certificates import MixedCertificate
+from hauberk.certificates.mixed import needed_alpha
+from hauberk.classifier import check_eval, frozen, logits_of, predictor_name
+from hauberk.defences import MixedClassifier
+from hauberk.errors import HauberkError
+from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
+from hauberk.evaluation.work import Columns, Task, Work, done
+from hauberk.records import Part, RecordKind
+
+PATH_VERSION = 1  # of the code that finds the alpha path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing(Task):
+    """Units of an alpha path: one tile.
+
+    Args:
+        certificate: of the mix; None where nothing is proved of the robust model.
+        radii: where certified accuracy is wanted.
+    """
+
+    model: MixedClassifier
+    certificate: MixedCertificate | None
+    radii: tuple[float, ...]
+
+    kind: ClassVar[RecordKind] = "mix"
+
+    def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:  # noqa: ARG002
+        """Logits of both models and the interval of alpha; the certificate's evidence."""
+        columns = _path_columns(self.model, images, self.setting)
+        if self.certificate is None:
+            return columns, {"shared": {}}
+        kept, shared = _kept_columns(self.model, images, self.certificate, self.radii, self.setting)
+        return columns | kept, {"shared": shared}
+
+
+def mix_records(
+    model: MixedClassifier,
+    samples: Samples,
+    certificate: MixedCertificate | None,
+    radii: Sequence[float],
+    setting: Setting,
+    work: Work,
+) -> list[Part]:
+    r"""For every image, the weights alpha at which the mix is right, and from which it is certified.
+
+    The mix's probability is linear in alpha, so it is right on one open interval:
+    :math:`(1-\alpha)(g_y - g_j) + \alpha(h_y - h_j) > 0` for all j.  It is certified at radius r from
+    :math:`\alpha = 1/(1 + m(r))` upwards, with m the margin that the robust model keeps (Bai et al. 2024, Lemma 3.2).
+
+    Args:
+        model: the mix; its own alpha does not matter here.
+        samples: all images of the evaluation.
+        certificate: of the mix; None where nothing is proved of the robust model.
+        radii: where certified accuracy is wanted.
+        setting: names, seed and tile.
+        work: where the records go, and which share to do.
+
+    Raises:
+        HauberkError: if the certificate is not deterministic: with a vote for a base, the mix that is certified takes
+            exact vote probabilities, and no path of measured ones belongs to it.
+    """
+    if certificate is not None and certificate.kind != "deterministic":
+        raise HauberkError(
+            "the alpha path needs a deterministic certificate of the robust model",
+            "certify one alpha instead: hauberk certify MIX --method mixed_margin",
+        )
+    check_eval(model)
+    proved = () if certificate is None else tuple(radii)
+    method = {"name": "alpha_path"} if certificate is None else registry.spec(certificate)
+    about = unit_of(model, predictor_name(model), method, setting)
+    about |= {"radii": list(proved), "revisions": revisions(certificate) | {"alpha_path": PATH_VERSION}}
+    facts = facts_of(samples, setting) | {
+        "norm": "" if certificate is None else certificate.norm,
+        "proof": "none" if certificate is None else certificate.kind,
+        "alpha": model.alpha,
+        "eps": list(proved),
+        "accurate": predictor_name(model.accurate),
+        "robust": predictor_name(model.robust),
+    }
+    task = Mixing(
+        model=model, setting=setting, about=about, facts=facts, certificate=certificate, radii=proved
+    )
+    return done(task, samples, work)
+
+
+def _path_columns(model: MixedClassifier, tile: Batch, setting: Setting) -> Columns:
+    with frozen(model):
+        accurate = model.accurate_scale * logits_of(model.accurate, tile, setting.tile)
+        robust = model.robust_scale * logits_of(model.robust, tile, setting.tile)
+    labels = tile.labels.tolist()
+    pairs = zip(*(z.double().softmax(1).numpy() for z in (accurate, robust)), labels, strict=True)
+    intervals = [right_interval(g, h, y) for g, h, y in pairs]
+    return {
+        "id": tile.ids.tolist(),
+        "label": labels,
+        "accurate_prediction": accurate.argmax(1).tolist(),
+        "robust_prediction": robust.argmax(1).tolist(),
+        "accurate_logits": accurate.float().tolist(),
+        "robust_logits": robust.float().tolist(),
+        "alpha_low": [low for low, _ in intervals],
+        "alpha_high": [high for _, high in intervals],
+        "certified_alpha": [[] for _ in labels],
+    }
+
+
+def _kept_columns(
+    model: MixedClassifier, tile: Batch, certificate: MixedCertificate, radii: Sequence[float], setting: Setting
+) -> tuple[Columns, dict[str, Any]]:
+    # not frozen, because a certificate computes the weights again in float64 and must not meet those kept in float32
+    evidence, shared = certificate.gather(model, tile, setting.seed, setting.tile)
+    base = certificate.base
+    certified = [
+        [needed_alpha(base.margin(row, shared, r)) if right else float("nan") for r in radii]
+        for row, y in zip(evidence, tile.labels.tolist(), strict=True)
+        for right in [base.decision(row, shared) == y and not certificate.contradicted(row, shared)]
+    ]
+    return {"certified_alpha": certified, "evidence": [json.dumps(row) for row in evidence]}, shared
+
+
+def right_interval(accurate: np.ndarray, robust: np.ndarray, label: int) -> tuple[float, float]:
+    r"""The open interval of alpha in [0, 1] where the mix of two probability vectors predicts the label.
+
+    Args:
+        accurate: g, shape (K,).
+        robust: h, shape (K,).
+        label: y.
+
+    Returns:
+        (low, high); where the mix is right at an end of [0, 1] itself, the interval reaches beyond it (-1 or 2), so
+        that strict comparison is always right; (NaN, NaN) where the mix is never right.
+    """
+    if not (np.isfinite(accurate).all() and np.isfinite(robust).all()):
+        return float("nan"), float("nan")
+    rivals = np.arange(len(accurate)) != label
+    start = (accurate[label] - accurate)[rivals]  # the difference at alpha = 0, linear from here ...
+    end = (robust[label] - robust)[rivals]  # ... to alpha = 1
+    low, high = -1.0, 2.0
+    for a, b in zip(start.tolist(), end.tolist(), strict=True):
+        if a <= 0.0 and b <= 0.0:
+            return float("nan"), float("nan")
+        if a <= 0.0:
+            low = max(low, a / (a - b))
+        elif b <= 0.0:
+            high = min(high, a / (a - b))
+    return (low, high) if low < high else (float("nan"), float("nan"))

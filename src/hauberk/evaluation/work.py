@@ -1,0 +1,233 @@
+"""Units of work are values, and any process can do them; the driver hands them out and keeps their records.
+
+A *task* says what all units of one evaluation share: model, method, setting.  A *unit* is a few images and the stage
+of the method that comes next for them.  ``execute(task, unit)`` gives the unit's record, the same one wherever it is
+done.  The driver alone reads and writes files.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hauberk.batch import Batch, Samples
+from hauberk.certificates.gate import admitted_once
+from hauberk.certificates.rounding import unchanged
+from hauberk.classifier import names_once
+from hauberk.evaluation.fingerprint import Answers, answers, check_copy
+from hauberk.evaluation.keys import Setting
+from hauberk.executors import Crew, Executor, Inline
+from hauberk.records import Part, RecordKind, data_hash, part, read, unit_key, write, write_once
+
+Columns = dict[str, Any]
+INLINE = Inline()
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of an evaluation: units done and in all, seconds since the start, what is being done, and any news."""
+
+    done: int
+    total: int
+    seconds: float
+    label: str
+    news: str = ""
+
+
+Report = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where the records of an evaluation go, and which share of it is done here, and by whom.
+
+    Args:
+        folder: of the records.
+        shard: (i, n): do units i, i + n, i + 2n, ...
+        report: called after each unit.
+        begin: makes the run, before a record is written.
+        executor: does the units.
+    """
+
+    folder: Path
+    shard: tuple[int, int] = (0, 1)
+    report: Report | None = None
+    begin: Callable[[], object] = lambda: None
+    executor: Executor = INLINE
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A few images, and what is to be done with them.
+
+    Args:
+        number: of the images among those of this evaluation.
+        stage: of the method; 0 where it has one only.
+        images: in the order of their ids.
+        about: all that the result depends on, plain values; their hash is the key.
+    """
+
+    number: int
+    stage: int
+    images: Batch
+    about: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        ids = self.images.ids
+        return f"the images {int(ids.min())} to {int(ids.max())} ({self.about['method']['name']})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """What all units of one evaluation share; one subclass for each kind of record.
+
+    Args:
+        model: a classifier in eval mode.
+        setting: names, seed and tile.
+        about: all that the results depend on, beside the images.
+        facts: what is needed to read the rows.
+        asked: what the model answers on fixed images, by which a copy of it is known in another process.
+    """
+
+    model: nn.Module
+    setting: Setting
+    about: dict[str, Any]
+    facts: dict[str, Any]
+    asked: Answers | None = field(default=None, repr=False)
+
+    kind: ClassVar[RecordKind]
+
+    @abstractmethod
+    def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:
+        """The columns of a unit's record, and the facts that came up while they were made."""
+
+    @property
+    def size(self) -> int:
+        """Images of a unit."""
+        return self.setting.tile
+
+    @property
+    def stages(self) -> Sequence[Mapping[str, Any]]:
+        """For each stage, what its key says beside what the task says."""
+        return ({},)
+
+    def left(self, found: Part, images: Batch) -> Batch:  # noqa: ARG002
+        """The images that are left for the next stage."""
+        return images
+
+    @contextmanager
+    def at_work(self) -> Iterator[Callable[[Unit], Part]]:
+        """``execute`` for this task; inside, the model does not change, so what is known of it is kept."""
+        with unchanged(), admitted_once(), names_once():
+            yield partial(execute, self)
+
+    def arrived(self) -> None:
+        """Raise unless this copy of the model, which came from another process, answers as the model does there."""
+        if self.asked is not None:
+            check_copy(self.model, self.asked)
+
+
+def execute(task: Task, unit: Unit) -> Part:
+    """Do one unit, and return its record; nothing is read or written."""
+    columns, found = task.rows(unit.images, unit.stage)
+    return part(task.kind, unit.about, task.facts | found, columns)
+
+
+def done(task: Task, samples: Samples, work: Work) -> list[Part]:
+    """Every unit of this shard, those that are there already read and the others done, in the order of the images.
+
+    The model's fingerprint, where it is new, is written before the first record.
+    """
+    asked = answers(task.model, samples.select(slice(1)).batch().images, task.setting.probes, work.folder)
+    whole = replace(task, about=task.about | {"answers": asked.id}, asked=asked)
+    return _Driver(whole, samples, work, asked).run()
+
+
+Chain = Generator[Unit, Part, None]  # the units of some images, each made of the record of the one before
+
+
+class _Driver:
+    """Hands out the units of one shard, keeps their records, and says what is done."""
+
+    def __init__(self, task: Task, samples: Samples, work: Work, asked: Answers) -> None:
+        index, count = work.shard
+        self._task, self._samples, self._work = task, samples, work
+        self._rows = torch.split(samples.order(), task.size)[index::count] if len(samples) else ()
+        self._new = list(asked.new)
+        self._label = f"{task.kind} {task.about['method']['name']}"
+        self._started, self._done = time.monotonic(), 0
+        self._busy: dict[int, Chain] = {}
+        self._parts: dict[int, list[Part]] = defaultdict(list)
+        if asked.news:
+            self._say(asked.news)
+
+    def run(self) -> list[Part]:
+        """As many units at a time as the executor has places."""
+        with self._work.executor.at(self._task) as crew:
+            for number, rows in enumerate(self._rows):
+                self._go_on(self._chain(number, rows), crew)
+                while len(self._busy) >= crew.places:
+                    self._take(crew)
+            while self._busy:
+                self._take(crew)
+        return [found for number in sorted(self._parts) for found in self._parts[number]]
+
+    def _chain(self, number: int, rows: Tensor) -> Chain:
+        """The units of some images, stage by stage.
+
+        Floats of these images alone are made, so that memory does not grow with the number of images.
+        """
+        task, ids = self._task, self._samples.ids
+        images = self._samples.select(rows[ids[rows].argsort()]).batch()
+        for stage, more in enumerate(task.stages):
+            if len(images) == 0:
+                return
+            found = yield Unit(number, stage, images, {**task.about, **more, "data": data_hash(images)})
+            self._parts[number].append(found)
+            images = task.left(found, images)
+
+    def _go_on(self, chain: Chain, crew: Crew, found: Part | None = None) -> None:
+        """Give the crew the next unit of these images that is not there yet."""
+        try:
+            unit = next(chain) if found is None else chain.send(found)
+            while (path := self._path(unit)).exists():
+                unit = chain.send(read(path))
+        except StopIteration:
+            self._report()
+            return
+        self._busy[unit.number] = chain
+        crew.give(unit)
+
+    def _take(self, crew: Crew) -> None:
+        unit, found = crew.take()
+        self._work.begin()
+        while self._new:
+            write_once(self._work.folder, self._new.pop())
+        write(self._work.folder, found)
+        self._go_on(self._busy.pop(unit.number), crew, found)
+
+    def _path(self, unit: Unit) -> Path:
+        return self._work.folder / f"{self._task.kind}-{unit_key(self._task.kind, unit.about)}.parquet"
+
+    def _report(self) -> None:
+        """Say that all is done with some images."""
+        self._done += 1
+        if self._work.report is not None:
+            self._work.report(Step(self._done, len(self._rows), time.monotonic() - self._started, self._label))
+
+    def _say(self, news: str) -> None:
+        if self._work.report is not None:
+            self._work.report(Step(0, len(self._rows), 0.0, self._label, news))
+        else:
+            warnings.warn(news, stacklevel=5)

@@ -1,0 +1,37 @@
+"""Units one after another, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic.dataclasses import dataclass
+
+from hauberk.executors.base import CONFIG, Crew, Executor, Job
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Inline(Executor):
+    """Units one after another, in this process and with its threads."""
+
+    @contextmanager
+    def at(self, job: Job) -> Iterator[Crew]:
+        """A crew of one: this process."""
+        with job.at_work() as work:
+            yield _Alone(work)
+
+
+class _Alone:
+    places = 1
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self._work, self._unit = work, None
+
+    def give(self, unit: Any) -> None:
+        """Keep it until it is asked for."""
+        self._unit = unit
+
+    def take(self) -> tuple[Any, Any]:
+        """Do it now."""
+        return self._unit, self._work(self._unit)
