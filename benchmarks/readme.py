@@ -39,6 +39,7 @@ HEADINGS = {
     "threat": "Threats",
     "loss": "Losses of attacks",
     "metric": "Metrics",
+    "executor": "Executors",
 }
 Usual: TypeAlias = Counter[tuple[str, str, float]]  # how many rows were attacked at (data, norm, budget)
 COLUMNS = (

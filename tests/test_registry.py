@@ -32,6 +32,7 @@ from hauberk.defences.adaptive_mixed import AlphaDown
 from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
+from hauberk.executors import Inline, Processes, Ray
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
 from hauberk.objectives.detector import Detector
@@ -49,6 +50,9 @@ from hauberk.threats import L1, L2, Linf
 
 SMOOTHING = SmoothingCertificate(sigma=0.5, n0=10, n=200, alpha=0.01)
 EXAMPLES: dict[str, list[Any]] = {
+    "inline": [Inline()],
+    "processes": [Processes(), Processes(workers=3, threads=2)],
+    "ray": [Ray(), Ray(address="auto", workers=8, cpus=2, gpus=0.5)],
     "linf": [Linf(8 / 255)],
     "l2": [L2(0.5)],
     "l1": [L1(12.0)],

@@ -5,8 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,32 +146,21 @@ def test_ctrl_c_ends_all_workers(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-@contextmanager
-def driver(folder: Path) -> Iterator[int]:
-    """A process that evaluates a model so slowly that it is still at it when it is killed."""
-    child = os.fork()
-    if child == 0:
+def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def long() -> None:
+        (tmp_path / f"worker-{os.getpid()}").touch()
+        time.sleep(600)
 
-        def note(step: Step) -> None:
-            (folder / "workers").write_text(" ".join(str(p.pid) for p in multiprocessing.active_children()))
-
+    driver = os.fork()
+    if driver == 0:
         with contextlib.suppress(BaseException):
-            while True:
-                evaluated(Net(), folder / str(time.time_ns()), Processes(workers=2), report=note)
+            in_workers(monkeypatch, long)
+            evaluated(Net(), tmp_path, Processes(workers=2))
         os._exit(0)
-    try:
-        yield child
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
-    with driver(tmp_path) as child:
-        until(lambda: (tmp_path / "workers").exists() and (tmp_path / "workers").read_text())
-        os.kill(child, signal.SIGKILL)
-    workers = [int(pid) for pid in (tmp_path / "workers").read_text().split()]
+    until(lambda: len(list(tmp_path.glob("worker-*"))) == 2)
+    os.kill(driver, signal.SIGKILL)
+    os.waitpid(driver, 0)
+    workers = [int(path.name.removeprefix("worker-")) for path in tmp_path.glob("worker-*")]
     until(lambda: not any(alive(pid) for pid in workers))
 
 

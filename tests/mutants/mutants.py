@@ -23,6 +23,7 @@ from mutants_comparison import COMPARISON
 from mutants_core import CORE
 from mutants_data import DATA
 from mutants_evaluation import EVALUATION
+from mutants_executors import EXECUTORS
 from mutants_frozen import FROZEN
 from mutants_gate import GATE
 from mutants_keys import KEYS
@@ -57,6 +58,7 @@ MUTANTS: list[Mutant] = [
     *GATE,
     *MISUSE,
     *TRAINING,
+    *EXECUTORS,
 ]
 
 

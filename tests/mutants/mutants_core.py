@@ -179,7 +179,7 @@ RANDOMNESS = [
         ("model.decide(t.images.clone(), t.ids, seed)", "model.decide(t.images.clone(), t.ids, 0)"),
     ),
     *group(
-        "randomness", "evaluation/units.py", "tests/test_invariant.py",
+        "randomness", "evaluation/work.py", "tests/test_invariant.py",
         ("[index::count]", "[index:]"),
     ),
     *group(

@@ -14,8 +14,8 @@ CHOSEN = "tests/evaluation/test_chosen_images.py"
 
 DATA: list[Mutant] = [
     *group(
-        "memory", "evaluation/units.py", MEMORY,
-        ("torch.split(samples.order(), size)[index::count]", "(samples.order(),)"),
+        "memory", "evaluation/work.py", MEMORY,
+        ("torch.split(samples.order(), task.size)[index::count]", "(samples.order(),)"),
     ),
     *group("memory", "records.py", MEMORY, ("in torch.split(order, HASHED_ROWS)", "in (order,)")),
     *group(
@@ -42,7 +42,10 @@ DATA: list[Mutant] = [
     *group(
         "choice", "evaluation/units.py", CHOSEN,
         ("samples.ids[samples.order()[: setting.gallery]]", "samples.ids.sort().values[: setting.gallery]"),
-        ("torch.split(samples.order(), size)", "torch.split(samples.ids.argsort(), size)"),
+    ),
+    *group(
+        "choice", "evaluation/work.py", CHOSEN,
+        ("torch.split(samples.order(), task.size)", "torch.split(samples.ids.argsort(), task.size)"),
     ),
     *group("choice", "evaluation/keys.py", CHOSEN, ('else {"choice": setting.choice}', "else {}")),
     *group(

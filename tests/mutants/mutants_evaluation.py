@@ -122,12 +122,12 @@ METRICS = [
     ),
     *group(
         "metrics", "evaluation/units.py", "tests/evaluation/test_units.py::test_stages_see_survivors_alone",
-        ('[~parts[-1].column("success").astype(bool)]', ""),
-        ('[~parts[-1].column("success").astype(bool)]', '[parts[-1].column("success").astype(bool)]'),
-        ('({"stage": number} if suite else {})', '({"stage": 0} if suite else {})'),
+        ('[~found.column("success").astype(bool)]', ""),
+        ('[~found.column("success").astype(bool)]', '[found.column("success").astype(bool)]'),
+        ('"stage": number}', '"stage": 0}'),
     ),
     *group(
-        "metrics", "evaluation/units.py",
+        "metrics", "evaluation/alpha_path.py",
         "tests/evaluation/test_units.py::test_the_interval_where_a_mix_is_right_agrees_with_a_scan",
         ("low = max(low, a / (a - b))", "low = min(low, a / (a - b))"),
         ("high = min(high, a / (a - b))", "high = min(high, b / (b - a))"),

@@ -48,7 +48,9 @@ KEYS: list[Mutant] = [
         ("near = np.abs(one - other) <= allowed", "near = np.abs(one - other) <= 10.0 * allowed"),
         ("if np.array_equal(first, second, equal_nan=True):", "if True:"),
     ),
-    *group("fingerprint", "evaluation/units.py", ASKED, ('unit | {"answers": asked.id}', 'unit | {"answers": ""}')),
+    *group(
+        "fingerprint", "evaluation/work.py", ASKED, ('about | {"answers": asked.id}', 'about | {"answers": ""}'),
+    ),
     *group(
         "shared evidence", "records.py", MANY,
         ("    if not whole:\n", "    if False:\n"),

@@ -123,7 +123,7 @@ MISUSE = [
         "if False:",
         typed("mix_--accurate_good_--robust_twenty_--alpha_0.5_FEW"),
     ),
-    Mutant("misuse", "evaluation/units.py", "        self._work.begin()\n", "", "tests/test_subjects.py"),
+    Mutant("misuse", "evaluation/work.py", "        self._work.begin()\n", "", "tests/test_subjects.py"),
     Mutant(
         "misuse", "subjects.py",
         "    run.check(recipe)\n",

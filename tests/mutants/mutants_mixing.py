@@ -202,7 +202,7 @@ PROOFS = [
         ("if top == row[\"label\"] and kept > 0.0", "if kept > 0.0"),
     ),
     *group(
-        "proofs", "evaluation/units.py",
+        "proofs", "evaluation/alpha_path.py",
         "tests/evaluation/test_units.py::test_a_path_without_a_certificate_counts_the_mixs_own_decisions"
         " tests/test_verify.py::test_the_alpha_path_agrees_with_the_certificates"
         " tests/test_verify.py::test_no_weight_certifies_a_label_that_is_not_the_robust_models"

@@ -47,6 +47,7 @@ def attack(
     seed: options.Seed = None,
     tile: options.Tile = None,
     shard: options.Shard = "0/1",
+    executor: options.Executor = "inline",
     out: options.Out = None,
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
@@ -56,6 +57,7 @@ def attack(
     options.trust_code(trust_code, target)
     options.threads(threads)
     ball, share = None if threat is None else registry.build(threat, "threat"), options.shard(shard)
+    where = options.method(executor, "executor")
     if suite is not None:
         options.choice("--suite", suite, [v for v in get_args(autoattack.Version) if v != "custom"])
     subject = subjects.subject(target, out, options.data(data))
@@ -64,7 +66,7 @@ def attack(
     planned = _attacks(subject, ball, attacks, suite)
     if ball is not None and not (one_norm or attacks):
         planned += _other_norm(subject, planned)
-    run = verb.attack(subject, planned, plan, share, Reporter(json).evaluating)
+    run = verb.attack(subject, planned, plan, share, Reporter(json).evaluating, where)
     if results.nothing(run.path):
         emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
         return

@@ -40,6 +40,7 @@ def certify(
     seed: options.Seed = None,
     tile: options.Tile = None,
     shard: options.Shard = "0/1",
+    executor: options.Executor = "inline",
     out: options.Out = None,
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
@@ -48,7 +49,7 @@ def certify(
     """Certify a model; by default as its recipe says, or as its structure allows. The same command again resumes."""
     options.trust_code(trust_code, target)
     options.threads(threads)
-    share = options.shard(shard)
+    share, where = options.shard(shard), options.method(executor, "executor")
     if norm is not None:
         options.choice("--norm", norm, get_args(threats.Norm))
     if bound is not None:
@@ -58,7 +59,7 @@ def certify(
     notes(subject.dataset)
     plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile, first=first)
     planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)
-    run = verb.certify(subject, planned, plan, share, Reporter(json).evaluating)
+    run = verb.certify(subject, planned, plan, share, Reporter(json).evaluating, where)
     if results.nothing(run.path):
         emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
         return

@@ -62,6 +62,9 @@ Seed = Annotated[
 ]
 Tile = Annotated[int | None, typer.Option(help="Rows of every model call; by default the recipe's, else 64.")]
 Shard = Annotated[str, typer.Option(help="i/n: do every n-th unit, from the i-th (counted from 0).")]
+Executor = Annotated[
+    str, typer.Option(help="Where units are done: inline, processes,workers=4 or ray; see: hauberk explain processes.")
+]
 Data = Annotated[
     str | None,
     typer.Option(help="For a model given as module:factory: cifar10, or with settings image_folder,folder=x,size=28."),

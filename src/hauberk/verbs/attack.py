@@ -9,7 +9,8 @@ from hauberk.attacks import Attack, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import Version
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import attack_records, diagnosis_records
-from hauberk.evaluation.work import Report, Work
+from hauberk.evaluation.work import INLINE, Report, Work
+from hauberk.executors import Executor
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 from hauberk.subjects import Subject
@@ -23,6 +24,7 @@ def attack(
     plan: Evaluation = Evaluation(),
     shard: tuple[int, int] = (0, 1),
     report: Report | None = None,
+    executor: Executor = INLINE,
 ) -> Run:
     """Attack a subject's images and leave records in its run.
 
@@ -32,10 +34,11 @@ def attack(
         plan: split, number of images, seed, tile, gallery; its own attacks are not read.
         shard: (i, n) to do every n-th unit.
         report: called after each unit.
+        executor: does the units.
     """
     samples, setting = setting_of(target, plan, *attacks)
     started = time.monotonic()
-    work = Work(target.run.records, shard, report, target.begin)
+    work = Work(target.run.records, shard, report, target.begin, executor)
     done = [part for item in attacks for part in attack_records(target.model, samples, item, setting, work)]
     if done:
         sign(target.begin(), "attack_seconds", started, done, samples.ids)

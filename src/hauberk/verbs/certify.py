@@ -12,7 +12,8 @@ from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import certificate_records
-from hauberk.evaluation.work import Report, Work
+from hauberk.evaluation.work import INLINE, Report, Work
+from hauberk.executors import Executor
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 from hauberk.subjects import Subject
@@ -25,11 +26,12 @@ def certify(
     plan: Evaluation = Evaluation(),
     shard: tuple[int, int] = (0, 1),
     report: Report | None = None,
+    executor: Executor = INLINE,
 ) -> Run:
     """Certify a subject's images and leave records in its run; arguments as ``attack``."""
     samples, setting = setting_of(target, plan, *certificates)
     started = time.monotonic()
-    work = Work(target.run.records, shard, report, target.begin)
+    work = Work(target.run.records, shard, report, target.begin, executor)
     done = [part for item in certificates for part in certificate_records(target.model, samples, item, setting, work)]
     if done:
         sign(target.begin(), "certify_seconds", started, done, samples.ids)
