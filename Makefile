@@ -65,4 +65,4 @@ mutants: $(STAMP)  ## break the central formulas one by one; every break must be
 
 clean:  ## remove caches, coverage data and the demo (not .venv, not runs)
 	rm -rf demo dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks reproductions examples -name __pycache__ -type d -prune -exec rm -rf {} +

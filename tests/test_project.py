@@ -24,7 +24,7 @@ from hauberk.runs import Run
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "src" / "hauberk").rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-FOLDERS = ("src", "tests", "docs", "examples", "benchmarks", "recipes", "results", ".ci")
+FOLDERS = ("src", "tests", "docs", "examples", "benchmarks", "reproductions", "recipes", "results", ".ci")
 MEBIBYTE = 2**20
 # what must not be written down: places of one machine, and hosts of package registries
 FORBIDDEN = re.compile(

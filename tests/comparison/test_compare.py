@@ -224,6 +224,16 @@ def test_the_page_says_how_and_with_what_correction(make) -> None:
     assert plain["comparisons"][1]["threat"] == {"norm": "linf", "eps": 8 / 255}
 
 
+def test_runs_may_be_compared_with_some_alone(make) -> None:
+    runs = [make(name, attack(name, bits(k, 0.9), bits(k, 0.5))) for k, name in enumerate("abcd")]
+    found = compare(runs[1:], against=runs[:1])
+    assert {(j.effect.one, *j.effect.against) for j in found.judged} == {("b", "a"), ("c", "a"), ("d", "a")}
+    lined = compare(runs[:3], line=(runs[0], runs[1]), against=[runs[3]])
+    assert {frozenset((j.effect.one, *j.effect.against)) for j in lined.judged if len(j.effect.against) == 1} == {
+        frozenset(pair) for pair in ("ab", "ac", "ad", "bc", "bd", "cd")
+    }
+
+
 def test_the_verb_writes_for_people_pages_and_programs(make, hauberk) -> None:
     right = bits(0, 0.9)
     a, b = (make(name, attack(name, right, bits(k, share))) for k, (name, share) in enumerate((("a", 0.9), ("b", 0.2))))

@@ -30,6 +30,9 @@ def compare(
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Also: how far does each other run lie above the straight line from A to B?"),
     ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Compare with this run alone; may be given several times.")
+    ] = None,
     level: Annotated[float, typer.Option(help="Of every interval, and of all verdicts together.")] = 0.95,
     unlike_attacks: Annotated[
         bool, typer.Option("--unlike-attacks", help="Compare without a verdict where runs met different attacks.")
@@ -42,7 +45,7 @@ def compare(
     """
     options.choice("--format", format, ("terminal", "md", "json"))
     threats = [registry.build(text, "threat") for text in threat or ()]
-    found = comparison.compare(runs, threats, line, level, unlike_attacks)
+    found = comparison.compare(runs, threats, line, against or (), level, unlike_attacks)
     if format == "md":
         sys.stdout.write(tables.page(found))
     else:

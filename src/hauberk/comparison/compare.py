@@ -46,16 +46,18 @@ class Comparison:
 
 def compare(
     runs: Sequence[Path], threats: Sequence[Threat] = (), line: tuple[Path, Path] | None = None,
-    confidence: float = 0.95, unlike: bool = False,
+    against: Sequence[Path] = (), confidence: float = 0.95, unlike: bool = False,
 ) -> Comparison:  # fmt: skip
-    """Compare every two runs, and every other one with the line between two, in all that both have.
+    """Compare every two runs, or each with some alone and with the line between two, in all that both have.
 
     A verdict is drawn at the level ``1 - confidence`` with Holm's correction for all comparisons that are returned.
 
     Args:
         runs: run directories or bundles.
         threats: budgets of attacks and radii of certificates; without any, all budgets that a run was attacked at.
-        line: the two runs whose line the others are held against; they need not be among the runs.
+        line: the two runs whose line the others are held against.
+        against: the only runs that others are compared with, beside the ends of the line; without any and without a
+            line every two are compared.  Neither these nor the ends need be among the runs.
         confidence: of every interval by itself, and of all verdicts together.
         unlike: compare also where attacks differ in both directions; no verdict is drawn there.
 
@@ -64,9 +66,9 @@ def compare(
     """
     if not 0.0 < confidence < 1.0:
         raise HauberkError(f"expected a confidence between 0 and 1, got {confidence}", "for example 0.95")
-    known = {path.resolve() for path in runs}
-    paths = [*(path for path in line or () if path.resolve() not in known), *runs]
-    contestants = read(paths, threats)
+    known, chosen = {path.resolve() for path in runs}, [*(line or ()), *against]
+    others = {path.resolve(): path for path in chosen if path.resolve() not in known}
+    contestants = read([*others.values(), *runs], threats)
     if len(contestants) < 2:
         raise HauberkError(
             f"expected two models or more, got {contestants[0].name} alone",
@@ -75,8 +77,10 @@ def compare(
     measured = Counter(q for c in contestants for q in c.outcomes)
     quantities = sorted((q for q, count in measured.items() if count > 1), key=_order)
     refused: list[str] = []
-    wanted = [partial(difference, a, b, q) for a, b in combinations(contestants, 2) for q in quantities
-              if q in a.outcomes and q in b.outcomes]  # fmt: skip
+    fixed = [_of(contestants, path).name for path in chosen]
+    wanted = [partial(difference, b, a, q) if a.name in fixed else partial(difference, a, b, q)
+              for a, b in combinations(contestants, 2) if not fixed or {a.name, b.name} & {*fixed}
+              for q in quantities if q in a.outcomes and q in b.outcomes]  # fmt: skip
     if line is not None:
         ends = _of(contestants, line[0]), _of(contestants, line[1])
         wanted += [partial(height, c, ends, q) for c in contestants if c not in ends for q in quantities

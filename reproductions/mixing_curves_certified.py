@@ -19,9 +19,11 @@ from hauberk.batch import Batch
 from hauberk.certificates.mixed import Bound, MixedCertificate
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.classifier import TILE
-from hauberk.statistics import mean_interval, paired_bootstrap
+from hauberk.evaluation.metrics import Bools, Floats
+from hauberk.statistics import mean_interval
 from mixing_curves_draw import Axes, Line, draw
-from mixing_curves_store import Bools, Floats, Store, images, net, percent, plain, points, predicted, share, table
+from mixing_curves_nets import Curve, images, net, predicted
+from store import less, percent, plain, points, share, table
 
 NETS = {0.12: "smoothed_0.12", 0.25: "smoothed_0.25", 0.5: "smoothed_0.5", 1.0: "smoothed_1"}
 SIGMAS = (0.25, 0.5, 1.0)
@@ -55,10 +57,10 @@ Combination = tuple[float, float]  # alpha, sigma
 # --- votes ----------------------------------------------------------------------------------------------------
 
 
-def measure(result: Store, count: int) -> None:
+def measure(result: Curve, count: int) -> None:
     """Votes of every smoothed net on test and validation images, 50 images a cell; the accurate net's classes."""
     store, val_count, n, val_n = _votes_of(result), min(VAL_IMAGES, count), N, VAL_N
-    store.describe(
+    store.begin(
         "votes of smoothed nets for certificates of mixes", ["standard", *NETS.values()],
         f"the first {count} of the test split; validation: the first {val_count} of the validation split",
         n0=N0, n=n, n_validation=val_n, failure=FAILURE, seed=0, tile=TILE,
@@ -77,9 +79,9 @@ def measure(result: Store, count: int) -> None:
                 store.cell(f"{sigma} {split} {start}", functools.partial(_votes, certificate, base, part))
 
 
-def _votes_of(result: Store) -> Store:
+def _votes_of(result: Curve) -> Curve:
     """Figure 7 uses the votes in the file of Figure 6."""
-    return result if result.name == "figure_6" else Store("figure_6", result.smoke)
+    return result if result.name == "figure_6" else Curve("figure_6", result.smoke)
 
 
 def digits(values: torch.Tensor) -> str:
@@ -103,7 +105,7 @@ class Votes:
     Validation images have fewer votes, which are multiplied up to the same number: choices are made on them, no more.
     """
 
-    def __init__(self, store: Store, split: str) -> None:
+    def __init__(self, store: Curve, split: str) -> None:
         cells, setting = store.data["cells"], store.data["setting"]
         self.n, self.times = setting["n"], setting["n"] // setting["n_validation"] if split == "val" else 1
         self.n0, self.failure = setting["n0"], setting["failure"]
@@ -182,7 +184,7 @@ def certified(radii: Floats) -> Floats:
 # --- summary, table and chart -----------------------------------------------------------------------------------
 
 
-def summarise(store: Store) -> None:
+def summarise(store: Curve) -> None:
     """Clean and certified accuracy of the grid, and the mixes beside the baselines of equal clean accuracy."""
     votes = _votes_of(store)
     if votes is not store:
@@ -223,21 +225,21 @@ def _pair(votes: Votes, baseline: float, alpha: float, sigma: float, bounds: Seq
     ours, theirs = votes.clean(alpha, sigma), votes.clean(1.0, baseline)
     row: dict[str, Any] = {
         "baseline": baseline, "alpha": alpha, "sigma": sigma, "clean": plain(share(ours)),
-        "baseline clean": plain(share(theirs)), "clean difference": plain(paired_bootstrap(ours, theirs)),
+        "baseline clean": plain(share(theirs)), "clean difference": plain(less(ours, theirs)),
     }  # fmt: skip
     for bound in bounds:
         mix, alone = votes.radii(alpha, sigma, bound), votes.radii(1.0, baseline, bound)
         row[bound] = {
             "average radius": plain(mean_interval(np.maximum(mix, 0.0))),
             "baseline average radius": plain(mean_interval(np.maximum(alone, 0.0))),
-            "average radius difference": plain(paired_bootstrap(np.maximum(mix, 0.0), np.maximum(alone, 0.0))),
+            "average radius difference": plain(less(np.maximum(mix, 0.0), np.maximum(alone, 0.0))),
             "largest radius": round(float(mix.max()), 4), "baseline largest radius": round(float(alone.max()), 4),
-            "certified difference": {str(r): plain(paired_bootstrap(mix >= r, alone >= r)) for r in SHOWN},
+            "certified difference": {str(r): plain(less(mix >= r, alone >= r)) for r in SHOWN},
         }  # fmt: skip
     return row
 
 
-def page(store: Store) -> list[str]:
+def page(store: Curve) -> list[str]:
     """The Markdown page."""
     setting, summary, figure = store.data["setting"], store.data["summary"], store.name
     bounds = BOUNDS[figure]
@@ -310,7 +312,7 @@ def number(values: Sequence[float]) -> str:
     return "{:.3f} ({:.3f} to {:.3f})".format(*values)
 
 
-def chart(store: Store) -> str:
+def chart(store: Curve) -> str:
     """A panel a baseline: the mixes of equal clean accuracy, the baseline and the frontier."""
     votes, summary, figure = _votes_of(store), store.data["summary"], store.name
     test, val = Votes(votes, "test"), Votes(votes, "val")

@@ -22,7 +22,7 @@ done
 nuts=$runs/mix_nuts
 $hauberk mix --accurate $standard --robust $pgd --choose nuts --keep 93% --threat $threat -o $nuts
 $hauberk attack $nuts "${suite[@]}"
-.venv/bin/python benchmarks/part_attacks.py $nuts surrogate robust accurate
+.venv/bin/python reproductions/part_attacks.py $nuts surrogate robust accurate
 
 # the mixing network; its range leads to the clean accuracy that MixedNUTS promised on validation images
 $hauberk train mixing_cifar10_small -o $runs/mixing_cifar10_small-seed0
@@ -30,7 +30,7 @@ for width in 0.5 0.1; do
   network=$runs/mix_network$([ $width = 0.5 ] || echo _$width)
   $hauberk mix --network $runs/mixing_cifar10_small-seed0 --clean 0.732 --width $width --threat $threat -o $network
   $hauberk attack $network "${suite[@]}" --attack apgd,steps=50,loss=alpha_down
-  .venv/bin/python benchmarks/part_attacks.py $network gray_box robust accurate
+  .venv/bin/python reproductions/part_attacks.py $network gray_box robust accurate
 done
 
 mixes=($runs/mix_alpha_* $nuts $runs/mix_network $runs/mix_network_0.1)
@@ -39,5 +39,9 @@ for run in "${mixes[@]}"; do
   rm -rf results/adaptive_smoothing/$(basename $run)
   $hauberk bundle $run -o results/adaptive_smoothing/$(basename $run)
 done
-.venv/bin/python benchmarks/tradeoff.py --accurate $standard --robust $pgd "${mixes[@]}" --threat $threat \
-  --out results/adaptive_smoothing
+# the base nets met AutoAttack in benchmarks/results.sh, the mixes the suite above and attacks of their own: no verdicts
+for format in md json; do
+  $hauberk compare "${mixes[@]/#$runs/results/adaptive_smoothing}" --threat $threat --unlike-attacks --format $format \
+    --line results/cifar10/standard_cifar10_small-seed0 results/cifar10/pgd_cifar10_small-seed0 \
+    > results/adaptive_smoothing/tradeoff.$format
+done

@@ -6,53 +6,48 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hauberk.statistics import Interval, paired_bootstrap, wilson
-from tradeoff import lift
+from hauberk.comparison import above
+from hauberk.evaluation.metrics import Bools, Floats
+from hauberk.report import words
+from hauberk.report.words import share as text
+from hauberk.statistics import Interval, student
+from store import less as difference
+from store import plain, table, unbits
+from store import share as accuracy
 
 Content = dict[str, Any]
 Summary = dict[str, Any]
 
 
-def verdicts(content: Content, key: str) -> NDArray[np.bool_]:
+def verdicts(content: Content, key: str) -> Bools:
     """The verdicts of a cell, True where the image is right."""
-    right: NDArray[np.bool_] = np.array(list(content["cells"][key])) == "1"
-    return right
+    return unbits(content["cells"][key])
 
 
 def share(content: Content, key: str) -> Interval:
     """Accuracy with Wilson's interval."""
-    right = verdicts(content, key)
-    return wilson(int(right.sum()), len(right))
+    return accuracy(content["cells"][key])
 
 
 def less(content: Content, one: str, other: str) -> Interval:
     """Difference of two accuracies, paired over images."""
-    return paired_bootstrap(verdicts(content, one), verdicts(content, other))
-
-
-def text(value: Interval) -> str:
-    """Percent with its interval."""
-    return f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    return difference(verdicts(content, one), verdicts(content, other))
 
 
 def points(value: Interval) -> str:
     """A difference in points with its interval."""
-    return f"{100 * value.value:+.1f} points ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
+    return f"{words.points(value)} points"
 
 
-def above_the_line(content: Content, clean: str, robust: str) -> NDArray[np.float64]:
-    """Robust accuracy beyond the line between g and h at the same clean accuracy: value, then its resamples."""
-    g, h = (verdicts(content, f"{base} / clean") for base in "gh")
-    g_robust, h_robust = (verdicts(content, f"{base} / C") for base in "gh")
-    return lift(g, h, verdicts(content, clean), g_robust, h_robust, verdicts(content, robust))
+def above_the_line(content: Content, clean: str, robust: str) -> Floats:
+    """Robust accuracy beyond the line between g and h at the same clean accuracy, by image."""
 
+    def outcomes(*keys: str) -> tuple[Floats, Floats]:
+        first, second = (verdicts(content, key).astype(np.float64) for key in keys)
+        return first, second
 
-def bootstrapped(draws: NDArray[np.float64], n: int) -> Interval:
-    """The first entry, and the interval of the others."""
-    low, high = np.quantile(draws[1:], [0.025, 0.975])
-    return Interval(float(draws[0]), float(low), float(high), n)
+    return above([outcomes(clean, robust)], [outcomes(f"{base} / clean", f"{base} / C") for base in "gh"])
 
 
 def verdict(value: Interval) -> str:
@@ -62,25 +57,10 @@ def verdict(value: Interval) -> str:
     return "so the opposite holds" if value.high < 0.0 else "which is no difference beyond doubt"
 
 
-def ends(value: Interval) -> list[float]:
-    """Value and both ends, for the file."""
-    return [round(v, 5) for v in (value.value, value.low, value.high)]
-
-
-def line(*cells: str) -> str:
-    """A row of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
-
-
-def header(*cells: str) -> list[str]:
-    """The head of a Markdown table."""
-    return [line(*cells), line(*("---" for _ in cells))]
-
-
 def _summary(content: Content, differences: dict[str, Interval]) -> Summary:
     return {
-        "accuracy": {key: ends(share(content, key)) for key in content["cells"]},
-        "paired differences": {name: ends(value) for name, value in differences.items()},
+        "accuracy": {key: plain(share(content, key), 5) for key in content["cells"]},
+        "paired differences": {name: plain(value, 5) for name, value in differences.items()},
     }
 
 
@@ -114,23 +94,24 @@ def settings(content: Content) -> tuple[str, Summary]:
         f"{100 * setting['wanted clean accuracy on validation']:.1f} % clean accuracy on "
         f"{setting['validation images']} validation images, a mixing network by its range of width {setting['width']}.",
         "",
-        "| Base model | Clean | PGD-20 | C |",
-        "| --- | --- | --- | --- |",
-    ]
-    for name, title in (("g", "g, standard training"), ("h", "h, adversarial training")):
-        lines.append(line(title, *(text(share(content, f"{name} / {c}")) for c in ("clean", "PGD-20", "C"))))
-    lines += ["", *header("Mix", "alpha", "Clean", "A", "B", "C", "D", "D above the line")]
+        *table(("Base model", "Clean", "PGD-20", "C"), (
+            [title, *(text(share(content, f"{name} / {c}")) for c in ("clean", "PGD-20", "C"))]
+            for name, title in (("g", "g, standard training"), ("h", "h, adversarial training"))
+        )),
+        "",
+    ]  # fmt: skip
     columns = [text(share(content, f"constant / {c}")) for c in ("clean", "PGD-20", "PGD-20", "C", "C")]
     heights = {name: above_the_line(content, f"{name} / clean", f"{name} / D") for name in names}
     heights["constant"] = above_the_line(content, "constant / clean", "constant / C")
-    height = text(bootstrapped(heights["constant"], n))
-    lines.append(line("one weight", f"{models['constant']['alpha']:.3f}", *columns, height))
+    height = words.points(student(heights["constant"])[0])
+    rows = [["one weight", f"{models['constant']['alpha']:.3f}", *columns, height]]
     for name in names:
         low, high = models[name]["alpha range"]
         columns = [text(share(content, f"{name} / {c}")) for c in ("clean", "A", "B", "C", "D")]
-        height = text(bootstrapped(heights[name], n))
-        lines.append(line(ROWS[name], f"{low:.3f} to {high:.3f}", *columns, height))
-    gains = {name: bootstrapped(heights[name] - heights["constant"], n) for name in names}
+        height = words.points(student(heights[name])[0])
+        rows.append([ROWS[name], f"{low:.3f} to {high:.3f}", *columns, height])
+    lines += table(("Mix", "alpha", "Clean", "A", "B", "C", "D", "D above the line"), rows)
+    gains = {name: student(heights[name] - heights["constant"])[0] for name in names}
     said, differences = _settings_claims(content, names, gains)
     lines += ["", *_settings_notes(content, steps, names), "", "## What the paper says, and what holds here", "", *said]
     return "\n".join(lines), _summary(content, differences)
@@ -241,7 +222,7 @@ def losses(content: Content) -> tuple[str, Summary]:
         ("shift", "By a shift of the sigmoid's input, alpha anywhere in (0, 1), as in the paper"),
         ("range", f"By a range of alpha of width {setting['width']}"),
     ):
-        lines += ["", f"## {title}", "", *header("c_prod", *(f"c_CE {ce:g}, c_BCE {bce:g}" for ce, bce in pairs))]
+        rows = []
         for product in products:
             row = []
             for ce, bce in pairs:
@@ -253,7 +234,9 @@ def losses(content: Content) -> tuple[str, Summary]:
                     f"{text(share(content, f'{name} / PGD-20'))} / {100 * share(content, f'{name} / clean').value:.1f}"
                 )
                 differences[name] = less(content, f"{name} / PGD-20", "constant / PGD-20")
-            lines.append(line(f"{product:g}", *row))
+            rows.append([f"{product:g}", *row])
+        head = ["c_prod", *(f"c_CE {ce:g}, c_BCE {bce:g}" for ce, bce in pairs)]
+        lines += ["", f"## {title}", "", *table(head, rows)]
     lines += ["", *_losses_claims(content, differences)]
     return "\n".join(lines), _summary(content, differences)
 
@@ -299,7 +282,7 @@ def _product_claim(content: Content, kind: str, differences: dict[str, Interval]
     if not ones or not set(others) <= set(content["cells"]):
         return []
     with_it, without = (np.mean([verdicts(content, key) for key in keys], 0) for keys in (ones, others))
-    gap = differences[f"c_prod 0.2 - c_prod 0, {kind}"] = paired_bootstrap(with_it, without)
+    gap = differences[f"c_prod 0.2 - c_prod 0, {kind}"] = difference(with_it, without)
     pairs = f"mean over {len(ones)} pairs of the other constants"
     return [f"- *A small c_prod helps* (by {kind}): 0.2 against 0, {pairs}, {points(gap)}, {verdict(gap)}."]
 
@@ -325,15 +308,16 @@ def scales(content: Content) -> tuple[str, Summary]:
         f"{100 * setting['wanted clean accuracy on validation']:.1f} % clean accuracy on "
         f"{setting['validation images']} validation images.",
         "",
-        *header("Factor", "Shift", "alpha on clean validation images", "Clean", "PGD-20"),
     ]
+    rows = []
     for name in names:
         facts = models[name]
         alphas = ", ".join(f"{q:.2f}" for q in facts["alpha on validation"])
         accuracies = [text(share(content, f"{name} / {column}")) for column in ("clean", "PGD-20")]
-        lines.append(line(f"{facts['scale']:g}", f"{facts['shift']:.3f}", alphas, *accuracies))
+        rows.append([f"{facts['scale']:g}", f"{facts['shift']:.3f}", alphas, *accuracies])
     accuracies = [text(share(content, f"constant / {column}")) for column in ("clean", "PGD-20")]
-    lines.append(line("one weight", "", f"{models['constant']['alpha']:.3f}", *accuracies))
+    rows.append(["one weight", "", f"{models['constant']['alpha']:.3f}", *accuracies])
+    lines += table(("Factor", "Shift", "alpha on clean validation images", "Clean", "PGD-20"), rows)
     differences = {}
     for name in names:
         if name != "scale 2":

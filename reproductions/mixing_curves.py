@@ -1,7 +1,7 @@
 """Table 1, Figures 1, 2, 4 to 8 and the local Lipschitz constant of Bai et al. 2024 with small nets on CIFAR-10.
 
-    python benchmarks/mixing_curves.py NAME...            compute what is missing, then write .json, .md and .svg
-    python benchmarks/mixing_curves.py NAME... --render   write .md and .svg again from the .json alone
+    python reproductions/mixing_curves.py NAME...            compute what is missing, then write .json, .md and .svg
+    python reproductions/mixing_curves.py NAME... --render   write .md and .svg again from the .json alone
 
 NAME is table_1, figure_1, ..., local_lipschitz or all.  Needs the runs of ``results.sh``, and one of each recipe
 smoothed_*, trades_0 to trades_6, iaat and pgd_l2: ``hauberk train RECIPE -o runs/small_cifar10/RECIPE-seed0``.  Every
@@ -20,7 +20,7 @@ import mixing_curves_attacked as attacked
 import mixing_curves_certified as smoothing
 import mixing_curves_trades as sweep
 import mixing_curves_trust as trust
-from mixing_curves_store import Store
+from mixing_curves_nets import Curve
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Result:
         images: how many.
     """
 
-    measure: Callable[[Store, int], None]
-    summarise: Callable[[Store], None]
-    page: Callable[[Store], list[str]]
-    chart: Callable[[Store], str] | None
+    measure: Callable[[Curve, int], None]
+    summarise: Callable[[Curve], None]
+    page: Callable[[Curve], list[str]]
+    chart: Callable[[Curve], str] | None
     images: int
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     torch.set_num_threads(1)
     names = list(RESULTS) if "all" in options.names else options.names
     for name in names:
-        store, result = Store(name, options.smoke), RESULTS[name]
+        store, result = Curve(name, options.smoke), RESULTS[name]
         if not options.render:
             result.measure(store, options.images or result.images)
         result.summarise(store)

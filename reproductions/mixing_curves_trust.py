@@ -20,21 +20,8 @@ from hauberk.classifier import TILE
 from hauberk.defences.locally_biased import GradientMixed, Scale, ThreatNorm, Trust
 from hauberk.threats import L2, Linf, Threat
 from mixing_curves_draw import Axes, Line, draw
-from mixing_curves_store import (
-    Store,
-    above,
-    bits,
-    has,
-    images,
-    net,
-    percent,
-    plain,
-    points,
-    right,
-    share,
-    table,
-    unbits,
-)
+from mixing_curves_nets import Curve, has, images, lift, net, right
+from store import bits, percent, plain, points, share, table, unbits
 
 TRUSTS: dict[Trust, str] = {"constant": "R = 1", "gradient": "R = ‖∇g_i‖", "top_gradient": "R = ‖∇max g‖",
                             "gradient_ratio": "R = ‖∇g_i‖ / ‖∇h_i‖"}  # fmt: skip
@@ -148,10 +135,10 @@ def _accuracy(values: Tensor, labels: Tensor) -> float:
     return float((values.argmax(1) == labels).double().mean())
 
 
-def measure(store: Store, count: int) -> None:
+def measure(store: Curve, count: int) -> None:
     """Every option at every place; those of R = 1 first, since the others are tried at their points."""
     parts = [part for part in PARTS[store.name] if has(part.robust)]
-    store.describe(
+    store.begin(
         "mixes weighted by gradient lengths, Eq. 4", ["standard", *(part.robust for part in parts)],
         f"the first {count} of the test split, the first {count // FEWER} for ‖∇g_i‖ and the ratio; gamma is "
         f"chosen on the first {count} of the validation split", places=PLACES,
@@ -172,7 +159,7 @@ def measure(store: Store, count: int) -> None:
 # --- summary, table and chart -----------------------------------------------------------------------------------
 
 
-def summarise(store: Store) -> None:
+def summarise(store: Curve) -> None:
     """Accuracies, and how far each option lies above R = 1 on probabilities at equal clean accuracy, paired."""
     cells, summary = store.data["cells"], {}
     for part in store.data["setting"]["parts"]:
@@ -189,14 +176,14 @@ def summarise(store: Store) -> None:
                     n = len(own[0]["clean"])
                     curve = [(unbits(c["clean"])[:n], unbits(c["worst"])[:n]) for c in reference]
                     lifts[f"{trust} {on}"] = {
-                        kind: plain(above([(unbits(c["clean"]), unbits(c[kind])) for c in own], curve))
+                        kind: plain(lift([(unbits(c["clean"]), unbits(c[kind])) for c in own], curve))
                         for kind in ("worst", "pgd")
                     } | {"images": n}
         summary[part] = {"cells": rows, "above R = 1 on probabilities": lifts}
     store.data["summary"] = summary
 
 
-def page(store: Store) -> list[str]:
+def page(store: Curve) -> list[str]:
     """The Markdown page."""
     lines = [
         f"# {store.name.replace('_', ' ').capitalize()}: robust against clean accuracy for the four R of Eq. 4", "",
@@ -240,7 +227,7 @@ def _title(key: str) -> str:
     return f"{dict(TRUSTS)[trust]}, {on}"  # type: ignore[index]
 
 
-def chart(store: Store) -> str:
+def chart(store: Curve) -> str:
     """A panel a pair of nets and scale; a line an option."""
     lines = []
     for part, content in store.data["summary"].items():

@@ -15,24 +15,12 @@ from torch import Tensor, nn
 from hauberk.batch import Batch
 from hauberk.classifier import TILE, logits_of
 from hauberk.defences.mixed import MixedClassifier
+from hauberk.evaluation.metrics import Floats
 from hauberk.records import group, read_all
-from hauberk.statistics import mean_interval, median_interval, paired_bootstrap
+from hauberk.statistics import mean_interval, median_interval
 from mixing_curves_draw import Axes, Line, draw
-from mixing_curves_store import (
-    PGD20,
-    Floats,
-    Store,
-    bits,
-    images,
-    net,
-    percent,
-    plain,
-    points,
-    right,
-    share,
-    table,
-    unbits,
-)
+from mixing_curves_nets import PGD20, Curve, images, net, right
+from store import bits, less, percent, plain, points, share, table, unbits
 
 PAIR = {"g": "standard", "h": "pgd"}
 RECORDS = Path("results/cifar10")
@@ -45,9 +33,9 @@ SPEC = "PGD-20, Linf 8/255, step 0.0027, cross-entropy, random start"
 # --- Table 1: gaps ----------------------------------------------------------------------------------------------
 
 
-def gaps(store: Store, count: int) -> None:
+def gaps(store: Curve, count: int) -> None:
     """Signed gap between the two likeliest classes of both nets: clean, under PGD-20, under AutoAttack on record."""
-    store.describe("gaps between the two likeliest classes", list(PAIR.values()),
+    store.begin("gaps between the two likeliest classes", list(PAIR.values()),
                    f"the first {count} of the test split", attack=SPEC + ", the point of highest loss",
                    autoattack="stages of the committed records of results/cifar10")  # fmt: skip
     batch = images("test", count)
@@ -82,7 +70,7 @@ def _on_record(name: str, count: int) -> dict[str, Any]:
     return {"gap": [round(least[i], 4) for i in ids]}
 
 
-def gaps_summary(store: Store) -> None:
+def gaps_summary(store: Curve) -> None:
     summary: dict[str, Any] = {}
     for key, cell in store.data["cells"].items():
         gap = np.array(cell["gap"])
@@ -96,7 +84,7 @@ def gaps_summary(store: Store) -> None:
     store.data["summary"] = summary
 
 
-def gaps_page(store: Store) -> list[str]:
+def gaps_page(store: Curve) -> list[str]:
     rows = []
     titles = {"clean": "clean", "pgd": "PGD-20", "autoattack": "AutoAttack (records)"}
     for key, row in store.data["summary"].items():
@@ -139,9 +127,9 @@ def mix(accurate: nn.Module, robust: nn.Module, alpha: float) -> nn.Module:
     return MixedClassifier(accurate, robust, alpha, 1.0, 1.0).eval()
 
 
-def targets(store: Store, count: int) -> None:
+def targets(store: Curve, count: int) -> None:
     """PGD-20 on the mix at every weight: who is right at its points, and was the mix broken on the way."""
-    store.describe("PGD-20 on mixes with one weight", list(PAIR.values()), f"the first {count} of the test split",
+    store.begin("PGD-20 on mixes with one weight", list(PAIR.values()), f"the first {count} of the test split",
                    attack=SPEC, points="of highest loss", weights=WEIGHTS)  # fmt: skip
     batch, accurate, robust = images("test", count), net("standard"), net("pgd")
     for alpha in WEIGHTS:
@@ -163,17 +151,17 @@ def _target(batch: Batch, accurate: nn.Module, robust: nn.Module, alpha: float) 
     return cell
 
 
-def targets_summary(store: Store) -> None:
+def targets_summary(store: Curve) -> None:
     cells, summary = store.data["cells"], {}
     for alpha in WEIGHTS:
         cell = cells[str(alpha)]
         row: dict[str, Any] = {key: plain(share(cell[key])) for key in ("g", "h", "mix", "mix clean", "mix standing")}
-        row["g less h"] = plain(paired_bootstrap(unbits(cell["g"]), unbits(cell["h"])))
+        row["g less h"] = plain(less(unbits(cell["g"]), unbits(cell["h"])))
         summary[str(alpha)] = row
     store.data["summary"] = summary
 
 
-def targets_page(store: Store) -> list[str]:
+def targets_page(store: Curve) -> list[str]:
     summary = store.data["summary"]
     rows = [[f"{float(a):.4g}", _odds(float(a)), *(percent(r[k]) for k in ("g", "h", "mix")), points(r["g less h"])]
             for a, r in summary.items()]  # fmt: skip
@@ -208,7 +196,7 @@ def _place(alpha: float) -> float:
     return {0.0: min(ODDS) - 1.0, 1.0: max(ODDS) + 1.0}.get(alpha) or math.log(alpha / (1.0 - alpha))
 
 
-def targets_chart(store: Store) -> str:
+def targets_chart(store: Curve) -> str:
     summary, lines = store.data["summary"], []
     for key, name in (("g", "g, standard"), ("h", "h, adversarially trained"), ("mix", "the mix that is attacked")):
         values = np.array([summary[str(a)][key] for a in WEIGHTS])
@@ -222,17 +210,17 @@ def _line(name: str, x: Sequence[float], values: Floats) -> Line:
     return Line(name, list(x), y, low, high)
 
 
-def kinds(store: Store, count: int) -> None:
+def kinds(store: Curve, count: int) -> None:
     """Figure 4 is another view of the attacks of Figure 2."""
-    source = Store("figure_2", store.smoke)
+    source = Curve("figure_2", store.smoke)
     if len(source.data["cells"]) < len(WEIGHTS):
         targets(source, count)
     store.data |= {k: v for k, v in source.data.items() if k not in ("cells", "summary")}
     store.data["setting"] = source.data["setting"] | {"verdicts": "the cells of figure_2"}
 
 
-def kinds_summary(store: Store) -> None:
-    cells = Store("figure_2", store.smoke).data["cells"]
+def kinds_summary(store: Curve) -> None:
+    cells = Curve("figure_2", store.smoke).data["cells"]
     summary: dict[str, Any] = {}
     for alpha in WEIGHTS:
         a = str(alpha)
@@ -240,21 +228,18 @@ def kinds_summary(store: Store) -> None:
                     "ROB": cells["1.0"]["on mixes"][a], "MIX": cells[a]["mix standing"]}  # fmt: skip
         summary[a] = {key: plain(share(v)) for key, v in verdicts.items()}
         for key in ("STD", "ROB"):
-            less = paired_bootstrap(unbits(verdicts[key]), unbits(verdicts["MIX"]))
-            summary[a][f"{key} less MIX"] = plain(less)
+            summary[a][f"{key} less MIX"] = plain(less(unbits(verdicts[key]), unbits(verdicts["MIX"])))
     store.data["summary"] = summary
 
 
-def kinds_page(store: Store) -> list[str]:
+def kinds_page(store: Curve) -> list[str]:
     summary, keys = store.data["summary"], ("clean", "STD", "ROB", "MIX")
     rows = [[f"{float(a):.4g}", *(percent(r[k]) for k in keys), *(points(r[f"{k} less MIX"]) for k in ("STD", "ROB"))]
             for a, r in summary.items()]  # fmt: skip
-    weaker = [f"{float(a):.3g}" for a, r in summary.items() if min(r["STD less MIX"][1], r["ROB less MIX"][1]) < 0.0]
+    weaker = [f"{float(a):.3g}" for a, r in summary.items() if min(r["STD less MIX"][0], r["ROB less MIX"][0]) < 0.0]
     verdict = "Neither transferred attack lowers any mix below the attack on the mix itself."
     if weaker:
-        verdict = (
-            f"At alpha {', '.join(weaker)} a transferred attack is not weaker beyond doubt than the attack on the mix."
-        )
+        verdict = f"At alpha {', '.join(weaker)} a transferred attack breaks more images than the attack on the mix."
     return [
         "# Figure 4: the mix of weight alpha under attacks on g (STD), on h (ROB) and on itself (MIX)", "",
         f"{store.data['setting']['attack']}; images: {store.data['images']}. STD and ROB are points of highest loss "
@@ -264,7 +249,7 @@ def kinds_page(store: Store) -> list[str]:
     ]  # fmt: skip
 
 
-def kinds_chart(store: Store) -> str:
+def kinds_chart(store: Curve) -> str:
     summary = store.data["summary"]
     names = {"clean": "clean", "STD": "STD attack", "ROB": "ROB attack", "MIX": "MIX attack"}
     lines = [_line(name, WEIGHTS, np.array([summary[str(a)][key] for a in WEIGHTS])) for key, name in names.items()]

@@ -1,12 +1,12 @@
 """How far three bounds certify a mix over a smoothed model, from its votes on record; no model is run.
 
-    python benchmarks/mixed_bounds.py RECORDS --alpha 0.79 [--out results/mixed_bounds.json]
+    python reproductions/mixed_bounds.py RECORDS --alpha 0.79 [--out results/mixed_bounds.json]
 
 RECORDS holds smoothing certificates.  The certificate of a mix does not depend on its accurate model, so votes and
 labels are enough: for every weight alpha, certified accuracy at a grid of radii and average certified radius of the
 exact bound, of Theorem A.1 and of Theorem 3.5 (Bai et al. 2024), all with the same confidence bounds.  The paper used
 frequencies as if they were exact.  The ratio of two average radii has an interval over pairs of radii of the same
-image: those c that the paired bootstrap of exact - c * other does not tell from 0.
+image: those c that Student's t of exact - c * other does not tell from 0.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from hauberk import registry
 from hauberk.certificates.mixed import Bound, MixedCertificate
 from hauberk.evaluation.metrics import Floats, average_certified_radius, certified_accuracy
 from hauberk.records import Part, group, read_all
 from hauberk.runs import environment
-from hauberk.statistics import Interval, paired_bootstrap
+from hauberk.statistics import Interval
 
 ALPHAS = (0.55, 0.6, 0.67, 0.71, 0.76, 0.79, 0.84, 0.9, 0.95, 0.99, 1.0)
 BOUNDS: tuple[Bound, ...] = ("exact", "theorem_a1", "theorem_3_5")
@@ -45,20 +46,16 @@ def radii(part: Part, alpha: float) -> dict[Bound, Floats]:
 def ratio(first: Floats, second: Floats) -> Interval:
     """Ratio of two means over the same images, with the interval of all ratios that the pairs do not rule out.
 
-    The paired bootstrap draws the same images for every c, so its ends fall with c and each crosses 0 once.
+    Student's t of first - c * second, whose ends cross 0 at the roots of a square in c (Fieller 1954).
     """
-    if not second.any():
-        return Interval(float("nan"), float("nan"), float("nan"), len(first))
-
-    def crossing(end: str) -> float:
-        low, high = 0.0, 1e4
-        for _ in range(50):
-            c = 0.5 * (low + high)
-            above = getattr(paired_bootstrap(first, c * second), end) > 0.0
-            low, high = (c, high) if above else (low, c)
-        return low
-
-    return Interval(float(first.mean() / second.mean()), crossing("low"), crossing("high"), len(first))
+    n, mean = len(first), float(second.mean())
+    t = float(stats.t.ppf(0.975, n - 1)) if n > 1 else np.inf
+    (a, b), (_, d) = np.cov(first, second) * t * t / n
+    curve = np.array([mean * mean - d, -2.0 * (first.mean() * mean - b), first.mean() ** 2 - a])
+    if not curve[0] > 0.0:  # the second mean is not told from 0, so any ratio is possible
+        return Interval(float("nan"), float("nan"), float("nan"), n)
+    low, high = sorted(np.roots(curve).real)
+    return Interval(float(first.mean()) / mean, float(low), float(high), n)
 
 
 def measured(part: Part, alpha: float, grid: Floats) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Mixing networks in the settings A to D, their loss and their scale: Tables 2, 3, 6 and 7 of Bai et al. 2024, small.
 
-    python benchmarks/mixing_tables.py data FOLDER     # once: data/cifar100_300.npz, FOLDER holds read_data.py
-    python benchmarks/mixing_tables.py 2 3 6 7         # train what is missing, measure what is missing, render
-    python benchmarks/mixing_tables.py 2 3 6 7 --render
+    python reproductions/mixing_tables.py data FOLDER     # once: data/cifar100_300.npz, FOLDER holds read_data.py
+    python reproductions/mixing_tables.py 2 3 6 7         # train what is missing, measure what is missing, render
+    python reproductions/mixing_tables.py 2 3 6 7 --render
 
 The base models are runs of ``hauberk train {standard,pgd}_cifar10_small`` in ``runs/small_cifar10`` and of
 ``{standard,pgd}_cifar100_small`` in ``runs/small_cifar100``.  Every mix is led to the same clean accuracy on validation
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 import hauberk
@@ -34,13 +33,11 @@ from hauberk.defences import MixedClassifier
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier, AlphaDown
 from hauberk.evaluation import calibration
 from hauberk.evaluation.alpha_steps import enough_of, largest, right_intervals, softmax
-from hauberk.runs import environment
-from hauberk.storage import atomic_write
+from hauberk.evaluation.metrics import Bools, Floats
 from hauberk.verbs import sweep
 from mixing_tables_text import RENDERED, verdicts
+from store import Store, bits, unbits
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 THREAT = registry.build("linf:8/255", "threat")
 WIDTH = 0.1
 FAR = 16.0  # a shift of the logit beyond which the sigmoid is 0 or 1
@@ -127,41 +124,16 @@ def kept(model: nn.Module, batch: Batch, attack: Attack | None, rows: Bools | No
 # --- a file of cells ----------------------------------------------------------------------------------------------
 
 
-class Cells:
-    """One table's file: setting, models and verdicts; written after every cell, and a cell that is there is kept."""
+class Cells(Store):
+    """One table's file: setting, models and verdicts."""
 
     def __init__(self, path: Path, setting: dict[str, Any]) -> None:
-        self.path = path
-        known = json.loads(path.read_text()) if path.exists() else {}
-        setting = json.loads(json.dumps(setting))
-        if known.get("setting") != setting:
-            known = {"setting": setting, "environment": environment(), "models": {}, "cells": {}}
-        self.content: dict[str, Any] = known
+        super().__init__(path)
+        self.describe(setting=setting)
 
-    def model(self, name: str, **facts: Any) -> None:
-        """Enter a model; the cells of another one of that name are dropped."""
-        facts = json.loads(json.dumps(facts))
-        if self.content["models"].get(name) != facts:
-            self.content["cells"] = {k: v for k, v in self.content["cells"].items() if k.split(" / ")[0] != name}
-            self.content["models"][name] = facts
-
-    def cell(self, model: str, column: str, compute: Callable[[], Bools]) -> Bools:
+    def right(self, model: str, column: str, compute: Callable[[], Bools]) -> Bools:
         """The verdicts of a cell, computed if they are not there."""
-        key = f"{model} / {column}"
-        if key not in self.content["cells"]:
-            self.content["cells"][key] = "".join("01"[int(v)] for v in compute())
-            self.save()
-            print(f"{self.path.name}: {key} {100 * self.found(key).mean():.1f} %", flush=True)
-        return self.found(key)
-
-    def found(self, key: str) -> Bools:
-        """The verdicts of a cell that is there."""
-        return verdicts(self.content, key)
-
-    def save(self) -> None:
-        """Write the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.path, (json.dumps(self.content, indent=1) + "\n").encode())
+        return unbits(self.cell(f"{model} / {column}", lambda: bits(compute())))
 
 
 # --- models -------------------------------------------------------------------------------------------------------
@@ -269,11 +241,11 @@ def settings_table(number: int, pair: Pair, options: argparse.Namespace) -> None
     for name, subject in (("g", bench.accurate), ("h", bench.robust)):
         cells.model(name, run=subject.run.path.name, weights=weights_hash(subject.model))
         for column, attack in plan.items():
-            cells.cell(name, column, lambda m=subject.model, a=attack: kept(m, bench.test, a))
+            cells.right(name, column, lambda m=subject.model, a=attack: kept(m, bench.test, a))
     model, facts = bench.constant()
     cells.model("constant", **facts)
     for column, attack in plan.items():
-        cells.cell("constant", column, lambda a=attack: kept(model, bench.test, a))
+        cells.right("constant", column, lambda a=attack: kept(model, bench.test, a))
     named = {k.upper(): (f"mixing_{k}_{pair.data}_small", pair.run(f"mixing_{k}")) for k in "abc"}
     if number == 2 and options.longer:
         named["longer"] = ("mixing_cifar10_small", pair.folder / "mixing_cifar10_last-seed0")
@@ -281,7 +253,7 @@ def settings_table(number: int, pair: Pair, options: argparse.Namespace) -> None
         setting = ["training.validate_every=0"] if name == "longer" else []
         network, origin = trained(recipes.read(recipe, setting), path)
         measured(cells, name, bench, *bench.ranged(network), origin)
-    cells.save()
+    cells.write()
 
 
 def measured(
@@ -291,11 +263,11 @@ def measured(
     assert isinstance(model, AdaptiveMixedClassifier)
     cells.model(name, **origin, **facts)
     test, attacks = bench.test, bench.attacks
-    cells.cell(name, "clean", lambda: kept(model, test, None))
-    cells.cell(name, "A", lambda: kept(model.parts()["gray_box"].eval(), test, attacks.pgd))
-    cells.cell(name, "B", lambda: kept(model, test, attacks.pgd))
-    standing = cells.cell(name, "C", lambda: kept(model, test, attacks.suite))
-    cells.cell(name, "D", lambda: kept(model, test, attacks.adaptive, standing))
+    cells.right(name, "clean", lambda: kept(model, test, None))
+    cells.right(name, "A", lambda: kept(model.parts()["gray_box"].eval(), test, attacks.pgd))
+    cells.right(name, "B", lambda: kept(model, test, attacks.pgd))
+    standing = cells.right(name, "C", lambda: kept(model, test, attacks.suite))
+    cells.right(name, "D", lambda: kept(model, test, attacks.adaptive, standing))
 
 
 def losses_table(options: argparse.Namespace) -> None:
@@ -317,14 +289,14 @@ def losses_table(options: argparse.Namespace) -> None:
         cells.model(label, **constants, kind=kind, **origin, **found)
         both(cells, label, mix, bench.test, options.attacks.pgd)
         if kind == "shift":  # what Table 7 chooses by
-            cells.cell(label, "validation PGD-20", lambda m=mix: kept(m, few, options.attacks.pgd))
-    cells.save()
+            cells.right(label, "validation PGD-20", lambda m=mix: kept(m, few, options.attacks.pgd))
+    cells.write()
 
 
 def both(cells: Cells, name: str, model: nn.Module, batch: Batch, pgd: Attack) -> None:
     """The columns clean and PGD-20."""
-    cells.cell(name, "clean", lambda: kept(model, batch, None))
-    cells.cell(name, "PGD-20", lambda: kept(model, batch, pgd))
+    cells.right(name, "clean", lambda: kept(model, batch, None))
+    cells.right(name, "PGD-20", lambda: kept(model, batch, pgd))
 
 
 def scales_table(options: argparse.Namespace) -> None:
@@ -343,7 +315,7 @@ def scales_table(options: argparse.Namespace) -> None:
         mix, found = bench.shifted(network, scale)
         cells.model(f"scale {scale:g}", **found)
         both(cells, f"scale {scale:g}", mix, bench.test, options.attacks.pgd)
-    cells.save()
+    cells.write()
 
 
 def write_data(folder: Path) -> None:
@@ -384,11 +356,10 @@ def main() -> None:
     for number in map(int, options.what):
         if not options.render:
             TABLES[number](options)
-        path = options.out / f"table_{number}.json"
-        content = json.loads(path.read_text())
-        text, summary = RENDERED[number](content)
-        path.with_suffix(".md").write_text(text + "\n")
-        atomic_write(path, (json.dumps(content | {"summary": summary}, indent=1) + "\n").encode())
+        store = Store(options.out / f"table_{number}.json")
+        text, store.data["summary"] = RENDERED[number](store.data)
+        store.put(".md", text + "\n")
+        store.write()
 
 
 if __name__ == "__main__":

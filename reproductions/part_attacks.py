@@ -1,4 +1,4 @@
-"""Attack parts of a mix and try the points on the whole: python benchmarks/part_attacks.py RUN PART... [--steps 30]."""
+"""Attack parts of a mix and try the points on the whole: python reproductions/part_attacks.py RUN PART..."""
 
 from __future__ import annotations
 

@@ -17,26 +17,13 @@ from hauberk.attacks.losses import AttackLoss
 from hauberk.batch import Batch
 from hauberk.certificates.local_lipschitz import LocalLipschitz, local_lipschitz
 from hauberk.classifier import TILE, logits_of
+from hauberk.evaluation.metrics import Bools
 from hauberk.statistics import mean_interval
 from hauberk.threats import CONFIG, Linf
 from mixing_curves_attacked import SPEC, mix
 from mixing_curves_draw import Axes, Line, draw
-from mixing_curves_store import (
-    PGD20,
-    Bools,
-    Store,
-    above,
-    bits,
-    has,
-    images,
-    net,
-    percent,
-    plain,
-    points,
-    share,
-    table,
-    unbits,
-)
+from mixing_curves_nets import PGD20, Curve, has, images, lift, net
+from store import bits, percent, plain, points, share, table, unbits
 
 BETAS = ("0", "0.1", "1", "6")
 WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -46,10 +33,10 @@ EPS = 8 / 255
 # --- Figure 5 ---------------------------------------------------------------------------------------------------
 
 
-def trades(store: Store, count: int) -> None:
+def trades(store: Curve, count: int) -> None:
     """PGD-20 on every TRADES net, on IAAT, and on mixes of the two ends of the sweep."""
     names = [f"trades_{beta}" for beta in BETAS if has(f"trades_{beta}")] + ["iaat"] * has("iaat")
-    store.describe("mixes beside TRADES and IAAT", names, f"the first {count} of the test split", attack=SPEC,
+    store.begin("mixes beside TRADES and IAAT", names, f"the first {count} of the test split", attack=SPEC,
                    weights=WEIGHTS)  # fmt: skip
     batch = images("test", count)
     for name in names:
@@ -64,27 +51,27 @@ def _verdicts(batch: Batch, build: Callable[[], nn.Module]) -> dict[str, Any]:
     return {"clean": bits(found.clean_prediction == batch.labels), "robust": bits(~found.success)}
 
 
-def _pairs(store: Store) -> dict[str, tuple[Bools, Bools]]:
+def _pairs(store: Curve) -> dict[str, tuple[Bools, Bools]]:
     return {key: (unbits(c["clean"]), unbits(c["robust"])) for key, c in store.data["cells"].items()}
 
 
-def trades_summary(store: Store) -> None:
+def trades_summary(store: Curve) -> None:
     pairs, summary = _pairs(store), {}
     sweep = [pair for key, pair in pairs.items() if key.startswith("trades")]
     mixes = [pairs["trades_0"], *(pair for key, pair in pairs.items() if key.startswith("mix")), pairs["trades_6"]]
     for key, (clean, robust) in pairs.items():
         row = {"clean": plain(share(clean)), "robust": plain(share(robust))}
         if not key.startswith("trades"):
-            row["above TRADES"] = plain(above([(clean, robust)], sweep))
+            row["above TRADES"] = plain(lift([(clean, robust)], sweep))
         if not key.startswith("mix"):
-            row["above the mixes"] = plain(above([(clean, robust)], mixes))
+            row["above the mixes"] = plain(lift([(clean, robust)], mixes))
         summary[key] = row
     inner = [pair for key, pair in pairs.items() if key.startswith("mix")]
     store.data["summary"] = summary
-    store.data["mean of the mixes above TRADES"] = plain(above(inner, sweep))
+    store.data["mean of the mixes above TRADES"] = plain(lift(inner, sweep))
 
 
-def trades_page(store: Store) -> list[str]:
+def trades_page(store: Curve) -> list[str]:
     summary = store.data["summary"]
     rows = [[_title(key), percent(r["clean"]), percent(r["robust"]),
              *(points(r[k]) if k in r else "" for k in ("above TRADES", "above the mixes"))]
@@ -139,7 +126,7 @@ def _trades_verdict(summary: Mapping[str, Any], mean: list[float]) -> list[str]:
     return lines
 
 
-def trades_chart(store: Store) -> str:
+def trades_chart(store: Curve) -> str:
     summary, lines = store.data["summary"], []
     groups = {"TRADES, beta 0 to 6": [f"trades_{b}" for b in BETAS if f"trades_{b}" in summary],
               "mix of beta 0 and beta 6": ["trades_0", *(f"mix {a}" for a in WEIGHTS), "trades_6"],
@@ -165,10 +152,10 @@ class LabelRise(AttackLoss):
         return value
 
 
-def slopes(store: Store, count: int) -> None:
+def slopes(store: Curve, count: int) -> None:
     """Eq. 12 at every image, with the sign corrected and as printed."""
     names = ["pgd", *(n for n in ("trades_6",) if has(n))]
-    store.describe("an estimate of the local Lipschitz constant, Eq. 12", names, f"the first {count} of the test split",
+    store.begin("an estimate of the local Lipschitz constant, Eq. 12", names, f"the first {count} of the test split",
                    attack="APGD, 20 steps, Linf 8/255, one search a class, one on the margin; one that raises the "
                           "predicted class, for the printed form only")  # fmt: skip
     batch = images("test", count)
@@ -195,7 +182,7 @@ def _slopes(build: Callable[[], nn.Module], batch: Batch) -> dict[str, Any]:
     return {"corrected": corrected, "printed": printed}
 
 
-def slopes_summary(store: Store) -> None:
+def slopes_summary(store: Curve) -> None:
     cells, summary = store.data["cells"], {}
     for name in dict.fromkeys(key.split()[0] for key in cells):
         parts = [cell for key, cell in cells.items() if key.split()[0] == name]
@@ -206,7 +193,7 @@ def slopes_summary(store: Store) -> None:
     store.data["summary"] = summary
 
 
-def slopes_page(store: Store) -> list[str]:
+def slopes_page(store: Curve) -> list[str]:
     titles = {"pgd": "h, adversarially trained", "trades_6": "TRADES, beta 6 (three epochs)", "standard": "g, standard"}
     rows = [[titles[name], str(r["images"]),
              *("{:.3f} ({:.3f} to {:.3f})".format(*r[k]) for k in ("corrected", "change of a probability", "printed"))]

@@ -1,6 +1,6 @@
 """Attack Lipschitz nets just inside their certified radii, where nothing may flip, and beyond, where something should.
 
-    python benchmarks/certified_radii.py RUN RUN RUN --images 2000 --most 800 --out results/certified_radii.json
+    python reproductions/certified_radii.py RUN RUN RUN --images 2000 --most 800 --out results/certified_radii.json
 
 Each image gets a budget of its own: 0.999 of its radius for APGD on cross-entropy, APGD towards the three likeliest
 other classes, and DDN; 1.5 times the radius for the first ones again.  The label is the certified class, so every flip
@@ -21,6 +21,7 @@ import hauberk
 from hauberk.attacks import APGD, DDN, Attack
 from hauberk.batch import Batch
 from hauberk.certificates import FrozenLipschitz
+from hauberk.report import markdown, words
 from hauberk.runs import environment
 from hauberk.statistics import wilson
 from hauberk.threats import L2
@@ -64,18 +65,15 @@ def judge(path: Path, images: int, most: int, beyond: int) -> dict[str, Any]:
 
 def text(found: list[dict[str, Any]]) -> str:
     """A Markdown table of the counts."""
-    lines = [
-        "| Run | Certified images | of radius above 0.25 | flipped at 0.999 | flipped at 1.5 |",
-        "| --- " * 5 + "|",
-    ]
+    rows = []
     for one in found:
         flipped, tried = one["beyond"].count("1"), len(one["beyond"])
-        share = wilson(flipped, tried)
-        lines.append(
-            f"| {one['run']} | {len(one['ids'])} | {sum(r > 0.25 for r in one['radii'])} | {one['inside'].count('1')} "
-            f"| {flipped} of {tried}, {100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f}) |"
-        )
-    return "\n".join(lines)
+        share = f"{flipped} of {tried}, {words.share(wilson(flipped, tried))} %"
+        large = str(sum(r > 0.25 for r in one["radii"]))
+        rows.append([one["run"], str(len(one["ids"])), large, str(one["inside"].count("1")), share])
+    return markdown.table(
+        ("Run", "Certified images", "of radius above 0.25", "flipped at 0.999", "flipped at 1.5"), rows
+    ).rstrip()
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
     hauberk sweep recipes/tables/householder_cifar10.yaml     # into runs/householder_cifar10
     hauberk sweep recipes/tables/householder_cifar100.yaml
-    python benchmarks/householder.py --out results/householder          # from the records of both
-    python benchmarks/householder.py --out results/householder --render # the text again, from the JSON alone
+    python reproductions/householder.py --out results/householder          # from the records of both
+    python reproductions/householder.py --out results/householder --render # the text again, from the JSON alone
 
 For every test image and every net the JSON holds one digit: 0 if it is misclassified, else 1 plus the number of radii
 36/255, 72/255 and 108/255 up to which it is certified.  Two intervals are given for each difference: one resamples
@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from hauberk.records import group, read_all
+from hauberk.report import markdown
 from hauberk.runs import Run, environment
-from hauberk.statistics import mean_interval, paired_bootstrap
+from hauberk.statistics import student
 
 TABLES = ("householder_cifar10", "householder_cifar100")
 LEVELS = ("clean", "36/255", "72/255", "108/255")
@@ -82,14 +82,9 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any], level: str) -> 
     """Points by which one row of a table exceeds another, on the same images and seeds."""
     if sorted(one) != sorted(other):
         raise SystemExit(f"expected the same seeds, got {sorted(one)} and {sorted(other)}")
-    a, b = reached(one, level), reached(other, level)
-    each = 100.0 * (a.mean(1) - b.mean(1))
-    images = paired_bootstrap(100.0 * a.mean(0), 100.0 * b.mean(0))
-    reach = float(stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each)))
-    return {
-        "points": float(each.mean()), "seeds": each.tolist(),
-        "images": [images.low, images.high], "over_seeds": [float(each.mean()) - reach, float(each.mean()) + reach],
-    }  # fmt: skip
+    gaps = 100.0 * (reached(one, level) - reached(other, level))
+    images, seeds = student(gaps.mean(0))[0], student(gaps.mean(1))[0]
+    return {"points": images.value, "images": [images.low, images.high], "over_seeds": [seeds.low, seeds.high]}
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -109,7 +104,7 @@ def text(content: Mapping[str, Any]) -> str:
     nets = content["nets"]
     lines = [
         "# Householder activations, last-layer normalisation, certificate regularisation", "",
-        "Written by `benchmarks/householder.py` from `householder.json`. LipConvnet-5 of a quarter of the width (8 "
+        "Written by `reproductions/householder.py` from `householder.json`. LipConvnet-5 of a quarter of the width (8 "
         "channels first), skew convolutions with four terms in training and evaluation, 5 epochs; recipes "
         "`householder_cifar10_small` and `householder_cifar100_small`, tables in `recipes/tables/`. CIFAR-100 has 300 "
         "training images a class here, so its numbers compare with each other and not with published ones. Nothing was "
@@ -121,25 +116,25 @@ def text(content: Mapping[str, Any]) -> str:
             f"## {table}", "",
             f"Percent of {images} test images, mean over seeds, with the seeds' own numbers. Certified: L2 on [0, 1] "
             "pixels, deterministic.", "",
-            "| Net | Clean | Certified 36/255 | 72/255 | 108/255 | Minutes |", "| --- " * 6 + "|",
         ]  # fmt: skip
+        shown = []
         for label, cells in rows.items():
-            shown = []
+            row = [label]
             for level in LEVELS:
                 each = 100.0 * reached(cells, level).mean(1)
-                whole = mean_interval(100.0 * reached(cells, level).mean(0))
+                whole = student(100.0 * reached(cells, level).mean(0))[0]
                 parts = ", ".join(f"{v:.1f}" for v in each)
-                shown.append(f"{each.mean():.1f} ({whole.low:.1f} to {whole.high:.1f}; {parts})")
+                row.append(f"{each.mean():.1f} ({whole.low:.1f} to {whole.high:.1f}; {parts})")
             minutes = np.mean([cell["train_minutes"] for cell in cells.values()])
-            lines.append(f"| {label} | " + " | ".join(shown) + f" | {minutes:.1f} |")
-        lines.append("")
+            shown.append([*row, f"{minutes:.1f}"])
+        lines += [markdown.table(("Net", "Clean", "Certified 36/255", "72/255", "108/255", "Minutes"), shown)]
     lines += [
         "## Claims", "",
         "Differences in points on the same images and seeds; 95 % intervals over images (these nets) and over seeds "
         "(Student's t with two degrees of freedom). A gain is said to be one only if both exclude zero; nothing "
         "corrects for the number of comparisons.", "",
-        "| Change | Data | At | Points | Over images | Over seeds | Verdict |", "| --- " * 7 + "|",
     ]  # fmt: skip
+    found = []
     for table, one, other, levels, what in CLAIMS:
         rows = nets.get(table, {})
         if one not in rows or other not in rows or sorted(rows[one]) != sorted(rows[other]):
@@ -147,12 +142,9 @@ def text(content: Mapping[str, Any]) -> str:
         for level in levels:
             d = difference(rows[one], rows[other], level)
             spans = (f"{d[key][0]:+.1f} to {d[key][1]:+.1f}" for key in ("images", "over_seeds"))
-            lines.append(
-                f"| {what} | {table.partition('_')[2]} | {level} | {d['points']:+.2f} | "
-                + " | ".join(spans)
-                + f" | {verdict(d)} |"
-            )
-    return "\n".join(lines) + "\n"
+            found.append([what, table.partition("_")[2], level, f"{d['points']:+.2f}", *spans, verdict(d)])
+    heads = ("Change", "Data", "At", "Points", "Over images", "Over seeds", "Verdict")
+    return "\n".join(lines) + "\n" + markdown.table(heads, found)
 
 
 def main() -> None:

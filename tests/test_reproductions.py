@@ -1,0 +1,39 @@
+"""What the reproductions of papers say follows from their records: each page is written again from its JSON."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = ROOT / "results" / "adaptive_smoothing" / "paper"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "reproductions"))
+
+
+@pytest.mark.parametrize("number", [2, 3, 6, 7])
+def test_tables_of_mixing_networks(number: int) -> None:
+    text, store = importlib.import_module("mixing_tables_text"), importlib.import_module("store")
+    kept = store.Store(PAPER / f"table_{number}.json")
+    page, summary = text.RENDERED[number](kept.data)
+    assert page + "\n" == (PAPER / f"table_{number}.md").read_text()
+    assert summary == kept.data["summary"]
+
+
+@pytest.mark.parametrize("name", ["table_1", *(f"figure_{k}" for k in (1, 2, 4, 5, 8)), "local_lipschitz"])
+def test_curves_of_adaptive_smoothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    curves = importlib.import_module("mixing_curves")
+    store, result = curves.Curve(name), curves.RESULTS[name]
+    result.summarise(store)
+    assert "\n".join(result.page(store)).rstrip() + "\n" == (PAPER / f"{name}.md").read_text()
+
+
+def test_the_claims_of_the_householder_paper() -> None:
+    householder, store = importlib.import_module("householder"), importlib.import_module("store")
+    folder = ROOT / "results" / "householder"
+    content = store.Store(folder / "householder.json").data
+    assert householder.text(content) == (folder / "householder.md").read_text()
