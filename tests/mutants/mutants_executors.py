@@ -20,6 +20,7 @@ EXECUTORS: list[Mutant] = [
         ("    sys.path += [folder for folder in folders if folder not in sys.path]\n", ""),
         ("parametrize.is_parametrized(value):", "False:"),
     ),
+    *group("executors", "executors/ray.py", "tests/executors/test_ray.py", ("max_retries=DEATHS - 1", "max_retries=0")),
     *group(
         "executors", "evaluation/fingerprint.py", PACKING,
         ("if not agree(asked.mine, _part(model, asked.images)):", "if False:"),
