@@ -34,9 +34,12 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
 from hauberk.executors import Inline, Processes, Ray
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
+from hauberk.objectives.ard import ARD
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
+from hauberk.objectives.consistency import Consistency
 from hauberk.objectives.detector import Detector
 from hauberk.objectives.emma import EMMA
+from hauberk.objectives.free_adversarial import FreeAdversarial
 from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
 from hauberk.objectives.gloro import GloRo
 from hauberk.objectives.hkr import HKR
@@ -110,6 +113,12 @@ EXAMPLES: dict[str, list[Any]] = {
     "logit_annealing": [LogitAnnealing(), LogitAnnealing(eps=0.1, power=2.0)],
     "hkr": [HKR(), HKR(alpha=0.5, margin=0.2, soft=True)],
     "iaat": [IAAT(Linf(8 / 255)), IAAT(L2(0.5), steps=3, warmup=1, gamma=0.1, beta=0.2, least_step=0.05)],
+    "consistency": [Consistency(PGD(Linf(0.1))), Consistency(FGSM(Linf(0.1)), weight=2.0, temperature=1.0)],
+    "ard": [
+        ARD(PGD(Linf(0.1)), teacher="runs/x"),
+        ARD(PGD(Linf(0.1)), weights="00", temperature=5.0, weight=0.5, teacher="runs/x"),
+    ],
+    "free_adversarial": [FreeAdversarial(Linf(8 / 255)), FreeAdversarial(L2(0.5), replays=4, step_size=0.2)],
 }
 TASK = {"input_shape": (1, 8, 8), "num_classes": 3, "mean": (0.4,), "std": (0.3,)}
 MODELS = {

@@ -99,7 +99,7 @@ CONTRACT = [
         ('("loss", "logit_margin", "nearest"))', '("loss", "logit_margin"))'),
         ("own.retire(~query.active)", "own.retire(query.active)"),
         ("with suppress(Decided):", "if True:"),
-        ("if self.weights not in {None, found}:", "if False:"),
+        ("if weights not in {None, found}:", "if False:"),
     ),
 ]  # fmt: skip
 

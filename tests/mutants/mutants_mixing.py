@@ -253,8 +253,7 @@ BASELINES = [
         ("(before - gamma).clamp_min(0.0)", "before - gamma"),
         ("batch.labels, randomness, budgets)", "batch.labels, randomness)"),
         ("size.clamp_min(self.least_step)", "size"),
-        ("memory.update(zip(ids, budgets.tolist(), strict=True))",
-         "memory.update(zip(ids, before.tolist(), strict=True))"),
+        ("context.whole(budgets).tolist()", "context.whole(before).tolist()"),
     ),
 ]  # fmt: skip
 

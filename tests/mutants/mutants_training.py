@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mutant import Mutant, group
 
+VIEW = "tests/training/test_loop.py::test_another_view_is_a_fresh_augmentation_of_the_same_images"
+
 TRAINING: list[Mutant] = [
     *group(
         "work", "training/loop.py", "tests/training/test_loop.py",
@@ -16,6 +18,53 @@ TRAINING: list[Mutant] = [
         ("hook.load_state_dict(content[hook.name])", "pass"),
         ("map(self.source.batch, self.source.batches(self.position.epoch))", "iter(())"),
         ("if (found := hook.candidate()) is not None", "if (found := None) is not None"),
+    ),
+    *group(
+        "training", "training/loop.py", VIEW,
+        ("self.context.augment = augment", "self.context.augment = lambda: batch.images[own]"),
+    ),
+    *group(
+        "training", "training/loop.py", "tests/objectives/test_free_adversarial.py",
+        ("range(self._done, self._done + self.objective.replays)", "range(self._done, self._done + 1)"),
+        ("len(source.batches(0)) * objective.replays", "len(source.batches(0))"),
+        ("self.position.step * self.objective.replays", "self.position.step"),
+    ),
+    *group(
+        "training", "training/loop.py", "tests/training/test_distributed.py",
+        ("if not self.world.agree(content.getvalue(), self.device):", "if False:"),
+    ),
+    *group(
+        "training", "objectives/base.py", "tests/training/test_distributed.py",
+        ("return self.add(rows)", "return values"),
+    ),
+    *group(
+        "training", "objectives/free_adversarial.py", "tests/training/test_distributed.py",
+        ("batch.images + kept[own]", "batch.images + kept[: len(batch)]"),
+    ),
+    *group(
+        "training", "objectives/free_adversarial.py", "tests/objectives/test_free_adversarial.py",
+        ("batch.images + kept[own]", "batch.images + 0.0 * kept[own]"),
+        ("context.whole(moved - batch.images)", "moved - batch.images"),
+        ("ascend(points.detach(), gradient, size)", "ascend(points.detach(), -gradient, size)"),
+    ),
+    *group(
+        "training", "objectives/consistency.py", "tests/objectives/test_consistency.py",
+        ("views = [batch.images, context.view()]", "views = [batch.images, batch.images]"),
+        ("(logits / self.temperature)", "(logits * self.temperature)"),
+        ("- math.log(2.0)", ""),
+        ("0.5 * (p.exp() * (p - mean) + q.exp() * (q - mean))", "p.exp() * (p - mean)"),
+    ),
+    *group(
+        "training", "objectives/ard.py", "tests/objectives/test_ard.py",
+        ('divergence("kl", wanted / self.temperature, logits / self.temperature)',
+         'divergence("kl", logits / self.temperature, wanted / self.temperature)'),
+        ("self.temperature**2", "self.temperature"),
+        ("return run_hash(self.teacher)", 'return ""'),
+        ("run_model(self.teacher, self.weights)", "run_model(self.teacher)"),
+    ),
+    *group(
+        "training", "attacks/transfer.py", "tests/objectives/test_ard.py::test_the_contract",
+        ("with fenced():", "if True:"),
     ),
     *group(
         "training", "training/swa.py", "tests/training/test_swa.py",

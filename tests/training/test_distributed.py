@@ -20,7 +20,12 @@ SCRIPT = textwrap.dedent("""
     from torch import nn
     from hauberk.attacks.pgd import PGD
     from hauberk.data import Augmentation, Dataset, Split
+    from hauberk.errors import HauberkError
+    from hauberk.objectives.base import Loss, Objective
+    from hauberk.objectives.consistency import Consistency
+    from hauberk.objectives.free_adversarial import FreeAdversarial
     from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
+    from hauberk.objectives.iaat import IAAT
     from hauberk.objectives.pgd_adversarial import PGDAdversarial
     from hauberk.objectives.trades import TRADES
     from hauberk.runs import Run
@@ -44,6 +49,9 @@ SCRIPT = textwrap.dedent("""
         ("adversarial", PGDAdversarial(PGD(Linf(0.1), steps=2), clean_fraction=0.5), False),
         ("noise", GaussianAugmentation(0.25), False),
         ("norm", GaussianAugmentation(0.25), True),
+        ("consistency", Consistency(PGD(Linf(0.1), steps=2)), False),
+        ("iaat", IAAT(L2(0.2), steps=2, warmup=1), False),
+        ("free", FreeAdversarial(L2(0.2), replays=2), False),
     ):
         torch.manual_seed(0)
         config = Training(
@@ -54,6 +62,20 @@ SCRIPT = textwrap.dedent("""
         model = fit(network(norm), objective, dataset, config, run, seed=1)
         import os
         torch.save(model.state_dict(), f"{sys.argv[1]}/{name}-{os.environ.get('RANK', '0')}.pt")
+
+    class Selfish(Objective):
+        def __call__(self, model, batch, context):
+            context.state["ids"] = batch.ids
+            return Loss(nn.functional.cross_entropy(model(batch.images), batch.labels), {})
+
+    run = Run.create(f"{sys.argv[1]}/selfish", {"name": "x", "data": {"name": "digits"}})
+    try:
+        fit(network(False), Selfish(), dataset, config, run)
+        said = "trained"
+    except HauberkError as error:
+        said = error.message
+    with open(f"{sys.argv[1]}/selfish-{os.environ.get('RANK', '0')}.txt", "w") as handle:
+        handle.write(said)
     leave()
 """)
 
@@ -76,7 +98,7 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     return single, double
 
 
-@pytest.mark.parametrize("name", ["trades", "adversarial", "noise"])
+@pytest.mark.parametrize("name", ["trades", "adversarial", "noise", "consistency", "iaat", "free"])
 def test_two_processes_train_like_one(folders, name):
     one, two = weights(folders[0], name, 0), weights(folders[1], name, 0)
     start = torch.linalg.vector_norm(one)
@@ -84,7 +106,27 @@ def test_two_processes_train_like_one(folders, name):
     assert float((one - two).abs().max()) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["trades", "adversarial", "noise", "norm"])
+def test_two_processes_share_the_memory_of_samples_and_rows(folders):
+    one, two = (
+        {
+            name: torch.load(folder / name / "checkpoints" / "training.pt", weights_only=True)["content"]["state"]
+            for name in ("iaat", "free")
+        }
+        for folder in folders
+    )
+    assert sorted(one["iaat"]["iaat"]) == sorted(two["iaat"]["iaat"]) == list(range(95))
+    assert two["iaat"]["iaat"] == pytest.approx(one["iaat"]["iaat"], abs=1e-4)
+    assert len(set(one["iaat"]["iaat"].values())) > 3
+    torch.testing.assert_close(two["free"]["free_adversarial"], one["free"]["free_adversarial"], atol=1e-3, rtol=0)
+
+
+def test_memory_of_one_process_alone_is_refused_by_all(folders):
+    assert (folders[0] / "selfish-0.txt").read_text() == "trained"
+    said = {(folders[1] / f"selfish-{rank}.txt").read_text() for rank in (0, 1)}
+    assert said == {"the memory of Selfish differs between processes"}
+
+
+@pytest.mark.parametrize("name", ["trades", "adversarial", "noise", "norm", "consistency", "iaat", "free"])
 def test_both_processes_hold_the_same_weights(folders, name):
     assert torch.equal(weights(folders[1], name, 0), weights(folders[1], name, 1))
 

@@ -91,6 +91,25 @@ def test_short_epochs_see_other_images_each(network, dataset, run, monkeypatch):
     assert len(set.union(*seen)) > 45
 
 
+def test_another_view_is_a_fresh_augmentation_of_the_same_images(network, dataset, run):
+    seen = []
+
+    class Watching(Objective):
+        def __call__(self, model, batch, context):
+            seen.append((batch, context.view(), context.view()))
+            return Loss(nn.functional.cross_entropy(model(batch.images), batch.labels), {})
+
+    config = Training(**SETTINGS | {"epochs": 1, "augmentation": Augmentation(flip=True)})
+    fit(network(), Watching(), dataset, config, run)
+    assert len(seen) == 3
+    for batch, *views in seen:
+        plain = dataset.train.batch(batch.ids).images  # ids are places here
+        for view in (batch.images, *views):
+            kept, mirrored = ((view == images).flatten(1).all(1) for images in (plain, plain.flip(3)))
+            assert bool((kept | mirrored).all()) and 0 < int(mirrored.sum()) < 32
+        assert not torch.equal(views[0], views[1]) and not torch.equal(views[0], batch.images)
+
+
 def test_the_library_prints_nothing(network, dataset, run, capfd):
     fit(network(), Standard(), dataset, Training(**SETTINGS), run)
     assert capfd.readouterr() == ("", "")

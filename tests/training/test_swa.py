@@ -9,6 +9,8 @@ from torch import nn
 
 from hauberk.batch import Batch
 from hauberk.classifier import weights_hash
+from hauberk.data import Augmentation
+from hauberk.data.source import Source
 from hauberk.objectives.standard import Standard
 from hauberk.runs import Run
 from hauberk.training import loop
@@ -46,6 +48,7 @@ def test_the_statistics_are_those_of_the_mean_on_the_images(network):
     for _ in range(2):
         live[0].weight.data.normal_()
         live[1].running_mean.fill_(9.0)
+        live[1].num_batches_tracked.fill_(7)
         swa.after_epoch(live, 1.0, lambda: iter(batches))
     found = swa.candidate()
     hidden = [found[0](b.images) for b in batches]
@@ -73,7 +76,10 @@ def test_training_returns_the_mean_of_the_last_epochs(network, dataset, run, mon
         close(self)
 
     monkeypatch.setattr(loop._Trainer, "_close_epoch", watched)
-    found = fit(network(), Standard(), dataset, Training(**SETTINGS), run).state_dict()
+    model = fit(network(), Standard(), dataset, Training(**SETTINGS, augmentation=Augmentation(crop=2)), run)
+    found, source = model.state_dict(), Source(dataset, (), 32, 0)
+    hidden = [model[0](source.batch(index).images) for index in source.batches(3)]
+    torch.testing.assert_close(found["1.running_mean"], torch.stack([h.mean((0, 2, 3)) for h in hidden]).mean(0))
     for name in ("0.weight", "5.weight"):
         torch.testing.assert_close(found[name], torch.stack([e[name] for e in ends[1:]]).mean(0))
     assert not torch.allclose(found["1.running_var"], torch.stack([e["1.running_var"] for e in ends[1:]]).mean(0))

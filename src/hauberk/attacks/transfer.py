@@ -16,7 +16,7 @@ from hauberk.attacks.query import Decided, Query
 from hauberk.batch import Batch
 from hauberk.classifier import TILE, frozen
 from hauberk.errors import HauberkError
-from hauberk.randomness import Randomness
+from hauberk.randomness import Randomness, fenced
 from hauberk.records import content_hash
 from hauberk.runs import Run
 from hauberk.threats import CONFIG
@@ -57,18 +57,11 @@ class Transfer(Attack):
 
     def outside(self) -> str:
         """The hash of the source's weights and spec, which a unit's key holds: the source may be trained again."""
-        config = Run.open(self.source).model_config
-        return content_hash([config["weights"], config["spec"]])
+        return run_hash(self.source)
 
     def _source(self, query: Query) -> nn.Module:
-        """The source model, loaded once, on the device of the images."""
-        found = str(Run.open(self.source).model_config["weights"])
-        if self.weights not in {None, found}:
-            raise HauberkError(
-                f"the source {self.source} has weights {found}, expected {self.weights}",
-                "give the run that was meant, or its weights' hash",
-            )
-        model = _load(self.source, found).to(query.images)
+        """The source model, on the device of the images."""
+        model = run_model(self.source, self.weights).to(query.images)
         self._check(model, query)
         return model
 
@@ -117,6 +110,32 @@ def _found(attack: Attack, source: nn.Module, query: Query, randomness: Randomne
     return [last, *(own.points[name] for name in ("loss", "logit_margin", "nearest"))]
 
 
+def run_hash(path: str) -> str:
+    """The hash of the weights and the spec of a run's model."""
+    config = Run.open(path).model_config
+    return content_hash([config["weights"], config["spec"]])
+
+
+def run_model(path: str, weights: str | None = None) -> nn.Module:
+    """The model of a run in eval mode, loaded once.
+
+    Args:
+        path: the run directory.
+        weights: its ``hauberk.classifier.weights_hash``; None takes whatever is there.
+
+    Raises:
+        HauberkError: if there is no such run, or its weights are others.
+    """
+    found = str(Run.open(path).model_config["weights"])
+    if weights not in {None, found}:
+        raise HauberkError(
+            f"the run {path} has weights {found}, expected {weights}",
+            "give the run that was meant, or its weights' hash",
+        )
+    return _load(path, found)
+
+
 @lru_cache(maxsize=4)
 def _load(path: str, weights: str) -> nn.Module:  # noqa: ARG001 - the hash tells a run that was trained again
-    return Run.open(path).load_model()
+    with fenced():  # the initial weights are drawn, and a training that is resumed reads the run at another step
+        return Run.open(path).load_model()

@@ -50,3 +50,16 @@ FAMILY.add(
     "hkr", "hauberk.objectives.hkr:HKR", "hinge loss less the transport distance of the classes",
     "Serrurier et al. 2021",
 )  # fmt: skip
+FAMILY.add(
+    "consistency", "hauberk.objectives.consistency:Consistency",
+    "cross-entropy on two attacked views, and their divergence", "Tack et al. 2022",
+)  # fmt: skip
+FAMILY.add(
+    "ard", "hauberk.objectives.ard:ARD", "the attacked output is drawn to a robust teacher's clean one",
+    "Goldblum et al. 2020",
+)  # fmt: skip
+FAMILY.add(
+    "free_adversarial", "hauberk.objectives.free_adversarial:FreeAdversarial",
+    "cross-entropy whose backward pass also moves the perturbation, several steps on a batch",
+    "Shafahi et al. 2019, Algorithm 1",
+)  # fmt: skip

@@ -41,7 +41,8 @@ def check_objective(
         modes = [m.training for m in trained.modules()]  # frozen parts of a model stay in eval mode
         wanted = [p.requires_grad for p in trained.parameters()]
         with untouched(nn.Module(), objective):
-            loss = objective(trained, batch, Context(torch.Generator().manual_seed(seed)))
+            context = Context(torch.Generator().manual_seed(seed), augment=lambda: batch.images.flip(3))
+            loss = objective(trained, batch, context)
         require(torch.equal(batch.images, images), objective, "the batch is not changed in place")
         whole = loss.total.dim() == 0 and bool(loss.total.isfinite()) and loss.total.requires_grad
         require(whole, objective, "the total is a finite scalar with a gradient")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hauberk.batch import Batch
+from hauberk.errors import HauberkError
 from hauberk.randomness import Shared
 
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
@@ -37,9 +39,12 @@ class Context:
         generator: the run's random numbers, keyed anew at each step, so that a resumed run draws the same.
         epoch: the current epoch, from 0.
         progress: the fraction of all optimiser steps done, in [0, 1].
-        state: memory that grows with training, keyed by method and by sample id, saved in the checkpoint.
+        state: memory that grows with training, keyed by method and by sample id, saved in the checkpoint.  It is the
+            same in every process: what depends on rows goes through ``whole`` first.
         offset: rows of the step's batch that stand before this process's own (0 in a single process).
         total: rows of the step's batch over all processes; None in a single process.
+        add: adds up a tensor over the processes; None in a single process.
+        augment: gives the images of the batch under fresh augmentation.
     """
 
     generator: torch.Generator
@@ -48,10 +53,26 @@ class Context:
     state: dict[str, Any] = field(default_factory=dict)
     offset: int = 0
     total: int | None = None
+    add: Callable[[Tensor], Tensor] | None = None
+    augment: Callable[[], Tensor] | None = None
 
     def randomness(self, rows: int) -> Shared:
         """Random numbers for this process's rows of the step's batch; a row's draw does not depend on the processes."""
         return Shared(self.generator, rows, self.offset, self.total)
+
+    def view(self) -> Tensor:
+        """Another view of the batch: its images under fresh augmentation, (B, C, H, W)."""
+        if self.augment is None:
+            raise HauberkError("this context has no second view of its batch", "give it augment, which makes one")
+        return self.augment()
+
+    def whole(self, values: Tensor) -> Tensor:
+        """The values of all rows of the step's batch over the processes, from those of this one's rows (B, ...)."""
+        if self.total is None or self.add is None:
+            return values
+        rows = values.new_zeros(self.total, *values.shape[1:])
+        rows[self.offset : self.offset + len(values)] = values
+        return self.add(rows)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -61,6 +82,15 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 class Objective(ABC):
     """A training method.  Subclasses are frozen dataclasses whose fields are its hyper-parameters."""
+
+    @property
+    def replays(self) -> int:
+        """Optimiser steps on each batch."""
+        return 1
+
+    def outside(self) -> str:
+        """What the loss depends on beside its fields, a teacher's weights for example; a checkpoint compares it."""
+        return ""
 
     @abstractmethod
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:

@@ -84,7 +84,7 @@ class IAAT(Objective):
         before = batch.images.new_tensor([memory.get(i, self.threat.eps) for i in ids])
         budgets = self._budgets(model, batch, before, context.epoch < self.warmup, randomness)
         attacked = self._attacked(model, batch, budgets, randomness)
-        memory.update(zip(ids, budgets.tolist(), strict=True))
+        memory.update(zip(context.whole(batch.ids).tolist(), context.whole(budgets).tolist(), strict=True))
         logits: Tensor = model(attacked)
         loss = functional.cross_entropy(logits, batch.labels)
         terms = {

@@ -30,7 +30,7 @@ def purpose(model: nn.Module, objective: Objective, source: Source, config: Trai
         del settings["swa"]  # younger than the format: checkpoints from before it fit where it is off
     shapes = "|".join(f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items())
     return settings | {
-        "objective": repr(objective),
+        "objective": " ".join([repr(objective), *filter(None, [objective.outside()])]),
         "seed": str(source.seed),
         "model": f"{type(model).__name__} {hashlib.sha256(shapes.encode()).hexdigest()[:12]}",
         "data": str(source),

@@ -29,8 +29,8 @@ class Training:
 
     Args:
         epochs: passes over the training split.
-        steps_per_epoch: optimiser steps of an epoch, on the first images of its order; 0 is the whole split.
-        batch_size: images of one optimiser step, over all processes.
+        steps_per_epoch: batches of an epoch, the first of its order; 0 is the whole split.
+        batch_size: images of one batch, over all processes.
         optimizer: ``sgd`` or ``adamw``.
         lr: the largest learning rate.
         momentum: of ``sgd``; the first beta of ``adamw``.

@@ -9,6 +9,7 @@ little where ten attack steps stand before every backward pass.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -65,6 +66,12 @@ class World:
         if self.size > 1:
             torch.distributed.all_reduce(values)
         return values
+
+    def agree(self, content: bytes, device: torch.device) -> bool:
+        """Whether every process has the same content; they talk through tensors on the device."""
+        own = int.from_bytes(hashlib.blake2b(content, digest_size=4).digest(), "little")
+        total = self.sum(torch.tensor([own], device=device))
+        return int(self.sum((total != own * self.size).long())) == 0
 
     def align(self, model: nn.Module) -> None:
         """Give every process the weights and buffers of process 0."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from hauberk.training.config import Training
 from hauberk.training.distributed import World, world
 from hauberk.training.ema import EMA
 from hauberk.training.hook import Hook
+from hauberk.training.machine import arrange, settings
 from hauberk.training.optimizers import optimizer
 from hauberk.training.precision import Bfloat16
 from hauberk.training.progress import Clock, Progress, Timer
@@ -75,7 +77,7 @@ def fit(
     """
     device = next(model.parameters()).device
     processes = world(device)
-    with _settings(config, device), run.training() if processes.rank == 0 else nullcontext():
+    with settings(config, device), run.training() if processes.rank == 0 else nullcontext():
         source = Source(dataset, extra, config.batch_size, seed, config.steps_per_epoch, device)
         trainer = _Trainer(model, objective, source, dataset.val, config, run, report, processes)
         trainer.resume()
@@ -127,14 +129,14 @@ class _Trainer:
                 "choose a larger batch_size: it counts the images of all processes together",
             )
         if config.channels_last:
-            _arrange(model, torch.channels_last)
+            arrange(model, torch.channels_last)
         processes.align(model)
         self.view = Bfloat16(model) if config.precision == "bfloat16" else model
         self.hooks = _hooks(model, config)
         self.optimizer = optimizer(model, config)
-        self.steps_per_epoch = len(source.batches(0))
+        self.steps_per_epoch = len(source.batches(0)) * objective.replays
         self.held_out = _held_out(val, config, source.seed, self.device)
-        self.context = Context(torch.Generator(self.device))
+        self.context = Context(torch.Generator(self.device), add=processes.sum)
         self.position = _Position()
         self.clock, self.report_timer = Clock(), Timer(REPORT_SECONDS)
         self.save_timer = Timer(60.0 * config.checkpoint_minutes)
@@ -159,11 +161,19 @@ class _Trainer:
         self._close_epoch()
 
     def _step(self, index: Tensor) -> None:
-        """One optimiser step on this process's rows of a batch."""
+        """The optimiser steps on this process's rows of a batch, each with random numbers of its own."""
         total, own = len(index), self.world.rows(len(index))
-        done = self.position.epoch * self.steps_per_epoch + self.position.step
-        self._key(done, own.start, total)
+        self._key(self._done, own.start, total)
         batch = self._load(index, own)
+        for done in range(self._done, self._done + self.objective.replays):
+            if done > self._done:
+                self._key(done, own.start, total)
+            self._update(batch, done, total)
+            if self.clock.steps == 1:
+                self._check_memory()
+
+    def _update(self, batch: Batch, done: int, total: int) -> None:
+        """One optimiser step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(done)
         self.optimizer.zero_grad(set_to_none=True)
@@ -221,8 +231,13 @@ class _Trainer:
         best = self.position.best
         self.model.load_state_dict(self.candidate.state_dict() if best is None else best["weights"])
         self.model.zero_grad(set_to_none=True)
-        _arrange(self.model, torch.contiguous_format)
+        arrange(self.model, torch.contiguous_format)
         return self.model.eval()
+
+    @property
+    def _done(self) -> int:
+        """Optimiser steps before the present batch."""
+        return self.position.epoch * self.steps_per_epoch + self.position.step * self.objective.replays
 
     # --- one step's parts -------------------------------------------------------------------------------------
 
@@ -241,10 +256,15 @@ class _Trainer:
     def _load(self, index: Tensor, own: slice) -> Batch:
         """This process's rows; the whole batch is augmented first, so that a row does not depend on the processes."""
         batch = self.source.batch(index)
-        images = self.config.augmentation(batch.images, self.context.generator)
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images, batch.labels, batch.ids).select(own)
+
+        def augment() -> Tensor:
+            images = self.config.augmentation(batch.images, self.context.generator)
+            if self.config.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            return images[own]
+
+        self.context.augment = augment
+        return Batch(augment(), batch.labels[own], batch.ids[own])
 
     def _images(self) -> Iterator[Batch]:
         """The batches of the epoch without augmentation."""
@@ -284,8 +304,7 @@ class _Trainer:
     def _tell(self, validation: dict[str, float]) -> None:
         if self.report is None or self.world.rank != 0:
             return
-        done = self.position.epoch * self.steps_per_epoch + self.position.step
-        steps = self.steps_per_epoch * self.config.epochs
+        done, steps = self._done, self.steps_per_epoch * self.config.epochs
         self.report(
             Progress(
                 epoch=self.position.epoch,
@@ -301,12 +320,20 @@ class _Trainer:
 
     # --- checkpoints ------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
-        if self.world.size > 1 and self.context.state:
+    def _check_memory(self) -> None:
+        """Raise unless the objective's memory, which process 0 alone saves, is that of every process."""
+        if self.world.size == 1:
+            return
+        content = io.BytesIO()
+        torch.save(self.context.state, content)
+        if not self.world.agree(content.getvalue(), self.device):
             raise HauberkError(
-                f"{type(self.objective).__name__} keeps memory for each sample, which processes do not share",
-                "train it in one process",
+                f"the memory of {type(self.objective).__name__} differs between processes",
+                "let it keep what context.whole gives, or train in one process",
             )
+
+    def _save(self) -> None:
+        self._check_memory()
         if self.world.rank != 0:
             return
         if self.position.rows:
@@ -338,31 +365,9 @@ class _Trainer:
         return self.run.checkpoints / CHECKPOINT
 
 
-@contextmanager
-def _settings(config: Training, device: torch.device) -> Iterator[None]:
-    """Threads and kernels for a reproducible run; they and the global random state are restored after."""
-    threads, kernels = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.deterministic = kernels
-
-
 def _hooks(model: nn.Module, config: Training) -> list[Hook]:
     ema = [EMA(model, config.ema)] if config.ema else []
     return [*ema, *([SWA(model, config.swa)] if config.swa else [])]
-
-
-def _arrange(model: nn.Module, layout: torch.memory_format) -> None:
-    """Keep the convolutions' weights in that memory layout."""
-    for parameter in model.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 def _hash(seed: int, step: int, purpose: str) -> int:

@@ -152,7 +152,8 @@ def predict(recipe: Recipe, trained: bool = False) -> Cost:
         return Cost(0.0, evaluation)
     step = _train_step_seconds(recipe, model, dataset)
     config = recipe.training
-    steps = config.epochs * (config.steps_per_epoch or len(dataset.train) // config.batch_size)
+    own = config.batch_size - sum(round(other.share * config.batch_size) for other in recipe.extra)
+    steps = config.epochs * (config.steps_per_epoch or len(dataset.train) // own)
     validation = 0.0
     if config.validation_attack is not None and config.validate_every:
         images = min(config.validation_images or len(dataset.val), len(dataset.val))
@@ -171,13 +172,13 @@ def _train_step_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> f
     batch = dataset.train.batch(slice(0, recipe.training.batch_size))
     if recipe.training.channels_last:
         batch = Batch(batch.images.contiguous(memory_format=torch.channels_last), batch.labels, batch.ids)
-    context = Context(torch.Generator().manual_seed(0))
+    context = Context(torch.Generator().manual_seed(0), augment=lambda: batch.images)
 
     def step() -> None:
         objective(view, batch, context).total.backward()
         model.zero_grad(set_to_none=True)
 
-    return _median_seconds(step)
+    return int(objective.replays) * _median_seconds(step)
 
 
 def _median_seconds(action: Callable[[], object]) -> float:
