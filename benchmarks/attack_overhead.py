@@ -30,7 +30,7 @@ from hauberk.batch import Batch
 from hauberk.classifier import Normalize, channels_last, frozen, prefers_channels_last
 from hauberk.defences.smoothed import noisy_votes
 from hauberk.models.small_cnn import small_cnn
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 from hauberk.randomness import PerSample
 from hauberk.runs import environment
 from hauberk.threats import L1, L2, Linf, Threat

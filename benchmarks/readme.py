@@ -37,6 +37,7 @@ HEADINGS = {
     "model": "Models",
     "dataset": "Data sets",
     "threat": "Threats",
+    "noise": "Noise distributions",
     "loss": "Losses of attacks",
     "metric": "Metrics",
     "executor": "Executors",

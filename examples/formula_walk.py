@@ -17,6 +17,7 @@ from hauberk.batch import Batch
 from hauberk.certificates import LipschitzCertificate, MixedCertificate, SmoothingCertificate
 from hauberk.data import load
 from hauberk.defences import mixed
+from hauberk.noises import Gaussian
 from hauberk.randomness import PerSample
 from hauberk.threats import L2, Linf
 
@@ -110,7 +111,7 @@ def lipschitz_radius(x: np.ndarray, batch: Batch, model: nn.Sequential) -> None:
 def cohen_radius(batch: Batch, model: nn.Sequential) -> None:
     """Votes under noise give a lower bound of the top class's probability, and that a radius."""
     print("4  Cohen's radius: R = sigma * PhiInv(lower bound of p_A), the bound by Clopper and Pearson at level alpha")
-    result = SmoothingCertificate(sigma=0.25, n0=100, n=1000, alpha=0.001)(model, batch, seed=0)
+    result = SmoothingCertificate(Gaussian(0.25), n0=100, n=1000, alpha=0.001)(model, batch, seed=0)
     votes = result.evidence[0]["counts"]
     top = votes[int(np.argmax(result.evidence[0]["counts0"]))]
     bound = float(stats.beta.ppf(0.001, top, 1000 - top + 1))

@@ -14,6 +14,7 @@ from hauberk.certificates import Certificate, LipschitzCertificate, SmoothingCer
 from hauberk.classifier import Normalize
 from hauberk.data import Dataset, load
 from hauberk.evaluation.metrics import accuracy, certified_accuracy, robust_accuracy
+from hauberk.noises import Gaussian
 from hauberk.statistics import Interval
 from hauberk.threats import L2, Linf
 
@@ -70,7 +71,7 @@ def main() -> None:
     show("at most, Linf 0.1, APGD on the margin", survive(model, data, APGD(Linf(0.1), steps=50, loss="margin")))
     show("at most, L2 0.25, APGD", survive(model, data, APGD(L2(0.25), steps=50)))
     show("at least, L2 0.1, Lipschitz (deterministic)", proved(model, data, LipschitzCertificate(), 0.1))
-    votes = SmoothingCertificate(sigma=0.25, n0=100, n=2000, alpha=0.001)
+    votes = SmoothingCertificate(Gaussian(0.25), n0=100, n=2000, alpha=0.001)
     show("at least, L2 0.25, smoothed model (fails 1 in 1000)", proved(model, data, votes, 0.25))
     print("The last line is about another predictor: the majority vote of the model under noise.")
 

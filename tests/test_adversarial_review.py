@@ -20,6 +20,7 @@ from hauberk.conformance import LinearOracle
 from hauberk.errors import HauberkError
 from hauberk.evaluation.alpha_path import right_interval
 from hauberk.layers import AOLLinear
+from hauberk.noises import Gaussian
 from hauberk.randomness import Randomness
 from hauberk.recipes import Evaluation
 from hauberk.records import group, part, read_all
@@ -101,7 +102,7 @@ def test_a_model_that_mixes_its_batch_is_refused() -> None:
         with pytest.raises(HauberkError, match="other images of the batch"):
             check_classifier(model.eval(), rows(8))
         with pytest.raises(HauberkError, match="other images of the batch"):
-            SmoothingCertificate(sigma=0.1, n0=10, n=20)(model.eval(), rows(8))
+            SmoothingCertificate(Gaussian(0.1), n0=10, n=20)(model.eval(), rows(8))
 
 
 def test_a_search_may_walk_outside_but_only_points_of_the_threat_count() -> None:

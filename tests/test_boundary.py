@@ -19,6 +19,7 @@ from hauberk.classifier import check_classifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.lipschitz_report import lipschitz_report
 from hauberk.models.own import own
+from hauberk.noises import Gaussian
 from hauberk.threats import L2, Linf
 
 IMAGES, LABELS, IDS = torch.rand(4, 1, 4, 4), torch.arange(4) % 3, torch.arange(4)
@@ -26,7 +27,7 @@ CALLS: dict[str, Callable[[nn.Module, Batch], object]] = {
     "attack": PGD(Linf(0.1), steps=1),
     "autoattack": AutoAttack(L2(0.1), version="custom", attacks=(APGD(L2(0.1), steps=1),)),
     "certificate": LipschitzCertificate(),
-    "smoothing": SmoothingCertificate(0.1, n0=4, n=20, alpha=0.1),
+    "smoothing": SmoothingCertificate(Gaussian(0.1), n0=4, n=20, alpha=0.1),
 }
 
 

@@ -25,6 +25,7 @@ from hauberk.conformance import (
 )
 from hauberk.errors import HauberkError
 from hauberk.layers import AOLConv2d, AOLLinear, Bound, MaxMin, PadToMultiple, UnitRowLinear
+from hauberk.noises import Gaussian
 from hauberk.objectives.base import Context, Loss, Objective
 from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
@@ -406,7 +407,7 @@ def test_a_layer_that_promises_too_much_is_named(layer: nn.Module, rule: str) ->
     "objective",
     [
         Standard(label_smoothing=0.1),
-        GaussianAugmentation(sigma=0.1),
+        GaussianAugmentation(Gaussian(0.1)),
         PGDAdversarial(PGD(Linf(0.03), steps=2), clean_fraction=0.5),
         TRADES(PGD(L2(0.1), "kl", steps=2)),
     ],

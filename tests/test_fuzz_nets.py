@@ -32,7 +32,7 @@ from hauberk.classifier import decide
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.defences.smoothed import SmoothedClassifier
 from hauberk.errors import HauberkError
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 VERDICTS = ("holds", "idle", "refused", "FALSE")
@@ -142,7 +142,7 @@ def vote_flips(model: nn.Module, images: Tensor, radius: Tensor, prediction: Ten
 CERTIFICATES = {
     "walked": LipschitzCertificate(),
     "mix": MixedCertificate(),
-    "smoothed": SmoothingCertificate(sigma=0.25, n0=32, n=512, alpha=1e-5),
+    "smoothed": SmoothingCertificate(Gaussian(0.25), n0=32, n=512, alpha=1e-5),
 }
 
 

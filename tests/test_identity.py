@@ -27,6 +27,7 @@ from hauberk.defences.mixed import MixedClassifier
 from hauberk.defences.smoothed import smoothed
 from hauberk.identity import structure
 from hauberk.models.small_cnn import small_cnn
+from hauberk.noises import Gaussian
 
 SCALE = 2.0
 
@@ -300,7 +301,7 @@ def test_wrappers_carry_the_identity_of_their_bases() -> None:
     for wrap in (
         lambda base: MixedClassifier(base, linear_net(), 0.5, 1.0, 1.0),
         lambda base: MixedClassifier(linear_net(), base, 0.5, 1.0, 1.0),
-        lambda base: smoothed(base, 0.25),
+        lambda base: smoothed(base, Gaussian(0.25)),
     ):
         names = set()
         for slope in (0.1, 0.2):

@@ -18,7 +18,7 @@ from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import attack_records, certificate_records
 from hauberk.evaluation.work import Work
 from hauberk.models import small_cnn
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 from hauberk.records import Part, group, read_all
 from hauberk.threats import L1, L2, Linf, norm_equivalence
 
@@ -57,7 +57,7 @@ def test_lipschitz_radii_in_every_norm_stay_below_the_true_ones(norm: str, class
 
 
 def test_smoothed_radii_stay_below_the_true_ones() -> None:
-    certificate = SmoothingCertificate(sigma=0.15, n0=20, n=250, alpha=1e-4)
+    certificate = SmoothingCertificate(Gaussian(0.15), n0=20, n=250, alpha=1e-4)
     certified = 0
     for seed, shape in enumerate(SHAPES):
         oracle = LinearOracle.random(shape, 2, seed)
@@ -73,7 +73,11 @@ def test_smoothed_radii_stay_below_the_true_ones() -> None:
 
 @pytest.mark.parametrize(
     ("certificate", "sigma"),
-    [(LipschitzCertificate(), None), (MixedCertificate(), None), (SmoothingCertificate(0.1, 20, 300, 1e-4), 0.1)],
+    [
+        (LipschitzCertificate(), None),
+        (MixedCertificate(), None),
+        (SmoothingCertificate(Gaussian(0.1), 20, 300, 1e-4), 0.1),
+    ],
     ids=["lipschitz", "mixed", "smoothing"],
 )
 def test_the_whole_chain_on_one_predictor(certificate: Certificate, sigma: float | None) -> None:
@@ -105,7 +109,7 @@ def tables(folder: Path) -> dict[str, Part]:
 def work(folder: Path, batches: list[Batch], tile: int, shards: int = 1) -> dict[str, Part]:
     oracle = LinearOracle.random((1, 4, 4), 3, seed=1)
     setting = Setting("oracle", "test", ("a", "b", "c"), seed=4, tile=tile, gallery=0)
-    certificate = SmoothingCertificate(sigma=0.1, n0=10, n=70, alpha=0.01)
+    certificate = SmoothingCertificate(Gaussian(0.1), n0=10, n=70, alpha=0.01)
     for batch in batches:
         for i in range(shards):
             attack_records(oracle, batch, PGD(L2(0.2), steps=3), setting, Work(folder, (i, shards)))
@@ -185,7 +189,7 @@ def test_what_changes_a_result_changes_its_key(whole_batch: Batch, tmp_path: Pat
         MixedClassifier(oracle, oracle, 0.84, 1.0, 1.0).eval(),
         MixedClassifier(oracle, oracle, 0.84000001, 1.0, 1.0).eval(),
         MixedClassifier(oracle, oracle, 0.84, 1.0, 1.00000001).eval(),
-        *(smoothed(base, 0.1, bank=2, votes=votes).eval() for votes in (5, 6)),
+        *(smoothed(base, Gaussian(0.1), bank=2, votes=votes).eval() for votes in (5, 6)),
     ]
     for model in models:
         for attack in (FGSM(L2(0.2)), FGSM(L2(0.3)), FGSM(Linf(0.2)), FGSM(L2(0.2), loss="margin")):

@@ -33,6 +33,7 @@ from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
 from hauberk.executors import Inline, Processes, Ray
+from hauberk.noises import Gaussian
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
 from hauberk.objectives.ard import ARD
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
@@ -51,7 +52,7 @@ from hauberk.objectives.standard import Standard
 from hauberk.objectives.trades import TRADES
 from hauberk.threats import L1, L2, Linf
 
-SMOOTHING = SmoothingCertificate(sigma=0.5, n0=10, n=200, alpha=0.01)
+SMOOTHING = SmoothingCertificate(Gaussian(0.5), n0=10, n=200, alpha=0.01)
 EXAMPLES: dict[str, list[Any]] = {
     "inline": [Inline()],
     "processes": [Processes(), Processes(workers=3, threads=2)],
@@ -95,7 +96,7 @@ EXAMPLES: dict[str, list[Any]] = {
         MixedCertificate(LocalLipschitz(Linf(0.1)), "theorem_3_5"),
     ],
     "standard": [Standard(), Standard(label_smoothing=0.1)],
-    "gaussian_augmentation": [GaussianAugmentation(sigma=0.25)],
+    "gaussian_augmentation": [GaussianAugmentation(Gaussian(0.25))],
     "pgd_adversarial": [PGDAdversarial(PGD(Linf(8 / 255), steps=2)), PGDAdversarial(APGD(L2(0.3), steps=4), 0.5)],
     "detector": [Detector(PGD(Linf(0.1), steps=5, loss=DetectorJoint()))],
     "adaptive_smoothing": [
@@ -172,7 +173,7 @@ def test_defences_are_rebuilt_with_their_bases() -> None:
     base = registry.build({"name": "small_cnn", **MODELS["small_cnn"]}, **TASK)
     other = registry.build({"name": "lip_convnet", **MODELS["lip_convnet"]}, **TASK)
     mix = registry.build("mixed", accurate=base, robust=other, alpha=0.8, robust_scale=3.0)
-    vote = registry.build("smoothed", base=mix, sigma=0.25, bank=3, votes=20, alpha=0.01)
+    vote = registry.build("smoothed", base=mix, noise=Gaussian(0.25), bank=3, votes=20, alpha=0.01)
     again = registry.build(plain(registry.spec(vote)))
     again.load_state_dict(vote.state_dict())
     assert registry.spec(again) == registry.spec(vote)
@@ -201,7 +202,8 @@ def test_threats_have_a_shorthand_and_numbers_a_fraction() -> None:
         ({"name": "pgd", "threat": "linf:0.1", "loss": "drl"}, "loss"),
         ({"name": "ddn", "threat": "l1:3"}, "not in l1"),
         ({"name": "mixed_margin", "base": {"name": "mixed_margin"}}, "mix inside a mix"),
-        ({"name": "smoothing"}, "sigma"),
+        ({"name": "smoothing"}, "sigma or noise is missing"),
+        ({"name": "smoothing", "sigma": 1, "noise": "laplace:1"}, "give noise alone"),
         ({"steps": 3}, "needs a 'name'"),
     ],
 )

@@ -26,6 +26,7 @@ from hauberk.evaluation.alpha_path import mix_records
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import Work
+from hauberk.noises import Gaussian
 from hauberk.records import Part, group, read_all
 from hauberk.storage import atomic_write
 from hauberk.threats import Linf
@@ -33,7 +34,7 @@ from hauberk.verify import diagnoses
 from hauberk.verify.facts import facts_problems
 from hauberk.verify.proofs import statement_problems
 
-VOTES = SmoothingCertificate(sigma=0.05, n0=20, n=400, alpha=0.01)
+VOTES = SmoothingCertificate(Gaussian(0.05), n0=20, n=400, alpha=0.01)
 SETTING = Setting("oracle", "test", ("a", "b"), tile=8)
 METHODS: dict[str, Certificate] = {
     "lipschitz": LipschitzCertificate(),
@@ -157,12 +158,16 @@ def test_another_norm_is_found(name: str, good: dict[str, Part]) -> None:
 
 
 @pytest.mark.parametrize("name", ["smoothing", "mixed_smoothing"])
-@pytest.mark.parametrize(("key", "value"), [("sigma", 0.5), ("alpha", 0.3), ("n", 200), ("n0", 19)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("noise", {"name": "gaussian", "sigma": 0.5}), ("noise", "laplace:0.25"), ("alpha", 0.3), ("n", 200), ("n0", 19)],
+)
 def test_evidence_must_be_that_of_the_method_asked_for(
-    name: str, key: str, value: float, good: dict[str, Part]
+    name: str, key: str, value: object, good: dict[str, Part]
 ) -> None:
     bad = described(good[name], lambda unit, facts: facts["shared"].update({key: value}))
-    assert any(f"was asked for {key}" in p for p in verify.verify_part(bad).problems)
+    asked = "was asked for {'name'" if key == "noise" else f"was asked for {key}"
+    assert any(asked in p for p in verify.verify_part(bad).problems)
 
 
 def test_more_votes_than_draws_prove_nothing(good: dict[str, Part]) -> None:

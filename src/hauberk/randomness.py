@@ -64,6 +64,28 @@ class PerSample:
         return torch.from_numpy(np.stack(rows)).to(self._device)
 
 
+class Consecutive:
+    """Randomness whose rows are consecutive pieces of one stream, such as the draws of one sample's votes.
+
+    Args:
+        generator: of the stream; two calls with 3 and 4 rows give what one with 7 does.
+        rows: the number of rows B.
+        device: where the draws are placed.
+    """
+
+    def __init__(self, generator: np.random.Generator, rows: int, device: torch.device | str = "cpu") -> None:
+        self._generator, self._rows, self._device = generator, rows, device
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        return torch.from_numpy(self._generator.random((self._rows, *shape), dtype=np.float32)).to(self._device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float32, shape (B, *shape)."""
+        draws = self._generator.standard_normal((self._rows, *shape), dtype=np.float32)
+        return torch.from_numpy(draws).to(self._device)
+
+
 class Shared:
     """Randomness for training: one torch generator for all rows.
 

@@ -28,6 +28,7 @@ Spec = dict[str, Any]
 
 CODE = {"hauberk.models.own:own": "source"}  # the setting that names code from outside the package
 LISTED = ("layer", "metric")  # shown and explained; no description names them
+SIZES = {"threat": "eps", "noise": "sigma"}  # the setting that stands after the colon in linf:8/255 and gaussian:0.25
 
 _ENTRIES: dict[str, Entry] = {e.name: e for e in ALL}
 
@@ -89,7 +90,7 @@ def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> 
     The whole description is checked as data first, see ``check``; only then is anything built.
 
     Args:
-        description: ``{"name": ..., field: value, ...}``, or a bare name, or for a threat ``"linf:8/255"``.
+        description: ``{"name": ..., field: value, ...}``, or a bare name, or ``"linf:8/255"``, ``"gaussian:0.25"``.
             Values that are themselves specs are built first.
         kind: the family expected; another one is an error.
         context: arguments that the recipe does not hold, such as a model's ``input_shape``; those it asks for are used.
@@ -128,7 +129,8 @@ def _planned(description: Any, kind: Kind | None = None, given: tuple[str, ...] 
     found = entry(str(description["name"]), kind)
     if found.kind in LISTED:
         raise HauberkError(f"{found.name} is a {found.kind}, which no description names", f"use {found.path} in Python")
-    values = {key: _value(value) for key, value in description.items() if key != "name"}
+    written = _written_out(found, description)
+    values = {key: _value(value) for key, value in written.items() if key != "name"}
     plan = specs.Plan(found.name, found.kind, found.load(), values)
     valid = specs.parameters(plan.target)
     for key in values:
@@ -139,7 +141,8 @@ def _planned(description: Any, kind: Kind | None = None, given: tuple[str, ...] 
             )
     missing = [key for key, needed in valid.items() if needed and key not in (*values, *given)]
     if missing:
-        raise plan.problem(f"the setting {missing[0]} is missing")
+        shorter = [key for key, (setting, _) in found.short.items() if setting == missing[0]]
+        raise plan.problem(f"the setting {' or '.join([*shorter, missing[0]])} is missing")
     plan = plan.fitted()
     if found.path in CODE:
         trust.require(str(plan.arguments[CODE[found.path]]))
@@ -147,8 +150,9 @@ def _planned(description: Any, kind: Kind | None = None, given: tuple[str, ...] 
 
 
 def settings(name: str, kind: Kind | None = None) -> list[str]:
-    """The names of a method's settings."""
-    return list(specs.parameters(entry(name, kind).load()))
+    """The names of a method's settings, and what is short for one."""
+    found = entry(name, kind)
+    return [*specs.parameters(found.load()), *found.short]
 
 
 def spec(obj: Any) -> Spec:
@@ -193,7 +197,7 @@ def _value(value: Any) -> Any:
 
 def _shorthand_value(value: str) -> Any:
     name, separator, rest = value.partition(":")
-    if separator and name in _ENTRIES and _ENTRIES[name].kind == "threat":
+    if separator and name in _ENTRIES and _ENTRIES[name].kind in SIZES:
         return _planned(value)
     numerator, slash, denominator = value.partition("/")
     if slash and numerator.strip().isdigit() and denominator.strip().isdigit() and rest == "":
@@ -202,5 +206,19 @@ def _shorthand_value(value: str) -> Any:
 
 
 def _shorthand(text: str) -> Spec:
-    name, separator, budget = text.partition(":")
-    return {"name": name.lower(), "eps": number(budget)} if separator else {"name": name}
+    name, separator, size = text.partition(":")
+    if not separator:
+        return {"name": name}
+    known = _ENTRIES.get(name.lower())
+    return {"name": name.lower(), SIZES.get(known.kind if known else "", "eps"): number(size)}
+
+
+def _written_out(found: Entry, description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The description with short forms as the parts that they stand for."""
+    for key, (setting, part) in found.short.items():
+        if key in description:
+            if setting in description:
+                raise HauberkError(f"{found.name} has both {key} and {setting}", f"give {setting} alone")
+            rest = {k: v for k, v in description.items() if k != key}
+            description = rest | {setting: {"name": part, key: description[key]}}
+    return description

@@ -18,7 +18,7 @@ from hauberk.classifier import Traits, decide, frozen, logits_of, traits
 from hauberk.conformance import LinearOracle
 from hauberk.defences import SmoothedClassifier
 from hauberk.errors import HauberkError
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 from hauberk.randomness import PerSample, Randomness
 from hauberk.threats import CONFIG, L2, Linf
 

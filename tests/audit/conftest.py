@@ -16,6 +16,7 @@ import hauberk
 from hauberk.attacks import APGD, FGSM, AutoAttack
 from hauberk.certificates import SmoothingCertificate
 from hauberk.evaluation.indicators import LIMITS
+from hauberk.noises import Gaussian
 from hauberk.recipes import Evaluation
 from hauberk.records import MEASURED, Part, content_hash, part, read, write
 from hauberk.threats import L2
@@ -23,7 +24,7 @@ from hauberk.verbs import mix as mixing
 from hauberk.verify.plans import plan_key, ranges
 
 SUITE = AutoAttack(L2(0.5), version="custom", attacks=(FGSM(L2(0.5)), APGD(L2(0.5), steps=3)))
-VOTES = SmoothingCertificate(sigma=0.12, n0=20, n=200, alpha=0.01)
+VOTES = SmoothingCertificate(Gaussian(0.12), n0=20, n=200, alpha=0.01)
 
 
 @pytest.fixture(scope="session")

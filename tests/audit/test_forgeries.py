@@ -141,7 +141,8 @@ in_files("no failure probability", lambda f: f.change("certificate", "smoothing"
 in_files(
     "another sigma",
     lambda f: f.change(
-        "certificate", "smoothing", head=lambda u, x: [u["method"].update(sigma=0.5), x["shared"].update(sigma=0.5)]
+        "certificate", "smoothing",
+        head=lambda u, x: [d.update(noise={"name": "gaussian", "sigma": 0.5}) for d in (u["method"], x["shared"])],
     ),
 )
 in_files(

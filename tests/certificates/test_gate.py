@@ -31,10 +31,10 @@ from hauberk.layers import AOLLinear, BjorckLinear, MaxMin
 from hauberk.layers.bound import Bound
 from hauberk.layers.cpl import PotentialLinear
 from hauberk.layers.walkable import bent, is_house
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 from hauberk.threats import L2
 
-VOTES = SmoothingCertificate(sigma=0.25, n0=20, n=100, alpha=0.01)
+VOTES = SmoothingCertificate(Gaussian(0.25), n0=20, n=100, alpha=0.01)
 WALKED = LipschitzCertificate()
 MIX = MixedCertificate()
 
@@ -796,7 +796,7 @@ def test_a_change_while_votes_are_counted_is_seen() -> None:
         return x[:, 0] * (-1 if calls[0] > 60 else 1)
 
     with pytest.raises(HauberkError, match="next time"):
-        SmoothingCertificate(sigma=0.25, n0=100, n=10_000)(Box(late).eval(), batch())
+        SmoothingCertificate(Gaussian(0.25), n0=100, n=10_000)(Box(late).eval(), batch())
 
 
 class Statistics(nn.Module):

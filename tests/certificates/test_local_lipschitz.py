@@ -15,7 +15,7 @@ from hauberk.classifier import classes
 from hauberk.conformance import LinearOracle, check_certificate
 from hauberk.defences.smoothed import SmoothedClassifier
 from hauberk.errors import HauberkError
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 from hauberk.threats import L1, L2, Linf, Threat
 
 EPS = 0.1

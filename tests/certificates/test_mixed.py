@@ -26,11 +26,11 @@ from hauberk.conformance import LinearOracle, check_certificate
 from hauberk.defences import MixedClassifier
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 from hauberk.threats import L2, Linf
 
 LIPSCHITZ = MixedCertificate()
-VOTES = SmoothingCertificate(sigma=0.05, n0=20, n=500, alpha=0.01)
+VOTES = SmoothingCertificate(Gaussian(0.05), n0=20, n=500, alpha=0.01)
 SMOOTHING = MixedCertificate(VOTES)
 ORDERS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 DUALS = {"l1": math.inf, "l2": 2.0, "linf": 1.0}
@@ -229,7 +229,7 @@ def test_on_votes_the_exact_radius_is_never_below_the_theorems(alpha: float) -> 
 
     A.1 is never below Theorem 3.5 as printed; with the sharp constant either may be the larger one.
     """
-    base = SmoothingCertificate(sigma=0.5, n=1000, alpha=0.001)
+    base = SmoothingCertificate(Gaussian(0.5), n=1000, alpha=0.001)
     shared = {"sigma": 0.5, "n0": 100, "n": 1000, "alpha": 0.001, "base": "smoothing", "mix_alpha": alpha}
     for votes in (0, 500, 560, 600, 650, 690, 695, 700, 750, 800, 900, 990, 999, 1000):
         row = {"counts0": [0, 100], "counts": [1000 - votes, votes]}
@@ -252,7 +252,7 @@ def test_the_constant_of_a_smoothed_probability_is_sharp() -> None:
     sigma, h = 0.3, 1e-5
     slope = (stats.norm.cdf(h / sigma) - stats.norm.cdf(-h / sigma)) / (2 * h)
     shared = {"sigma": sigma, "n0": 1, "n": 10**5, "alpha": 0.001, "base": "smoothing", "mix_alpha": 1.0}
-    certificate = MixedCertificate(SmoothingCertificate(sigma=sigma), "theorem_3_5")
+    certificate = MixedCertificate(SmoothingCertificate(Gaussian(sigma)), "theorem_3_5")
     row = {"counts0": [0, 1], "counts": [10**4, 9 * 10**4]}
     p = stats.beta.ppf(0.001, 90000, 10001)
     assert (2 * p - 1) / (2 * certificate.radius(row, shared)) == pytest.approx(slope, rel=1e-6)
@@ -362,13 +362,14 @@ def test_every_bound_grows_with_alpha_and_is_consistent_with_its_margin(bound: B
     certificate = MixedCertificate(LipschitzCertificate(), bound)
     if base == "smoothing":
         row, shared = {"counts0": [90, 5, 5], "counts": [990, 5, 5]}, {"sigma": 0.5, "n": 1000, "alpha": 0.001}
-        certificate = MixedCertificate(SmoothingCertificate(sigma=0.5, n=1000), bound)
+        certificate = MixedCertificate(SmoothingCertificate(Gaussian(0.5), n=1000), bound)
     _grows(certificate, row, shared | {"base": base})
 
 
 def test_theorem_a1_grows_with_alpha_and_is_consistent_with_its_margin() -> None:
     row, shared = {"counts0": [90, 5, 5], "counts": [990, 5, 5]}, {"sigma": 0.5, "n": 1000, "alpha": 0.001}
-    _grows(MixedCertificate(SmoothingCertificate(sigma=0.5, n=1000), "theorem_a1"), row, shared | {"base": "smoothing"})
+    votes = SmoothingCertificate(Gaussian(0.5), n=1000)
+    _grows(MixedCertificate(votes, "theorem_a1"), row, shared | {"base": "smoothing"})
 
 
 def _grows(certificate: MixedCertificate, row: dict[str, Any], shared: dict[str, Any]) -> None:

@@ -14,10 +14,10 @@ from hauberk.classifier import predictor_name
 from hauberk.conformance import LinearOracle, check_certificate
 from hauberk.defences import SmoothedClassifier
 from hauberk.errors import HauberkError
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 from hauberk.statistics import clopper_pearson_lower
 
-SMALL = SmoothingCertificate(sigma=0.25, n0=20, n=400, alpha=0.01)
+SMALL = SmoothingCertificate(Gaussian(0.25), n0=20, n=400, alpha=0.01)
 
 
 class Coin(nn.Module):
@@ -39,7 +39,8 @@ def grey(rows: int, first: int = 0) -> Batch:
 
 def test_conformance() -> None:
     check_certificate(SMALL)
-    check_certificate(SmoothingCertificate(sigma=0.1, n0=10, n=300, alpha=0.05), lambda net: smoothed(net, 0.1))
+    votes = SmoothingCertificate(Gaussian(0.1), n0=10, n=300, alpha=0.05)
+    check_certificate(votes, lambda net: smoothed(net, 0.1))
 
 
 def smoothed(net: nn.Module, sigma: float) -> SmoothedClassifier:
@@ -49,7 +50,7 @@ def smoothed(net: nn.Module, sigma: float) -> SmoothedClassifier:
 @pytest.mark.parametrize("p", [0.6, 0.9, 0.99])
 def test_counts_have_the_known_probability_and_radii_grow_to_the_true_one(p: float) -> None:
     model = Coin(p, 2, 0.25).eval()
-    certificate = SmoothingCertificate(sigma=0.25, n0=50, n=20_000, alpha=0.001)
+    certificate = SmoothingCertificate(Gaussian(0.25), n0=50, n=20_000, alpha=0.001)
     found = certificate(model, grey(4), tile=2048)
     true = 0.25 * stats.norm.ppf(p)
     for row, radius, prediction in zip(found.evidence, found.radius.tolist(), found.prediction.tolist(), strict=True):
@@ -67,7 +68,7 @@ def test_coverage_on_a_linear_model() -> None:
     """2000 images at one distance from the boundary: at most alpha of the radii, up to chance, exceed it."""
     sigma, alpha, distance = 0.25, 0.05, 0.1
     model = Coin(float(stats.norm.cdf(distance / sigma)), 2, sigma).eval()
-    certificate = SmoothingCertificate(sigma=sigma, n0=5, n=60, alpha=alpha)
+    certificate = SmoothingCertificate(Gaussian(sigma), n0=5, n=60, alpha=alpha)
     found = certificate(model, grey(2000), seed=1, tile=64)
     wrong = (found.radius > distance) | ((found.prediction != 0) & (found.prediction != ABSTAIN))
     assert int(wrong.sum()) <= stats.binom.ppf(1 - 1e-6, 2000, alpha)
@@ -77,7 +78,7 @@ def test_coverage_on_a_linear_model() -> None:
 def test_the_class_is_chosen_on_a_sample_of_its_own() -> None:
     """At p = (1/2, 1/2) every certificate is wrong; choosing and bounding on one sample doubles their number."""
     n, alpha, images = 60, 0.05, 3000
-    certificate = SmoothingCertificate(sigma=0.25, n0=n, n=n, alpha=alpha)
+    certificate = SmoothingCertificate(Gaussian(0.25), n0=n, n=n, alpha=alpha)
     found = certificate(Coin(0.5, 2, 0.25).eval(), grey(images), seed=2, tile=64)
     certified = int((found.radius > 0).sum())
     exact = float(stats.binom.sf(_smallest_certified(n, alpha) - 1, n, 0.5))  # for a class fixed beforehand
@@ -90,7 +91,7 @@ def _smallest_certified(n: int, alpha: float) -> int:
 
 
 def test_the_two_samples_are_independent() -> None:
-    certificate = SmoothingCertificate(sigma=0.25, n0=60, n=60, alpha=0.05)
+    certificate = SmoothingCertificate(Gaussian(0.25), n0=60, n=60, alpha=0.05)
     rows, _ = certificate.gather(Coin(0.5, 2, 0.25).eval(), grey(400), 0, 64)
     pairs = np.array([[row["counts0"][0], row["counts"][0]] for row in rows])
     assert abs(stats.pearsonr(pairs[:, 0], pairs[:, 1]).statistic) < 0.2
@@ -99,7 +100,7 @@ def test_the_two_samples_are_independent() -> None:
 
 @pytest.mark.parametrize("votes", range(41))
 def test_it_abstains_unless_the_bound_exceeds_one_half(votes: int) -> None:
-    certificate = SmoothingCertificate(sigma=1.0, n0=3, n=40, alpha=0.01)
+    certificate = SmoothingCertificate(Gaussian(1.0), n0=3, n=40, alpha=0.01)
     row = {"counts0": [0, 3], "counts": [40 - votes, votes]}
     bound = stats.beta.ppf(0.01, votes, 41 - votes) if votes else 0.0
     assert certificate.decision(row, {}) == (1 if bound > 0.5 else ABSTAIN)
@@ -110,7 +111,7 @@ def test_it_abstains_unless_the_bound_exceeds_one_half(votes: int) -> None:
 
 
 def test_the_chosen_class_is_kept_even_if_the_second_sample_prefers_another() -> None:
-    certificate = SmoothingCertificate(sigma=1.0, n0=5, n=100, alpha=0.01)
+    certificate = SmoothingCertificate(Gaussian(1.0), n0=5, n=100, alpha=0.01)
     row = {"counts0": [3, 2], "counts": [5, 95]}
     assert certificate.decision(row, {}) == ABSTAIN
     assert certificate.radius(row, {}) == 0.0
@@ -135,7 +136,7 @@ def test_ties_and_nan_are_nobodys_votes() -> None:
             logits[first > 0.75, 0] = math.nan
             return logits
 
-    certificate = SmoothingCertificate(sigma=0.25, n0=100, n=400, alpha=0.01)
+    certificate = SmoothingCertificate(Gaussian(0.25), n0=100, n=400, alpha=0.01)
     found = certificate(Trap().eval(), grey(3))
     for row in found.evidence:
         assert 120 < row["counts"][0] < 280
@@ -159,5 +160,6 @@ def test_the_smoothed_classifier_is_named_not_its_base() -> None:
     vote = smoothed(net, 0.25)
     assert SMALL.predictor(net) == SMALL.predictor(vote) == predictor_name(vote)
     assert predictor_name(net) in SMALL.predictor(net) != predictor_name(net)
-    with pytest.raises(HauberkError, match="smoothed with sigma"):
-        SMALL(smoothed(net, 0.5).eval(), Batch(torch.rand(2, 1, 2, 2), torch.zeros(2).long(), torch.arange(2)))
+    with pytest.raises(HauberkError, match="smoothed with Gaussian"):
+        batch = Batch(torch.rand(2, 1, 2, 2), torch.zeros(2).long(), torch.arange(2))
+        SMALL(smoothed(net, 0.5).eval(), batch)

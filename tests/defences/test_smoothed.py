@@ -12,7 +12,7 @@ from hauberk.classifier import decide, predictor_name, traits
 from hauberk.conformance import LinearOracle, check_classifier
 from hauberk.defences import SmoothedClassifier
 from hauberk.defences.smoothed import noisy_votes, smoothed_name
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 
 
 def vote(base: nn.Module, votes: int = 200, alpha: float = 0.05, sigma: float = 0.25) -> SmoothedClassifier:

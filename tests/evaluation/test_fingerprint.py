@@ -25,6 +25,7 @@ from hauberk.evaluation.fingerprint import TOLERANCE, answers, probes
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import attack_records, certificate_records, diagnosis_records
 from hauberk.evaluation.work import Step, Work
+from hauberk.noises import Gaussian
 from hauberk.randomness import fenced
 from hauberk.recipes import Evaluation
 from hauberk.records import Part, read_all, write_once
@@ -65,7 +66,7 @@ def attack(model: nn.Module, work: Work) -> list[Part]:
 
 
 def certify(model: nn.Module, work: Work) -> list[Part]:
-    return certificate_records(model, BATCH, SmoothingCertificate(sigma=0.25, n0=8, n=16), setting(), work)
+    return certificate_records(model, BATCH, SmoothingCertificate(Gaussian(0.25), n0=8, n=16), setting(), work)
 
 
 def mix_with(accurate: nn.Module, work: Work) -> list[Part]:

@@ -37,6 +37,7 @@ from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertifi
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.defences import MixedClassifier
 from hauberk.evaluation.keys import revisions
+from hauberk.noises import Gaussian
 from hauberk.threats import L1, L2, Linf
 
 PINS = Path(__file__).with_name("revisions.json")
@@ -64,7 +65,7 @@ METHODS: dict[str, Attack | Certificate] = {
     ),
     "lipschitz": LipschitzCertificate(),
     "lipschitz linf": LipschitzCertificate(norm="linf"),
-    "smoothing": SmoothingCertificate(sigma=0.25, n0=20, n=200),
+    "smoothing": SmoothingCertificate(Gaussian(0.25), n0=20, n=200),
     "local_lipschitz": LocalLipschitz(L2(0.05), steps=3),
     "mixed_margin": MixedCertificate(LipschitzCertificate()),
     "mixed_margin 3.5": MixedCertificate(LipschitzCertificate(), "theorem_3_5"),

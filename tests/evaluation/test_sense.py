@@ -17,7 +17,7 @@ from hauberk.data import load
 from hauberk.defences.smoothed import SmoothedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation.sense import check_budget, check_sense, check_votes, needed_votes
-from hauberk.noise import Gaussian
+from hauberk.noises import Gaussian
 from hauberk.recipes import Evaluation
 from hauberk.report.words import epsilon
 from hauberk.statistics import clopper_pearson_lower, two_sided_binomial_p
@@ -68,8 +68,8 @@ def test_the_fewest_votes_are_those_that_can_decide(alpha) -> None:
 @pytest.mark.parametrize("wrap", [lambda c: c, MixedCertificate, lambda c: MixedCertificate(c, "theorem_3_5")])
 def test_votes_that_can_never_decide_are_refused(n, alpha, needed, wrap) -> None:
     with pytest.raises(HauberkError, match=f"{n} votes can never decide .* {needed} votes are needed"):
-        check_sense(wrap(SmoothingCertificate(sigma=0.5, n=n, alpha=alpha)))
-    check_sense(wrap(SmoothingCertificate(sigma=0.5, n=needed, alpha=alpha)))
+        check_sense(wrap(SmoothingCertificate(Gaussian(0.5), n=n, alpha=alpha)))
+    check_sense(wrap(SmoothingCertificate(Gaussian(0.5), n=needed, alpha=alpha)))
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def target() -> Subject:
 
 
 def test_noise_that_hides_every_image_is_refused() -> None:
-    check_sense(SmoothingCertificate(sigma=2.0))
+    check_sense(SmoothingCertificate(Gaussian(2.0)))
     for sigma in (128.0, 1e300):
         with pytest.raises(HauberkError, match="leaves nothing of an image"):
-            check_sense([SmoothingCertificate(sigma=sigma)])
+            check_sense([SmoothingCertificate(Gaussian(sigma))])
 
 
 def test_every_verb_refuses_before_it_starts(target) -> None:
@@ -138,7 +138,7 @@ def test_every_verb_refuses_before_it_starts(target) -> None:
         lambda: hauberk.attack(target, [PGD(L2(8))], plan),
         lambda: hauberk.diagnose(target, PGD(L2(8)), plan),
         lambda: hauberk.check(target, L2(8)),
-        lambda: hauberk.certify(target, [SmoothingCertificate(sigma=0.5, n=9)], plan),
+        lambda: hauberk.certify(target, [SmoothingCertificate(Gaussian(0.5), n=9)], plan),
     ):
         with pytest.raises(HauberkError, match=r"turns every image|10 votes are needed"):
             act()

@@ -26,6 +26,7 @@ from hauberk.evaluation.alpha_path import mix_records, right_interval
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import attack_records, certificate_records
 from hauberk.evaluation.work import Work
+from hauberk.noises import Gaussian
 from hauberk.recipes import Evaluation
 from hauberk.records import Part, group, part, read_all
 from hauberk.subjects import Subject
@@ -45,7 +46,7 @@ def start(target: Subject, out: Path) -> int:
     batch = hauberk.evaluation_batch(target.dataset, "test", 48)
     setting = Setting("digits", "test", target.dataset.classes, tile=8, gallery=4)
     attack_records(target.model, batch, APGD(L2(0.5), steps=20), setting, Work(out))
-    certificate_records(target.model, batch, SmoothingCertificate(sigma=0.25, n0=16, n=64), setting, Work(out))
+    certificate_records(target.model, batch, SmoothingCertificate(Gaussian(0.25), n0=16, n=64), setting, Work(out))
     os._exit(0)
 
 

@@ -45,17 +45,25 @@ LIPSCHITZ = [
 
 SMOOTHING = [
     *group(
-        "smoothing", "noise.py", "tests/test_noise.py",
-        ("ndtri(0.5 * (1.0 + margin))", "ndtri(0.5 * (1.0 - margin))"),
-        ("float(self.sigma * (ndtri(probability)", "float(0.5 * self.sigma * (ndtri(probability)"),
-        ("2.0 * ndtr(ndtri(probability) - radius / self.sigma) - 1.0",
-         "ndtr(ndtri(probability) - radius / self.sigma)"),
+        "smoothing", "noises/base.py", "tests/noises",
+        ("self.quantile(0.5 * (1.0 + margin))", "self.quantile(0.5 * (1.0 - margin))"),
+        ("float(self.sigma * (self.quantile(probability)", "float(0.5 * self.sigma * (self.quantile(probability)"),
+        ("2.0 * self.cdf(self.quantile(probability) - radius / self.sigma) - 1.0",
+         "self.cdf(self.quantile(probability) - radius / self.sigma)"),
         ("radius / self.sigma", "radius * self.sigma"),
-        ("draws *= np.float32(self.sigma)", "draws *= np.float32(self.sigma**2)"),
         # Theorem A.1 as printed
-        ("float(self.sigma * (ndtri(probability) - ndtri(0.5 * (1.0 + margin))))",
-         "float(0.5 * self.sigma * (ndtri(probability / (1 + margin))"
-         " - ndtri((1 - probability + margin) / (1 + margin))))"),
+        ("float(self.sigma * (self.quantile(probability) - self.quantile(0.5 * (1.0 + margin))))",
+         "float(0.5 * self.sigma * (self.quantile(probability / (1 + margin))"
+         " - self.quantile((1 - probability + margin) / (1 + margin))))"),
+    ),
+    *group("smoothing", "noises/gaussian.py", "tests/noises", (".mul_(self.sigma)", ".mul_(self.sigma**2)"),
+           ("math.sqrt(2.0 * math.pi)", "math.sqrt(math.pi / 2.0)")),
+    *group(
+        "smoothing", "noises/laplace.py", "tests/noises",
+        (".mul_(self.sigma / _ROOT)", ".mul_(self.sigma)"),
+        ("torch.hypot(first, second).mul_(third)", "torch.hypot(first, second)"),
+        ("0.5 * math.exp(-_ROOT * abs(value))", "0.5 * math.exp(-abs(value))"),
+        ("return 1.0 / (_ROOT * self.sigma)", "return 0.5 / (_ROOT * self.sigma)"),
     ),
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
@@ -64,9 +72,8 @@ SMOOTHING = [
         ('torch.tensor(row["counts0"]).argmax()', 'torch.tensor(row["counts"]).argmax()'),
         ("return chosen if bound > 0.5 else ABSTAIN", "return chosen if bound > 0.0 else ABSTAIN"),
         ("[chosen], self.n, self.alpha)", '[chosen], sum(row["counts"]), self.alpha)'),
-        ("return round_down(Gaussian(self.sigma).radius(bound, margin)) if",
-         "return Gaussian(self.sigma).radius(bound) if"),
-        ("if model.noise.sigma != self.sigma:", "if False:"),
+        ("return round_down(self.noise.radius(bound, margin)) if", "return self.noise.radius(bound) if"),
+        ("if model.noise != self.noise:", "if False:"),
     ),
     *group(
         "smoothing", "defences/smoothed.py", "tests/defences/test_smoothed.py",

@@ -125,7 +125,7 @@ GATE: list[Mutant] = [
     *group(
         "gate", "certificates/smoothing.py", TESTS,
         ("        check_part(base)\n", ""),
-        ("with black_box(base, batch.images, tile, self.sigma, \"base\"):", "if True:"),
+        ("with black_box(base, batch.images, tile, self.noise.sigma, \"base\"):", "if True:"),
     ),
     *group(
         "gate", "defences/mixed.py", TESTS,

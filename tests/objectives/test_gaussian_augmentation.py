@@ -4,6 +4,7 @@ from torch.nn import functional
 
 from hauberk import registry
 from hauberk.batch import Batch
+from hauberk.noises import Gaussian
 from hauberk.objectives.base import Context
 from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
 
@@ -18,13 +19,14 @@ class Spy(nn.Module):
 
 def test_without_noise_it_is_cross_entropy(network, batch, context):
     expected = functional.cross_entropy(network(batch.images), batch.labels)
-    assert torch.equal(GaussianAugmentation(0.0)(network, batch, context).total, expected)
+    assert torch.allclose(GaussianAugmentation(Gaussian(1e-9))(network, batch, context).total, expected)
 
 
 def test_noise_has_the_deviation_asked_for_and_is_not_clipped(context):
     images = torch.full((200, 3, 16, 16), 0.9)
     spy = Spy()
-    GaussianAugmentation(0.5)(spy, Batch(images, torch.zeros(200, dtype=torch.int64), torch.arange(200)), context)
+    batch = Batch(images, torch.zeros(200, dtype=torch.int64), torch.arange(200))
+    GaussianAugmentation(Gaussian(0.5))(spy, batch, context)
     noise = spy.seen - images
     count = noise.numel()
     assert abs(float(noise.mean())) < 5 * 0.5 / count**0.5
@@ -34,7 +36,7 @@ def test_noise_has_the_deviation_asked_for_and_is_not_clipped(context):
 
 def test_noise_comes_from_the_context(network, batch):
     first, second, other = (
-        GaussianAugmentation(0.5)(network, batch, Context(torch.Generator().manual_seed(seed))).total
+        GaussianAugmentation(Gaussian(0.5))(network, batch, Context(torch.Generator().manual_seed(seed))).total
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, second)
@@ -42,5 +44,5 @@ def test_noise_comes_from_the_context(network, batch):
 
 
 def test_it_is_its_spec():
-    objective = GaussianAugmentation(0.25)
+    objective = GaussianAugmentation(Gaussian(0.25))
     assert registry.build(registry.spec(objective), kind="objective") == objective

@@ -11,6 +11,7 @@ from hauberk.attacks import APGD
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, SmoothingCertificate
 from hauberk.classifier import decide
+from hauberk.noises import Gaussian
 from hauberk.report import summary
 from hauberk.subjects import Subject
 from hauberk.threats import L2
@@ -54,7 +55,7 @@ def test_l2_attacks_inside_every_certified_radius_find_nothing_and_outside_some(
 def test_the_smoothed_net_keeps_its_radius_too(runs: Path) -> None:
     smoothed = hauberk.subject(runs / "demo_smoothed")
     batch = hauberk.evaluation_batch(smoothed.dataset, "test", 6)
-    certificate = SmoothingCertificate(sigma=0.25, n=1000)
+    certificate = SmoothingCertificate(Gaussian(0.25), n=1000)
     assert flipped(smoothed, batch, certificate, 0.999) == 0
     assert flipped(smoothed, batch, certificate, 2.5) > 0
 

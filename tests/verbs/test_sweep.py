@@ -12,6 +12,7 @@ import hauberk
 from hauberk import recipes
 from hauberk.certificates import SmoothingCertificate
 from hauberk.errors import HauberkError
+from hauberk.noises import Gaussian
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 from hauberk.storage import LOCK
@@ -85,7 +86,7 @@ def test_a_line_is_about_the_runs_own_predictor(tiny_run: Path, tmp_path: Path) 
     copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     before = sweep._measured(copy)
     found = hauberk.subject(copy)
-    hauberk.certify(found, [SmoothingCertificate(sigma=0.5, n0=4, n=16, alpha=0.1)], Evaluation(images=16))
+    hauberk.certify(found, [SmoothingCertificate(Gaussian(0.5), n0=4, n=16, alpha=0.1)], Evaluation(images=16))
     assert sweep._measured(copy) == before
 
 

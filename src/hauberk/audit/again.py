@@ -25,7 +25,7 @@ from hauberk.verify import Verdict, claims
 from hauberk.verify.attacks import decides_itself
 from hauberk.verify.verdict import guarded
 
-BUILT = ("certificate", "attack", "threat", "loss")  # what the method of a record may be made of
+BUILT = ("certificate", "attack", "threat", "noise", "loss")  # what the method of a record may be made of
 
 
 def recompute(target: Subject, rows: int | None, generator: np.random.Generator) -> list[Verdict]:

@@ -10,6 +10,7 @@ from hauberk.catalogue import (
     losses,
     metrics,
     models,
+    noises,
     objectives,
     threats,
 )
@@ -18,5 +19,7 @@ from hauberk.catalogue.entry import Kind as Kind
 
 __all__ = ["ALL", "Entry"]
 
-_FILES = (threats, losses, attacks, certificates, objectives, defences, models, datasets, layers, metrics, executors)
+_FILES = (
+    threats, noises, losses, attacks, certificates, objectives, defences, models, datasets, layers, metrics, executors,
+)  # fmt: skip
 ALL: tuple[Entry, ...] = tuple(entry for file in _FILES for entry in file.FAMILY.entries)

@@ -11,7 +11,8 @@ FAMILY.add(
 )  # fmt: skip
 FAMILY.add(
     "smoothing", "hauberk.certificates.smoothing:SmoothingCertificate",
-    "sigma times the normal quantile of a Clopper-Pearson bound", "Cohen et al. 2019, Theorem 1", norm="L2",
+    "the radius of its noise from a Clopper-Pearson bound of the votes", "Cohen et al. 2019, Theorem 1",
+    short={"sigma": ("noise", "gaussian")}, norm="that of the noise",
     proof="probabilistic",
 )  # fmt: skip
 FAMILY.add(

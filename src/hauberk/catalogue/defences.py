@@ -18,8 +18,8 @@ FAMILY.add(
     "a one-hot accurate model mixed with the bent logits of a robust one", "Bai et al. 2024 (MixedNUTS)",
 )  # fmt: skip
 FAMILY.add(
-    "smoothed", "hauberk.defences.smoothed:smoothed", "the majority vote under Gaussian noise",
-    "Cohen et al. 2019, Eq. 1", proof="smoothing",
+    "smoothed", "hauberk.defences.smoothed:smoothed", "the majority vote under noise",
+    "Cohen et al. 2019, Eq. 1", short={"sigma": ("noise", "gaussian")}, proof="smoothing",
 )  # fmt: skip
 FAMILY.add(
     "detected", "hauberk.defences.detector:detected", "a classifier with a head that rejects attacks",

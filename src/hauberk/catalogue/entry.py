@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Kind = Literal[
     "threat", "loss", "attack", "certificate", "objective", "defence", "model", "dataset", "layer", "metric",
-    "executor",
+    "noise", "executor",
 ]  # fmt: skip
 
 
@@ -24,6 +24,7 @@ class Entry:
         summary: one line for tables.
         reference: paper and equation.
         facts: what else a table shows, for example norms, knowledge, cost.
+        short: settings that stand for a part, such as ``{"sigma": ("noise", "gaussian")}``: of its Gaussian noise.
     """
 
     kind: Kind
@@ -32,6 +33,7 @@ class Entry:
     summary: str
     reference: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    short: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def load(self) -> Callable[..., Any]:
         """Import the class or builder."""
@@ -51,6 +53,9 @@ class Family:
         self.kind = kind
         self.entries: list[Entry] = []
 
-    def add(self, name: str, path: str, summary: str, reference: str = "", **facts: str) -> None:
+    def add(
+        self, name: str, path: str, summary: str, reference: str = "",
+        short: Mapping[str, tuple[str, str]] | None = None, **facts: str,
+    ) -> None:  # fmt: skip
         """Add a method; see ``Entry``."""
-        self.entries.append(Entry(self.kind, name, path, summary, reference, facts))
+        self.entries.append(Entry(self.kind, name, path, summary, reference, facts, short or {}))

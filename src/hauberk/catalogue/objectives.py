@@ -7,7 +7,7 @@ FAMILY = Family("objective")
 FAMILY.add("standard", "hauberk.objectives.standard:Standard", "cross-entropy on clean images")
 FAMILY.add(
     "gaussian_augmentation", "hauberk.objectives.gaussian_augmentation:GaussianAugmentation",
-    "cross-entropy under Gaussian noise", "Cohen et al. 2019, Section 3.3",
+    "cross-entropy under noise", "Cohen et al. 2019, Section 3.3", short={"sigma": ("noise", "gaussian")},
 )  # fmt: skip
 FAMILY.add(
     "pgd_adversarial", "hauberk.objectives.pgd_adversarial:PGDAdversarial", "cross-entropy on attacked images",

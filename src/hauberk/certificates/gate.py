@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from hauberk import registry
 from hauberk.batch import Batch
 from hauberk.boundary import check_uncompiled
 from hauberk.certificates.black_box import BlackBox
@@ -41,7 +42,7 @@ from hauberk.layers.walkable import (
     is_house,
     plain_type,
 )
-from hauberk.noise import Gaussian
+from hauberk.noises import Noise
 
 _seen: dict[tuple[int, str, float], BlackBox] | None = None
 
@@ -133,8 +134,10 @@ def _check_settings(model: nn.Module) -> None:
                 f"expected weights in [0, 1] and positive scales, got {model.alpha}, {top} and {scales}",
                 "build the mix anew",
             )
-    if isinstance(model, SmoothedClassifier) and type(model.noise) is not Gaussian:
-        raise HauberkError(f"expected Gaussian noise, got {type(model.noise).__name__}", "only its radius is proved")
+    if isinstance(model, SmoothedClassifier):
+        if not isinstance(model.noise, Noise):
+            raise HauberkError(f"expected a noise, got {type(model.noise).__name__}", "see: hauberk list noises")
+        registry.spec(model.noise)  # a subclass of a registered family has no spec: what it draws is not proved
 
 
 def check_part(model: nn.Module) -> None:

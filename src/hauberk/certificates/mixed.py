@@ -23,7 +23,6 @@ from hauberk.classifier import ABSTAIN, logits_of, predictor_name
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.noise import Gaussian
 from hauberk.records import INLINE
 from hauberk.statistics import clopper_pearson_lower
 from hauberk.threats import CONFIG
@@ -205,7 +204,7 @@ class MixedCertificate(Certificate):
         if self.base.decision(row, shared) == ABSTAIN:
             return -1.0
         if self.bound == "theorem_a1":
-            return self._noise(shared).margin(alpha * self._probability(row, shared), radius)
+            return self._voted().noise.margin(alpha * self._probability(row, shared), radius)
         margins, own, others = self._constants(row, shared)
         kept = min(m - (own + other) * radius for m, other in zip(margins, others, strict=True))
         reached = not isinstance(self.base, LocalLipschitz) or radius <= self.base.threat.eps
@@ -221,7 +220,7 @@ class MixedCertificate(Certificate):
             return self.base.radius(row, shared, needed)
         if self.bound == "theorem_a1":
             share = alpha * self._probability(row, shared)
-            return round_down(self._noise(shared).radius(share, margin)) if share > 0.5 * (1.0 + margin) else 0.0
+            return round_down(self._voted().noise.radius(share, margin)) if share > 0.5 * (1.0 + margin) else 0.0
         found = theorem_3_5_radius(*self._constants(row, shared), alpha, margin)
         if isinstance(self.base, LocalLipschitz):  # changes over the whole budget say nothing of other distances
             return self.base.threat.eps if found > self.base.threat.eps else 0.0
@@ -234,8 +233,8 @@ class MixedCertificate(Certificate):
             return name
         return f"{name} with exact votes of {self.base.predictor(model.robust)}"
 
-    def _noise(self, shared: Evidence) -> Gaussian:
-        return Gaussian(float(shared["sigma"]))
+    def _voted(self) -> SmoothingCertificate:
+        return cast(SmoothingCertificate, self.base)  # __post_init__ saw to it
 
     def _probability(self, row: Evidence, shared: Evidence) -> float:
         """The lower confidence bound of the vote's probability of its class."""
@@ -250,7 +249,7 @@ class MixedCertificate(Certificate):
             own, others = class_constants(clean, np.asarray(row["points"]), y, self.base.threat.eps)
             return (clean[y] - np.delete(clean, y)).tolist(), own, others.tolist()
         if isinstance(self.base, SmoothingCertificate):
-            constant = 1.0 / (float(shared["sigma"]) * float(np.sqrt(2.0 * np.pi)))
+            constant = self.base.noise.steepest
             return [2.0 * self._probability(row, shared) - 1.0], constant, [constant]
         gaps, _ = cast(LipschitzCertificate, self.base).gaps(row, shared)
         margins = -np.expm1(-gaps) / (1.0 + np.exp(-gaps).sum())

@@ -1,4 +1,4 @@
-"""Randomised smoothing: a probabilistic L2 certificate for the vote under Gaussian noise (Cohen et al. 2019)."""
+"""Randomised smoothing: a probabilistic certificate for the vote under noise (Cohen et al. 2019)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from hauberk import registry
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Evidence, Proof, round_down
 from hauberk.certificates.gate import black_box, check_composite, check_part
 from hauberk.classifier import ABSTAIN, predictor_name
 from hauberk.defences.smoothed import SmoothedClassifier, noisy_votes, smoothed_name
 from hauberk.errors import HauberkError
-from hauberk.noise import Gaussian
+from hauberk.noises import Noise
 from hauberk.statistics import clopper_pearson_lower
 from hauberk.threats import CONFIG, Norm
 
@@ -26,25 +27,30 @@ from hauberk.threats import CONFIG, Norm
 class SmoothingCertificate(Certificate):
     r"""CERTIFY of Cohen et al. 2019: the class is chosen on n0 votes, its probability bounded on n fresh ones.
 
-    .. math:: R = \sigma\,\Phi^{-1}(\underline{p_A}), \quad \underline{p_A} = \text{Beta}^{-1}(\alpha; n_A, n - n_A + 1)
+    .. math:: R = \sigma\,F^{-1}(\underline{p_A}), \quad \underline{p_A} = \text{Beta}^{-1}(\alpha; n_A, n - n_A + 1)
 
-    The bound is one-sided Clopper-Pearson at level :math:`1-\alpha`; at or below 1/2 the certificate abstains.  What is
-    certified is the smoothed classifier g, not its base.  n is fixed before looking.
+    F is the noise's, the normal distribution function of Gaussian noise.  The bound is one-sided Clopper-Pearson at
+    level :math:`1-\alpha`; at or below 1/2 the certificate abstains.  What is certified is the smoothed classifier g,
+    not its base.  n is fixed before looking.
 
     Args:
-        sigma: noise level in pixel units.
+        noise: its distribution, which decides the norm; ``sigma: 0.25`` is short for Gaussian noise.
         n0: votes that choose the class.
         n: votes that bound its probability.
         alpha: failure probability of one image.
     """
 
-    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    noise: Noise
     n0: Annotated[int, Field(ge=1)] = 100
     n: Annotated[int, Field(ge=1)] = 100_000
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
 
-    norm: ClassVar[Norm] = "l2"
     kind: ClassVar[Proof] = "probabilistic"
+
+    @property
+    def norm(self) -> Norm:  # type: ignore[override]
+        """That of the noise."""
+        return self.noise.norm
 
     @property
     def failure_probability(self) -> float:
@@ -58,7 +64,7 @@ class SmoothingCertificate(Certificate):
             check_composite(model, SmoothedClassifier)
         base = self._base(model)
         check_part(base)
-        with black_box(base, batch.images, tile, self.sigma, "base"):
+        with black_box(base, batch.images, tile, self.noise.sigma, "base"):
             yield
 
     def gather(
@@ -66,22 +72,22 @@ class SmoothingCertificate(Certificate):
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Vote counts of two separate samples for each row."""
         base = self._base(model)
-        noise, rows = Gaussian(self.sigma), []
+        rows = []
         for image, sample_id in zip(batch.images, batch.ids.tolist(), strict=True):
             row = {}
             for name, count in (("counts0", self.n0), ("counts", self.n)):  # two separate streams
                 key = (seed, sample_id, f"smoothing-{name}")
-                row[name] = noisy_votes(base, image, noise, count, key, tile).tolist()
+                row[name] = noisy_votes(base, image, self.noise, count, key, tile).tolist()
             rows.append(row)
-        return rows, {"sigma": self.sigma, "n0": self.n0, "n": self.n, "alpha": self.alpha}
+        return rows, {"noise": registry.spec(self.noise), "n0": self.n0, "n": self.n, "alpha": self.alpha}
 
     def _base(self, model: nn.Module) -> nn.Module:
         if not isinstance(model, SmoothedClassifier):
             return model
-        if model.noise.sigma != self.sigma:
+        if model.noise != self.noise:
             raise HauberkError(
-                f"the model is smoothed with sigma {model.noise.sigma}, the certificate asks for {self.sigma}",
-                "use the same sigma for both",
+                f"the model is smoothed with {model.noise}, the certificate asks for {self.noise}",
+                "use the same noise for both",
             )
         return model.base
 
@@ -96,14 +102,14 @@ class SmoothingCertificate(Certificate):
         return chosen if bound > 0.5 else ABSTAIN
 
     def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:  # noqa: ARG002
-        """See ``noise.Gaussian.margin``."""
-        return Gaussian(self.sigma).margin(self._probability(row)[1], radius)
+        """See ``Noise.margin``."""
+        return self.noise.margin(self._probability(row)[1], radius)
 
     def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:  # noqa: ARG002
-        """See ``noise.Gaussian.radius``."""
+        """See ``Noise.radius``."""
         bound = self._probability(row)[1]
-        return round_down(Gaussian(self.sigma).radius(bound, margin)) if bound > 0.5 * (1.0 + margin) else 0.0
+        return round_down(self.noise.radius(bound, margin)) if bound > 0.5 * (1.0 + margin) else 0.0
 
     def predictor(self, model: nn.Module) -> str:
         """The smoothed classifier."""
-        return smoothed_name(predictor_name(self._base(model)), Gaussian(self.sigma))
+        return smoothed_name(predictor_name(self._base(model)), self.noise)

@@ -12,8 +12,8 @@ from hauberk.cli.console import emit, table
 from hauberk.errors import HauberkError
 
 FAMILIES = (
-    "attacks, certificates, objectives, defences, models, layers, metrics, losses, threats, datasets, executors or "
-    "recipes."
+    "attacks, certificates, objectives, defences, models, layers, metrics, losses, threats, noises, datasets, "
+    "executors or recipes."
 )
 
 

@@ -1,4 +1,4 @@
-"""The smoothed classifier: the majority vote of a base classifier under Gaussian noise (Cohen et al. 2019, Eq. 1)."""
+"""The smoothed classifier: the majority vote of a base classifier under noise (Cohen et al. 2019, Eq. 1)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from torch import Tensor, nn
 from hauberk import registry
 from hauberk.batch import keep_freed_memory
 from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
-from hauberk.noise import Gaussian
-from hauberk.randomness import stream
+from hauberk.noises import Noise
+from hauberk.randomness import Consecutive, stream
 from hauberk.specs import Rows
 from hauberk.statistics import two_sided_binomial_p
 
 Key = tuple[int, int, str]
 
 
-def smoothed_name(base: str, noise: Gaussian) -> str:
+def smoothed_name(base: str, noise: Noise) -> str:
     """How records call the smoothed classifier of a base predictor."""
-    return f"smoothed(sigma={noise.sigma!r}, {base})"
+    spec = registry.spec(noise)
+    family = "" if spec["name"] == "gaussian" else f"{spec['name']} "  # records had no other noise before there was one
+    settings = ", ".join(f"{key}={value!r}" for key, value in spec.items() if key != "name")
+    return f"smoothed({family}{settings}, {base})"
 
 
 @torch.no_grad()
-def noisy_votes(base: nn.Module, image: Tensor, noise: Gaussian, count: int, key: Key, tile: int) -> Tensor:
+def noisy_votes(base: nn.Module, image: Tensor, noise: Noise, count: int, key: Key, tile: int) -> Tensor:
     """Hard votes of the base for one image under noise.
 
     Args:
@@ -40,10 +43,10 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: Gaussian, count: int, key
         counts, int64, shape (K,); their sum is ``count`` less the copies with NaN or a tie at the top, nobody's votes.
     """
     keep_freed_memory()
-    generator = stream(*key)
+    randomness = Consecutive(stream(*key), tile)
     counts: Tensor | None = None
     for start in range(0, count, tile):
-        draws = torch.from_numpy(noise.sample(generator, tile, tuple(image.shape))).to(image)
+        draws = noise.sample(randomness, *image.shape).to(image)
         logits = base(draws.add_(image))[: min(tile, count - start)]
         top = logits.topk(2, dim=1)
         clear = top.values[:, 0] > top.values[:, 1]
@@ -72,7 +75,7 @@ class SmoothedClassifier(nn.Module):
     traits = Traits(stochastic=True)
     draws: Tensor
 
-    def __init__(self, base: nn.Module, noise: Gaussian, bank: int, votes: int, alpha: float) -> None:
+    def __init__(self, base: nn.Module, noise: Noise, bank: int, votes: int, alpha: float) -> None:
         super().__init__()
         self.base, self.noise, self.bank, self.votes, self.alpha = base, noise, bank, votes, alpha
         self.spec: dict[str, Any] = {}
@@ -84,10 +87,10 @@ class SmoothedClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Log of the mean softmax over the bank, shape (B, C, H, W) to (B, K)."""
-        generator = stream(0, 0, "smoothed-bank")
+        randomness = Consecutive(stream(0, 0, "smoothed-bank"), 1)
         total: Tensor | None = None
         for _ in range(self.bank):
-            draw = torch.from_numpy(self.noise.sample(generator, 1, tuple(images.shape[1:]))).to(images)
+            draw = self.noise.sample(randomness, *images.shape[1:]).to(images)
             term = self.base(images + draw).log_softmax(1)
             total = term if total is None else torch.logaddexp(total, term)
         assert total is not None  # noqa: S101 - bank >= 1
@@ -109,19 +112,20 @@ class SmoothedClassifier(nn.Module):
 
 
 def smoothed(
-    base: nn.Module, sigma: float, bank: Rows = 16, votes: Rows = 1000, alpha: float = 0.001
+    base: nn.Module, noise: Noise, bank: Rows = 16, votes: Rows = 1000, alpha: float = 0.001
 ) -> SmoothedClassifier:
     """Build a smoothed classifier.
 
     Args:
         base: a built model, or in a spec its description.
-        sigma: noise level in pixel units.
+        noise: its distribution; ``sigma: 0.25`` is short for Gaussian noise.
         bank: fixed draws that an attack differentiates through.
         votes: fresh draws of one decision.
         alpha: error probability of one decision.
     """
-    model = SmoothedClassifier(base, Gaussian(sigma), bank, votes, alpha)
+    model = SmoothedClassifier(base, noise, bank, votes, alpha)
     model.spec = {
-        "name": "smoothed", "base": registry.spec(base), "sigma": sigma, "bank": bank, "votes": votes, "alpha": alpha,
+        "name": "smoothed", "base": registry.spec(base), "noise": registry.spec(noise), "bank": bank, "votes": votes,
+        "alpha": alpha,
     }  # fmt: skip
     return model

@@ -33,7 +33,7 @@ def check_sense(*methods: Any, shape: Sequence[int] | None = None) -> None:
                 check_budget(found, shape)
             elif isinstance(found, SmoothingCertificate):
                 _check_votes(found.n, found.alpha, needed_votes(found.alpha), "--n")
-                _check_noise(found.sigma)
+                _check_noise(found.noise.sigma)
 
 
 def check_budget(threat: Threat, shape: Sequence[int] | None = None) -> None:

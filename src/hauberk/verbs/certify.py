@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from hauberk import registry
-from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate
+from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate, SmoothingCertificate
 from hauberk.certificates.rounding import exact_forward
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.errors import HauberkError
@@ -43,8 +42,7 @@ def default_certificate(target: Subject) -> Certificate | None:
     """The certificate that fits a model by its structure: a vote, a mix, a Lipschitz walk, or none."""
     model = target.model
     if isinstance(model, SmoothedClassifier):
-        smoothing: Certificate = registry.build({"name": "smoothing", "sigma": model.noise.sigma})
-        return smoothing
+        return SmoothingCertificate(model.noise)
     if isinstance(model, MixedClassifier):
         base = default_certificate(Subject(target.run, model.robust, target.dataset))
         return None if base is None else MixedCertificate(base)

@@ -65,8 +65,27 @@ def kept_margin(row: Mapping[str, Any], shared: Mapping[str, Any], radius: float
     return top, kept
 
 
+NOISE_NORMS = {"gaussian": "l2", "laplace": "l1"}
+
+
+def noise_of(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The noise that a method or its evidence names; records from before there was a choice have Gaussian noise."""
+    noise = told.get("noise", {"name": "gaussian", "sigma": told.get("sigma")})
+    if not isinstance(noise, Mapping):
+        name, _, sigma = str(noise).partition(":")
+        noise = {"name": name, "sigma": sigma}
+    return {"name": str(noise["name"]), "sigma": float(noise["sigma"])}
+
+
+def _law(shared: Mapping[str, Any]) -> Any:
+    """The distribution of one pixel's noise, by its standard deviation."""
+    noise = noise_of(shared)
+    law, scale = {"gaussian": (stats.norm, 1.0), "laplace": (stats.laplace, 0.5**0.5)}[noise["name"]]
+    return law(scale=scale * noise["sigma"])
+
+
 def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
-    r"""Class and radius from vote counts: :math:`\sigma(\Phi^{-1}(\underline p) - \Phi^{-1}((1+m)/2))`.
+    r"""Class and radius from vote counts: :math:`F^{-1}(\underline p) - F^{-1}((1+m)/2)`, F of one pixel's noise.
 
     The bound is the p at which seeing at least this many votes has probability alpha: the root of the binomial's
     upper tail, not the Beta quantile that the certificate uses.
@@ -82,7 +101,8 @@ def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     least = (1.0 + margin) / 2.0
     if bound <= least:
         return (top if bound > 0.5 else -1), 0.0
-    return top, float(shared["sigma"]) * float(stats.norm.ppf(bound) - stats.norm.ppf(least))
+    law = _law(shared)
+    return top, float(law.ppf(bound) - law.ppf(least))
 
 
 def local_lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
@@ -124,9 +144,9 @@ def _mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[in
     if top < 0 or not radius > 0.0:
         return -1, 0.0
     if bound == "theorem_a1" and base == "smoothing":
-        p = stats.norm.cdf(radius / shared["sigma"])
-        ahead = stats.norm.ppf(alpha * p) - stats.norm.ppf(alpha * (1.0 - p) + 1.0 - alpha)
-        found = 0.5 * float(shared["sigma"]) * float(ahead)
+        law = _law(shared)
+        p = law.cdf(radius)
+        found = 0.5 * float(law.ppf(alpha * p) - law.ppf(alpha * (1.0 - p) + 1.0 - alpha))
         return (top, found) if found > 0.0 else (-1, 0.0)
     levels, slopes = _lines(row, shared, top, radius)
     left = alpha * levels - (1.0 - alpha)
@@ -145,12 +165,13 @@ def _lines(
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""For every rival of a class, :math:`p_y - p_i` of the robust model at the image and :math:`L_y + L_i`.
 
-    The steepest rise of a probability is the density of the logistic law at 0 times the largest :math:`K_{ij}`, or of
-    the normal law at 0 over sigma; of recorded points, the largest change over the budget.
+    The steepest rise of a probability is the density of the logistic law at 0 times the largest :math:`K_{ij}`, or that
+    of one pixel's noise at 0; of recorded points, the largest change over the budget.
     """
     if shared["base"] == "smoothing":
-        p = float(stats.norm.cdf(radius / shared["sigma"]))
-        return np.array([p - (1.0 - p)]), np.array([2.0 * stats.norm.pdf(0.0, scale=shared["sigma"])])
+        law = _law(shared)
+        p = float(law.cdf(radius))
+        return np.array([p - (1.0 - p)]), np.array([2.0 * law.pdf(0.0)])
     if shared["base"] == "local_lipschitz":
         probabilities = np.asarray(row["clean"], dtype=np.float64)
         change = np.vstack([probabilities, np.asarray(row["points"], dtype=np.float64)]) - probabilities

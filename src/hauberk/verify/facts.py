@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hauberk.records import Part
+from hauberk.verify.derive import noise_of
 
 SPLITS = ("train", "val", "test")
 NAME = 2000  # letters of a predictor, which holds those of its parts
@@ -113,16 +114,22 @@ def _names(part: Part, model: str) -> set[str]:
     method = part.unit["method"]
     base = method.get("base")
     if method["name"] == "smoothing":
-        found = {f"smoothed(sigma={float(method['sigma'])!r}, {model})"}
+        found = {f"smoothed({_noise(method)}, {model})"}
         if model.startswith("smoothed("):
             found = {model}
     elif base is not None and base["name"] == "smoothing":
         halves = re.fullmatch(r"[a-z_]+\(.*, ([^,]+)\)", model)  # the robust model is the last that a mix names
         robust = halves[1] if halves else ""
-        found = {f"{model} with exact votes of smoothed(sigma={float(base['sigma'])!r}, {robust})"}
+        found = {f"{model} with exact votes of smoothed({_noise(base)}, {robust})"}
         if robust.startswith("smoothed(") or "smoothed(" in model:
             found = {str(part.unit["predictor"])} if str(part.unit["predictor"]).startswith(f"{model} with ") else set()
     return found
+
+
+def _noise(method: Mapping[str, Any]) -> str:
+    """How a predictor's name calls the noise."""
+    noise = noise_of(method)
+    return f"{'' if noise['name'] == 'gaussian' else noise['name'] + ' '}sigma={noise['sigma']!r}"
 
 
 def _setting_problems(part: Part, recipe: Mapping[str, Any]) -> Iterator[str]:
@@ -150,6 +157,10 @@ def planned(part: Part, recipe: Mapping[str, Any]) -> bool:
 
 def asks(short: Any, full: Any) -> bool:
     """Whether a description with defaults left out is the same as a full one."""
+    if isinstance(full, Mapping) and isinstance(short, Mapping) and ("noise" in full) != ("noise" in short):
+        short, full = ({k: v for k, v in d.items() if k != "sigma"} | _with_noise(d) for d in (short, full))
+    if isinstance(full, Mapping) and set(full) == {"name", "sigma"}:
+        return noise_of({"noise": short}) == noise_of({"noise": full})
     if isinstance(full, Mapping):
         if isinstance(short, str):
             name, colon, budget = short.partition(":")
@@ -161,6 +172,11 @@ def asks(short: Any, full: Any) -> bool:
         over, _, under = str(short).partition("/")  # no fraction of whole numbers: 1e999999999 would be written out
         return math.isclose(float(over) / float(under or 1.0), full, rel_tol=1e-12)
     return bool(short == full)
+
+
+def _with_noise(method: Mapping[str, Any]) -> dict[str, Any]:
+    """The noise that a short form ``sigma`` stands for."""
+    return {"noise": noise_of(method)} if {"noise", "sigma"} & set(method) else {}
 
 
 def _mix_problems(part: Part) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hauberk.records import Part
-from hauberk.verify.derive import DERIVE
+from hauberk.verify.derive import DERIVE, NOISE_NORMS, noise_of
 from hauberk.verify.verdict import Verdict, guarded
 
 # A recorded radius may be smaller than the derived one by the rounding it was given, never larger.
@@ -55,15 +55,18 @@ def statement_problems(part: Part) -> list[str]:
     probabilistic = any("counts0" in json.loads(row) for row in part.table.column("evidence").to_pylist())
     asked = _innermost(part.unit["method"])
     estimated = asked["name"] == "local_lipschitz"
-    # smoothing proves L2; Lipschitz constants are for the norm of their walk (L2 before there were others)
+    # votes prove the norm of their noise, Lipschitz constants that of their walk (L2 before there were others)
     norm = asked["threat"]["name"] if estimated else shared.get("norm", "l2")
+    if probabilistic:
+        norm = NOISE_NORMS[noise_of(shared)["name"]]
+        found += _noise_problems(shared, asked)
     if part.facts["norm"] != norm or asked.get("norm", norm) != norm:
         found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in {norm}")
     if estimated and shared["eps"] != asked["threat"]["eps"]:
         found.append(f"was asked for eps = {asked['threat']['eps']}, its evidence says {shared['eps']}")
     found += [
         f"was asked for {name} = {asked[name]}, its evidence says {shared[name]}"
-        for name in ("sigma", "n0", "n", "alpha")
+        for name in ("n0", "n", "alpha")
         if probabilistic and shared[name] != asked[name]
     ]
     if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic else 0.0):
@@ -76,12 +79,23 @@ def statement_problems(part: Part) -> list[str]:
     names = [f"alpha={shared['mix_alpha']!r}{end}" for end in (",", "..")] if "base" in shared else []
     if names and not any(name in str(part.unit["predictor"]) for name in names):
         found.append("the alpha of its evidence is not that of its predictor")
-    if "pairwise" in shared:
-        speeds = np.asarray(shared["pairwise"], dtype=np.float64)
-        if speeds.shape != (len(part.facts["classes"]),) * 2:
-            found.append("the pairwise Lipschitz constants are not those of its classes")
-        if not ((speeds >= 0.0) & np.isfinite(speeds)).all():
-            found.append("a pairwise Lipschitz constant is negative or not finite")
+    return [*found, *_constant_problems(shared, len(part.facts["classes"]))]
+
+
+def _noise_problems(shared: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    told, wanted = noise_of(shared), noise_of(asked)
+    return [] if told == wanted else [f"was asked for {wanted}, its evidence says {told}"]
+
+
+def _constant_problems(shared: Mapping[str, Any], classes: int) -> list[str]:
+    """Whether pairwise Lipschitz constants, where there are some, can be constants of these classes."""
+    if "pairwise" not in shared:
+        return []
+    found, speeds = [], np.asarray(shared["pairwise"], dtype=np.float64)
+    if speeds.shape != (classes,) * 2:
+        found.append("the pairwise Lipschitz constants are not those of its classes")
+    if not ((speeds >= 0.0) & np.isfinite(speeds)).all():
+        found.append("a pairwise Lipschitz constant is negative or not finite")
     return found
 
 

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 from scipy import optimize, stats
 
-from hauberk.noise import Gaussian
-from hauberk.randomness import stream
+from hauberk.noises import Gaussian
+from hauberk.randomness import Consecutive, stream
 
 
 def kept_margin(p: float, r: float, sigma: float) -> float:
@@ -43,13 +43,18 @@ def test_the_published_example_of_a_mix() -> None:
 
 def test_samples_are_normal_float32_and_do_not_depend_on_how_they_are_cut() -> None:
     noise = Gaussian(0.3)
-    whole = noise.sample(stream(1, 2, "test"), 7, (1, 40, 50))
+    whole = noise.sample(Consecutive(stream(1, 2, "test"), 7), 1, 40, 50).numpy()
     assert whole.dtype == np.float32
     assert whole.shape == (7, 1, 40, 50)
     generator = stream(1, 2, "test")
-    cut = np.concatenate([noise.sample(generator, n, (1, 40, 50)) for n in (4, 1, 2)])
+    cut = np.concatenate([noise.sample(Consecutive(generator, n), 1, 40, 50) for n in (4, 1, 2)])
     np.testing.assert_array_equal(whole, cut)
     assert stats.kstest(whole.ravel() / 0.3, "norm").pvalue > 1e-3
+
+
+def test_the_steepest_probability() -> None:
+    noise, r = Gaussian(0.5), 1e-6
+    assert noise.steepest == pytest.approx((0.5 - noise.cdf(-r / noise.sigma)) / r, rel=1e-5)
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, math.inf, math.nan])

@@ -1,0 +1,14 @@
+"""Noise distributions of randomised smoothing."""
+
+from hauberk.catalogue.entry import Family
+
+FAMILY = Family("noise")
+
+FAMILY.add(
+    "gaussian", "hauberk.noises.gaussian:Gaussian", "isotropic Gaussian noise, sigma a pixel",
+    "Cohen et al. 2019, Theorem 1", norm="L2",
+)  # fmt: skip
+FAMILY.add(
+    "laplace", "hauberk.noises.laplace:Laplace", "independent Laplace noise, sigma a pixel",
+    "Teng et al. 2020, Theorem 1", norm="L1",
+)  # fmt: skip

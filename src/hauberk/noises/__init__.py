@@ -1,0 +1,7 @@
+"""Noise distributions of randomised smoothing: one family a file, with the certified radius that it gives."""
+
+from hauberk.noises.base import Noise
+from hauberk.noises.gaussian import Gaussian
+from hauberk.noises.laplace import Laplace
+
+__all__ = ["Gaussian", "Laplace", "Noise"]
