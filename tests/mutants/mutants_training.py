@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mutant import Mutant, group
 
+AGREE = "tests/training/test_distributed.py::test_processes_agree_where_their_content_is_the_same"
 VIEW = "tests/training/test_loop.py::test_another_view_is_a_fresh_augmentation_of_the_same_images"
 
 TRAINING: list[Mutant] = [
@@ -30,20 +31,23 @@ TRAINING: list[Mutant] = [
         ("self.position.step * self.objective.replays", "self.position.step"),
     ),
     *group(
-        "training", "training/loop.py", "tests/training/test_distributed.py",
+        "training", "training/loop.py", "tests/training/test_loop.py",
         ("if not self.world.agree(content.getvalue(), self.device):", "if False:"),
     ),
     *group(
-        "training", "objectives/base.py", "tests/training/test_distributed.py",
-        ("return self.add(rows)", "return values"),
+        "training", "training/distributed.py", AGREE,
+        ("(total != own * self.size)", "(total == own * self.size)"),
+        ("own * self.size).long())) == 0", "own * self.size).long())) >= 0"),
     ),
     *group(
-        "training", "objectives/free_adversarial.py", "tests/training/test_distributed.py",
-        ("batch.images + kept[own]", "batch.images + kept[: len(batch)]"),
+        "training", "objectives/base.py", "tests/objectives/test_free_adversarial.py",
+        ("return self.add(rows)", "return values"),
+        ("rows[self.offset : self.offset + len(values)] = values", "rows[: len(values)] = values"),
     ),
     *group(
         "training", "objectives/free_adversarial.py", "tests/objectives/test_free_adversarial.py",
         ("batch.images + kept[own]", "batch.images + 0.0 * kept[own]"),
+        ("batch.images + kept[own]", "batch.images + kept[: len(batch)]"),
         ("context.whole(moved - batch.images)", "moved - batch.images"),
         ("ascend(points.detach(), gradient, size)", "ascend(points.detach(), -gradient, size)"),
     ),

@@ -41,7 +41,13 @@ def net() -> nn.Module:
 
 def test_it_is_algorithm_1(tmp_path, monkeypatch):
     """Written down: m steps on a batch, one gradient for weights and perturbation, which goes on to the next batch."""
-    batches, load = [], loop._Trainer._load
+    batches, load, progress, plain = [], loop._Trainer._load, [], FreeAdversarial.__call__
+
+    def asked(self, model, batch, context):
+        progress.append(context.progress)
+        return plain(self, model, batch, context)
+
+    monkeypatch.setattr(FreeAdversarial, "__call__", asked)
 
     def watched(self, index, own):
         batches.append(load(self, index, own))
@@ -51,6 +57,7 @@ def test_it_is_algorithm_1(tmp_path, monkeypatch):
     run = Run.create(tmp_path / "run", {})
     found = fit(net(), FreeAdversarial(Linf(0.1), replays=3, step_size=0.06), DATA, CONFIG, run)
     assert len(batches) == 6
+    assert progress == pytest.approx([k / 18 for k in range(18)])
     assert [row["step"] for row in run.metrics()] == [9, 18]
     model, delta = net(), torch.zeros(8, 1, 3, 3)
     for batch in batches:
@@ -110,15 +117,18 @@ def test_the_perturbation_stays_in_ball_and_box(network, batch, threat):
 
 
 def test_each_process_moves_its_own_rows_and_all_keep_them_all(network, batch):
-    """Two processes, one after the other; what they add up is then the memory of both."""
+    """Two processes, one after the other, on two batches; what they add up is the memory of both."""
     network.eval()
-    whole = Context(torch.Generator())
-    FreeAdversarial(Linf(0.1))(network, batch, whole).total.backward()
-    parts = []
-    for own in (slice(0, 5), slice(5, 16)):
-        context = Context(torch.Generator(), offset=own.start, total=16, add=lambda rows: parts.append(rows) or rows)
-        FreeAdversarial(Linf(0.1))(network, batch.select(own), context).total.backward()
-    torch.testing.assert_close(parts[0] + parts[1], whole.state[MEMORY])
+    whole, kept = Context(torch.Generator()), {}
+    for images in (batch.images, batch.images.flip(0)):
+        other, parts = Batch(images, batch.labels, batch.ids), []
+        for own in (slice(0, 5), slice(5, 16)):
+            context = Context(torch.Generator(), state=dict(kept), offset=own.start, total=16)
+            context.add = lambda rows, parts=parts: parts.append(rows) or rows
+            FreeAdversarial(L2(0.3))(network, other.select(own), context).total.backward()
+        FreeAdversarial(L2(0.3))(network, other, whole).total.backward()
+        torch.testing.assert_close(parts[0] + parts[1], whole.state[MEMORY])
+        kept = dict(whole.state)
 
 
 @pytest.mark.parametrize("threat", [Linf(0.05), L2(0.2)], ids=str)

@@ -21,6 +21,7 @@ SCRIPT = textwrap.dedent("""
     from hauberk.attacks.pgd import PGD
     from hauberk.data import Augmentation, Dataset, Split
     from hauberk.errors import HauberkError
+    from hauberk.noises import Gaussian
     from hauberk.objectives.base import Loss, Objective
     from hauberk.objectives.consistency import Consistency
     from hauberk.objectives.free_adversarial import FreeAdversarial
@@ -47,15 +48,17 @@ SCRIPT = textwrap.dedent("""
     for name, objective, norm in (
         ("trades", TRADES(PGD(L2(0.5), loss="kl", steps=2), beta=2.0), False),
         ("adversarial", PGDAdversarial(PGD(Linf(0.1), steps=2), clean_fraction=0.5), False),
-        ("noise", GaussianAugmentation(0.25), False),
-        ("norm", GaussianAugmentation(0.25), True),
+        ("noise", GaussianAugmentation(Gaussian(0.25)), False),
+        ("norm", GaussianAugmentation(Gaussian(0.25)), True),
         ("consistency", Consistency(PGD(Linf(0.1), steps=2)), False),
         ("iaat", IAAT(L2(0.2), steps=2, warmup=1), False),
         ("free", FreeAdversarial(L2(0.2), replays=2), False),
+        ("swa", GaussianAugmentation(Gaussian(0.25)), True),
     ):
         torch.manual_seed(0)
         config = Training(
-            epochs=2, batch_size=19, lr=0.05, ema=0.5, augmentation=Augmentation(crop=1, flip=True), threads=1,
+            epochs=2, batch_size=19, lr=0.05, ema=0.5 * (name != "swa"), swa=0.1 * (name == "swa"),
+            augmentation=Augmentation(crop=1, flip=True), threads=1,
             validation_attack=PGD(L2(0.2), steps=2), gradient_clip=1.0,
         )
         run = Run.create(f"{sys.argv[1]}/{name}", {"name": "x", "data": {"name": "digits"}})
@@ -126,7 +129,7 @@ def test_memory_of_one_process_alone_is_refused_by_all(folders):
     assert said == {"the memory of Selfish differs between processes"}
 
 
-@pytest.mark.parametrize("name", ["trades", "adversarial", "noise", "norm", "consistency", "iaat", "free"])
+@pytest.mark.parametrize("name", ["trades", "adversarial", "noise", "norm", "consistency", "iaat", "free", "swa"])
 def test_both_processes_hold_the_same_weights(folders, name):
     assert torch.equal(weights(folders[1], name, 0), weights(folders[1], name, 1))
 
@@ -141,6 +144,17 @@ def test_rows_are_a_partition_and_weights_sum_to_one(total, size):
     slices = [World(rank, size).rows(total) for rank in range(size)]
     assert [i for s in slices for i in range(total)[s]] == list(range(total))
     assert sum(World(rank, size).weight(total) for rank in range(size)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("other", "alike"), [(b"memory", True), (b"another", False)])
+def test_processes_agree_where_their_content_is_the_same(other, alike, monkeypatch):
+    device, said = torch.device("cpu"), []
+    monkeypatch.setattr(World, "sum", lambda self, values: said.append(values) or values)
+    World(1, 2).agree(other, device)
+    (theirs, _), spoken = said, iter((said[0], torch.tensor([int(not alike)])))
+    monkeypatch.setattr(World, "sum", lambda self, values: values + next(spoken))
+    assert World(0, 2).agree(b"memory", device) == alike
+    assert theirs.numel() == 1
 
 
 def test_a_row_draws_the_same_numbers_in_any_layout():

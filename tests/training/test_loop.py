@@ -21,6 +21,7 @@ from hauberk.runs import Run
 from hauberk.threats import Linf
 from hauberk.training import loop
 from hauberk.training.config import Training
+from hauberk.training.distributed import World
 from hauberk.training.loop import fit
 from hauberk.training.validation import Score
 
@@ -327,6 +328,27 @@ def test_resuming_at_every_step_gives_the_same_bits(network, dataset, tmp_path, 
     assert rows[0] == rows[1]
     counts = torch.load(broken.checkpoints / "training.pt", weights_only=True)["content"]["state"]["counts"]
     assert torch.equal(counts, torch.full((96,), 3.0))
+
+
+def test_memory_that_differs_between_processes_is_refused_after_the_first_step(network, dataset, run, monkeypatch):
+    class Apart(World):
+        """Two processes of which the other one is not asked."""
+
+        def average(self, model, weight): ...
+
+        def align(self, model): ...
+
+        def sum(self, values):
+            return values
+
+        def agree(self, content, device):
+            return b"counts" not in content
+
+    monkeypatch.setattr(loop, "world", lambda device: Apart(0, 2))
+    fit(network(), Standard(), dataset, Training(**SETTINGS | {"epochs": 1}), run)
+    with pytest.raises(HauberkError, match="memory of Counting differs"):
+        fit(network(), Counting(), dataset, Training(**SETTINGS), Run.create(run.path / "other", {}))
+    assert not (run.path / "other" / "checkpoints" / "training.pt").exists()
 
 
 def test_a_finished_run_answers_at_once(network, dataset, run, monkeypatch):
