@@ -21,11 +21,13 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from hauberk import layers, registry
+from hauberk.comparison import compare, tables
 from hauberk.recipes import Evaluation, Expectation, Extra
 from hauberk.report import collect, markdown, words
 from hauberk.report.subject import Attacked, Curve, Subject
+from hauberk.threats import Linf
 from hauberk.training.config import Training
-from hauberk.verify import verify_run
+from hauberk.verify import verify_once
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -159,7 +161,7 @@ def unproven(results: Path) -> list[str]:
     """Whatever in the records does not follow from its evidence or has changed since it was written."""
     problems = []
     for run in run_directories(results):
-        for verdict in verify_run(run):
+        for verdict in verify_once(run):
             problems += [f"{run.relative_to(results.parent)}: {problem}" for problem in verdict.problems]
     return problems
 
@@ -253,7 +255,18 @@ def pages(root: Path, results: Path) -> dict[Path, str]:
         readme: replace_block(readme.read_text(), "results", results_table(results)),
         methods: replace_block(methods.read_text(), "methods", methods_tables()),
         recipe: settings,
+        **comparisons(results),
     }
+
+
+def comparisons(results: Path) -> dict[Path, str]:
+    """The tables of ``hauberk compare`` that are kept: mixes against the line between their nets."""
+    folder, nets = results / "adaptive_smoothing", results / "cifar10"
+    if not (folder / "tradeoff.md").exists():
+        return {}
+    ends = nets / "standard_cifar10_small-seed0", nets / "pgd_cifar10_small-seed0"
+    found = compare(sorted(folder.glob("mix_*")), [Linf(8 / 255)], ends, unlike=True)
+    return {folder / "tradeoff.md": tables.page(found)}
 
 
 def stale(root: Path, results: Path) -> list[str]:

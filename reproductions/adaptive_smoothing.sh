@@ -40,8 +40,6 @@ for run in "${mixes[@]}"; do
   $hauberk bundle $run -o results/adaptive_smoothing/$(basename $run)
 done
 # the base nets met AutoAttack in benchmarks/results.sh, the mixes the suite above and attacks of their own: no verdicts
-for format in md json; do
-  $hauberk compare "${mixes[@]/#$runs/results/adaptive_smoothing}" --threat $threat --unlike-attacks --format $format \
-    --line results/cifar10/standard_cifar10_small-seed0 results/cifar10/pgd_cifar10_small-seed0 \
-    > results/adaptive_smoothing/tradeoff.$format
-done
+$hauberk compare results/adaptive_smoothing/mix_* --threat $threat --unlike-attacks --format md \
+  --line results/cifar10/standard_cifar10_small-seed0 results/cifar10/pgd_cifar10_small-seed0 \
+  > results/adaptive_smoothing/tradeoff.md
