@@ -87,9 +87,12 @@ CONTRACTIVE = [
         ("blocks = self.stride if self.dilation == (1, 1) else (1, 1)", "blocks = self.stride"),
         ("return taps.repeat_interleave(kernel.shape[0] // len(columns), 0)",
          "return taps.repeat(kernel.shape[0] // len(columns), 1, 1, 1)"),
-        ("(0, across, 0, down)", "(across, 0, 0, down)"),
         ("2 * p > d * (k - 1) for", "2 * p > d * k for"),
         ("slice((k - min(k, s) + 1) // 2, (k + min(k, s) + 1) // 2)", "slice(k // 2, k // 2 + 1)"),
+    ),
+    *group(
+        "contractive", "layers/blocks.py", "tests/layers/test_aol.py",
+        ("(0, across, 0, down)", "(across, 0, 0, down)"),
     ),
     *group(
         "contractive", "layers/export.py", "tests/layers/test_aol.py",

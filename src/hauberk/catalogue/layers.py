@@ -60,7 +60,7 @@ FAMILY.add(
     "a residual connection around a convolution, as one convolution", "Hu et al. 2023",
 )  # fmt: skip
 FAMILY.add(
-    "UnitRowLinear", "hauberk.layers.aol:UnitRowLinear", "a last layer with rows of unit length",
+    "UnitRowLinear", "hauberk.layers.unit_rows:UnitRowLinear", "a last layer with rows of unit length",
     "Singla et al. 2022, last-layer normalisation",
 )  # fmt: skip
 FAMILY.add("MaxMin", "hauberk.layers.activations:MaxMin", "pairs of channels, sorted", "Anil et al. 2019")

@@ -1,7 +1,7 @@
 """Layers with a known Lipschitz constant, and the walk that bounds a model made of them."""
 
 from hauberk.layers.activations import BetaAbs, FullSort, GroupSort, MaxMin, NActivation
-from hauberk.layers.aol import AlmostOrthogonal, AOLConv2d, AOLLinear, UnitRowLinear, UnitRows
+from hauberk.layers.aol import AlmostOrthogonal, AOLConv2d, AOLLinear
 from hauberk.layers.bcop import BCOPConv2d
 from hauberk.layers.bjorck import Bjorck, BjorckLinear
 from hauberk.layers.bound import Bound, BoundedLayer
@@ -9,7 +9,7 @@ from hauberk.layers.bro import BROConv2d, BROLinear
 from hauberk.layers.cayley import Cayley, CayleyConv2d, CayleyLinear
 from hauberk.layers.cpl import CPLConv2d, CPLLinear
 from hauberk.layers.export import exported
-from hauberk.layers.gram import gram_bound, power_iteration, unfolding_bound
+from hauberk.layers.gram import gram_bound, power_iteration
 from hauberk.layers.householder import Householder1, Householder2, HouseholderActivation
 from hauberk.layers.li_resnet import LiResConv2d
 from hauberk.layers.lipschitz import LayerBound, ModelBounds, layer_bounds, model_bound, pairwise_bounds, walk
@@ -29,6 +29,7 @@ from hauberk.layers.spectral import (
     upper_norm,
 )
 from hauberk.layers.splines import LinearSpline, ReLUForm, spline_variation
+from hauberk.layers.unit_rows import UnitRowLinear, UnitRows
 
 __all__ = [
     "AOLConv2d",
@@ -92,7 +93,6 @@ __all__ = [
     "series_bound",
     "spectral_norm_factor",
     "spline_variation",
-    "unfolding_bound",
     "upper_norm",
     "walk",
 ]

@@ -1,4 +1,4 @@
-r"""Almost-orthogonal Lipschitz layers, and the last layer with rows of unit length.
+"""Almost-orthogonal Lipschitz layers.
 
 All of them are torch's own layers with a parametrised weight: ``layer.weight`` is the effective weight, the forward
 pass is torch's, and the free parameter is ``layer.parametrizations.weight.original``.
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
+from hauberk.layers.blocks import Pair, to_blocks
 from hauberk.layers.bound import Bound
 from hauberk.layers.export import plain_conv, plain_linear
 from hauberk.layers.norms import Padding, conv_layer_norm, linear_norm
@@ -21,7 +22,6 @@ from hauberk.threats import Norm
 
 # Float32 rounding may lift the norm of a rescaled weight above 1 by some 1e-6; this keeps it below.
 SHRINK = 1.0 - 1e-5
-Pair = tuple[int, int]
 Plain = TypeVar("Plain", nn.Linear, nn.Conv2d)
 
 
@@ -93,30 +93,11 @@ class AlmostOrthogonal(nn.Module):
         return (kernel * scale).reshape(weight.shape)
 
 
-def to_blocks(kernel: Tensor, stride: Pair) -> Tensor:
-    """The kernel on blocks of pixels, (out, in, kh, kw) to (out, in * sh * sw, taps down, taps across)."""
-    if stride == (1, 1):
-        return kernel
-    down, across = (-k % s for k, s in zip(kernel.shape[2:], stride, strict=True))
-    padded = nn.functional.pad(kernel, (0, across, 0, down))
-    split = padded.reshape(*kernel.shape[:2], -1, stride[0], padded.shape[3] // stride[1], stride[1])
-    return split.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
-
-
 def _on_taps(columns: Tensor, kernel: Tensor) -> Tensor:
     """Factors (groups, in, sh, sw) of places in a block, as factors (out, in, kh, kw) of the taps that read them."""
     down, across = (torch.arange(k) % s for k, s in zip(kernel.shape[2:], columns.shape[2:], strict=True))
     taps = columns[:, :, down[:, None], across]
     return taps.repeat_interleave(kernel.shape[0] // len(columns), 0)
-
-
-class UnitRows(nn.Module):
-    r"""Scale each row of a matrix to unit length, :math:`w_i / \|w_i\|_2`; a zero row stays zero."""
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Shape (out, in) to the same shape."""
-        length = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
-        return weight / torch.where(length > 0, length, 1.0)
 
 
 class AOLConv2d(nn.Conv2d):
@@ -206,32 +187,6 @@ class AOLLinear(nn.Linear):
             if self.bias is not None:
                 self.bias.zero_()
         parametrize.register_parametrization(self, "weight", AlmostOrthogonal())
-
-    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
-        """The norm of the effective weight as it is."""
-        return linear_norm(self.weight, norm)
-
-    def export(self) -> nn.Linear:
-        """A plain ``nn.Linear`` with the effective weight."""
-        return plain_linear(self)
-
-
-class UnitRowLinear(nn.Linear):
-    r"""A last layer whose rows have unit length but need not be orthogonal (last-layer normalisation).
-
-    Two logits then differ by a function of Lipschitz constant :math:`\|w_i - w_j\| \le 2` of the features.
-
-    Source: Singla et al. 2022, last-layer normalisation.
-
-    Args:
-        in_features: values that enter.
-        out_features: number of classes K.
-        bias: whether to add a bias.
-    """
-
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        super().__init__(in_features, out_features, bias)
-        parametrize.register_parametrization(self, "weight", UnitRows())
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
         """The norm of the effective weight as it is."""

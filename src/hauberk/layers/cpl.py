@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from hauberk.errors import HauberkError
 from hauberk.layers.bound import SLACK, Bound, constant_size, times
 from hauberk.layers.derived import without_parametrisation
 from hauberk.layers.norms import Padding, conv_layer_norm, linear_norm
+from hauberk.layers.same_size import SameSizeConv2d
 from hauberk.layers.spectral import SpectralScaling
 from hauberk.threats import Norm
 
@@ -48,7 +48,7 @@ def hidden_size(bias: Tensor | None, features: Tensor, constant: float) -> Tenso
     return 2.0 * (square * entered + math.sqrt(square) * shift)
 
 
-class PotentialConv2d(nn.Conv2d):
+class PotentialConv2d(SameSizeConv2d):
     """The block on feature maps, with U the convolution that its ``weight`` says; its bound is computed from that.
 
     Args:
@@ -73,15 +73,8 @@ class PotentialConv2d(nn.Conv2d):
         bias: bool = True,
         padding_mode: Padding = "zeros",
     ) -> None:
-        sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        if sides[0] % 2 == 0 or sides[1] % 2 == 0 or padding_mode not in ("zeros", "circular"):
-            raise HauberkError(
-                f"expected odd kernels padded with zeros or circularly, got {sides} and {padding_mode!r}",
-                "use for example kernel_size=3, padding_mode='zeros'",
-            )
         super().__init__(
-            channels, hidden or channels, sides, padding=(sides[0] // 2, sides[1] // 2), groups=groups, bias=bias,
-            padding_mode=padding_mode,
+            channels, hidden or channels, kernel_size, groups=groups, bias=bias, padding_mode=padding_mode
         )  # fmt: skip
         with torch.no_grad():
             nn.init.xavier_normal_(self.weight)

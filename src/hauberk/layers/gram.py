@@ -10,8 +10,6 @@ training, where gradients must pass, and for hardware without a fast eigensolver
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -89,31 +87,6 @@ def positive_bound(matrices: Tensor) -> Tensor:
             power = power / length[..., None, None]
         bound = bound * length ** (0.5 ** (step + 2))
     return bound
-
-
-def unfolding_bound(weight: Tensor) -> Tensor:
-    r"""The four-unfoldings bound of a convolution, :math:`\sqrt{k_h k_w}\,\min(\|R\|, \|S\|, \|T\|, \|U\|)`.
-
-    It holds for zero and for circular padding of images of any size and for every stride, and needs four small
-    matrices; the truth is often two thirds of it.
-
-    Args:
-        weight: shape (out, in, kh, kw), one group.
-
-    Returns:
-        a scalar, differentiable, up to rounding.
-
-    Source: Singla & Feizi 2021, Theorem 1.
-    """
-    out, into, kh, kw = weight.shape
-    unfoldings = (
-        weight.permute(0, 2, 1, 3).reshape(out * kh, into * kw),
-        weight.permute(0, 3, 1, 2).reshape(out * kw, into * kh),
-        weight.reshape(out, into * kh * kw),
-        weight.permute(0, 2, 3, 1).reshape(out * kh * kw, into),
-    )
-    norms = torch.stack([torch.linalg.matrix_norm(matrix, 2) for matrix in unfoldings])
-    return math.sqrt(kh * kw) * norms.min()
 
 
 def power_iteration(

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from hauberk.errors import HauberkError
 from hauberk.layers.bound import Bound
 from hauberk.layers.export import plain_conv
 from hauberk.layers.norms import Padding, conv_layer_norm
+from hauberk.layers.same_size import SameSizeConv2d
 from hauberk.threats import Norm
 
 
@@ -37,7 +37,7 @@ class IdentityTap(nn.Module):
         return self.identity + self.scale * weight
 
 
-class LiResConv2d(nn.Conv2d):
+class LiResConv2d(SameSizeConv2d):
     r"""A residual connection around a convolution, which is one convolution, :math:`y = x + s\,(P * x + b)`.
 
     Its norm is that of one kernel, so that it is known, and not bounded by 1 + ||P||.  It is **not** 1-Lipschitz: such
@@ -67,15 +67,8 @@ class LiResConv2d(nn.Conv2d):
         bias: bool = True,
         padding_mode: Padding = "zeros",
     ) -> None:
-        sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        if sides[0] % 2 == 0 or sides[1] % 2 == 0 or padding_mode not in ("zeros", "circular"):
-            raise HauberkError(
-                f"expected odd kernels padded with zeros or circularly, got {sides} and {padding_mode!r}",
-                "use for example kernel_size=3, padding_mode='zeros'",
-            )
         super().__init__(
-            channels, channels, sides, padding=(sides[0] // 2, sides[1] // 2), groups=groups, bias=bias,
-            padding_mode=padding_mode,
+            channels, channels, kernel_size, groups=groups, bias=bias, padding_mode=padding_mode
         )  # fmt: skip
         parametrize.register_parametrization(self, "weight", IdentityTap(scale, groups, self.weight.shape))
 

@@ -90,7 +90,7 @@ def conv_norm(
     rows, columns = (
         _axis(size[i], kernel.shape[2 + i], stride[i], padding[i], dilation[i], circular) for i in range(2)
     )
-    blocks = _to_blocks(kernel.reshape(groups, -1, *kernel.shape[1:]), rows, columns)
+    blocks = _by_phase(kernel.reshape(groups, -1, *kernel.shape[1:]), rows, columns)
     # what rounding of sums over taps may hide where they cancel
     largest = _largest_of_all(blocks, rows, columns) + _rounding(blocks, 2.0**-53)
     value = raised(scale, largest * math.sqrt(rows.repeats * columns.repeats))
@@ -198,7 +198,7 @@ def _axis(size: int, kernel: int, stride: int, padding: tuple[int, int], dilatio
     return _Axis(block, phase, shift, grid, 1, span == 0 and padding == (0, 0))
 
 
-def _to_blocks(kernel: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+def _by_phase(kernel: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """Kernel on blocks, (groups, out, in, kh, kw) to (groups, out, in * block area, block taps)."""
     groups, outputs, inputs = kernel.shape[:3]
     shape = (rows.block, columns.block, max(rows.shift) + 1, max(columns.shift) + 1)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
-from hauberk.layers.aol import SHRINK, to_blocks
+from hauberk.layers.aol import SHRINK
+from hauberk.layers.blocks import Pair, to_blocks
 from hauberk.layers.gram import gram_bound
 from hauberk.layers.norms import conv_layer_norm, linear_norm
 
-Pair = tuple[int, int]
 Plain = nn.Linear | nn.Conv2d
 
 

@@ -10,8 +10,9 @@ from torch import nn
 from hauberk.classifier import Normalize
 from hauberk.errors import HauberkError
 from hauberk.layers.activations import MaxMin
-from hauberk.layers.aol import AOLConv2d, AOLLinear, UnitRowLinear
+from hauberk.layers.aol import AOLConv2d, AOLLinear
 from hauberk.layers.shape import PadToMultiple
+from hauberk.layers.unit_rows import UnitRowLinear
 from hauberk.models.building import check_task, with_spec
 from hauberk.specs import Depth, Width
 

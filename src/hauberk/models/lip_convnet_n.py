@@ -9,7 +9,7 @@ from torch import nn
 from hauberk.classifier import Normalize
 from hauberk.errors import HauberkError
 from hauberk.layers.activations import MaxMin
-from hauberk.layers.aol import AOLConv2d, UnitRowLinear
+from hauberk.layers.aol import AOLConv2d
 from hauberk.layers.bcop import BCOPConv2d
 from hauberk.layers.bro import BROConv2d
 from hauberk.layers.cayley import CayleyConv2d, CayleyLinear
@@ -17,6 +17,7 @@ from hauberk.layers.householder import Householder1, Householder2
 from hauberk.layers.lot import LOTConv2d
 from hauberk.layers.shape import PadToMultiple
 from hauberk.layers.soc import SOCConv2d
+from hauberk.layers.unit_rows import UnitRowLinear
 from hauberk.models.building import check_task, with_spec
 from hauberk.specs import Depth, Width
 

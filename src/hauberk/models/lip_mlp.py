@@ -10,8 +10,8 @@ from torch import nn
 from hauberk.classifier import Normalize
 from hauberk.errors import HauberkError
 from hauberk.layers.activations import MaxMin
-from hauberk.layers.aol import UnitRowLinear
 from hauberk.layers.cayley import CayleyLinear
+from hauberk.layers.unit_rows import UnitRowLinear
 from hauberk.models.building import check_task, with_spec
 from hauberk.specs import Width
 
