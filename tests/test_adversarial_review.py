@@ -18,7 +18,7 @@ from hauberk.certificates import ABSTAIN, LipschitzCertificate, SmoothingCertifi
 from hauberk.classifier import check_classifier, decide, predictor_name, traits
 from hauberk.conformance import LinearOracle
 from hauberk.errors import HauberkError
-from hauberk.evaluation.alpha_path import right_interval
+from hauberk.evaluation.alpha_steps import right_where_finite
 from hauberk.layers import AOLLinear
 from hauberk.noises import Gaussian
 from hauberk.randomness import Randomness
@@ -68,8 +68,8 @@ def test_nan_is_never_right() -> None:
     decisions = decide(Late().eval(), batch)
     assert (decisions[broken] == ABSTAIN).all()
     assert (decisions[~broken] >= 0).all()
-    good, bad = np.array([0.7, 0.3]), np.array([np.nan, np.nan])
-    assert all(np.isnan(right_interval(*pair, 0)).all() for pair in ((good, bad), (bad, good)))
+    good, bad = np.array([[0.7, 0.3]]), np.array([[np.nan, np.nan]])
+    assert all(np.isnan(right_where_finite(*pair, np.zeros(1, int))).all() for pair in ((good, bad), (bad, good)))
 
 
 def test_a_wrapper_with_its_own_forward_is_undeclared() -> None:

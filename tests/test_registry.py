@@ -45,9 +45,9 @@ from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
 from hauberk.objectives.gloro import GloRo
 from hauberk.objectives.hkr import HKR
 from hauberk.objectives.iaat import IAAT
-from hauberk.objectives.lipschitz_margin import Ramp
 from hauberk.objectives.logit_annealing import LogitAnnealing
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
+from hauberk.objectives.ramp import Ramp
 from hauberk.objectives.standard import Standard
 from hauberk.objectives.trades import TRADES
 from hauberk.threats import L1, L2, Linf

@@ -19,7 +19,6 @@ from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
 from hauberk.evaluation import calibration
-from hauberk.evaluation.alpha_path import right_interval
 from hauberk.evaluation.alpha_steps import kept_by, largest, most, right_intervals
 from hauberk.evaluation.calibration import (
     alpha_for_clean,
@@ -58,6 +57,20 @@ def margins(p: Array, labels: NDArray[np.int64]) -> Array:
 
 
 # --- where a mix is right -------------------------------------------------------------------------------------------
+
+
+def right_interval(accurate: np.ndarray, robust: np.ndarray, label: int) -> tuple[float, float]:
+    """One image, rival by rival: each is beaten on a half-line of weights."""
+    low, high = -1.0, 2.0
+    for j in (j for j in range(len(accurate)) if j != label):
+        a, b = accurate[label] - accurate[j], robust[label] - robust[j]
+        if a <= 0.0 and b <= 0.0:
+            return float("nan"), float("nan")
+        if a <= 0.0:
+            low = max(low, a / (a - b))
+        elif b <= 0.0:
+            high = min(high, a / (a - b))
+    return (low, high) if low < high else (float("nan"), float("nan"))
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6))

@@ -22,7 +22,8 @@ from hauberk.certificates import SmoothingCertificate
 from hauberk.classifier import Normalize
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
-from hauberk.evaluation.alpha_path import mix_records, right_interval
+from hauberk.evaluation.alpha_path import mix_records
+from hauberk.evaluation.alpha_steps import right_intervals
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import attack_records, certificate_records
 from hauberk.evaluation.work import Work
@@ -86,7 +87,7 @@ def probabilities() -> st.SearchStrategy[np.ndarray]:
 @given(probabilities(), probabilities(), st.integers(0, 3))
 @settings(max_examples=300, deadline=None)
 def test_the_interval_where_a_mix_is_right_agrees_with_a_scan(g: np.ndarray, h: np.ndarray, label: int) -> None:
-    low, high = right_interval(g, h, label)
+    low, high = (float(end[0]) for end in right_intervals(g[None], h[None], [label]))
     for alpha in np.linspace(0.0, 1.0, 101):
         mix = (1 - alpha) * g + alpha * h
         lead = mix[label] - np.delete(mix, label).max()

@@ -33,7 +33,7 @@ LIPSCHITZ = [
         ("if not np.isfinite(logits).all():", "if False:"),
         ('return top if row.get("deployed", top) == top else ABSTAIN', "return top"),
         ("self.margin(row, shared, r) * (1.0 - 1e-12)", "self.margin(row, shared, r) * 1.5"),
-        ("_reach(*self.gaps(row, shared)).min()", "_reach(*self.gaps(row, shared)).max()"),
+        ("reach(*self.gaps(row, shared)).min()", "reach(*self.gaps(row, shared)).max()"),
     ),
     *group(
         "lipschitz", "certificates/base.py", "tests/certificates/test_base.py",

@@ -127,11 +127,11 @@ METRICS = [
         ('"stage": number}', '"stage": 0}'),
     ),
     *group(
-        "metrics", "evaluation/alpha_path.py",
+        "metrics", "evaluation/alpha_steps.py",
         "tests/evaluation/test_units.py::test_the_interval_where_a_mix_is_right_agrees_with_a_scan",
-        ("low = max(low, a / (a - b))", "low = min(low, a / (a - b))"),
-        ("high = min(high, a / (a - b))", "high = min(high, b / (b - a))"),
-        ("if a <= 0.0 and b <= 0.0:", "if a <= 0.0 and b < -1.0:"),
+        ("(end > 0.0), cross, -1.0).max(1)", "(end > 0.0), cross, -1.0).min(1)"),
+        ("cross = start / (start - end)", "cross = end / (end - start)"),
+        ("never = ((start <= 0.0) & (end <= 0.0)).any(1)", "never = ((start <= 0.0) & (end < -1.0)).any(1)"),
     ),
 ]  # fmt: skip
 

@@ -69,9 +69,6 @@ WALK = [
         (".sqrt().sum(-2).amax(-1)", ".sqrt().sum(-2).amin(-1)"),
         ("size = torch.minimum(size, sums)", "pass"),
         ("largest * (log", "(log"),
-        ("math.sqrt(kh * kw) * norms.min()", "norms.min()"),
-        ("math.sqrt(kh * kw) * norms.min()", "math.sqrt(kh * kw) * norms.max()"),
-        ("weight.permute(0, 2, 1, 3).reshape(out * kh, into * kw)", "weight.reshape(out * kh, into * kw)"),
         ("torch.randn(1, weight.shape[1], *size, generator=generator,", "torch.ones(1, weight.shape[1], *size,"),
     ),
     *group(
@@ -233,9 +230,12 @@ NETS = [
 
 MARGINS = [
     *group(
-        "margins", "objectives/lipschitz_margin.py", "tests/objectives/test_lipschitz_margin.py",
+        "margins", "objectives/ramp.py", "tests/objectives/test_logit_speeds.py",
         ("self.start + (self.end - self.start) * progress / self.over",
          "self.start + (self.end - self.start) * progress"),
+    ),
+    *group(
+        "margins", "objectives/logit_speeds.py", "tests/objectives/test_logit_speeds.py",
         ("speed = speed / layer.std.abs().min().to(speed)", "speed = speed / layer.std.abs().max().to(speed)"),
         ("return math.sqrt(2.0) * (1.0 - torch.eye(", "return 2.0 * (1.0 - torch.eye("),
         ('compute_mode="donot_use_mm_for_euclid_dist"', 'compute_mode="use_mm_for_euclid_dist"'),
@@ -325,8 +325,6 @@ MARGINS = [
     *group(
         "top_k", "certificates/top_k.py", "tests/certificates/test_top_k.py",
         ("- moved(row)", ""),
-        ("np.where(gaps > 0.0, math.inf, 0.0)", "math.inf"),
-        ("reach[np.isnan(speeds) | (speeds < 0.0) | np.isnan(reach)] = 0.0", "pass"),
         ("order[:k], order[k:])].min()", "order[:k], order[k:])].max()"),
         ("order[:k], order[k:])].min()", "order[k - 1 : k], order[k:])].min()"),
         ("order[:k], order[k:])].min()", "order[:k], order[k : k + 1])].min()"),
@@ -338,12 +336,14 @@ MARGINS = [
         ("set(found[0][:k].tolist()) <= set(members)", "set(found[0][:k].tolist()) & set(members)"),
         ("if own), default=0.0)", "), default=0.0)"),
         ("nearest[np.isfinite(nearest)]", "nearest"),
-        ("[round_down(float(reach", "[(float(reach"),
+        ("[round_down(float(distances", "[(float(distances"),
         ("if not 1 <= k < classes:", "if not 1 <= k <= classes:"),
-        ("reach[np.isnan(speeds) | (speeds < 0.0) | np.isnan(reach)] = 0.0",
-         "reach[np.isnan(speeds) | np.isnan(reach)] = 0.0"),
-        ("reach[np.isnan(speeds) | (speeds < 0.0) | np.isnan(reach)] = 0.0",
-         "reach[np.isnan(speeds) | (speeds < 0.0)] = 0.0"),
+    ),
+    *group(
+        "top_k", "certificates/lipschitz.py", "tests/certificates/test_top_k.py",
+        ("np.where((bounds == 0.0) & (gaps > 0.0), np.inf, 0.0)", "np.where(bounds == 0.0, np.inf, 0.0)"),
+        ("np.where((bounds == 0.0) & (gaps > 0.0), np.inf, 0.0)", "np.where(gaps > 0.0, np.inf, 0.0)"),
+        ("return np.where(np.isnan(found), 0.0, found)", "return found"),
     ),
 ]  # fmt: skip
 

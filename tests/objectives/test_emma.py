@@ -13,7 +13,7 @@ from hauberk.conformance import check_objective
 from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear
 from hauberk.objectives.base import Context
 from hauberk.objectives.emma import EMMA, RELEASED, robust_accuracy, shifted
-from hauberk.objectives.lipschitz_margin import Ramp
+from hauberk.objectives.ramp import Ramp
 
 PAIRWISE = torch.tensor([[0.0, 1.0, 4.0], [1.0, 0.0, 2.0], [4.0, 2.0, 0.0]])
 

@@ -16,7 +16,7 @@ from hauberk.conformance import check_objective
 from hauberk.errors import HauberkError
 from hauberk.objectives.base import Context
 from hauberk.objectives.gloro import GloRo, bottom_logit, inside, margins
-from hauberk.objectives.lipschitz_margin import Ramp
+from hauberk.objectives.ramp import Ramp
 from hauberk.objectives.standard import Standard
 
 PAIRWISE = torch.tensor([[0.0, 1.0, 4.0], [1.0, 0.0, 2.0], [4.0, 2.0, 0.0]])

@@ -11,8 +11,8 @@ from hauberk.conformance import check_objective
 from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear
 from hauberk.objectives.base import Context
 from hauberk.objectives.emma import shifted
-from hauberk.objectives.lipschitz_margin import Ramp
 from hauberk.objectives.logit_annealing import LogitAnnealing, annealed
+from hauberk.objectives.ramp import Ramp
 from hauberk.objectives.standard import Standard
 
 

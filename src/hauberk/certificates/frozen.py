@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.certificates.gate import check_walked
+from hauberk.certificates.lipschitz import reach
 from hauberk.certificates.rounding import exact_forward
 from hauberk.classifier import ABSTAIN, TILE, check_eval, check_images
 from hauberk.threats import Norm
@@ -35,9 +36,8 @@ def lipschitz_radii(logits: Tensor, pairwise: Tensor, rounding: Tensor | None = 
     best, speeds = logits.gather(1, top[:, None]), pairwise[top]
     gaps = best - logits - (0.0 if rounding is None else rounding[:, None])
     rival = torch.ones_like(gaps, dtype=torch.bool).scatter_(1, top[:, None], False)
-    # a rival that never moves is out of reach, unless it is level; unknown speeds prove nothing
-    reach = torch.where(speeds > 0.0, gaps / speeds, torch.where((speeds == 0.0) & (gaps > 0.0), math.inf, 0.0))
-    radius = torch.where(rival, reach, math.inf).amin(1)
+    distances = torch.from_numpy(reach(gaps.numpy(force=True), speeds.numpy(force=True))).to(gaps.device)
+    radius = torch.where(rival, distances, math.inf).amin(1)
     finite = logits.isfinite().all(1)
     known = finite & radius.isfinite() & (radius > 0.0)
     lowered = torch.nextafter(radius * (1.0 - 1e-12), torch.zeros_like(radius))

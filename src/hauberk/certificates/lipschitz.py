@@ -119,7 +119,7 @@ class LipschitzCertificate(Certificate):
         """Closed form for margin 0, bisection on the monotone ``margin`` above it."""
         if self.decision(row, shared) == ABSTAIN:
             return 0.0
-        plain = float(_reach(*self.gaps(row, shared)).min())
+        plain = float(reach(*self.gaps(row, shared)).min())
         if not math.isfinite(plain):  # a constant network: any finite number is sound, none is useful
             return 0.0
         if margin > 0.0:
@@ -131,8 +131,11 @@ class LipschitzCertificate(Certificate):
         return predictor_name(model)
 
 
-def _reach(gaps: Floats, bounds: Floats) -> Floats:
-    """How far an image may move before a gap closes; a rival that never moves is out of reach, unless it is level."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(bounds > 0.0, gaps / bounds, np.where((bounds == 0.0) & (gaps > 0.0), np.inf, 0.0))
-    return np.where(np.isnan(reach), 0.0, reach)  # NaN: nothing is known
+def reach(gaps: Floats, bounds: Floats) -> Floats:
+    """How far an image may move before a gap closes; a rival that never moves is out of reach, unless it is level.
+
+    Where the bound is negative or NaN nothing is known, and the gap counts as level.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = np.where(bounds > 0.0, gaps / bounds, np.where((bounds == 0.0) & (gaps > 0.0), np.inf, 0.0))
+    return np.where(np.isnan(found), 0.0, found)

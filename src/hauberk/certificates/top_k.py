@@ -10,14 +10,13 @@ member of the set.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hauberk.certificates.base import Evidence, round_down
-from hauberk.certificates.lipschitz import LipschitzCertificate
+from hauberk.certificates.lipschitz import LipschitzCertificate, reach
 from hauberk.certificates.rounding import moved
 from hauberk.classifier import ABSTAIN
 from hauberk.errors import HauberkError
@@ -54,8 +53,8 @@ def top_k_radii(row: Evidence, shared: Evidence, most: int) -> list[float]:
     found = _reach(row, shared)
     if found is None:
         return [0.0] * most
-    order, reach = found
-    return [round_down(float(reach[np.ix_(order[:k], order[k:])].min())) for k in range(1, most + 1)]
+    order, distances = found
+    return [round_down(float(distances[np.ix_(order[:k], order[k:])].min())) for k in range(1, most + 1)]
 
 
 def stays_in_top_k(row: Evidence, shared: Evidence, label: int, k: int) -> float:
@@ -152,8 +151,6 @@ def _reach(row: Evidence, shared: Evidence) -> tuple[NDArray[np.intp], Array] | 
         return None
     logits = np.asarray(row["logits"], dtype=np.float64)
     speeds = np.asarray(shared["pairwise"], dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+    with np.errstate(over="ignore"):
         gaps = logits[:, None] - logits[None, :] - moved(row)
-        reach = np.where(speeds > 0.0, gaps / speeds, np.where(gaps > 0.0, math.inf, 0.0))
-    reach[np.isnan(speeds) | (speeds < 0.0) | np.isnan(reach)] = 0.0
-    return np.argsort(-logits, kind="stable"), reach
+    return np.argsort(-logits, kind="stable"), reach(gaps, speeds)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from hauberk import registry
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import MixedCertificate
@@ -16,6 +14,7 @@ from hauberk.certificates.mixed import needed_alpha
 from hauberk.classifier import check_eval, frozen, logits_of, predictor_name
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
+from hauberk.evaluation.alpha_steps import right_where_finite
 from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
 from hauberk.evaluation.work import Columns, Task, Work, done
 from hauberk.records import Part, RecordKind
@@ -101,19 +100,18 @@ def _path_columns(model: MixedClassifier, tile: Batch, setting: Setting) -> Colu
     with frozen(model):
         accurate = model.accurate_scale * logits_of(model.accurate, tile, setting.tile)
         robust = model.robust_scale * logits_of(model.robust, tile, setting.tile)
-    labels = tile.labels.tolist()
-    pairs = zip(*(z.double().softmax(1).numpy() for z in (accurate, robust)), labels, strict=True)
-    intervals = [right_interval(g, h, y) for g, h, y in pairs]
+    g, h = (z.double().softmax(1).numpy() for z in (accurate, robust))
+    low, high = right_where_finite(g, h, tile.labels.numpy())
     return {
         "id": tile.ids.tolist(),
-        "label": labels,
+        "label": tile.labels.tolist(),
         "accurate_prediction": accurate.argmax(1).tolist(),
         "robust_prediction": robust.argmax(1).tolist(),
         "accurate_logits": accurate.float().tolist(),
         "robust_logits": robust.float().tolist(),
-        "alpha_low": [low for low, _ in intervals],
-        "alpha_high": [high for _, high in intervals],
-        "certified_alpha": [[] for _ in labels],
+        "alpha_low": low.tolist(),
+        "alpha_high": high.tolist(),
+        "certified_alpha": [[] for _ in low],
     }
 
 
@@ -129,31 +127,3 @@ def _kept_columns(
         for right in [base.decision(row, shared) == y and not certificate.contradicted(row, shared)]
     ]
     return {"certified_alpha": certified, "evidence": [json.dumps(row) for row in evidence]}, shared
-
-
-def right_interval(accurate: np.ndarray, robust: np.ndarray, label: int) -> tuple[float, float]:
-    r"""The open interval of alpha in [0, 1] where the mix of two probability vectors predicts the label.
-
-    Args:
-        accurate: g, shape (K,).
-        robust: h, shape (K,).
-        label: y.
-
-    Returns:
-        (low, high); where the mix is right at an end of [0, 1] itself, the interval reaches beyond it (-1 or 2), so
-        that strict comparison is always right; (NaN, NaN) where the mix is never right.
-    """
-    if not (np.isfinite(accurate).all() and np.isfinite(robust).all()):
-        return float("nan"), float("nan")
-    rivals = np.arange(len(accurate)) != label
-    start = (accurate[label] - accurate)[rivals]  # the difference at alpha = 0, linear from here ...
-    end = (robust[label] - robust)[rivals]  # ... to alpha = 1
-    low, high = -1.0, 2.0
-    for a, b in zip(start.tolist(), end.tolist(), strict=True):
-        if a <= 0.0 and b <= 0.0:
-            return float("nan"), float("nan")
-        if a <= 0.0:
-            low = max(low, a / (a - b))
-        elif b <= 0.0:
-            high = min(high, a / (a - b))
-    return (low, high) if low < high else (float("nan"), float("nan"))

@@ -25,8 +25,8 @@ def right_intervals(accurate: ArrayLike, robust: ArrayLike, labels: ArrayLike) -
         labels: y, (N,).
 
     Returns:
-        lower and upper ends, (N,) each, as ``hauberk.evaluation.units.right_interval`` gives them: beyond [0, 1] (-1
-        or 2) where the mix is right at 0 or 1 itself, NaN where it is never right.
+        lower and upper ends, (N,) each; where the mix is right at 0 or 1 itself, the interval reaches beyond it (-1 or
+        2), so that strict comparison is always right; NaN where the mix is never right.
     """
     y, g, h = tables("probabilities", labels, accurate, robust)
     start, end = leads(g, y), leads(h, y)  # the lead over each rival is linear in alpha, from start to end
@@ -36,6 +36,15 @@ def right_intervals(accurate: ArrayLike, robust: ArrayLike, labels: ArrayLike) -
     high = np.where((start > 0.0) & (end <= 0.0), cross, 2.0).min(1)
     never = ((start <= 0.0) & (end <= 0.0)).any(1) | (low >= high)
     return np.where(never, np.nan, low), np.where(never, np.nan, high)
+
+
+def right_where_finite(accurate: Floats, robust: Floats, labels: Labels) -> tuple[Floats, Floats]:
+    """As ``right_intervals``, and NaN too where a model answers NaN."""
+    low, high = np.full((2, len(labels)), np.nan)
+    known = np.isfinite(accurate).all(1) & np.isfinite(robust).all(1)
+    if known.any():
+        low[known], high[known] = right_intervals(accurate[known], robust[known], labels[known])
+    return low, high
 
 
 def _steps(low: Floats, high: Floats, top: float) -> tuple[Floats, NDArray[np.int64]]:

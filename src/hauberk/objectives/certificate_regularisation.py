@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from hauberk.batch import Batch
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
-from hauberk.objectives.lipschitz_margin import Length, Lipschitz, measure, rivals
+from hauberk.objectives.logit_speeds import Lipschitz, measure, rivals
+from hauberk.objectives.ramp import Length
 from hauberk.threats import CONFIG
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from hauberk.batch import Batch
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
-from hauberk.objectives.lipschitz_margin import Amount, Lipschitz, Ramp, amount, measure
+from hauberk.objectives.logit_speeds import Lipschitz, measure
+from hauberk.objectives.ramp import Amount, Ramp, amount
 from hauberk.threats import CONFIG
 
 Share = Annotated[float, Field(ge=0, le=1)]

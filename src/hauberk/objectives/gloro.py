@@ -14,7 +14,8 @@ from torch.nn import functional
 from hauberk.batch import Batch
 from hauberk.errors import HauberkError
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
-from hauberk.objectives.lipschitz_margin import Amount, Lipschitz, amount, measure
+from hauberk.objectives.logit_speeds import Lipschitz, measure
+from hauberk.objectives.ramp import Amount, amount
 from hauberk.threats import CONFIG
 
 Classes = tuple[Annotated[int, Field(ge=0)], ...]

@@ -15,7 +15,7 @@ from torch.nn import functional
 from hauberk.batch import Batch
 from hauberk.errors import HauberkError
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
-from hauberk.objectives.lipschitz_margin import Lipschitz, measure
+from hauberk.objectives.logit_speeds import Lipschitz, measure
 from hauberk.threats import CONFIG
 
 MEMORY = "hkr"  # the place in a context's state: running mean of the scores' size

@@ -13,7 +13,8 @@ from torch.nn import functional
 from hauberk.batch import Batch
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
 from hauberk.objectives.emma import Share, robust_accuracy, shifted
-from hauberk.objectives.lipschitz_margin import Amount, Length, Lipschitz, amount, measure
+from hauberk.objectives.logit_speeds import Lipschitz, measure
+from hauberk.objectives.ramp import Amount, Length, amount
 from hauberk.threats import CONFIG
 
 

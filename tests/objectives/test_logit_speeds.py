@@ -14,7 +14,8 @@ from hauberk.errors import HauberkError
 from hauberk.layers import AOLConv2d, MaxMin, UnitRowLinear, pairwise_bounds
 from hauberk.layers.bound import Bound
 from hauberk.objectives.base import Context
-from hauberk.objectives.lipschitz_margin import MEMORY, Ramp, amount, measure, rivals, training_pairwise
+from hauberk.objectives.logit_speeds import MEMORY, measure, rivals, training_pairwise
+from hauberk.objectives.ramp import Ramp, amount
 
 SHAPE = (2, 6, 5)
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -23,42 +22,11 @@ from hauberk.classifier import Normalize, evaluating
 from hauberk.errors import HauberkError
 from hauberk.layers.lipschitz import model_bound
 from hauberk.objectives.base import Context
-from hauberk.threats import CONFIG
 
 MEMORY = "lipschitz"  # the place in a context's state: constant factors and singular vectors
 COLD_STEPS, WARM_STEPS = 50, 3  # power iterations from a random start, and from the last step's vector
 
-Length = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Lipschitz = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["walk"]
-
-
-@dataclass(frozen=True, config=CONFIG)
-class Ramp:
-    r"""A number that moves linearly from ``start`` to ``end`` and stays there.
-
-    .. math:: v(t) = s + (e - s)\,\min(t / \tau, 1)
-
-    Args:
-        start: s, its value before the first step.
-        end: e.
-        over: :math:`\tau`, the share of the training that it takes; 0 is ``end`` from the first step on.
-    """
-
-    start: Length
-    end: Length
-    over: Annotated[float, Field(ge=0, le=1)] = 0.5
-
-    def at(self, progress: float) -> float:
-        """The value when that share of all steps is done, in [0, 1]."""
-        return self.end if progress >= self.over else self.start + (self.end - self.start) * progress / self.over
-
-
-Amount = Length | Ramp
-
-
-def amount(value: float | Ramp, progress: float) -> float:
-    """The value of a number or of a ramp when that share of the training is done."""
-    return value.at(progress) if isinstance(value, Ramp) else value
 
 
 class Measured(NamedTuple):
