@@ -54,6 +54,14 @@ def test_rows_are_those_of_their_split_with_ids_of_their_own():
     assert batch.ids.tolist() == [*range(-15, 0), *range(39, -1, -1)]
 
 
+def test_negative_ids_of_the_training_split_are_no_others():
+    own = data()
+    moved = Split("train", own.train.images, own.train.labels, own.train.ids - 3)
+    own = Dataset("own", ("a", "b"), moved, own.val, own.test)
+    found = Source(own, [Part("other", split("train", 7, 0, 10), 0.3)], 10, 0)
+    assert len(set(found.batch(torch.arange(47)).ids.tolist())) == 47
+
+
 def test_batches_depend_on_seed_and_epoch_alone():
     def drawn(seed: int, epoch: int) -> list[int]:
         return torch.cat(source((0.4,), seed).batches(epoch)).tolist()

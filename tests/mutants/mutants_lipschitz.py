@@ -247,8 +247,6 @@ MARGINS = [
         ('memory["vectors"][str(index)] = vector', "pass"),
         ("moved = torch.where(length > 0, back / length.clamp_min(torch.finfo(back.dtype).tiny), vector)",
          "moved = back / length"),
-        ("fresh if context.total is not None else context.state.setdefault(MEMORY, fresh)",
-         "context.state.setdefault(MEMORY, fresh)"),
         ('if memory["epoch"] != context.epoch:', 'if memory["epoch"] < 0:'),
         ('if memory["epoch"] != context.epoch:', "if True:"),
         ("with evaluating(model):", "if True:"),
@@ -319,7 +317,8 @@ MARGINS = [
         ("/ max(size, self.margin)", "/ self.margin"),
         ("self.memory * before + (1.0 - self.memory)", "before + (1.0 - self.memory)"),
         (".masked_fill(positive, -math.inf).softmax(1)", ".softmax(1)"),
-        ("    torch.distributed.all_reduce(counts)\n", "    pass\n"),
+        ("whole = context.whole(positive.long())", "whole = positive.long()"),
+        ("context.whole(scores).abs()", "scores.abs()"),
         ("== 1, context)", "== 0, context)"),
     ),
     *group(

@@ -14,7 +14,6 @@ from hauberk.batch import Batch
 from hauberk.certificates import LipschitzCertificate
 from hauberk.classifier import Normalize
 from hauberk.conformance import check_objective
-from hauberk.errors import HauberkError
 from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear
 from hauberk.objectives.base import Context
 from hauberk.objectives.hkr import HKR, MEMORY, hinge, transport
@@ -87,17 +86,16 @@ def test_shards_average_to_the_whole_batch() -> None:
     torch.testing.assert_close(sum(n * v for n, v in parts) / 10, whole)
 
 
-def test_processes_add_up_their_counts(monkeypatch) -> None:
+def test_processes_add_up_their_counts() -> None:
     batch, model = of([[0.9, 0.1, 0.4], [0.2, 0.7, 0.3]], [0, 1]), identity(3)
     asked = []
 
-    def all_reduce(counts: torch.Tensor) -> None:
-        asked.append(counts.tolist())
-        counts += torch.tensor([2, 0, 1])  # the other process has two of class 0 and one of class 2
+    def add(rows: torch.Tensor) -> torch.Tensor:
+        asked.append(rows.tolist())
+        return rows + functional.one_hot(torch.tensor([0, 0, 0, 0, 2]), 3) * torch.tensor([[0], [0], [1], [1], [1]])
 
-    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
-    found = HKR(alpha=0.0)(model, batch, context(offset=0, total=5))
-    assert asked == [[1, 1, 0]]
+    found = HKR(alpha=0.0)(model, batch, context(offset=0, total=5, add=add))
+    assert asked == [[[1, 0, 0], [0, 1, 0], *[[0, 0, 0]] * 3]]
     logits, positive = model(batch.images), functional.one_hot(batch.labels, 3) > 0
     torch.testing.assert_close(found.total, -transport(logits, positive, torch.tensor([3, 1, 1]), 5))
 
@@ -223,9 +221,11 @@ def test_a_hot_softmax_takes_the_largest_rival_and_two_classes_need_none() -> No
     assert torch.equal(plain, soft)
 
 
-def test_soft_weights_are_not_shared_by_processes() -> None:
-    with pytest.raises(HauberkError, match="one process"):
-        HKR(soft=True)(identity(3), of([[0.9, 0.1, 0.4]], [0]), context(offset=0, total=4))
+def test_the_running_size_is_that_of_all_processes() -> None:
+    scores = torch.tensor([[0.9, 0.1, 0.4], [0.3, 0.2, 0.7], [0.5, 0.6, 0.8]])
+    whole, own = context(), context(offset=1, total=3, add=lambda rows: torch.where(rows == 0, scores, rows))
+    sizes = [HKR(soft=True)._running_size(s, c) for s, c in ((scores, whole), (scores[1:2], own))]
+    assert sizes[0] == sizes[1] == whole.state["hkr"] == own.state["hkr"]
 
 
 def test_zero_weights_stay_numbers() -> None:

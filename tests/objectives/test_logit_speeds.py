@@ -226,13 +226,13 @@ def test_a_layer_of_another_kind_counts_with_its_bound_of_the_epoch() -> None:
     assert net.training
 
 
-def test_processes_keep_no_memory_and_agree() -> None:
-    net = plain_net(3)
-    alone = training_pairwise(net, SHAPE, 3, "walk", fresh(5))
-    for offset in (0, 4):
-        context = fresh(5, offset=offset, total=8)
-        assert torch.equal(training_pairwise(net, SHAPE, 3, "walk", context), alone)
-        assert context.state == {}
+def test_processes_have_the_memory_of_one_to_the_last_bit() -> None:
+    net, contexts = plain_net(3), [fresh(5), fresh(5, offset=0, total=8), fresh(5, offset=4, total=8)]
+    for _ in range(3):
+        one, *both = (training_pairwise(net, SHAPE, 3, "walk", context) for context in contexts)
+        assert all(torch.equal(other, one) for other in both)
+    kept, *others = (context.state[MEMORY]["vectors"] for context in contexts)
+    assert all(torch.equal(other[name], vector) for other in others for name, vector in kept.items())
 
 
 def test_memory_survives_a_checkpoint_to_the_last_bit() -> None:

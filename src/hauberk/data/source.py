@@ -44,7 +44,8 @@ class Source:
 
     An epoch is one pass over the training split, in an order of its own, whatever the shares of the others are.  Rows
     of the others are drawn uniformly, with replacement.  The rows of a batch are shuffled, so that every process gets
-    the mixture.  Sample ids stay unique: the j-th image of the others, counted through all of them, has the id -1 - j.
+    the mixture.  Sample ids stay unique: the j-th image of the others, counted through all of them, has the id -1 - j,
+    or one as far below the smallest of the training split.
 
     Args:
         dataset: its training split is learnt.
@@ -78,7 +79,8 @@ class Source:
             )
         self.seed, self.steps = seed, steps
         self.firsts = list(accumulate((len(part.split) for part in parts), initial=len(train)))  # place of each part
-        ids = [len(train) - 1 - torch.arange(first, end) for first, end in pairwise(self.firsts)]
+        lowest = min([0, *train.ids.tolist()]) + len(train)
+        ids = [lowest - 1 - torch.arange(first, end) for first, end in pairwise(self.firsts)]
         others = [Split("train", p.split.images, p.split.labels, own) for p, own in zip(parts, ids, strict=True)]
         self.splits = [split.to(device) for split in (train, *others)]
         self.name = "; ".join([f"{dataset.name}, {described(train)}", *map(str, parts)])

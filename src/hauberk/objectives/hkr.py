@@ -6,14 +6,12 @@ import math
 from typing import Annotated
 
 import torch
-import torch.distributed
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hauberk.batch import Batch
-from hauberk.errors import HauberkError
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
 from hauberk.objectives.logit_speeds import Lipschitz, measure
 from hauberk.threats import CONFIG
@@ -122,18 +120,13 @@ class HKR(Objective):
         return kr, (weight * hinge(scores, positive, self.margin)).sum(1).mean()
 
     def _running_size(self, scores: Tensor, context: Context) -> float:
-        if context.total is not None:
-            raise HauberkError("soft HKR keeps a running mean, which processes do not share", "train in one process")
         before: float = context.state.get(MEMORY, self.margin)
-        size = self.memory * before + (1.0 - self.memory) * float(scores.abs().mean())
+        size = self.memory * before + (1.0 - self.memory) * float(context.whole(scores).abs().mean())
         context.state[MEMORY] = size
         return size
 
 
 def _counts(positive: Tensor, context: Context) -> tuple[Tensor, int]:
     """Positive rows of each score and all rows, of the whole batch: a class may be absent from a process's own rows."""
-    counts = positive.sum(0)
-    if context.total is None:
-        return counts, len(positive)
-    torch.distributed.all_reduce(counts)
-    return counts, context.total
+    whole = context.whole(positive.long())
+    return whole.sum(0), len(whole)

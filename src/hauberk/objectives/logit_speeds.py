@@ -78,9 +78,8 @@ def training_pairwise(
     With a number, L is that number times :math:`1/\min(\mathrm{std})` of every ``Normalize``: what a network of
     1-Lipschitz layers is built to have.  With ``walk``, gradients flow into L as well: the factor of a convolution or
     linear layer is :math:`\sigma = \|W v\|` with v the top right singular vector, whose gradient :math:`u v^\top` is
-    that of the norm.  v comes from power iteration and is kept in the context's state from step to step; among several
-    processes, which share no memory, it is found anew every step.  Any other layer counts with its certified bound,
-    taken once an epoch, as a constant.
+    that of the norm.  v comes from power iteration and is kept in the context's state from step to step.  Any other
+    layer counts with its certified bound, taken once an epoch, as a constant.
 
     Args:
         model: a (nested) ``nn.Sequential``.
@@ -160,9 +159,8 @@ def _speed(model: nn.Module, input_shape: Sequence[int], lipschitz: Lipschitz, c
 
 
 def _memory(context: Context) -> dict[str, Any]:
-    """What is kept from step to step; processes of one training share no memory, and keep nothing."""
-    fresh = {"epoch": -1, "factors": [], "vectors": {}}
-    found: dict[str, Any] = fresh if context.total is not None else context.state.setdefault(MEMORY, fresh)
+    """What is kept from step to step: it follows from weights and generator, so that every process has the same."""
+    found: dict[str, Any] = context.state.setdefault(MEMORY, {"epoch": -1, "factors": [], "vectors": {}})
     return found
 
 
