@@ -67,13 +67,26 @@ def hauberk(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     return typed
 
 
+@pytest.fixture
+def typed(hauberk: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str]]:
+    """Type a command: its exit code, and all that a person sees."""
+
+    def said(*words: object) -> tuple[int, str]:
+        code, *spoken = hauberk(*words)
+        return code, "".join(spoken)
+
+    return said
+
+
 @pytest.fixture(scope="session")
 def reader():
     """The module that reads the real images."""
-    folder = Path(os.environ.get("HAUBERK_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-    source = folder / "read_data.py"
+    folder = os.environ.get("HAUBERK_TEST_DATA")
+    if not folder:
+        pytest.skip("no real images: set HAUBERK_TEST_DATA to a folder with read_data.py")
+    source = Path(folder, "read_data.py").resolve()
     if not source.exists():
-        pytest.skip(f"no real images in {folder}; set HAUBERK_TEST_DATA to a folder with read_data.py")
+        pytest.skip(f"no real images in {folder}: it has no read_data.py")
     specification = importlib.util.spec_from_file_location("hauberk_test_reader", source)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)

@@ -4,34 +4,22 @@ import json
 import os
 import shutil
 import socket
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from hauberk import cli
 from hauberk.errors import HauberkError
 from hauberk.runs import Run
 from hauberk.storage import append, atomic_write
 
+Typed = Callable[..., tuple[int, str]]
+
 SECRET = "a private line"
 PLACES = ["recipe.yaml", "run.json", "metrics.jsonl", "records", "checkpoints", "checkpoints/config.json",
           "checkpoints/model.safetensors", "RECORD"]  # fmt: skip
-
-
-def hauberk(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    old, sys.argv = sys.argv, ["hauberk", *map(str, arguments)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = old
-    captured = capsys.readouterr()
-    return code, captured.out + captured.err
 
 
 @pytest.fixture
@@ -41,7 +29,7 @@ def run(tiny_run: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_links_in_a_run_are_not_followed(
-    place: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: str, run: Path, tmp_path: Path, typed: Typed
 ) -> None:
     target = next((run / "records").glob("*.parquet")) if place == "RECORD" else run / place
     moved = tmp_path / "private"
@@ -51,9 +39,9 @@ def test_links_in_a_run_are_not_followed(
     target.symlink_to(moved)
     before = moved.read_bytes() if moved.is_file() else sorted(moved.iterdir())
     page = tmp_path / "page.html"
-    said = [hauberk(capsys, "report", run, "-o", page), hauberk(capsys, "verify", run, "--weights"),
-            hauberk(capsys, "attack", run, "--attack", "fgsm", "--threat", "linf:0.1", "--images", 4),
-            hauberk(capsys, "bundle", run, "-o", tmp_path / "bundle")]  # fmt: skip
+    said = [typed("report", run, "-o", page), typed("verify", run, "--weights"),
+            typed("attack", run, "--attack", "fgsm", "--threat", "linf:0.1", "--images", 4),
+            typed("bundle", run, "-o", tmp_path / "bundle")]  # fmt: skip
     assert any(code == 1 and "is a link" in text for code, text in said)
     assert not any("Traceback" in text or SECRET in text for _, text in said)
     assert not page.exists() or SECRET not in page.read_text()
@@ -80,12 +68,12 @@ def irregular(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link", "link to a device", "socket", "device"])
 def test_nothing_but_a_file_is_replaced(
-    kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    kind: str, run: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = irregular(tmp_path, kind)
     before = path.lstat()
-    code, text = hauberk(capsys, "report", run, "-o", path)
+    code, text = typed("report", run, "-o", path)
     assert code == 1
     assert "no file may replace" in text or (kind == "folder" and "expects an HTML file" in text)
     for write in (atomic_write, append):
@@ -97,7 +85,7 @@ def test_nothing_but_a_file_is_replaced(
 
 @pytest.mark.parametrize("name", ["../../escaped", "/tmp/hauberk-escaped", "a\\..\\b", "..", "", "a\nb", "\x1b[2J"])
 def test_a_recipe_is_not_trained_outside_its_folder(
-    name: str, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, tiny_recipe: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "deep" / "here"
     here.mkdir(parents=True)
@@ -108,7 +96,7 @@ def test_a_recipe_is_not_trained_outside_its_folder(
     (here / "t.yaml").write_text(yaml.safe_dump({"name": name, "rows": [{"recipe": str(tiny_recipe)}]}))
     (here / "l.yaml").write_text(yaml.safe_dump({"name": "table", "rows": rows}))
     for command in (["train", "r.yaml"], ["sweep", "t.yaml", "--dry-run"], ["sweep", "l.yaml", "--dry-run"]):
-        code, text = hauberk(capsys, *command)
+        code, text = typed(*command)
         assert code == 1, text
         assert "name" in text
     assert sorted(p.name for p in here.iterdir()) == ["l.yaml", "r.yaml", "t.yaml"]
@@ -129,14 +117,14 @@ def test_a_pipe_in_a_run_is_not_waited_for(run: Path) -> None:
     assert isinstance(Run.open(run).load_model(), torch.nn.Module)
 
 
-def test_a_bundle_cannot_break_out_of_the_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_cannot_break_out_of_the_page(run: Path, tmp_path: Path, typed: Typed) -> None:
     planted = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     info = json.loads((run / "run.json").read_text())
     info["environment"]["cpu"] = planted
     (run / "run.json").write_text(json.dumps(info))
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"summary": planted}))
-    code, text = hauberk(capsys, "report", run, "-o", tmp_path / "page.html")
+    code, text = typed("report", run, "-o", tmp_path / "page.html")
     assert code == 0, text
     page = (tmp_path / "page.html").read_text()
     assert "alert(1)" in page

@@ -3,17 +3,20 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from hauberk import cli, recipes, registry
+from hauberk import recipes, registry
 from hauberk.errors import HauberkError
 from hauberk.records import content_hash
 from hauberk.subjects import subject
 from hauberk.trust import trusting
+
+Typed = Callable[..., tuple[int, str]]
 
 SOURCE = "evil_module:build"
 OWN = {"name": "own", "source": SOURCE}
@@ -46,28 +49,15 @@ def stranger(tiny_run: Path, tmp_path: Path) -> Path:
     return path
 
 
-def hauberk(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    old, sys.argv = sys.argv, ["hauberk", *map(str, arguments)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = old
-    captured = capsys.readouterr()
-    return code, captured.out + captured.err
-
-
 @pytest.mark.parametrize(
     "verb",
     ["attack RUN --threat linf:0.1 --attack fgsm --images 4", "certify RUN --images 4", "check RUN", "lipschitz RUN",
      "mix --accurate RUN --robust RUN --alpha 0.5", "mix --network RUN --clean 0.5", "verify RUN --weights"],
 )  # fmt: skip
 def test_no_verb_runs_the_code_that_a_run_names(
-    verb: str, stranger: Path, marker: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, stranger: Path, marker: Path, typed: Typed
 ) -> None:
-    code, text = hauberk(capsys, *verb.replace("RUN", str(stranger)).split())
+    code, text = typed(*verb.replace("RUN", str(stranger)).split())
     assert code == 1
     assert "a file alone runs no code" in text or verb.startswith("verify")  # which has found another fault before
     assert not marker.exists()
@@ -95,7 +85,7 @@ PLACES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("verb", ["train", "sweep --dry-run"])
 def test_no_recipe_runs_code(
-    place: str, verb: str, tiny_recipe: Path, tmp_path: Path, marker: Path, capsys: pytest.CaptureFixture[str]
+    place: str, verb: str, tiny_recipe: Path, tmp_path: Path, marker: Path, typed: Typed
 ) -> None:
     file = tmp_path / "planted.yaml"
     file.write_text(yaml.safe_dump(recipe(tiny_recipe, **PLACES[place])))
@@ -103,28 +93,28 @@ def test_no_recipe_runs_code(
         table = tmp_path / "table.yaml"
         table.write_text(yaml.safe_dump({"name": "table", "rows": [{"recipe": str(file)}]}))
         file = table
-    code, text = hauberk(capsys, *verb.split(), file, "-o", tmp_path / "out")
+    code, text = typed(*verb.split(), file, "-o", tmp_path / "out")
     assert code == 1
     assert "error:" in text
     assert not marker.exists()
 
 
 def test_the_user_may_name_the_code_or_trust_it(
-    tiny_recipe: Path, tmp_path: Path, marker: Path, capsys: pytest.CaptureFixture[str]
+    tiny_recipe: Path, tmp_path: Path, marker: Path, typed: Typed
 ) -> None:
     arguments = ("--data", "digits", "--threat", "linf:0.1", "--attack", "fgsm", "--images", 4)
-    code, text = hauberk(capsys, "attack", SOURCE, *arguments, "-o", tmp_path / "typed")
+    code, text = typed("attack", SOURCE, *arguments, "-o", tmp_path / "typed")
     assert code == 0, text
     assert marker.exists()
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(recipe(tiny_recipe, model={"name": "own", "source": "another:build"})))
     few = ("--set", "training.epochs=1", "--set", "training.steps_per_epoch=1")
-    code, text = hauberk(capsys, "train", file, *few, "--set", f"model.source={SOURCE}", "-o", tmp_path / "set")
+    code, text = typed("train", file, *few, "--set", f"model.source={SOURCE}", "-o", tmp_path / "set")
     assert code == 0, text
-    code, text = hauberk(capsys, "check", tmp_path / "set")  # the run names it now, and a file alone runs no code
+    code, text = typed("check", tmp_path / "set")  # the run names it now, and a file alone runs no code
     assert code == 1
     assert "--trust-code" in text
-    assert "--trust-code" not in hauberk(capsys, "check", tmp_path / "set", "--trust-code")[1]
+    assert "--trust-code" not in typed("check", tmp_path / "set", "--trust-code")[1]
     assert not any(Path(place) == Path.cwd() for place in sys.path)
 
 

@@ -5,29 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from hauberk import cli
 from hauberk.records import read_all
 
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run the command line in this process: exit code, stdout, stderr."""
-    old = sys.argv
-    sys.argv = ["hauberk", *map(str, arguments)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = old
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+Typed = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -69,130 +56,130 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "my_models"
 
 
-def test_the_whole_path(tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_path(tiny_recipe: Path, tmp_path: Path, hauberk: Typed) -> None:
     out = tmp_path / "run"
-    code, text, _ = run(capsys, "train", tiny_recipe, "-o", out, "--set", "training.epochs=1")
+    code, text, _ = hauberk("train", tiny_recipe, "-o", out, "--set", "training.epochs=1")
     assert code == 0
     assert "next: hauberk attack" in text
-    code, text, _ = run(capsys, "attack", out, "--images", 16, "--tile", 16)
+    code, text, _ = hauberk("attack", out, "--images", 16, "--tile", 16)
     assert code == 0
     assert "attacked l2 0.5" in text
-    code, text, _ = run(capsys, "certify", out, "--images", 16, "--tile", 16, "--json")
+    code, text, _ = hauberk("certify", out, "--images", 16, "--tile", 16, "--json")
     assert code == 0
     assert json.loads(text)
     mixed = tmp_path / "mixed"
     arguments = ("--accurate", out, "--robust", out, "--alpha", 0.8, "--robust-scale", 4, "-o", mixed, "--images", 16)
-    assert run(capsys, "mix", *arguments)[0] == 0
-    assert run(capsys, "attack", mixed, "--threat", "linf:8/255", "--attack", "fgsm", "--images", 16)[0] == 0
-    assert run(capsys, "certify", mixed, "--images", 16)[0] == 0
-    assert run(capsys, "certify", mixed, "--images", 16, "--bound", "theorem_3_5", "--norm", "linf")[0] == 0
+    assert hauberk("mix", *arguments)[0] == 0
+    assert hauberk("attack", mixed, "--threat", "linf:8/255", "--attack", "fgsm", "--images", 16)[0] == 0
+    assert hauberk("certify", mixed, "--images", 16)[0] == 0
+    assert hauberk("certify", mixed, "--images", 16, "--bound", "theorem_3_5", "--norm", "linf")[0] == 0
     local = ("--method", "local_lipschitz,threat=linf:8/255")
-    assert run(capsys, "certify", mixed, "--images", 4, *local)[0] == 0
+    assert hauberk("certify", mixed, "--images", 4, *local)[0] == 0
     kept = {(p.facts["norm"], p.facts["proof"]) for p in read_all(mixed / "records", "certificate")}
     assert kept == {("l2", "deterministic"), ("linf", "deterministic"), ("linf", "estimate")}
-    code, text, _ = run(capsys, "verify", out, mixed, "--weights")
+    code, text, _ = hauberk("verify", out, mixed, "--weights")
     assert code == 0, text
     assert "0 evaluations with problems" in text
-    code, text, _ = run(capsys, "report", out, mixed, "-o", tmp_path / "page.html")
+    code, text, _ = hauberk("report", out, mixed, "-o", tmp_path / "page.html")
     assert code == 0
     assert (tmp_path / "page.html").stat().st_size > 100_000
 
 
-def test_a_model_of_ones_own(factories: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text, error = run(capsys, "attack", f"{factories}:linear", "--data", "digits", "--threat", "linf:8/255",
+def test_a_model_of_ones_own(factories: str, tmp_path: Path, hauberk: Typed) -> None:
+    code, text, error = hauberk("attack", f"{factories}:linear", "--data", "digits", "--threat", "linf:8/255",
                             "--attack", "pgd,steps=2", "--images", 16, "-o", tmp_path / "own")  # fmt: skip
     assert code == 0, error
     assert "attacked linf" in text
-    code, text, error = run(capsys, "certify", f"{factories}:linear", "--data", "digits", "--images", 16,
+    code, text, error = hauberk("certify", f"{factories}:linear", "--data", "digits", "--images", 16,
                             "-o", tmp_path / "own")  # fmt: skip
     assert code == 0, error
     assert len(read_all(tmp_path / "own" / "records", "certificate")) == 1
 
 
 def test_lipschitz_bounds_of_a_run_and_of_a_model_without(
-    copied: Path, factories: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, factories: str, tmp_path: Path, hauberk: Typed
 ) -> None:
-    code, text, error = run(capsys, "lipschitz", copied, "--images", 2, "--norm", "linf")
+    code, text, error = hauberk("lipschitz", copied, "--images", 2, "--norm", "linf")
     assert code == 0, error
     assert "AOLConv2d" in text
-    code, text, _ = run(capsys, "lipschitz", f"{factories}:probabilities", "--data", "digits", "-o", tmp_path / "own")
+    code, text, _ = hauberk("lipschitz", f"{factories}:probabilities", "--data", "digits", "-o", tmp_path / "own")
     assert code == 0
     assert "no bound" in text
-    code, _, error = run(capsys, "lipschitz", copied, "--norm", "l7")
+    code, _, error = hauberk("lipschitz", copied, "--norm", "l7")
     assert code == 1
     assert "l1, l2 or linf" in error
 
 
-def test_records_stay_with_their_run(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, error = run(capsys, "certify", copied, "--images", 4, "-o", tmp_path / "elsewhere")
+def test_records_stay_with_their_run(copied: Path, tmp_path: Path, hauberk: Typed) -> None:
+    code, _, error = hauberk("certify", copied, "--images", 4, "-o", tmp_path / "elsewhere")
     assert code == 1
     assert "leave -o out" in error
-    code, _, error = run(capsys, "certify", copied, "--images", 4, "--bound", "theorem_a1")
+    code, _, error = hauberk("certify", copied, "--images", 4, "--bound", "theorem_a1")
     assert code == 1
     assert "a mix" in error
 
 
 def test_check_looks_before_anything_is_spent(
-    factories: str, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    factories: str, copied: Path, tmp_path: Path, hauberk: Typed
 ) -> None:
-    code, text, error = run(capsys, "check", copied, "--threat", "linf:0.05", "--images", 100)
+    code, text, error = hauberk("check", copied, "--threat", "linf:0.05", "--images", 100)
     assert code == 0, error
     assert "ready for an evaluation" in text
     assert "autoattack fast: at most" in text
-    code, text, _ = run(capsys, "check", f"{factories}:probabilities", "--data", "digits", "-o", tmp_path / "bad")
+    code, text, _ = hauberk("check", f"{factories}:probabilities", "--data", "digits", "-o", tmp_path / "bad")
     assert code == 1
     assert "LOOK  logits" in text
-    code, text, error = run(capsys, "check", copied, "--threat", "l2:0.5", "--diagnose", "--json")
+    code, text, error = hauberk("check", copied, "--threat", "l2:0.5", "--diagnose", "--json")
     assert code == 0, error
     assert json.loads(text)["good"]
     assert len(read_all(copied / "records", "diagnosis")) == 1
 
 
 def test_mixes_by_wish(
-    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    copied: Path, tmp_path: Path, hauberk: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where the logits are kept
     pair = ("--accurate", copied, "--robust", copied)
-    code, text, error = run(capsys, "mix", *pair, "--clean", 0.2, "--threat", "l2:0.1", "--calibration-images", 8,
+    code, text, error = hauberk("mix", *pair, "--clean", 0.2, "--threat", "l2:0.1", "--calibration-images", 8,
                             "--images", 16, "-o", tmp_path / "mix")  # fmt: skip
     assert code == 0, error
     assert "on 8 validation images: clean accuracy" in text
-    assert run(capsys, "mix", *pair)[0] == 1  # neither a weight nor a wish
-    assert run(capsys, "mix", *pair, "--alpha", 0.5, "--clean", 0.5)[0] == 1
-    assert run(capsys, "mix", "--alpha", 0.5)[0] == 1  # of what?
-    assert run(capsys, "mix", *pair, "--choose", "nuts", "--robust-accuracy", 0.5, "--robust-scale", 2)[0] == 1
+    assert hauberk("mix", *pair)[0] == 1  # neither a weight nor a wish
+    assert hauberk("mix", *pair, "--alpha", 0.5, "--clean", 0.5)[0] == 1
+    assert hauberk("mix", "--alpha", 0.5)[0] == 1  # of what?
+    assert hauberk("mix", *pair, "--choose", "nuts", "--robust-accuracy", 0.5, "--robust-scale", 2)[0] == 1
 
 
 def test_a_threat_alone_means_the_everyday_suite_and_another_norm(
-    copied: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, hauberk: Typed
 ) -> None:
     shutil.rmtree(copied / "records")
-    code, _, error = run(capsys, "attack", copied, "--threat", "linf:0.05", "--images", 16)
+    code, _, error = hauberk("attack", copied, "--threat", "linf:0.05", "--images", 16)
     assert code == 0, error
     units = [p.unit for p in read_all(copied / "records", "attack")]
     assert {u["method"]["threat"]["name"] for u in units} == {"linf", "l2"}
     assert {u["suite"]["version"] for u in units if u.get("suite")} == {"fast"}
 
 
-def test_shards_together_are_the_whole(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_together_are_the_whole(copied: Path, hauberk: Typed) -> None:
     before = {p.key: p.table for p in read_all(copied / "records", "attack")}
     shutil.rmtree(copied / "records")
     for shard in ("0/2", "1/2"):
-        assert run(capsys, "attack", copied, "--images", 48, "--tile", 16, "--shard", shard)[0] == 0
+        assert hauberk("attack", copied, "--images", 48, "--tile", 16, "--shard", shard)[0] == 0
     after = {p.key: p.table for p in read_all(copied / "records", "attack")}
     assert after.keys() == before.keys()
 
 
-def test_listing_and_explaining(capsys: pytest.CaptureFixture[str]) -> None:
+def test_listing_and_explaining(hauberk: Typed) -> None:
     for family in ("attacks", "certificates", "objectives", "defences", "models", "datasets", "threats", "recipes"):
-        code, text, _ = run(capsys, "list", family, "--json")
+        code, text, _ = hauberk("list", family, "--json")
         assert code == 0
         assert len(json.loads(text)[family]) >= 2
-    code, text, _ = run(capsys, "list", "attacks")
+    code, text, _ = hauberk("list", "attacks")
     assert "apgd" in text
-    code, text, _ = run(capsys, "explain", "apgd")
+    code, text, _ = hauberk("explain", "apgd")
     assert "checkpoint" in text
-    assert run(capsys, "--version")[1].startswith("hauberk ")
+    assert hauberk("--version")[1].startswith("hauberk ")
 
 
 @pytest.mark.parametrize(
@@ -221,8 +208,8 @@ def test_listing_and_explaining(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 @pytest.mark.usefixtures("factories")
-def test_mistakes(arguments: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, error = run(capsys, *arguments)
+def test_mistakes(arguments: list[str], message: str, hint: str, hauberk: Typed) -> None:
+    code, _, error = hauberk(*arguments)
     assert code == 1
     assert error.startswith("error: ")
     assert message in error
@@ -230,22 +217,22 @@ def test_mistakes(arguments: list[str], message: str, hint: str, capsys: pytest.
     assert "Traceback" not in error
 
 
-def test_verify_fails_on_a_tampered_record(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "verify", copied)[0] == 0
+def test_verify_fails_on_a_tampered_record(copied: Path, hauberk: Typed) -> None:
+    assert hauberk("verify", copied)[0] == 0
     victim = next((copied / "records").glob("certificate-*.parquet"))
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
-    code, out, err = run(capsys, "verify", copied)
+    code, out, err = hauberk("verify", copied)
     assert code == 1
     assert "changed" in out + err or "not a Hauberk record" in out + err
 
 
-def test_a_stopped_run_says_how_to_go_on(tiny_recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+def test_a_stopped_run_says_how_to_go_on(tiny_recipe: Path, hauberk: Typed, tmp_path: Path,
                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("hauberk.verbs.train.fit", interrupted)
-    code, _, error = run(capsys, "train", tiny_recipe, "-o", tmp_path / "r")
+    code, _, error = hauberk("train", tiny_recipe, "-o", tmp_path / "r")
     assert code == 130
     assert "the same command goes on" in error
 

@@ -2,13 +2,15 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hauberk import cli
 from hauberk.runs import Run
+
+Typed = Callable[..., tuple[int, str]]
 
 DATA = "npz,file=few.npz,layout=NHW"
 CERTIFY = f"certify my_nets:plain --data {DATA} --images 2"
@@ -29,67 +31,59 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def hauberk(capsys: pytest.CaptureFixture[str], line: str) -> tuple[int, str]:
-    """Type a command: its exit code, and all that a person sees."""
-    before, sys.argv = sys.argv, ["hauberk", *line.split()]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    said = capsys.readouterr()
-    return code, said.out + said.err
+@pytest.fixture
+def typed(typed: Typed) -> Typed:
+    """Type a command as one line."""
+    return lambda line: typed(*line.split())
 
 
 @pytest.mark.parametrize("place", ["/", "//", ".", "..", "./", "../.."])
-def test_a_run_is_in_no_folder_that_is_everybodys(place: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, said = hauberk(capsys, f"{CERTIFY} -o {place}")
+def test_a_run_is_in_no_folder_that_is_everybodys(place: str, here: Path, typed: Typed) -> None:
+    code, said = typed(f"{CERTIFY} -o {place}")
     assert code == 1
     assert "--out expects a folder or file of its own" in said
 
 
 @pytest.mark.parametrize("verb", ["certify", "train"])
 def test_a_folder_that_holds_something_else_stays_as_it_is(
-    verb: str, here: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, here: Path, tiny_recipe: Path, typed: Typed
 ) -> None:
     shutil.copy(tiny_recipe, here / "tiny.yaml")
     (here / "mine" / "photos").mkdir(parents=True)
     line = {"certify": CERTIFY, "train": "train tiny.yaml --set training.epochs=1"}[verb]
-    code, said = hauberk(capsys, f"{line} -o mine")
+    code, said = typed(f"{line} -o mine")
     assert code == 1
     assert "mine holds 'photos' and no run" in said
     assert "--out mine/run" in said
     assert [path.name for path in (here / "mine").iterdir()] == ["photos"]
 
 
-def test_what_a_kill_left_of_a_run_is_gone_on_with(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hauberk(capsys, f"{CERTIFY} -o run")[0] == 0
+def test_what_a_kill_left_of_a_run_is_gone_on_with(here: Path, typed: Typed) -> None:
+    assert typed(f"{CERTIFY} -o run")[0] == 0
     (here / "run" / "run.json").unlink()
     (here / "run" / ".part-1").touch()
-    assert hauberk(capsys, f"{CERTIFY} -o run")[0] == 0
+    assert typed(f"{CERTIFY} -o run")[0] == 0
 
 
-def test_a_tilde_is_the_home_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tilde_is_the_home_folder(here: Path, typed: Typed) -> None:
     (here / "home").mkdir()
     shutil.move(here / "few.npz", here / "home")
-    code, said = hauberk(capsys, f"{CERTIFY.replace('few', '~/few')} --out=~/run")
+    code, said = typed(f"{CERTIFY.replace('few', '~/few')} --out=~/run")
     assert code == 0, said
     assert Run.open(here / "home" / "run").recipe["data"]["file"] == str(here / "home" / "few.npz")
     assert not (here / "~").exists()
-    assert hauberk(capsys, f"{CERTIFY} --out=~nobody-of-this-name/run")[0] == 1  # its data is not there, and it is said
+    assert typed(f"{CERTIFY} --out=~nobody-of-this-name/run")[0] == 1  # its data is not there, and it is said
 
 
 def test_a_wish_that_fails_leaves_no_run_and_a_mix_says_what_its_data_is(
-    here: Path, capsys: pytest.CaptureFixture[str]
+    here: Path, typed: Typed
 ) -> None:
     pair = f"mix --accurate my_nets:good --robust my_nets:plain --data {DATA}"
-    code, said = hauberk(capsys, f"{pair} --clean 100% --threat linf:0.001")
+    code, said = typed(f"{pair} --clean 100% --threat linf:0.001")
     assert code == 1, said
     seen = [path.name for path in (here / "runs").iterdir() if not path.name.startswith(".")]
     assert not seen  # what report runs/* would take: the logits are kept where a shell's star does not look
-    code, said = hauberk(capsys, f"{pair} --alpha 0.5 --images 2")
+    code, said = typed(f"{pair} --alpha 0.5 --images 2")
     assert code == 0, said
     assert "note: " in said
     assert Run.open(here / "runs" / "mix-0.5").info["notes"]

@@ -1,7 +1,6 @@
 """Data for the tests of the data room: small files made here, and real ones where they are at hand.
 
-Real images are read from the folder that ``HAUBERK_TEST_DATA`` names, else from ``../shared/data`` beside the
-repository; tests that need them are skipped where there is neither.
+Real images are read from the folder that ``HAUBERK_TEST_DATA`` names; tests that need them are skipped without it.
 """
 
 import gzip
