@@ -310,6 +310,11 @@ def test_certify(bench: Bench, trained: State) -> None:
     bench.check(trained, typed("certify", "a"), least=8)
 
 
+def test_certify_in_processes(bench: Bench, trained: State) -> None:
+    """Units end in any order, and the driver alone writes."""
+    bench.check(trained, typed("certify", "a", "--executor", "processes,workers=2"), least=8, sample=3)
+
+
 def test_diagnose(bench: Bench, trained: State) -> None:
     bench.check(trained, lambda: hauberk.diagnose(hauberk.subject("a"), FGSM(L2(0.5)), few(Evaluation())), least=8)
 

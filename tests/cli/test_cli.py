@@ -164,8 +164,9 @@ def test_a_threat_alone_means_the_everyday_suite_and_another_norm(
 def test_shards_together_are_the_whole(copied: Path, hauberk: Typed) -> None:
     before = {p.key: p.table for p in read_all(copied / "records", "attack")}
     shutil.rmtree(copied / "records")
-    for shard in ("0/2", "1/2"):
-        assert hauberk("attack", copied, "--images", 48, "--tile", 16, "--shard", shard)[0] == 0
+    for shard, executor in (("0/2", "inline"), ("1/2", "processes,workers=2")):
+        how = ("--images", 48, "--tile", 16, "--shard", shard, "--executor", executor)
+        assert hauberk("attack", copied, *how)[0] == 0
     after = {p.key: p.table for p in read_all(copied / "records", "attack")}
     assert after.keys() == before.keys()
 
@@ -200,6 +201,7 @@ def test_listing_and_explaining(hauberk: Typed) -> None:
         (["attack", "my_models:linear", "--data", "digits", "--threat", "l2:1", "--images", "5000"], "5000", "fewer"),
         (["attack", "my_models:linear", "--data", "digits", "--threat", "l2:1", "--shard", "2/2"], "--shard", "0/2"),
         (["attack", "my_models:linear", "--data", "digits", "--threat", "l2:1", "--split", "train"], "split", ""),
+        (["attack", "my_models:linear", "--data", "digits", "--threat", "l2:1", "--executor", "threads"], "executor", ""),
         (["verify", "nowhere"], "not a run directory", ""),
         (["report", "nowhere"], "nowhere", ""),
         (["list", "atacks"], "no family", "did you mean 'attacks'"),
