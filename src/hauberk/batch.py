@@ -91,7 +91,7 @@ class Batch:
         the shape of the batch it is in; with padded tiles the results do not depend on the batch size.
         """
         for start in range(0, len(self), size):
-            index = torch.arange(start, start + size).clamp_(max=len(self) - 1)
+            index = torch.arange(start, start + size, device=self.images.device).clamp_(max=len(self) - 1)
             yield self.select(index), min(size, len(self) - start)
 
     def to(self, device: torch.device | str) -> Batch:

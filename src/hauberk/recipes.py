@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hauberk import reading, registry
 from hauberk.data.choice import Choice
+from hauberk.devices import Device, Precision
 from hauberk.errors import HauberkError
 from hauberk.evaluation.sense import check_sense
 from hauberk.training.config import Training
@@ -26,8 +27,8 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Evaluation(Frozen):
-    """How the model is evaluated.
+class Plan(Frozen):
+    """What an evaluation takes, and where: all that a verb asks beside the model and the methods.
 
     Args:
         split: ``test`` for results, ``val`` for calibration.
@@ -36,10 +37,10 @@ class Evaluation(Frozen):
             smaller one; or ``first``.
         seed: of attacks and certificates.
         tile: rows of every model call.
-        attacks: specs of attacks.
-        certificates: specs of certificates.
-        diagnoses: specs of attacks that are judged on 64 of the images: can their failures be believed?
         gallery: how many images the records keep for pictures.
+        device: where the model, its images and random numbers are, see ``hauberk.devices``; not part of a recipe that
+            is kept, since another machine has other devices.
+        precision: of the products on a GPU; certificates take ``float32`` always.
     """
 
     split: Literal["test", "val"] = "test"
@@ -47,10 +48,23 @@ class Evaluation(Frozen):
     choice: Choice = "hashed"
     seed: Seed = 0
     tile: Annotated[int, Field(ge=1, le=65_536)] = 64
+    gallery: Annotated[int, Field(ge=0, le=100_000)] = 12
+    device: Device = Field("auto", exclude=True)
+    precision: Precision = Field("float32", exclude=True)
+
+
+class Evaluation(Plan):
+    """How a recipe's model is evaluated: a plan, and the methods.
+
+    Args:
+        attacks: specs of attacks.
+        certificates: specs of certificates.
+        diagnoses: specs of attacks that are judged on 64 of the images: can their failures be believed?
+    """
+
     attacks: tuple[dict[str, Any], ...] = ()
     certificates: tuple[dict[str, Any], ...] = ()
     diagnoses: tuple[dict[str, Any], ...] = ()
-    gallery: Annotated[int, Field(ge=0, le=100_000)] = 12
 
 
 class Expectation(Frozen):

@@ -1,9 +1,10 @@
-"""Wrong versions of the executors."""
+"""Wrong versions of executors and devices."""
 
 from mutant import Mutant, group
 
 PROCESSES = "tests/executors/test_processes.py"
 PACKING = "tests/executors/test_packing.py"
+DEVICES = "tests/test_devices.py"
 
 EXECUTORS: list[Mutant] = [
     *group(
@@ -25,6 +26,33 @@ EXECUTORS: list[Mutant] = [
         "executors", "evaluation/fingerprint.py", PACKING,
         ("if not agree(asked.mine, _part(model, asked.images)):", "if False:"),
     ),
+    *group(
+        "devices", "devices.py", DEVICES,
+        ('if precision == "tf32" and where.type != "cuda":', "if False:"),
+        ("setattr(holder, name, kept)", "pass"),
+        ('"cuda" if torch.cuda.is_available() else "cpu"', '"cpu"'),
+    ),
+    *group(
+        "devices", "evaluation/keys.py", DEVICES,
+        ('{"device": where} if where != "cpu" else {}', "{}"),
+        ('{"precision": setting.precision} if setting.precision != "float32" else {}', "{}"),
+    ),
+    *group(
+        "devices", "verbs/certify.py", DEVICES,
+        ('"cpu" if item.kind == "deterministic" else plan.device', "plan.device"),
+        ('if plan.precision != "float32":', "if False:"),
+    ),
+    *group(
+        "devices", "verify/facts.py", DEVICES,
+        ('elif told and part.facts.get("proof") == "deterministic":', "elif False:"),
+        ('elif "precision" in told and part.kind == "certificate":', "elif False:"),
+        ("    yield from _device_problems(part)\n", ""),
+    ),
+    *group(
+        "devices", "verify/plans.py", DEVICES,
+        ('for name in ("device", "precision") if name in unit}', "for name in () if name in unit}"),
+    ),
+    *group("devices", "recipes.py", DEVICES, ('Field("auto", exclude=True)', '"auto"')),
     *group(
         "executors", "errors.py", PROCESSES,
         ("        return type(self), (self.message, self.hint)", "        return type(self), (self.message,)"),

@@ -60,7 +60,8 @@ def attack_again(
     if not differ.any():
         return
     same_code = part.unit.get("revisions") == revisions_today(part)
-    if _same_machine(target) and same_code and not part.facts["stochastic"]:
+    here = _same_machine(target) and "device" not in part.unit  # it is asked on the CPU
+    if here and same_code and not part.facts["stochastic"]:
         yield from _unit_problems(part, target, attack, rows.ids[differ])
     yield from sign_problems(rows.ids, fell, resisted)
     if fell.sum() >= FEWEST:

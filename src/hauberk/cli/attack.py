@@ -48,6 +48,8 @@ def attack(
     tile: options.Tile = None,
     shard: options.Shard = "0/1",
     executor: options.Executor = "inline",
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
     out: options.Out = None,
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
@@ -56,17 +58,19 @@ def attack(
     """Attack a model: with its recipe's attacks, or AutoAttack in a threat. The same command again resumes."""
     options.trust_code(trust_code, target)
     options.threads(threads)
+    placed = options.device(device, precision)
     ball, share = None if threat is None else registry.build(threat, "threat"), options.shard(shard)
     where = options.method(executor, "executor")
     if suite is not None:
         options.choice("--suite", suite, [v for v in get_args(autoattack.Version) if v != "custom"])
     subject = subjects.subject(target, out, options.data(data))
     notes(subject.dataset)
-    plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile, first=first)
+    how = {"split": split, "seed": seed, "tile": tile, "first": first}
+    plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)
     planned = _attacks(subject, ball, attacks, suite)
     if ball is not None and not (one_norm or attacks):
         planned += _other_norm(subject, planned)
-    run = verb.attack(subject, planned, plan, share, Reporter(json).evaluating, where)
+    run = verb.attack(subject, planned, plan, share, Reporter(json, placed[2]).evaluating, where)
     if results.nothing(run.path):
         emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
         return

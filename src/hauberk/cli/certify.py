@@ -41,6 +41,8 @@ def certify(
     tile: options.Tile = None,
     shard: options.Shard = "0/1",
     executor: options.Executor = "inline",
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
     out: options.Out = None,
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
@@ -49,6 +51,7 @@ def certify(
     """Certify a model; by default as its recipe says, or as its structure allows. The same command again resumes."""
     options.trust_code(trust_code, target)
     options.threads(threads)
+    placed = options.device(device, precision)
     share, where = options.shard(shard), options.method(executor, "executor")
     if norm is not None:
         options.choice("--norm", norm, get_args(threats.Norm))
@@ -57,9 +60,10 @@ def certify(
     given = {"sigma": sigma, "n": n, "alpha": alpha, "norm": norm}
     subject = subjects.subject(target, out, options.data(data))
     notes(subject.dataset)
-    plan = options.plan(subject.recipe, images, split=split, seed=seed, tile=tile, first=first)
+    how = {"split": split, "seed": seed, "tile": tile, "first": first}
+    plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)
     planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)
-    run = verb.certify(subject, planned, plan, share, Reporter(json).evaluating, where)
+    run = verb.certify(subject, planned, plan, share, Reporter(json, placed[2]).evaluating, where)
     if results.nothing(run.path):
         emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
         return

@@ -38,6 +38,7 @@ def check(
     data: options.Data = None,
     seed: options.Seed = None,
     tile: options.Tile = None,
+    device: options.Device = "auto",
     out: options.Out = None,
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
@@ -46,16 +47,17 @@ def check(
     """Look at a model before anything is spent on it: contract, gradients, randomness, speed, cost of each suite."""
     options.trust_code(trust_code, target)
     options.threads(threads)
+    where, _, line = options.device(device)
     ball = None if threat is None else registry.build(threat, "threat")
     if diagnose and ball is None:
         raise HauberkError("--diagnose judges an attack, and an attack needs a threat", "add --threat linf:8/255")
     subject = subjects.subject(target, out, options.data(data))
     notes(subject.dataset)
-    plan = options.plan(subject.recipe, images, seed=seed, tile=tile)
+    plan = options.plan(subject.recipe, images, seed=seed, tile=tile, device=where)
     most = len(samples.evaluation_samples(subject.dataset, plan.split, plan.images))
     count = min(USUAL, most) if images is None else most
-    found = verb.check(subject, ball, count, plan.tile)
-    lines = [f"  {'ok  ' if f.good else 'LOOK'}  {f.name}: {f.text}" for f in found.findings]
+    found = verb.check(subject, ball, count, plan.tile, where)
+    lines = [f"  {line}"] + [f"  {'ok  ' if f.good else 'LOOK'}  {f.name}: {f.text}" for f in found.findings]
     if found.speed is not None:
         forward, gradient = 1e3 * found.speed.forward, 1e3 * found.speed.gradient
         seen = f"{forward:.3g} ms an image forward, {gradient:.3g} ms with gradient"

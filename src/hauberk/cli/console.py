@@ -82,10 +82,15 @@ def clock(seconds: float) -> str:
 
 
 class Reporter:
-    """Progress of training and of evaluation, as one rewritten line on a terminal and a line now and then elsewhere."""
+    """Progress of training and of evaluation, as one rewritten line on a terminal and a line now and then elsewhere.
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+    Args:
+        quiet: say nothing.
+        first: the line before all others, said when there is something to report.
+    """
+
+    def __init__(self, quiet: bool = False, first: str = "") -> None:
+        self._quiet, self._first = quiet, first
         self._live = ERR.is_terminal
         self._last = 0.0
         self._label = ""
@@ -111,6 +116,9 @@ class Reporter:
     def _line(self, text: str, finished: bool) -> None:
         if self._quiet:
             return
+        if self._first:
+            say(self._first)
+            self._first = ""
         if self._live:
             ERR.print(f"\r\x1b[2K{escape(text)}", end="\n" if finished else "", soft_wrap=True)
         elif finished or time.monotonic() - self._last > PLAIN_SECONDS:

@@ -15,16 +15,19 @@ else:
     path = Later("hauberk.verbs.demo")
 
 
-def demo(out: options.Out = None, threads: options.Threads = 1, json: options.Json = False) -> None:
+def demo(
+    out: options.Out = None, threads: options.Threads = 1, device: options.Device = "auto", json: options.Json = False
+) -> None:
     """Train, attack, certify, mix, report and verify four small nets on embedded digits, in minutes on two cores.
 
     One thread by default: with nets this small, further threads mostly wait for each other.
     """
     options.threads(threads)
-    reporter = Reporter(json)
+    where, _, line = options.device(device)
+    reporter = Reporter(json, line)
     result = path.run_demo(
         out or Path("demo"), say=(lambda _: None) if json else say, training=reporter.training,
-        evaluating=reporter.evaluating,
+        evaluating=reporter.evaluating, device=where,
     )  # fmt: skip
     emit(
         {"report": str(result.report), "seconds": round(result.seconds, 1), "runs": [str(r) for r in result.runs]},

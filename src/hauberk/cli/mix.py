@@ -62,6 +62,8 @@ def mix(
     first_images: options.First = False,
     seed: options.Seed = None,
     tile: options.Tile = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
     json: options.Json = False,
@@ -69,6 +71,7 @@ def mix(
     """Mix an accurate and a robust model into one, with a given weight or with what a wish needs on validation data."""
     options.trust_code(trust_code, accurate, robust)
     options.threads(threads)
+    placed = options.device(device, precision)
     wish = _wish(clean=clean, robust=robust_accuracy, keep=keep)
     scales = _scales(accurate_scale, robust_scale)
     kind = _kind(alpha, wish, choose, network, width, scales)
@@ -76,7 +79,8 @@ def mix(
     asked = options.count("--calibration-images", calibration_images or str(USUAL))
     first, second, net = _subjects(accurate, robust, network, options.data(data))
     notes(second.dataset)
-    plan = options.plan({}, images, split=split, seed=seed, tile=tile, first=first_images)
+    how_many = {"split": split, "seed": seed, "tile": tile, "first": first_images}
+    plan = options.plan({}, images, device=placed[0], precision=placed[1], **how_many)
     how: registry.Spec
     promise: dict[str, Any] = {}
     if alpha is not None:
@@ -94,7 +98,7 @@ def mix(
         width = WIDTH if width is None else width
         how, choice = mixing.choose(logits, kind, **wish, scales=scales, width=width)
         promise = {"mixability": helps.sentence, "on_validation": asdict(choice)}
-    run = _write(first, second, net, how, out, plan, Reporter(json).evaluating)
+    run = _write(first, second, net, how, out, plan, Reporter(json, placed[2]).evaluating)
     foreign = trust_code or any(subject.planned is not None for subject in (first, second))
     trusted = ["--trust-code"] if foreign else []
     settings = ", ".join(f"{key} {value:.6g}" for key, value in how.items() if key != "name")

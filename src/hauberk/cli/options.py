@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -21,9 +21,10 @@ from hauberk.later import Later
 if TYPE_CHECKING:
     import pydantic
 
-    from hauberk import recipes, subjects
+    from hauberk import devices, recipes, subjects
 else:
     pydantic, recipes, subjects = (Later(name) for name in ("pydantic", "hauberk.recipes", "hauberk.subjects"))
+    devices = Later("hauberk.devices")
 
 MOST_THREADS = 256
 ALL = "all"
@@ -65,6 +66,8 @@ Shard = Annotated[str, typer.Option(help="i/n: do every n-th unit, from the i-th
 Executor = Annotated[
     str, typer.Option(help="Where units are done: inline, processes,workers=4 or ray; see: hauberk explain processes.")
 ]
+Device = Annotated[str, typer.Option(help="auto (the best there is), cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="float32, or on a GPU tf32: products of rounded numbers, for attacks.")]
 Data = Annotated[
     str | None,
     typer.Option(help="For a model given as module:factory: cifar10, or with settings image_folder,folder=x,size=28."),
@@ -186,13 +189,21 @@ def threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
+def device(name: str, precision: str = "float32") -> tuple[devices.Device, devices.Precision, str]:
+    """Device and precision, checked, and the line that says them."""
+    choice("--device", name, get_args(devices.Device))
+    choice("--precision", precision, get_args(devices.Precision))
+    where = cast("tuple[devices.Device, devices.Precision]", (name, precision))
+    return *where, devices.said(*where)
+
+
 def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> recipes.Evaluation:
     """What of the data an evaluation takes, and how: the recipe's evaluation block with what is given instead.
 
     Args:
         recipe: of the run; of a model of one's own it has no such block, and the defaults hold.
         images: a number, or ``all``.
-        given: split, seed, tile and first; None leaves the recipe's.
+        given: split, seed, tile, device, precision and first; None leaves the recipe's.
     """
     given["choice"] = "first" if given.pop("first", None) else None
     if images is not None:

@@ -27,11 +27,13 @@ def sweep(
     shard: options.Shard = "0/1",
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
+    device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
     """Train and evaluate a table of recipes. Predicts its minutes first; the same command again resumes."""
     options.trust_code(trust_code)
     options.threads(threads)
+    where, _, line = options.device(device)
     index, count = options.shard(shard)
     options.amount("--budget", budget, 0.0)
     plan = table_of_runs.read(path)
@@ -52,10 +54,10 @@ def sweep(
     if dry_run:
         emit(predicted, json, [])
         return
-    reporter = Reporter(json)
+    reporter = Reporter(json, line)
     for cell in mine:
         say(f"{cell.label}, seed {cell.seed}")
-        table_of_runs.run_cell(cell, reporter.training, reporter.evaluating)
+        table_of_runs.run_cell(cell, reporter.training, reporter.evaluating, where)
     done = [c for c in cells if c.done]
     table_of_runs.tidy(done)
     lines = table_of_runs.results(done)

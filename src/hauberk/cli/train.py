@@ -27,12 +27,16 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Replace a value: training.epochs=5.")] = None,
     trust_code: options.TrustCode = False,
     threads: options.Threads = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
     json: options.Json = False,
 ) -> None:
     """Train a recipe's model. The same command again resumes."""
     trusted = options.trust_code(trust_code, *(set_ or []))
     options.threads(threads)
-    run = verb.train(recipes.read(recipe, set_ or []), out, Reporter(json or not distributed.is_main()).training)
+    where, products, line = options.device(device, precision)
+    report = Reporter(json or not distributed.is_main(), line).training
+    run = verb.train(recipes.read(recipe, set_ or []), out, report, where, products)
     if distributed.is_main():
         _say(run, json, trusted)
     distributed.leave()

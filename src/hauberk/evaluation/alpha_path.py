@@ -100,8 +100,8 @@ def _path_columns(model: MixedClassifier, tile: Batch, setting: Setting) -> Colu
     with frozen(model):
         accurate = model.accurate_scale * logits_of(model.accurate, tile, setting.tile)
         robust = model.robust_scale * logits_of(model.robust, tile, setting.tile)
-    g, h = (z.double().softmax(1).numpy() for z in (accurate, robust))
-    low, high = right_where_finite(g, h, tile.labels.numpy())
+    g, h = (z.double().softmax(1).cpu().numpy() for z in (accurate, robust))
+    low, high = right_where_finite(g, h, tile.labels.cpu().numpy())
     return {
         "id": tile.ids.tolist(),
         "label": tile.labels.tolist(),

@@ -72,9 +72,9 @@ def answers(model: nn.Module, images: Tensor, chosen: Batch | None, folder: Path
     """
     asked = _noise(images[:1])
     if chosen is not None:
-        taken = chosen.images.to(images)
-        asked = Batch(torch.cat([asked.images, taken]), torch.cat([asked.labels, chosen.labels]),
-                      torch.cat([asked.ids, chosen.ids]))  # fmt: skip
+        taken = chosen.to(images.device)
+        asked = Batch(torch.cat([asked.images, taken.images.to(images)]), torch.cat([asked.labels, taken.labels]),
+                      torch.cat([asked.ids, taken.ids]))  # fmt: skip
     mine = _part(model, asked)
     same = [p for p in read_all(folder, "fingerprint") if _about(p) == _about(mine)]
     same.sort(key=lambda p: (int(p.facts["number"]), p.key))
@@ -126,7 +126,8 @@ def _noise(like: Tensor) -> Batch:
     shape = tuple(like.shape[1:])
     draws = [stream(0, row, "probe").random(shape, dtype=np.float32) for row in range(ROWS)]
     images = torch.from_numpy(np.stack([d if i % 2 else np.round(d * 3) / 3 for i, d in enumerate(draws)])).to(like)
-    return Batch(images, torch.zeros(ROWS, dtype=torch.int64), -1 - torch.arange(ROWS))
+    labels = torch.zeros(ROWS, dtype=torch.int64, device=like.device)
+    return Batch(images, labels, -1 - torch.arange(ROWS, device=like.device))
 
 
 def _part(model: nn.Module, asked: Batch) -> Part:

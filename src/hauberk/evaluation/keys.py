@@ -13,6 +13,7 @@ from hauberk import registry
 from hauberk.batch import Batch, Samples
 from hauberk.classifier import TILE, weights_hash
 from hauberk.data.choice import Choice
+from hauberk.devices import Precision, device_of
 from hauberk.evaluation.fingerprint import dtype_of
 from hauberk.identity import foreign_code, structure
 
@@ -31,6 +32,7 @@ class Setting:
         tile: rows of every model call, and images of one unit (of an attack: four tiles).
         gallery: the first so many images are kept in the records for the report's pictures.
         choice: how the images were chosen, ``hashed`` or ``first``.
+        precision: of the products on a GPU.
         probes: images of the data set that the model is asked about before its records are used, see ``fingerprint``.
     """
 
@@ -41,12 +43,16 @@ class Setting:
     tile: int = TILE
     gallery: int = 12
     choice: Choice = "first"
+    precision: Precision = "float32"
     probes: Batch | None = field(default=None, compare=False)
 
 
 def unit_of(model: nn.Module, predictor: str, method: registry.Spec, setting: Setting) -> dict[str, Any]:
     """The part of a unit's description that all units of an evaluation share."""
-    return {
+    where = device_of(model).type
+    unusual = {"device": where} if where != "cpu" else {}  # records that name none were made on the CPU
+    unusual |= {"precision": setting.precision} if setting.precision != "float32" else {}
+    return unusual | {
         "predictor": predictor,
         "weights": weights_hash(model),
         "structure": structure(model),  # strides, scales and numbers of votes have no weights

@@ -19,6 +19,7 @@ from hauberk.attacks import Attack, AutoAttack
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate
 from hauberk.classifier import Decides, is_random, predictor_name, traits
+from hauberk.devices import device_of
 from hauberk.evaluation.diagnostics import VERSION as DIAGNOSIS_VERSION
 from hauberk.evaluation.diagnostics import diagnose
 from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
@@ -83,7 +84,7 @@ def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: 
         work: where the records go, and which share to do.
     """
     declared = traits(model)
-    first = samples.select(slice(1)).batch()
+    first = samples.select(slice(1)).batch().to(device_of(model))
     # what is not declared is unknown, so it is probed
     stochastic = declared.stochastic or (not declared.declared and is_random(model, first.images))
     facts = facts_of(samples, setting) | {"stochastic": stochastic}

@@ -25,6 +25,7 @@ from hauberk.batch import Batch, Samples
 from hauberk.certificates.gate import admitted_once
 from hauberk.certificates.rounding import unchanged
 from hauberk.classifier import names_once
+from hauberk.devices import arithmetic, device_of
 from hauberk.evaluation.fingerprint import Answers, answers, check_copy
 from hauberk.evaluation.keys import Setting
 from hauberk.executors import Crew, Executor, Inline
@@ -129,7 +130,7 @@ class Task(ABC):
     @contextmanager
     def at_work(self) -> Iterator[Callable[[Unit], Part]]:
         """``execute`` for this task; inside, the model does not change, so what is known of it is kept."""
-        with unchanged(), admitted_once(), names_once():
+        with arithmetic(self.setting.precision), unchanged(), admitted_once(), names_once():
             yield partial(execute, self)
 
     def arrived(self) -> None:
@@ -140,7 +141,7 @@ class Task(ABC):
 
 def execute(task: Task, unit: Unit) -> Part:
     """Do one unit, and return its record; nothing is read or written."""
-    columns, found = task.rows(unit.images, unit.stage)
+    columns, found = task.rows(unit.images.to(device_of(task.model)), unit.stage)
     return part(task.kind, unit.about, task.facts | found, columns)
 
 
@@ -149,7 +150,9 @@ def done(task: Task, samples: Samples, work: Work) -> list[Part]:
 
     The model's fingerprint, where it is new, is written before the first record.
     """
-    asked = answers(task.model, samples.select(slice(1)).batch().images, task.setting.probes, work.folder)
+    first = samples.select(slice(1)).batch().to(device_of(task.model))
+    with arithmetic(task.setting.precision):
+        asked = answers(task.model, first.images, task.setting.probes, work.folder)
     whole = replace(task, about=task.about | {"answers": asked.id}, asked=asked)
     return _Driver(whole, samples, work, asked).run()
 

@@ -11,7 +11,7 @@ from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import attack_records, diagnosis_records
 from hauberk.evaluation.work import INLINE, Report, Work
 from hauberk.executors import Executor
-from hauberk.recipes import Evaluation
+from hauberk.recipes import Plan
 from hauberk.runs import Run
 from hauberk.subjects import Subject
 from hauberk.threats import Threat
@@ -21,7 +21,7 @@ from hauberk.verbs.samples import note, setting_of
 def attack(
     target: Subject,
     attacks: Sequence[Attack],
-    plan: Evaluation = Evaluation(),
+    plan: Plan = Plan(),
     shard: tuple[int, int] = (0, 1),
     report: Report | None = None,
     executor: Executor = INLINE,
@@ -31,7 +31,7 @@ def attack(
     Args:
         target: from ``subject``.
         attacks: what to run, one after another; the report takes the worst case over them, image by image.
-        plan: split, number of images, seed, tile, gallery; its own attacks are not read.
+        plan: split, number of images, seed, tile, gallery, device; a recipe's evaluation is a plan.
         shard: (i, n) to do every n-th unit.
         report: called after each unit.
         executor: does the units.
@@ -65,7 +65,7 @@ def suite(target: Subject, threat: Threat, version: Version = "fast") -> tuple[A
 
 
 def diagnose(
-    target: Subject, attack: Attack, plan: Evaluation = Evaluation(images=64), report: Report | None = None
+    target: Subject, attack: Attack, plan: Plan = Plan(images=64), report: Report | None = None
 ) -> Run:
     """Judge whether an attack's failures on a subject can be believed, and leave the checks in its run.
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate, SmoothingCertificate
 from hauberk.certificates.rounding import exact_forward
 from hauberk.defences import MixedClassifier, SmoothedClassifier
+from hauberk.devices import place
 from hauberk.errors import HauberkError
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import INLINE, Report, Work
 from hauberk.executors import Executor
-from hauberk.recipes import Evaluation
+from hauberk.recipes import Plan
 from hauberk.runs import Run
 from hauberk.subjects import Subject
 from hauberk.verbs.samples import note, probe_batch, setting_of
@@ -22,16 +23,27 @@ from hauberk.verbs.samples import note, probe_batch, setting_of
 def certify(
     target: Subject,
     certificates: Sequence[Certificate],
-    plan: Evaluation = Evaluation(),
+    plan: Plan = Plan(),
     shard: tuple[int, int] = (0, 1),
     report: Report | None = None,
     executor: Executor = INLINE,
 ) -> Run:
-    """Certify a subject's images and leave records in its run; arguments as ``attack``."""
+    """Certify a subject's images and leave records in its run; arguments as ``attack``.
+
+    A deterministic certificate works on the CPU, whatever the plan says: its bounds on rounding hold there.
+
+    Raises:
+        HauberkError: if the plan asks for less than float32.
+    """
+    if plan.precision != "float32":
+        raise HauberkError(f"nothing is certified in {plan.precision}", "leave --precision out: it is for attacks")
     samples, setting = setting_of(target, plan, *certificates)
     started = time.monotonic()
     work = Work(target.run.records, shard, report, target.begin, executor)
-    done = [part for item in certificates for part in certificate_records(target.model, samples, item, setting, work)]
+    done = []
+    for item in certificates:
+        place(target.model, "cpu" if item.kind == "deterministic" else plan.device)
+        done += certificate_records(target.model, samples, item, setting, work)
     if done:
         sign(target.begin(), "certify_seconds", started, done, samples.ids)
         note(target)

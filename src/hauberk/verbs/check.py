@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hauberk.attacks import APGD, AutoAttack
 from hauberk.classifier import decide, is_random
+from hauberk.devices import Device, device_of, place
 from hauberk.evaluation.preflight import Bill, Finding, Speed, bills, measure, preflight
 from hauberk.evaluation.sense import check_budget
 from hauberk.subjects import Subject
@@ -34,7 +35,9 @@ class Preflight:
         return all(f.good for f in self.findings)
 
 
-def check(target: Subject, threat: Threat | None = None, images: int = 1000, tile: int = 64) -> Preflight:
+def check(
+    target: Subject, threat: Threat | None = None, images: int = 1000, tile: int = 64, device: Device = "auto"
+) -> Preflight:
     """Look at a model before anything is spent on it; with a threat, predict what each suite takes.
 
     Args:
@@ -42,10 +45,12 @@ def check(target: Subject, threat: Threat | None = None, images: int = 1000, til
         threat: of the evaluation planned.
         images: how many it will see.
         tile: rows of a model call.
+        device: on which the evaluation will be.
     """
     if threat is not None:
         check_budget(threat, target.dataset.input_shape)
-    batch = probe_batch(target.dataset, tile)
+    place(target.model, device)
+    batch = probe_batch(target.dataset, tile).to(device_of(target.model))
     findings = tuple(preflight(target.model, batch, tile, target.dataset.num_classes))
     blocking = {"forward", "logits", "images", "classes", "weights"}
     if any(f.name in blocking and not f.good for f in findings):

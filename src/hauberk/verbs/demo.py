@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hauberk import recipes, registry
+from hauberk.devices import Device
 from hauberk.errors import HauberkError
 from hauberk.evaluation.work import Report
+from hauberk.recipes import Plan
 from hauberk.report import write_report
 from hauberk.subjects import subject
 from hauberk.training.progress import Progress
@@ -35,8 +37,9 @@ class Demo:
 
 
 def run_demo(
-    out: Path, say: Callable[[str], None], training: Callable[[Progress], None], evaluating: Report
-) -> Demo:
+    out: Path, say: Callable[[str], None], training: Callable[[Progress], None], evaluating: Report,
+    device: Device = "auto",
+) -> Demo:  # fmt: skip
     """Train four nets, attack, certify, mix, report and verify them; the same call resumes.
 
     Args:
@@ -44,27 +47,28 @@ def run_demo(
         say: called with a line for each stage.
         training: called with the training's progress.
         evaluating: called with the evaluation's progress.
+        device: where.
 
     Raises:
         HauberkError: if any certificate does not verify.
     """
     started = time.monotonic()
-    runs = []
+    runs, plan = [], Plan(device=device)
     for name in RECIPES:
         recipe = recipes.read(name)
         say(f"{name}: {recipe.summary}")
-        runs.append(evaluate(train(recipe, out / name, training), evaluating))
+        runs.append(evaluate(train(recipe, out / name, training, device), evaluating, device))
     standard, lipschitz = (subject(out / name) for name in ("demo_standard", "demo_lipschitz"))
     attacks = [registry.build(spec) for spec in lipschitz.run.recipe["evaluation"]["attacks"]]
     for alpha in ALPHAS:
         say(f"mix: {alpha:g} of the 1-Lipschitz net, {1 - alpha:g} of the standard one")
         how = mixing.Mixture(alpha, robust_scale=ROBUST_SCALE)
-        run = mixing.mix(standard, lipschitz, how, out / f"mix_{alpha:g}", report=evaluating)
+        run = mixing.mix(standard, lipschitz, how, out / f"mix_{alpha:g}", plan, evaluating)
         mixed = subject(run.path)
-        attack(mixed, attacks, report=evaluating)
+        attack(mixed, attacks, plan, report=evaluating)
         certificate = default_certificate(mixed)
         if certificate is not None:
-            certify(mixed, [certificate], report=evaluating)
+            certify(mixed, [certificate], plan, report=evaluating)
         runs.append(run)
     say("verify: every certificate again from its evidence, with numpy and scipy alone")
     problems = [p for run in runs for verdict in verify_folder(run.records) for p in verdict.problems]

@@ -22,6 +22,7 @@ from hauberk.classifier import check_classifier, frozen, logits_of, predictor_na
 from hauberk.data.files import read_npz
 from hauberk.defences import MixedClassifier
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
+from hauberk.devices import arithmetic, device_of, place
 from hauberk.errors import HauberkError
 from hauberk.evaluation import calibration
 from hauberk.evaluation.alpha_path import mix_records
@@ -35,7 +36,7 @@ from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import UNIT_TILES
 from hauberk.evaluation.work import Report, Work
 from hauberk.identity import structure
-from hauberk.recipes import Evaluation
+from hauberk.recipes import Plan
 from hauberk.records import content_hash, data_hash, write_once
 from hauberk.runs import Run
 from hauberk.storage import atomic_write
@@ -45,7 +46,7 @@ from hauberk.verbs.certify import default_certificate
 from hauberk.verbs.samples import PROBED, evaluation_samples, probe_batch, setting_of
 
 RADII = tuple(round(0.05 * k, 2) for k in range(41))
-CALIBRATION = Evaluation(split="val", images=1000)
+CALIBRATION = Plan(split="val", images=1000)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def mix(
     robust: Subject,
     how: Mixture | registry.Spec,
     out: Path | None = None,
-    plan: Evaluation = Evaluation(),
+    plan: Plan = Plan(),
     report: Report | None = None,
 ) -> Run:
     """Mix two models into one and save it as a run; a mix with one weight gets its alpha path recorded.
@@ -88,7 +89,7 @@ def mix(
         robust: the robust model.
         how: weight and scales, or the spec of another mix (``mixed_nuts``) without its bases.
         out: the run directory; by default ``runs/mix-<alpha>``.
-        plan: split, number of images, seed and tile of the alpha path.
+        plan: split, number of images, seed and tile of the alpha path, which is made on the CPU.
         report: called after each unit.
 
     Raises:
@@ -104,7 +105,8 @@ def mix(
     started = time.monotonic()
     base = default_certificate(robust)
     certificate = MixedCertificate(base) if base is not None and base.kind == "deterministic" else None
-    samples, setting = setting_of(robust, plan)
+    samples, setting = setting_of(robust, plan.model_copy(update={"device": "cpu"}))  # as every proof
+    place(model, "cpu")
     done = mix_records(model, samples, certificate, RADII, setting, Work(run.records, report=report))
     sign(run, "mix_seconds", started, done, samples.ids)
     return run
@@ -118,7 +120,7 @@ def check_pair(accurate: Subject, robust: Subject) -> None:
             "mix two models of one dataset",
         )
     few = probe_batch(robust.dataset, PROBED)
-    outputs = [check_classifier(subject.model, few) for subject in (accurate, robust)]
+    outputs = [check_classifier(s.model, few.to(device_of(s.model))) for s in (accurate, robust)]
     if outputs[0] != outputs[1]:
         raise HauberkError(
             f"the accurate model has {outputs[0]} logits, the robust one {outputs[1]}",
@@ -139,7 +141,7 @@ def scales_of(network: Subject) -> tuple[float, float]:
 
 
 def narrow(
-    network: Subject, alpha_min: float, alpha_max: float, out: Path | None = None, plan: Evaluation = Evaluation()
+    network: Subject, alpha_min: float, alpha_max: float, out: Path | None = None, plan: Plan = Plan()
 ) -> Run:
     """Save a trained mixing network with another range of weights.
 
@@ -159,7 +161,7 @@ def narrow(
 
 
 def _written(
-    model: nn.Module, spec: registry.Spec, bases: Mapping[str, str], like: Subject, out: Path | None, plan: Evaluation
+    model: nn.Module, spec: registry.Spec, bases: Mapping[str, str], like: Subject, out: Path | None, plan: Plan
 ) -> Run:
     name = f"mix-{spec.get('alpha', spec.get('alpha_min')):g}"
     recipe = {"name": name, "data": like.recipe["data"], "model": spec, "bases": dict(bases)}
@@ -213,7 +215,7 @@ def default_attack(threat: Threat) -> AutoAttack:
 
 
 def gather(
-    accurate: Subject, robust: Subject, attack: Attack, plan: Evaluation = CALIBRATION, network: Subject | None = None,
+    accurate: Subject, robust: Subject, attack: Attack, plan: Plan = CALIBRATION, network: Subject | None = None,
     folder: Path = Path("runs/.calibration"),
 ) -> Logits:  # fmt: skip
     """Ask both models on validation images, clean and each attacked by itself; saved, so asked only once.
@@ -244,7 +246,11 @@ def gather(
                 "mix models that were trained with the same val_size",
             )
     subjects = [accurate, robust, *([] if network is None else [network])]
-    origin = {
+    for subject in subjects:
+        place(subject.model, plan.device)
+    where = device_of(robust.model).type
+    origin: dict[str, object] = {} if where == "cpu" else {"device": where, "precision": plan.precision}
+    origin |= {
         "models": [predictor_name(s.model) for s in subjects], "attack": registry.spec(attack), "seed": plan.seed,
         "tile": plan.tile, "data": data_hash(samples), "structures": [structure(s.model) for s in subjects],
         "revisions": revisions(attack), "answers": [_answers(s, folder) for s in subjects],
@@ -252,7 +258,7 @@ def gather(
     path = folder / f"logits-{content_hash(origin)}.npz"
     if not path.exists():
         units = torch.split(torch.arange(len(samples)), UNIT_TILES * plan.tile)
-        batches = (samples.select(rows).batch() for rows in units)
+        batches = (samples.select(rows).batch().to(device_of(robust.model)) for rows in units)
         _save(path, _joined([_asked(accurate.model, robust.model, attack, b, plan, network) for b in batches]))
     return Logits(**read_npz(path, [f.name for f in fields(Logits)]))
 
@@ -260,29 +266,31 @@ def gather(
 def _answers(subject: Subject, folder: Path) -> str:
     """Which function was asked; its fingerprint is kept beside the logits."""
     data = subject.dataset
-    asked = answers(subject.model, data.test.select(slice(1)).batch().images, probes(data.test), folder)
+    first = data.test.select(slice(1)).batch().to(device_of(subject.model))
+    asked = answers(subject.model, first.images, probes(data.test), folder)
     for new in asked.new:
         write_once(folder, new)
     return asked.id
 
 
 def _asked(
-    accurate: nn.Module, robust: nn.Module, attack: Attack, batch: Batch, plan: Evaluation, network: Subject | None
+    accurate: nn.Module, robust: nn.Module, attack: Attack, batch: Batch, plan: Plan, network: Subject | None
 ) -> Logits:
     def worst(model: nn.Module) -> Batch:
-        found = attack(model, batch, plan.seed, plan.tile)
+        with arithmetic(plan.precision):
+            found = attack(model, batch, plan.seed, plan.tile)
         return Batch(found.probability_margin_point, batch.labels, batch.ids)
 
     def said(model: nn.Module, where: Batch) -> Table:
         with frozen(model):
-            return logits_of(model, where, plan.tile).double().numpy()
+            return logits_of(model, where, plan.tile).double().cpu().numpy()
 
     own, other = worst(accurate), worst(robust)
     empty = np.zeros(0)
     clean, attacked = (empty, empty) if network is None else (_sigmoids(network, w, plan.tile) for w in (batch, other))
     return Logits(
-        batch.labels.numpy(), said(accurate, batch), said(robust, batch), said(accurate, own), said(robust, other),
-        clean, attacked,
+        batch.labels.cpu().numpy(), said(accurate, batch), said(robust, batch), said(accurate, own),
+        said(robust, other), clean, attacked,
     )  # fmt: skip
 
 
@@ -294,7 +302,7 @@ def _sigmoids(network: Subject, batch: Batch, tile: int) -> Table:
     model = _network(network)
     with frozen(model):
         found = [model.outputs(part.images)["alpha_logit"][:used] for part, used in batch.tiles(tile)]
-    return np.concatenate([f.double().sigmoid().numpy() for f in found])
+    return np.concatenate([f.double().sigmoid().cpu().numpy() for f in found])
 
 
 def _save(path: Path, logits: Logits) -> None:

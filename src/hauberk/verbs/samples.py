@@ -7,11 +7,12 @@ from hauberk.boundary import answer, check_classes, check_output, check_weights
 from hauberk.classifier import check_classifier, check_eval
 from hauberk.data import Dataset, Selection
 from hauberk.data.choice import Choice, chosen
+from hauberk.devices import arithmetic, device_of, place, said
 from hauberk.errors import HauberkError
 from hauberk.evaluation.fingerprint import probes
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.sense import check_sense, check_votes
-from hauberk.recipes import Evaluation
+from hauberk.recipes import Plan
 from hauberk.subjects import Subject
 
 PROBED = 16  # images on which a model is tried before anything is spent on it
@@ -54,8 +55,8 @@ def probe_batch(dataset: Dataset, images: int) -> Batch:
 
 def check_target(target: Subject, samples: Samples) -> None:
     """Raise unless the model keeps the contract on some of these images, and has a logit for each class of the data."""
-    first = samples.select(slice(0, PROBED)).batch()
     check_eval(target.model)
+    first = samples.select(slice(0, PROBED)).batch().to(device_of(target.model))
     check_weights(target.model)
     logits = answer(target.model, first.images)
     check_output(logits, len(first), first.images.dtype)
@@ -63,15 +64,22 @@ def check_target(target: Subject, samples: Samples) -> None:
     check_classifier(target.model, first)
 
 
-def setting_of(target: Subject, plan: Evaluation, *methods: object) -> tuple[Selection, Setting]:
-    """The images of an evaluation, still integers, and what its units share, once model and methods fit them."""
+def setting_of(target: Subject, plan: Plan, *methods: object) -> tuple[Selection, Setting]:
+    """The images of an evaluation, still integers, and what its units share, once model and methods fit them.
+
+    The model is on the plan's device from here on.
+    """
     check_sense(*methods, shape=target.dataset.input_shape)
     check_votes(target.model)
     data = target.dataset
     samples = evaluation_samples(data, plan.split, plan.images, plan.choice)
-    check_target(target, samples)
+    said(plan.device, plan.precision)  # whether it is there
+    place(target.model, plan.device)
+    with arithmetic(plan.precision):
+        check_target(target, samples)
     names = (data.name, plan.split, data.classes)
-    return samples, Setting(*names, plan.seed, plan.tile, plan.gallery, plan.choice, probes(data.test))
+    numbers = (plan.seed, plan.tile, plan.gallery)
+    return samples, Setting(*names, *numbers, plan.choice, plan.precision, probes(data.test))
 
 
 def note(target: Subject) -> None:

@@ -19,6 +19,7 @@ from hauberk.batch import Batch
 from hauberk.certificates import Certificate, SmoothingCertificate
 from hauberk.classifier import TILE
 from hauberk.data import Dataset, load
+from hauberk.devices import Device
 from hauberk.errors import HauberkError
 from hauberk.evaluation import diagnostics
 from hauberk.evaluation.preflight import Speed, measure, passes
@@ -240,9 +241,12 @@ def tidy(done: Sequence[Cell]) -> None:
         Run(cell.path).sweep()
 
 
-def run_cell(cell: Cell, training: Callable[[Progress], None] | None = None, report: Report | None = None) -> Run:
+def run_cell(
+    cell: Cell, training: Callable[[Progress], None] | None = None, report: Report | None = None,
+    device: Device = "auto",
+) -> Run:  # fmt: skip
     """Train and evaluate one cell; a finished one returns at once."""
-    run = evaluate(train(cell.recipe, cell.path, training), report)
+    run = evaluate(train(cell.recipe, cell.path, training, device), report, device)
     run.update(evaluated=cell.plan)
     return run
 

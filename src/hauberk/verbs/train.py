@@ -15,6 +15,7 @@ from hauberk.boundary import answer, check_classes, check_output
 from hauberk.classifier import evaluating
 from hauberk.data import Dataset, load
 from hauberk.data.source import parts_of
+from hauberk.devices import Device, Precision, arithmetic, place, said
 from hauberk.errors import HauberkError
 from hauberk.evaluation.sense import check_sense
 from hauberk.recipes import Recipe, parse
@@ -25,14 +26,17 @@ from hauberk.training.progress import Progress
 
 
 def train(
-    recipe: Recipe, out: Path | None = None, report: Callable[[Progress], None] | None = None
-) -> Run:
+    recipe: Recipe, out: Path | None = None, report: Callable[[Progress], None] | None = None,
+    device: Device = "auto", precision: Precision = "float32",
+) -> Run:  # fmt: skip
     """Train a recipe's model; the same call resumes an interrupted run and returns a finished one at once.
 
     Args:
         recipe: what to train.
         out: the run directory; by default ``runs/<name>``.
         report: called with the progress.
+        device: where to train; initial weights are drawn on the CPU, so they are the same everywhere.
+        precision: of the products on a GPU.
 
     Returns:
         the run, with its model saved.
@@ -48,10 +52,14 @@ def train(
     objective = registry.build(recipe.objective, "objective")
     check_sense(objective, recipe.training, shape=dataset.input_shape)
     check_start(model, dataset)
+    said(device, precision)  # whether it is there
     started = time.monotonic()
     run = Run.create(run.path, plain_recipe, _completed)
     try:
-        trained = fit(model, objective, dataset, recipe.training, run, recipe.seed, report, extra)
+        place(model, device)
+        with arithmetic(precision):
+            trained = fit(model, objective, dataset, recipe.training, run, recipe.seed, report, extra)
+        place(trained, "cpu")
     except HauberkError:
         if new and is_main():
             run.abandon()

@@ -14,6 +14,7 @@ from hauberk.verify.derive import noise_of
 SPLITS = ("train", "val", "test")
 NAME = 2000  # letters of a predictor, which holds those of its parts
 NORMS = ("l1", "l2", "linf")
+DEVICES, PRECISIONS = ("cuda", "mps"), ("tf32",)  # beside the CPU and float32
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 # sets with names of their own; others are called as their file or folder, which the data alone can tell
 PUBLISHED = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "medmnist")
@@ -57,6 +58,7 @@ def form_problems(part: Part) -> Iterator[str]:
         yield "its seed or tile is no number"
     if unit["dtype"] not in DTYPES:
         yield f"its dtype is {unit['dtype']!r}, none of {', '.join(DTYPES)}"
+    yield from _device_problems(part)
     if part.kind in ("attack", "diagnosis"):
         yield from _threat_problems(unit)
     if any(not isinstance(facts.get(name, False), bool) for name in ("stochastic", "decides")):
@@ -64,6 +66,17 @@ def form_problems(part: Part) -> Iterator[str]:
     stage = unit.get("stage", 0)
     if ("stage" in unit) != ("suite" in unit) or type(stage) is not int or stage < 0:
         yield "it is a stage of no suite, or its stage has no number"
+
+
+def _device_problems(part: Part) -> Iterator[str]:
+    """Device and precision, which records of the CPU do not name; bounds on rounding hold there alone."""
+    told = {name: part.unit[name] for name in ("device", "precision") if name in part.unit}
+    if told.get("device", "cuda") not in DEVICES or told.get("precision", "tf32") not in PRECISIONS:
+        yield f"it was made on {told}, which is no device and precision"
+    elif told and part.facts.get("proof") == "deterministic":
+        yield f"its proof was made on {told}: bounds on rounding hold on the CPU"
+    elif "precision" in told and part.kind == "certificate":
+        yield "its numbers were rounded to 10 bits, and nothing is certified so"
 
 
 def _threat_problems(unit: Mapping[str, Any]) -> Iterator[str]:

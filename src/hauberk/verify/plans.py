@@ -22,6 +22,7 @@ def plan_key(kind: str, unit: Mapping[str, Any], facts: Mapping[str, Any]) -> st
         "seed": unit["seed"], "tile": unit["tile"], "dataset": facts["dataset"],
         "split": facts["split"],
     }  # fmt: skip
+    asked |= {name: unit[name] for name in ("device", "precision") if name in unit}  # another one than CPU and float32
     asked |= {"choice": facts["choice"]} if "choice" in facts else {}  # of images; older records say nothing
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
