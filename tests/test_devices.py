@@ -15,6 +15,7 @@ from hauberk.conformance import LinearOracle
 from hauberk.devices import arithmetic, device_of, place, resolved, said
 from hauberk.errors import HauberkError
 from hauberk.evaluation.keys import Setting, unit_of
+from hauberk.noises import Gaussian
 from hauberk.recipes import Evaluation, Plan
 from hauberk.records import Part, part
 from hauberk.verbs import certify, samples
@@ -114,7 +115,7 @@ def test_proofs_are_made_on_the_cpu_and_votes_where_the_plan_says(
     monkeypatch.setattr(samples, "said", lambda *_: "")
     monkeypatch.setattr(samples, "place", lambda model, device: moved.append(device))
     monkeypatch.setattr(certify, "place", lambda model, device: moved.append(device))
-    votes = SmoothingCertificate(sigma=0.25, n0=4, n=16)
+    votes = SmoothingCertificate(Gaussian(0.25), n0=4, n=16)
     hauberk.certify(target, [LipschitzCertificate(), votes], Plan(images=4, device="cuda"))
     assert moved == ["cuda", "cpu", "cuda"]
     with pytest.raises(HauberkError, match="nothing is certified in tf32"):

@@ -23,6 +23,7 @@ from hauberk.evaluation.units import attack_records, certificate_records
 from hauberk.evaluation.work import Step, Work
 from hauberk.executors import Executor, Inline, Processes
 from hauberk.layers import AOLLinear, MaxMin
+from hauberk.noises import Gaussian
 from hauberk.records import Part
 from hauberk.threats import L2
 
@@ -74,7 +75,7 @@ def evaluated(model: nn.Module, folder: Path, executor: Executor, shards: int = 
     for shard in range(shards):
         there = Work(folder, (shard, shards), executor=executor, **how)
         attack_records(model.eval(), images(), SUITE, SETTING, there)
-        certificate_records(Net().eval(), images(), SmoothingCertificate(sigma=0.25, n0=8, n=32), SETTING, there)
+        certificate_records(Net().eval(), images(), SmoothingCertificate(Gaussian(0.25), n0=8, n=32), SETTING, there)
     return records(folder)
 
 
