@@ -199,7 +199,9 @@ def layers_table() -> str:
 
 def settings_table(name: str, block: type) -> str:
     """The settings of a recipe's block, from its docstring and its fields."""
-    rows = [[f"`{key}`", default(block, key), text.replace("``", "`")] for key, text in arguments(block).items()]
+    told = {key: text for kind in reversed(block.__mro__) for key, text in arguments(kind).items()}
+    left_out = {key for key, field in getattr(block, "model_fields", {}).items() if field.exclude}
+    rows = [[f"`{k}`", default(block, k), text.replace("``", "`")] for k, text in told.items() if k not in left_out]
     return f"### `{name}`\n\n" + markdown.table(("Key", "Default", "Meaning"), rows)
 
 
