@@ -16,7 +16,7 @@ from hauberk.devices import arithmetic, device_of, place, resolved, said
 from hauberk.errors import HauberkError
 from hauberk.evaluation.keys import Setting, unit_of
 from hauberk.noises import Gaussian
-from hauberk.recipes import Evaluation, Plan
+from hauberk.recipes import Evaluation, Plan, parse
 from hauberk.records import Part, part
 from hauberk.verbs import certify, samples
 from hauberk.verify.facts import form_problems
@@ -45,7 +45,8 @@ def test_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_is_where_its_parameters_or_buffers_are() -> None:
     for model in (nn.Linear(2, 2), nn.BatchNorm1d(2, affine=False)):
         assert device_of(model).type == "cpu"
-        assert device_of(model.to("meta")).type == "meta"
+        place(model.to("meta"), "cpu")  # what stands nowhere yet is for the contract to refuse
+        assert device_of(model).type == "cpu"
     assert device_of(nn.Flatten()).type == "cpu"
     model = nn.Linear(2, 2)
     place(model, "cpu")
@@ -77,6 +78,10 @@ def test_a_recipe_that_is_kept_names_no_device() -> None:
     kept = Evaluation(device="cuda", precision="tf32").model_dump(mode="json")
     assert {"device", "precision"}.isdisjoint(kept)
     assert kept == Evaluation().model_dump(mode="json")
+    names = {"data": "digits", "model": "small_cnn", "objective": "standard"}
+    recipe = {"name": "a"} | {key: {"name": name} for key, name in names.items()}
+    with pytest.raises(HauberkError, match="a recipe names no device"):
+        parse(recipe | {"evaluation": {"device": "cuda"}})
 
 
 def record(kind: str = "certificate", proof: str = "deterministic", **told: str) -> Part:

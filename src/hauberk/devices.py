@@ -36,8 +36,11 @@ def resolved(name: Device) -> torch.device:
 
 
 def place(model: nn.Module, device: Device = "auto") -> None:
-    """Move a model to a device, in place."""
-    model.to(resolved(device))
+    """Move a model to a device, in place; one that is there, or holds nothing yet (``meta``), stays as it is."""
+    where = resolved(device).type
+    held = {t.device.type for tensors in (model.parameters(), model.buffers()) for t in tensors}
+    if "meta" not in held and held != {where}:
+        model.to(where)
 
 
 def said(device: Device = "auto", precision: Precision = "float32") -> str:
@@ -54,9 +57,9 @@ def said(device: Device = "auto", precision: Precision = "float32") -> str:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model is: where its parameters are, or its buffers; on the CPU if it has neither."""
+    """Where a model's images belong: where its parameters are, or its buffers; on the CPU if they are nowhere."""
     held = next((t for tensors in (model.parameters(), model.buffers()) for t in tensors), None)
-    return torch.device("cpu") if held is None else held.device
+    return torch.device("cpu") if held is None or held.is_meta else held.device
 
 
 @contextmanager

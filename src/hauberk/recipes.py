@@ -167,6 +167,8 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(dict(content))
     except ValidationError as error:
         raise HauberkError(f"{where}: {_first_problem(error)}", _nearest(error)) from error
+    if (recipe.evaluation.device, recipe.evaluation.precision) != ("auto", "float32"):
+        raise HauberkError(f"{where}: a recipe names no device and no precision", "say them with the command: --device")
     for data in (recipe.data, *(other.data for other in recipe.extra)):
         registry.check(data, "dataset")
     name = str(recipe.model.get("name"))  # a defence may hold models that are trained already

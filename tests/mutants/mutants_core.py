@@ -177,7 +177,7 @@ RANDOMNESS = [
     *group(
         "randomness", "batch.py", "tests/test_classifier.py",
         ("min(size, len(self) - start)", "size"),
-        ("torch.arange(start, start + size).clamp_(max=len(self) - 1)",
+        ("torch.arange(start, start + size, device=self.images.device).clamp_(max=len(self) - 1)",
          "torch.arange(start, min(start + size, len(self)))"),
     ),
     *group(

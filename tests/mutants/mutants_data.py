@@ -57,7 +57,7 @@ DATA: list[Mutant] = [
     *group(
         "choice", "verbs/samples.py", CHOSEN,
         ("plan.images, plan.choice)", "plan.images)"),
-        ("plan.gallery, plan.choice,", "plan.gallery, 'first',"),
+        ("*numbers, plan.choice,", "*numbers, 'first',"),
         ("if images is not None and images > len(part):", "if False:"),
     ),
     *group(

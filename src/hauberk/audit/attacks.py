@@ -60,8 +60,8 @@ def attack_again(
     if not differ.any():
         return
     same_code = part.unit.get("revisions") == revisions_today(part)
-    here = _same_machine(target) and "device" not in part.unit  # it is asked on the CPU
-    if here and same_code and not part.facts["stochastic"]:
+    random = part.facts["stochastic"] or "device" in part.unit  # here it is asked on the CPU
+    if _same_machine(target) and same_code and not random:
         yield from _unit_problems(part, target, attack, rows.ids[differ])
     yield from sign_problems(rows.ids, fell, resisted)
     if fell.sum() >= FEWEST:
