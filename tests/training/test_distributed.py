@@ -26,6 +26,7 @@ SCRIPT = textwrap.dedent("""
     from hauberk.objectives.consistency import Consistency
     from hauberk.objectives.free_adversarial import FreeAdversarial
     from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
+    from hauberk.objectives.hkr import HKR
     from hauberk.objectives.iaat import IAAT
     from hauberk.objectives.pgd_adversarial import PGDAdversarial
     from hauberk.objectives.trades import TRADES
@@ -40,8 +41,8 @@ SCRIPT = textwrap.dedent("""
         images = torch.randint(0, 256, (count, 2, 6, 6), generator=generator).to(torch.uint8)
         return Split(name, images, images.flatten(1).long().sum(1) % 3, torch.arange(first, first + count))
 
-    def network(norm):
-        layers = [nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.Softplus()]
+    def network(norm, act=nn.Softplus):
+        layers = [nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), act()]
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, 3))
 
     dataset = Dataset("noise", ("a", "b", "c"), split("train", 95, 0), split("val", 150, 95), split("test", 3, 0))
@@ -54,6 +55,7 @@ SCRIPT = textwrap.dedent("""
         ("iaat", IAAT(L2(0.2), steps=2, warmup=1), False),
         ("free", FreeAdversarial(L2(0.2), replays=2), False),
         ("swa", GaussianAugmentation(Gaussian(0.25)), True),
+        ("hkr", HKR(soft=True, lipschitz="walk"), False),
     ):
         torch.manual_seed(0)
         config = Training(
@@ -62,7 +64,7 @@ SCRIPT = textwrap.dedent("""
             validation_attack=PGD(L2(0.2), steps=2), gradient_clip=1.0,
         )
         run = Run.create(f"{sys.argv[1]}/{name}", {"name": "x", "data": {"name": "digits"}})
-        model = fit(network(norm), objective, dataset, config, run, seed=1)
+        model = fit(network(norm, nn.ReLU if name == "hkr" else nn.Softplus), objective, dataset, config, run, seed=1)
         import os
         torch.save(model.state_dict(), f"{sys.argv[1]}/{name}-{os.environ.get('RANK', '0')}.pt")
 
@@ -81,6 +83,8 @@ SCRIPT = textwrap.dedent("""
         handle.write(said)
     leave()
 """)
+
+ALIKE = ["trades", "adversarial", "noise", "consistency", "iaat", "free", "hkr"]
 
 
 def weights(folder: Path, name: str, rank: int) -> torch.Tensor:
@@ -101,7 +105,7 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     return single, double
 
 
-@pytest.mark.parametrize("name", ["trades", "adversarial", "noise", "consistency", "iaat", "free"])
+@pytest.mark.parametrize("name", ALIKE)
 def test_two_processes_train_like_one(folders, name):
     one, two = weights(folders[0], name, 0), weights(folders[1], name, 0)
     start = torch.linalg.vector_norm(one)
@@ -129,7 +133,7 @@ def test_memory_of_one_process_alone_is_refused_by_all(folders):
     assert said == {"the memory of Selfish differs between processes"}
 
 
-@pytest.mark.parametrize("name", ["trades", "adversarial", "noise", "norm", "consistency", "iaat", "free", "swa"])
+@pytest.mark.parametrize("name", [*ALIKE, "norm", "swa"])
 def test_both_processes_hold_the_same_weights(folders, name):
     assert torch.equal(weights(folders[1], name, 0), weights(folders[1], name, 1))
 
