@@ -42,7 +42,7 @@ lint: $(STAMP)  ## style, types and the order of imports
 readme: $(STAMP)  ## write the generated tables of README.md and docs/ again
 	$(BIN)/python benchmarks/readme.py
 
-readme-check: $(STAMP)  ## fail when a generated table is stale or a number has no record behind it
+readme-check: $(STAMP)  ## fail when a generated table is stale or a number (also one of results/README.md) has no record behind it
 	$(BIN)/python benchmarks/readme.py --check
 
 RUNS := runs/small_cifar10

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import inspect
 import json
 import re
+import statistics
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +27,7 @@ from hauberk.comparison import compare, tables
 from hauberk.recipes import Evaluation, Expectation, Extra
 from hauberk.report import collect, markdown, words
 from hauberk.report.subject import Attacked, Curve, Subject
+from hauberk.statistics import wilson
 from hauberk.threats import Linf
 from hauberk.training.config import Training
 from hauberk.verify import verify_once
@@ -166,6 +169,85 @@ def unproven(results: Path) -> list[str]:
     return problems
 
 
+# --- numbers in prose -------------------------------------------------------------------------------------------
+
+# what results/README.md says that is no result: goals, weights, radii and factors, and one count of equal verdicts
+STATED = {"0.2", "0.5", "0.85", "0.9", "0.95", "0.999", "1.05", "1.15", "1.5", "4.5", "99.9"}
+DECIMAL = re.compile(r"(?<![\w./])[+-]?(\d+\.\d+)(?!\d|\.\d|e-)")
+
+
+def untraced(results: Path) -> list[str]:
+    """The decimal numbers of ``results/README.md`` that no file gives which the same item of the page names.
+
+    A number is given by a file that holds it, or a share, interval or ratio of what it holds, rounded as it is shown.
+    """
+    problems: list[str] = []
+    sources: set[Path] = set()
+    for block in (results / "README.md").read_text().split("\n\n"):
+        if block.startswith(("#", "**")):
+            sources = set()
+        for name in re.findall(r"[`(]([\w./*-]+)[`)]", block):
+            sources |= {path for base in (results, results.parent) for path in base.glob(name.strip("/"))
+                        if results in path.parents}  # fmt: skip
+        told = STATED.union(*map(shown, sources))
+        missing = [found for found in DECIMAL.findall(block) if found not in told]
+        problems += [f"results/README.md: no file gives {number} in: {block[:60]!r}" for number in missing]
+    return problems
+
+
+@functools.cache
+def shown(path: Path) -> frozenset[str]:
+    """How the values of a file may be written: as they are or in percent, rounded to nearest, down or up."""
+    found = set()
+    for value in values(path):
+        for size in (abs(value), 100.0 * abs(value)):
+            for digits in (1, 2, 3, 4):
+                near, step = round(size, digits), 10.0**-digits
+                found |= {f"{near + k * step:.{digits}f}" for k in (-1, 0, 1) if abs(near + k * step - size) < step}
+    return frozenset(found)
+
+
+def values(path: Path) -> frozenset[float]:
+    """The numbers of a file, of the files of a folder, or else of its bundles; and what follows from them."""
+    if path.is_dir():
+        files = sorted({*path.rglob("*.json"), *path.rglob("*.md")} - {*path.rglob("run.json")})
+        kept = [values(file) for file in files]
+        return frozenset().union(*kept) if kept else frozenset(_measured(path))
+    if path.suffix == ".json":
+        return frozenset(_plain(json.loads(path.read_text())))
+    return frozenset(float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", path.read_text()))
+
+
+def _plain(value: Any) -> Iterator[float]:
+    """Numbers in JSON; of a table of seconds the ratios, of verdicts the share and its interval."""
+    verdicts = value if isinstance(value, list | str) and len(value) > 50 else ()
+    if verdicts and {str(v) for v in verdicts} <= {"0", "1"}:
+        share = wilson(sum(str(v) == "1" for v in verdicts), len(verdicts))
+        yield from (share.value, share.low, share.high)
+    elif isinstance(value, int | float):
+        yield float(value)
+    elif isinstance(value, list | dict):
+        held = list(value.values()) if isinstance(value, dict) else value
+        yield from (number for item in held for number in _plain(item))
+        seconds = value.get("seconds") if isinstance(value, dict) else None
+        if isinstance(seconds, dict):
+            times = [statistics.median(t) if isinstance(t, list) else t for t in seconds.values()]
+            yield from (a / b for a in times for b in times)
+
+
+def _measured(folder: Path) -> Iterator[float]:
+    """The accuracies in the records of a folder's bundles, and their means over the bundles."""
+    shares: dict[tuple[str, float], list[float]] = {}
+    for run in run_directories(folder):
+        for subject in collect.subjects(collect.load([run])[0].parts):
+            shares.setdefault(("clean", 0.0), []).append(subject.clean.value)
+            for level in (level for curve in subject.certified for level in curve.levels):
+                shares.setdefault(("certified", level.eps), []).append(level.accuracy.value)
+            for attacked in subject.attacked:
+                yield from (attacked.accuracy.value, attacked.accuracy.low, attacked.accuracy.high)
+    yield from (share for found in shares.values() for share in [*found, sum(found) / len(found)])
+
+
 # --- methods ----------------------------------------------------------------------------------------------------
 
 
@@ -287,7 +369,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="change nothing; fail when something is stale or unproven")
     if parser.parse_args().check:
-        problems = unproven(RESULTS) + stale(ROOT, RESULTS)
+        problems = unproven(RESULTS) + untraced(RESULTS) + stale(ROOT, RESULTS)
         for problem in problems:
             sys.stderr.write(problem + "\n")
         if problems:

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shutil
@@ -140,6 +141,18 @@ def test_a_changed_record_is_found(project: Path) -> None:
     assert ["has changed" in problem for problem in generator().unproven(project / "results")] == [True]
     record.unlink()
     assert ["is missing" in problem for problem in generator().unproven(project / "results")] == [True]
+
+
+def test_a_number_in_prose_that_no_named_file_gives_is_found(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "speed.json").write_text(json.dumps({"ratio": 1.2345, "right": "01" * 50, "seconds": {"a": 3, "b": 2}}))
+    page = "**`speed.json`**: {} of the time, 50.0 % (40.4 to 59.6) right.\n\n**Other**: nothing is named, so {}."
+    (results / "README.md").write_text(page.format("1.23 and 1.50", "12"))
+    tables = generator()
+    assert tables.untraced(results) == []
+    (results / "README.md").write_text(page.format("1.25", "1.23"))
+    assert [re.search(r"gives (\S+)", problem)[1] for problem in tables.untraced(results)] == ["1.25", "1.23"]
 
 
 # --- size and shape ---------------------------------------------------------------------------------------------
