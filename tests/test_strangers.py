@@ -28,9 +28,7 @@ def run(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_links_in_a_run_are_not_followed(
-    place: str, run: Path, tmp_path: Path, typed: Typed
-) -> None:
+def test_links_in_a_run_are_not_followed(place: str, run: Path, tmp_path: Path, typed: Typed) -> None:
     target = next((run / "records").glob("*.parquet")) if place == "RECORD" else run / place
     moved = tmp_path / "private"
     shutil.move(target, moved)

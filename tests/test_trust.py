@@ -54,9 +54,7 @@ def stranger(tiny_run: Path, tmp_path: Path) -> Path:
     ["attack RUN --threat linf:0.1 --attack fgsm --images 4", "certify RUN --images 4", "check RUN", "lipschitz RUN",
      "mix --accurate RUN --robust RUN --alpha 0.5", "mix --network RUN --clean 0.5", "verify RUN --weights"],
 )  # fmt: skip
-def test_no_verb_runs_the_code_that_a_run_names(
-    verb: str, stranger: Path, marker: Path, typed: Typed
-) -> None:
+def test_no_verb_runs_the_code_that_a_run_names(verb: str, stranger: Path, marker: Path, typed: Typed) -> None:
     code, text = typed(*verb.replace("RUN", str(stranger)).split())
     assert code == 1
     assert "a file alone runs no code" in text or verb.startswith("verify")  # which has found another fault before
@@ -99,9 +97,7 @@ def test_no_recipe_runs_code(
     assert not marker.exists()
 
 
-def test_the_user_may_name_the_code_or_trust_it(
-    tiny_recipe: Path, tmp_path: Path, marker: Path, typed: Typed
-) -> None:
+def test_the_user_may_name_the_code_or_trust_it(tiny_recipe: Path, tmp_path: Path, marker: Path, typed: Typed) -> None:
     arguments = ("--data", "digits", "--threat", "linf:0.1", "--attack", "fgsm", "--images", 4)
     code, text = typed("attack", SOURCE, *arguments, "-o", tmp_path / "typed")
     assert code == 0, text

@@ -119,9 +119,7 @@ def test_records_stay_with_their_run(copied: Path, tmp_path: Path, hauberk: Type
     assert "a mix" in error
 
 
-def test_check_looks_before_anything_is_spent(
-    factories: str, copied: Path, tmp_path: Path, hauberk: Typed
-) -> None:
+def test_check_looks_before_anything_is_spent(factories: str, copied: Path, tmp_path: Path, hauberk: Typed) -> None:
     code, text, error = hauberk("check", copied, "--threat", "linf:0.05", "--images", 100)
     assert code == 0, error
     assert "ready for an evaluation" in text
@@ -135,9 +133,7 @@ def test_check_looks_before_anything_is_spent(
     assert len(read_all(copied / "records", "diagnosis")) == 1
 
 
-def test_mixes_by_wish(
-    copied: Path, tmp_path: Path, hauberk: Typed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mixes_by_wish(copied: Path, tmp_path: Path, hauberk: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where the logits are kept
     pair = ("--accurate", copied, "--robust", copied)
     code, text, error = hauberk("mix", *pair, "--clean", 0.2, "--threat", "l2:0.1", "--calibration-images", 8,
@@ -150,9 +146,7 @@ def test_mixes_by_wish(
     assert hauberk("mix", *pair, "--choose", "nuts", "--robust-accuracy", 0.5, "--robust-scale", 2)[0] == 1
 
 
-def test_a_threat_alone_means_the_everyday_suite_and_another_norm(
-    copied: Path, hauberk: Typed
-) -> None:
+def test_a_threat_alone_means_the_everyday_suite_and_another_norm(copied: Path, hauberk: Typed) -> None:
     shutil.rmtree(copied / "records")
     code, _, error = hauberk("attack", copied, "--threat", "linf:0.05", "--images", 16)
     assert code == 0, error

@@ -1,12 +1,11 @@
 """What a terminal sees: no control character of a file or an argument, and a line stays one line."""
 
-import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hauberk import cli
 from hauberk.cli import console
 
 ODD = ["\x1b[31mred", "\x07bell", "a\rb", "\x9b2J", "a\u202eb", "\u2028", "\x1b]0;title\x07",
@@ -35,26 +34,19 @@ def test_ordinary_text_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("argument", ["--\x1b[31mred", "run\x07", "\x9b2J", "a\rb", "\x7f"])
-def test_arguments_with_controls_are_refused(
-    argument: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["hauberk", "verify", argument])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 1
-    found = capsys.readouterr()
-    assert "control characters" in found.err
-    assert argument not in found.out + found.err
+def test_arguments_with_controls_are_refused(argument: str, hauberk: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = hauberk("verify", argument)
+    assert code == 1
+    assert "control characters" in err
+    assert argument not in out + err
 
 
 def test_a_file_does_not_speak_to_the_terminal(
-    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: Path, tmp_path: Path, hauberk: Callable[..., tuple[int, str, str]]
 ) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(tiny_recipe.read_text().replace("name: lip_convnet", 'name: "\\e[31mred"'))
-    monkeypatch.setattr(sys, "argv", ["hauberk", "train", str(recipe)])
-    with pytest.raises(SystemExit):
-        cli.main()
-    found = capsys.readouterr()
-    assert "red" in found.err
-    assert "\x1b" not in found.out + found.err
+    code, out, err = hauberk("train", recipe)
+    assert code != 0
+    assert "red" in err
+    assert "\x1b" not in out + err

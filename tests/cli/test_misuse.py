@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 import yaml
 
-from hauberk import cli
 from hauberk.attacks import APGD, Attack, autoattack
 from hauberk.records import read_all
 from hauberk.runs import Run
 from hauberk.threats import Threat
+
+Typed = Callable[..., tuple[int, str]]
 
 FEW = "--data npz,file=few.npz,layout=NHW"
 HERE = Path(__file__).parent
@@ -51,20 +53,12 @@ def here(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def hauberk(capsys: pytest.CaptureFixture[str], line: str) -> tuple[int, str]:
-    """Type a command: its exit code, and all that a person sees."""
-    before, sys.argv = sys.argv, ["hauberk", *shlex.split(line)]
+@pytest.fixture
+def typed(typed: Typed) -> Iterator[Typed]:
+    """Type a command as one line; the threads that it asks for end with the test."""
     threads = torch.get_num_threads()
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = before
-        torch.set_num_threads(threads)
-    said = capsys.readouterr()
-    return code, said.out + said.err
+    yield lambda line: typed(*shlex.split(line))
+    torch.set_num_threads(threads)
 
 
 def listing(folder: Path) -> list[Path]:
@@ -115,11 +109,11 @@ OTHERS = [f"attack M {ATTACK}", f"certify M {NOISE}", f"lipschitz M {FEW}",
 @pytest.mark.parametrize("check", [True, False], ids=["check", "another_verb"])
 @pytest.mark.parametrize(("model", "message", "hint"), CONTRACT, ids=[name for name, *_ in CONTRACT])
 def test_a_model_that_breaks_the_contract(
-    check: bool, model: str, message: str, hint: str, here: Path, capsys: pytest.CaptureFixture[str]
+    check: bool, model: str, message: str, hint: str, here: Path, typed: Typed
 ) -> None:
     before, place = listing(here), [name for name, *_ in CONTRACT].index(model)
     verb = f"check M {FEW}" if check else OTHERS[0 if model == "five" else place % len(OTHERS)]
-    code, said = hauberk(capsys, verb.replace("M ", f"my_nets:{model} ", 1))
+    code, said = typed(verb.replace("M ", f"my_nets:{model} ", 1))
     assert code == 1
     assert message in said
     assert hint in said
@@ -239,19 +233,17 @@ def short(typed: str) -> str:
     return typed
 
 
-@pytest.mark.parametrize(("typed", "words", "meant"), VERBS, ids=[short(typed) for typed, *_ in VERBS])
-def test_a_misuse(
-    typed: str, words: tuple[str, str], meant: str | None, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(("line", "words", "meant"), VERBS, ids=[short(typed) for typed, *_ in VERBS])
+def test_a_misuse(line: str, words: tuple[str, str], meant: str | None, here: Path, typed: Typed) -> None:
     before, pair = listing(here), f"--accurate my_nets:good --robust my_nets:plain {FEW}"
-    code, said = hauberk(capsys, typed.replace("MIX", pair))
+    code, said = typed(line.replace("MIX", pair))
     assert code in (1, 2)
     assert all(word in said for word in words), said
     assert "Traceback" not in said
     assert "a fault of Hauberk" not in said
     assert listing(here) == before
     if meant is not None:
-        code, said = hauberk(capsys, meant.replace("MIX", pair))
+        code, said = typed(meant.replace("MIX", pair))
         assert code == (1 if meant.startswith("check") else 0), said  # these nets are no better than chance
 
 
@@ -275,22 +267,20 @@ def run(tiny_run: Path, here: Path) -> Path:
     return folder
 
 
-def test_the_recipe_says_what_is_evaluated_and_options_replace_it(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_recipe_says_what_is_evaluated_and_options_replace_it(run: Path, typed: Typed) -> None:
     for verb, kind in (("attack", "attack"), ("certify", "certificate")):
-        assert hauberk(capsys, f"{verb} tiny")[0] == 0
+        assert typed(f"{verb} tiny")[0] == 0
         (found,) = records(run, kind)
         assert (found["split"], found["seed"], found["tile"], len(found["ids"])) == ("val", 7, 16, 8)
     assert not any(part.column("image").any() for part in read_all(run / "records", "attack"))  # no gallery
-    assert hauberk(capsys, "certify tiny --split test --seed 3 --images 4")[0] == 0
+    assert typed("certify tiny --split test --seed 3 --images 4")[0] == 0
     found = {(r["split"], r["seed"], r["tile"], len(r["ids"])) for r in records(run, "certificate")}
     assert found == {("val", 7, 16, 8), ("test", 3, 16, 4)}
-    assert hauberk(capsys, "certify tiny --images all --split val")[0] == 0
+    assert typed("certify tiny --images all --split val")[0] == 0
     assert sum(len(r["ids"]) for r in records(run, "certificate") if r["seed"] == 7) >= 200
 
 
-def test_misuse_of_a_run_leaves_it_as_it_was(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_misuse_of_a_run_leaves_it_as_it_was(run: Path, here: Path, typed: Typed) -> None:
     before = files(run)
     for line, words in (
         ("attack tiny --data mnist", ("'digits'", "leave --data out")),
@@ -306,35 +296,35 @@ def test_misuse_of_a_run_leaves_it_as_it_was(run: Path, here: Path, capsys: pyte
         ("train no_such_recipe -o tiny", ("no recipe", "list recipes")),
         ("train mine.yaml -o tiny", ("another recipe: its name is 'tiny', this one's is 'mine'", "--out")),
     ):
-        code, said = hauberk(capsys, line)
+        code, said = typed(line)
         assert code == 1, said
         assert all(word in said for word in words), said
         assert files(run) == before, line
 
 
-def test_a_report_without_a_name_is_a_new_file_here(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hauberk(capsys, "certify tiny")[0] == 0
+def test_a_report_without_a_name_is_a_new_file_here(run: Path, here: Path, typed: Typed) -> None:
+    assert typed("certify tiny")[0] == 0
     before = files(run)
     for name in ("report.html", "report-2.html"):
-        code, said = hauberk(capsys, "report tiny")
+        code, said = typed("report tiny")
         assert code == 0, said
         assert (here / name).stat().st_size > 100_000
     assert files(run) == before
 
 
-def test_one_model_on_two_data_sets_has_two_folders(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_model_on_two_data_sets_has_two_folders(here: Path, typed: Typed) -> None:
     for data in ("digits", FEW.removeprefix("--data ")):
-        assert hauberk(capsys, f"certify my_nets:plain --data {data} --images 2")[0] == 0
+        assert typed(f"certify my_nets:plain --data {data} --images 2")[0] == 0
     first, second = sorted(path.name for path in (here / "runs").iterdir())
     assert first == "my_nets-plain-digits"
     assert second.startswith("my_nets-plain-npz-")
-    code, said = hauberk(capsys, f"certify my_nets:plain {FEW} -o runs/my_nets-plain-digits")
+    code, said = typed(f"certify my_nets:plain {FEW} -o runs/my_nets-plain-digits")
     assert code == 1
     assert "its data.name is 'digits', this one's is 'npz'" in said
 
 
-def test_a_shard_without_work_is_no_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, said = hauberk(capsys, f"attack my_nets:good {ATTACK} --shard 5/9")
+def test_a_shard_without_work_is_no_error(here: Path, typed: Typed) -> None:
+    code, said = typed(f"attack my_nets:good {ATTACK} --shard 5/9")
     assert code == 0
     assert "nothing to do" in said
     assert not (here / "runs").exists()
@@ -368,16 +358,14 @@ def next_lines(said: str) -> list[str]:
         "train tiny.yaml --set training.epochs=1 -o trained",
     ],
 )
-def test_every_next_line_works(
-    first: str, run: Path, brief: None, here: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_next_line_works(first: str, run: Path, brief: None, here: Path, tiny_recipe: Path, typed: Typed) -> None:
     shutil.copy(tiny_recipe, here / "tiny.yaml")
     if first.startswith("bundle"):
-        assert hauberk(capsys, "certify tiny")[0] == 0
+        assert typed("certify tiny")[0] == 0
     waiting, done = [first.replace("FEW", FEW)], set()
     while waiting:
         line = waiting.pop()
-        code, said = hauberk(capsys, line)
+        code, said = typed(line)
         assert code == 0, f"{line}\n{said}"
         done.add(line)
         waiting += [new for new in next_lines(said) if new not in done]
@@ -385,12 +373,12 @@ def test_every_next_line_works(
 
 
 def test_an_unexpected_error_is_one_line_and_keeps_its_traceback(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    here: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(here))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr("hauberk.cli.lipschitz._lines", None)
-    code, said = hauberk(capsys, f"lipschitz my_nets:plain {FEW} --images 1")
+    code, said = typed(f"lipschitz my_nets:plain {FEW} --images 1")
     assert code == 1
     assert "error: unexpected TypeError: 'NoneType' object is not callable" in said
     (kept,) = here.glob("hauberk-error-*.txt")
@@ -400,10 +388,10 @@ def test_an_unexpected_error_is_one_line_and_keeps_its_traceback(
 
 @pytest.mark.parametrize("width", [60, 90, 160])
 def test_messages_are_not_cut_or_decorated(
-    width: int, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    width: int, here: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    _, said = hauberk(capsys, f"check my_nets:brain {FEW}")
+    _, said = typed(f"check my_nets:brain {FEW}")
     assert "my_nets:brain: not ready: see LOOK above" in said  # and no picture of a brain
-    _, said = hauberk(capsys, f"attack my_nets:Cut {ATTACK}")
+    _, said = typed(f"attack my_nets:Cut {ATTACK}")
     assert len(said[said.index("error: ") :].splitlines()) == 2  # a terminal wraps it

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hauberk import cli
 from hauberk.report.page import write_report
 from hauberk.runs import Run
 
@@ -44,16 +42,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def run(here: Path, typed: Callable[..., tuple[int, str]]) -> Callable[..., str]:
     """One command: all that it prints."""
-
-    def invoke(*arguments: str) -> str:
-        monkeypatch.setattr("sys.argv", ["hauberk", *arguments])
-        with contextlib.suppress(SystemExit):
-            cli.main()
-        return "".join(capsys.readouterr())
-
-    return invoke
+    return lambda *words: typed(*words)[1]
 
 
 DATA = ["--data", "npz,file=own.npz,layout=NHW,root=.,val_size=0", "-o", "runs/own"]

@@ -75,9 +75,7 @@ def test_a_tilde_is_the_home_folder(here: Path, typed: Typed) -> None:
     assert typed(f"{CERTIFY} --out=~nobody-of-this-name/run")[0] == 1  # its data is not there, and it is said
 
 
-def test_a_wish_that_fails_leaves_no_run_and_a_mix_says_what_its_data_is(
-    here: Path, typed: Typed
-) -> None:
+def test_a_wish_that_fails_leaves_no_run_and_a_mix_says_what_its_data_is(here: Path, typed: Typed) -> None:
     pair = f"mix --accurate my_nets:good --robust my_nets:plain --data {DATA}"
     code, said = typed(f"{pair} --clean 100% --threat linf:0.001")
     assert code == 1, said

@@ -26,6 +26,7 @@ from hauberk.evaluation.preflight import Speed, measure, passes
 from hauberk.evaluation.work import Report
 from hauberk.objectives.base import Context
 from hauberk.recipes import Frozen, Name, Recipe
+from hauberk.report import markdown as tables
 from hauberk.report.collect import load as load_runs
 from hauberk.report.collect import subjects
 from hauberk.runs import Run, environment
@@ -303,12 +304,12 @@ def _over_seeds(values: Sequence[Interval]) -> dict[str, float]:
 def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown: percentages with 95 % intervals."""
     columns = list(dict.fromkeys(name for line in lines for name in line["columns"]))
-    rows = ["| run | seeds | min | " + " | ".join(columns) + " |", "|---|---|---|" + "---|" * len(columns)]
-    for line in lines:
-        shown = [_shown(name, line["columns"].get(name)) for name in columns]
-        seeds = ", ".join(map(str, line["seeds"]))
-        rows.append(f"| {line['label']} | {seeds} | {line['train_minutes']} | " + " | ".join(shown) + " |")
-    return f"# {table.name}\n\n{table.summary}\n\n" + "\n".join(rows) + "\n"
+    rows = [
+        [line["label"], ", ".join(map(str, line["seeds"])), str(line["train_minutes"]),
+         *(_shown(name, line["columns"].get(name)) for name in columns)]
+        for line in lines
+    ]  # fmt: skip
+    return f"# {table.name}\n\n{table.summary}\n\n" + tables.table(("run", "seeds", "min", *columns), rows)
 
 
 def _shown(name: str, value: dict[str, float] | None) -> str:
