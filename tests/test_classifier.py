@@ -10,6 +10,7 @@ from torch import nn
 
 from hauberk.batch import Batch
 from hauberk.classifier import (
+    Decides,
     Normalize,
     Traits,
     check_classifier,
@@ -23,12 +24,14 @@ from hauberk.classifier import (
     is_random,
     logits_of,
     margins,
+    named_outputs,
     predictor_name,
     traits,
     weights_hash,
 )
 from hauberk.errors import HauberkError
 from hauberk.layers import AOLLinear
+from hauberk.randomness import Key
 
 
 class Declared(nn.Module):
@@ -156,11 +159,30 @@ def test_a_padded_tile_repeats_the_last_row() -> None:
 
 
 def test_a_vote_decides_for_itself() -> None:
-    class Vote(nn.Module):
-        def decide(self, images: torch.Tensor, ids: torch.Tensor, seed: int) -> torch.Tensor:
-            return ids + seed
+    class Vote(nn.Module, Decides):
+        def decide(self, images: torch.Tensor, key: Key) -> torch.Tensor:
+            return torch.tensor(key.ids) + key.seed
 
     assert decide(Vote().eval(), batch(5), seed=1, tile=2).tolist() == [101, 102, 103, 104, 105]
+
+
+def test_own_attributes_of_such_names_do_no_harm() -> None:
+    """Only what inherits a capability has it."""
+
+    class Mine(nn.Sequential):
+        decide = outputs = parts = draw = predictor = adaptive_losses = surrogate = None
+
+        def __init__(self) -> None:
+            super().__init__(*linear().children())
+            self.decide = lambda images: images
+            self.outputs = self.parts = self.draw = {"logits": 3}
+            self.predictor = "best"
+
+    model, images = Mine().eval(), batch(3)
+    assert decide(model, images).tolist() == decide(linear(), images).tolist()
+    assert predictor_name(model) != "best"
+    assert list(named_outputs(model, images.images)) == ["logits"]
+    assert torch.equal(logits_of(model, images), logits_of(linear(), images))
 
 
 def test_names_follow_the_weights() -> None:

@@ -11,9 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +20,17 @@ from torch.nn.utils.parametrize import ParametrizationList
 from hauberk.batch import Batch
 from hauberk.boundary import answer, check_batch, check_labels, check_logits, check_weights
 from hauberk.boundary import check_images as check_images  # the certificates ask for it here
+from hauberk.capabilities import Decides as Decides
+from hauberk.capabilities import Gradient, NamedOutputs, NamesItself
+from hauberk.capabilities import Traits as Traits
+from hauberk.draws import drawn, draws_by_key
+from hauberk.draws import is_random as is_random
 from hauberk.errors import HauberkError
 from hauberk.identity import altered, architecture, bytes_of
+from hauberk.randomness import Key
 
 TILE = 64
 ABSTAIN = -1
-Gradient = Literal["exact", "bpda", "none"]
 
 
 class Normalize(nn.Module):
@@ -54,21 +57,6 @@ class Normalize(nn.Module):
 # --- traits ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Traits:
-    """What an honest attacker must know about a classifier.
-
-    Args:
-        stochastic: two forwards of the same image may differ.
-        gradient: ``exact`` if autograd gives the true gradient, ``bpda`` if a surrogate stands in, ``none`` if blocked.
-        declared: False if some module is unknown, so that it must be probed and also attacked without gradients.
-    """
-
-    stochastic: bool = False
-    gradient: Gradient = "exact"
-    declared: bool = True
-
-
 _WORST: dict[Gradient, int] = {"exact": 0, "bpda": 1, "none": 2}
 
 
@@ -89,12 +77,6 @@ def traits(model: nn.Module) -> Traits:
         else:
             declared &= type(module).__module__.startswith(("hauberk.", "torch.nn."))
     return Traits(stochastic, gradient, declared)
-
-
-@torch.no_grad()
-def is_random(model: nn.Module, images: Tensor) -> bool:
-    """Probe: whether two forwards of the same images differ at all."""
-    return not torch.equal(model(images), model(images))
 
 
 # --- checks at the boundary -----------------------------------------------------------------------------------
@@ -242,36 +224,37 @@ def _affine(scale: Tensor, shift: Tensor, values: Tensor) -> Tensor:
 
 
 def named_outputs(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """The model's named outputs, ``logits`` (B, K) among them.
-
-    A model with more to tell than logits (a mixing network's weight, a detector's score) has a method
-    ``outputs(images)`` that returns them by name; an adaptive attack's loss reads them.
-    """
-    outputs = getattr(model, "outputs", None)
-    return dict(outputs(images)) if callable(outputs) else {"logits": model(images)}
+    """The model's named outputs, ``logits`` (B, K) among them; see ``NamedOutputs``."""
+    return dict(model.outputs(images)) if isinstance(model, NamedOutputs) else {"logits": model(images)}
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, batch: Batch, tile: int = TILE) -> Tensor:
-    """Logits of a batch, computed on padded tiles, shape (B, K); a model that works in place gets copies."""
-    return torch.cat([model(t.images.clone())[:used] for t, used in batch.tiles(tile)])
+def logits_of(
+    model: nn.Module, batch: Batch, tile: int = TILE, draw: tuple[int, int, str] = (0, 0, "logits")
+) -> Tensor:
+    """Logits of a batch, computed on padded tiles, shape (B, K); a model that works in place gets copies.
 
-
-@runtime_checkable
-class Decides(Protocol):
-    """A classifier whose decision is not the argmax of one forward pass (a vote over noise, say)."""
-
-    def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
-        """Predicted classes, shape (B,), int64; -1 where it abstains."""
-        ...
+    Args:
+        model: in eval mode.
+        batch: images and ids.
+        tile: rows of every call.
+        draw: seed, number and purpose of the noise of a model that takes it as an argument.
+    """
+    random = draws_by_key(model)
+    found = []
+    for part, used in batch.tiles(tile):
+        net = drawn(model, Key(*draw[:2], tuple(part.ids.tolist()), draw[2])) if random else model
+        found.append(net(part.images.clone())[:used])
+    return torch.cat(found)
 
 
 @torch.no_grad()
 def decide(model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> Tensor:
     """The classifier's decisions on a batch, shape (B,), int64; -1 for none."""
     if isinstance(model, Decides):
-        return torch.cat([model.decide(t.images.clone(), t.ids, seed)[:used] for t, used in batch.tiles(tile)])
-    return classes(logits_of(model, batch, tile))
+        keyed = ((t, used, Key(seed, 0, tuple(t.ids.tolist()), "decide")) for t, used in batch.tiles(tile))
+        return torch.cat([model.decide(t.images.clone(), key)[:used] for t, used, key in keyed])
+    return classes(logits_of(model, batch, tile, (seed, 0, "decide")))
 
 
 def classes(logits: Tensor) -> Tensor:
@@ -325,9 +308,9 @@ def names_once() -> Iterator[None]:
 
 
 def _name(model: nn.Module) -> str:
-    own, spec = getattr(model, "predictor", None), getattr(model, "spec", None)
-    if isinstance(own, str) and not altered(model):
-        return own
+    if isinstance(model, NamesItself) and not altered(model):
+        return model.predictor
+    spec = getattr(model, "spec", None)
     name = str(spec["name"]) if isinstance(spec, dict) and "name" in spec else type(model).__name__
     digest = hashlib.sha256(f"{weights_hash(model)}|{architecture(model)}".encode())
     return f"{name}[{digest.hexdigest()[:16]}]"

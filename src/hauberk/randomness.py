@@ -11,6 +11,7 @@ import hashlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -113,6 +114,82 @@ class Shared:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32, shape (B, *shape)."""
         return torch.randn(self._total, *shape, generator=self.generator, device=self.generator.device)[self._own]
+
+
+# --- draws of a random model -------------------------------------------------------------------------------------
+
+
+class Draw(Protocol):
+    """The noise of one draw of a random model, as a key from which it can be made again."""
+
+    def child(self, name: str) -> Draw:
+        """The noise of one part of the model, independent of that of the others."""
+        ...
+
+    def rows(self, like: Tensor) -> Randomness:
+        """Noise of each row of a tensor (B, ...), on its device."""
+        ...
+
+    def shared(self, like: Tensor) -> Randomness:
+        """Noise that all rows share, of one row, on the tensor's device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Key:
+    """The draw of a number for some samples: shared noise depends on (seed, number, purpose), a row's on its id too.
+
+    Args:
+        seed: the evaluation's seed.
+        number: which draw it is.
+        ids: of the rows, length B.
+        purpose: what it is for; different purposes are independent.
+    """
+
+    seed: int
+    number: int
+    ids: tuple[int, ...]
+    purpose: str
+
+    def child(self, name: str) -> Key:
+        """The noise of one part of the model."""
+        return replace(self, purpose=f"{self.purpose}/{name}")
+
+    def rows(self, like: Tensor) -> Randomness:
+        """Noise of each row: it does not depend on which other rows there are."""
+        if len(like) != len(self.ids):
+            raise ValueError(f"a draw for {len(self.ids)} rows was asked for noise of {len(like)}")
+        return PerSample(self.seed, self.ids, f"{self.purpose}#{self.number}", like.device)
+
+    def shared(self, like: Tensor) -> Randomness:
+        """Noise that all rows share."""
+        return PerSample(self.seed, (SHARED,), f"{self.purpose}#{self.number}", like.device)
+
+
+class Ambient:
+    """A draw from torch's global generator, which training seeds at each step; called again it differs."""
+
+    def child(self, name: str) -> Ambient:  # noqa: ARG002 - all parts draw from one generator, one after another
+        """The same."""
+        return self
+
+    def rows(self, like: Tensor) -> Randomness:
+        """Noise of each row."""
+        return Shared(_global_generator(like.device), len(like))
+
+    def shared(self, like: Tensor) -> Randomness:
+        """Noise that all rows share."""
+        return Shared(_global_generator(like.device), 1)
+
+
+AMBIENT = Ambient()
+SHARED = -1  # stands for all samples, whose ids are 0 or more
+
+
+def _global_generator(device: torch.device) -> torch.Generator:
+    if device.type != "cuda":
+        return torch.default_generator
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from hauberk.attacks import APGD, FGSM, PGD, Attack, Query
 from hauberk.attacks.base import vote
 from hauberk.attacks.losses import attack_loss
 from hauberk.batch import Batch
-from hauberk.classifier import Traits, margins
+from hauberk.classifier import Decides, Traits, margins
 from hauberk.errors import HauberkError
-from hauberk.randomness import PerSample, Randomness, Shared
+from hauberk.randomness import Key, PerSample, Randomness, Shared
 from hauberk.threats import CONFIG, L1, L2, Linf, Threat, norms
 
 ATTACKS = [
@@ -214,7 +214,7 @@ def test_the_nearest_error_of_the_box_is_reported_whatever_the_budget() -> None:
     assert none.nearest.tolist() == [torch.inf]
 
 
-class Strict(Bright):
+class Strict(Bright, Decides):
     """A forward pass that turns at one brightness, and a decision that turns at another."""
 
     traits = Traits(stochastic=True)
@@ -223,7 +223,7 @@ class Strict(Bright):
         super().__init__(threshold)
         self.decided = decided
 
-    def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
+    def decide(self, images: Tensor, key: Key) -> Tensor:
         return (images.flatten(1)[:, 0] > self.decided).long()
 
 
@@ -323,14 +323,14 @@ def test_training_gets_points_of_the_ball(network: nn.Module, batch: Batch) -> N
 def test_a_vote_is_attacked_by_its_own_decision(batch: Batch) -> None:
     """The forward pass is wrong everywhere; the vote is right at the image, wrong where the first pixel is bright."""
 
-    class Vote(nn.Module):
+    class Vote(nn.Module, Decides):
         traits = Traits(stochastic=True)
 
         def forward(self, images: Tensor) -> Tensor:
             first = images.flatten(1)[:, 0]
             return torch.stack([torch.zeros_like(first), 1.0 + first], 1)
 
-        def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
+        def decide(self, images: Tensor, key: Key) -> Tensor:
             return (images.flatten(1)[:, 0] > 0.5).long()
 
     images = torch.full((3, 1, 2, 2), 0.45)
@@ -374,14 +374,14 @@ class Steps(Attack):
 
 
 def test_a_vote_that_abstains_is_not_broken() -> None:
-    class Shy(nn.Module):
+    class Shy(nn.Module, Decides):
         traits = Traits(stochastic=True)
 
         def forward(self, images: Tensor) -> Tensor:
             first = images.flatten(1)[:, 0]
             return torch.stack([torch.zeros_like(first), first - 0.5], 1)
 
-        def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
+        def decide(self, images: Tensor, key: Key) -> Tensor:
             return torch.where(images.flatten(1)[:, 0] > 0.5, -1, 0)
 
     images = torch.full((2, 1, 1, 2), 0.45)

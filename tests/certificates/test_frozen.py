@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hauberk.batch import Batch
+from hauberk.capabilities import Decides
 from hauberk.certificates import FrozenLipschitz, LipschitzCertificate, freeze, lipschitz_radii
 from hauberk.classifier import decide, predictor_name
 from hauberk.errors import HauberkError
@@ -16,6 +17,11 @@ from hauberk.layers import BROLinear, UnitRowLinear, exported
 from hauberk.models import lip_convnet, lip_convnet_n, lip_mlp
 
 STATISTICS = ((0.4,), (0.2,))
+
+
+class Deciding(nn.Sequential, Decides):
+    """A network that decides in a way of its own."""
+
 
 
 def nets() -> list[nn.Module]:
@@ -65,7 +71,7 @@ def test_exported_nets_have_no_parametrisation_and_the_same_outputs() -> None:
 
 def test_what_the_certificate_refuses_is_refused() -> None:
     other = nets()[2]
-    other.decide = lambda images, ids, seed: torch.zeros(len(images)).long()  # type: ignore[assignment]
+    other.__class__ = Deciding
     with pytest.raises(HauberkError, match="decides in a way of its own"):
         FrozenLipschitz(other, (1, 8, 8))
     with pytest.raises(HauberkError, match="half precision"):
@@ -100,7 +106,7 @@ def test_the_frozen_predictor_is_certified_saved_named_and_used() -> None:
 
 def test_what_cannot_be_certified_cannot_be_frozen() -> None:
     deciding = nets()[2]
-    deciding.decide = lambda images, ids, seed: torch.zeros(len(images)).long()  # type: ignore[assignment]
+    deciding.__class__ = Deciding
     with pytest.raises(HauberkError, match="decides in a way of its own"):
         freeze(deciding, (1, 8, 8))
     with pytest.raises(HauberkError, match="half precision"):

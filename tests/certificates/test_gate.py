@@ -150,10 +150,6 @@ def half_replaced(model: MixedClassifier) -> None:
     model._robust = lambda images: -model.robust(images)  # type: ignore[method-assign]
 
 
-def decides(model: MixedClassifier) -> None:
-    model.decide = lambda images, ids, seed: torch.ones(len(images)).long()  # type: ignore[assignment]
-
-
 def not_a_weight(model: MixedClassifier) -> None:
     model.alpha = 1.5
 
@@ -172,7 +168,7 @@ def weight_that_varies(model: MixedClassifier) -> None:
 
 @pytest.mark.parametrize(
     "deform",
-    [hook, pre_hook, replaced, half_replaced, decides, not_a_weight, not_a_number, turned_scale, weight_that_varies],
+    [hook, pre_hook, replaced, half_replaced, not_a_weight, not_a_number, turned_scale, weight_that_varies],
 )
 def test_a_mix_that_was_changed_is_refused(deform: Callable[[MixedClassifier], None]) -> None:
     model = mix()

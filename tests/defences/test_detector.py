@@ -20,6 +20,7 @@ from hauberk.errors import HauberkError
 from hauberk.models import small_cnn
 from hauberk.objectives.detector import Detector
 from hauberk.objectives.standard import Standard
+from hauberk.randomness import Key
 from hauberk.runs import Run
 from hauberk.threats import Linf
 from hauberk.training.config import Training
@@ -81,7 +82,7 @@ def test_it_rejects_what_exceeds_the_threshold_and_nothing_else() -> None:
 def test_a_score_that_is_no_number_is_rejected() -> None:
     model = DetectedClassifier(LinearOracle.random((1, 2, 2), 3), nn.Identity(), "", 1e9).eval()
     model.head.forward = lambda z: torch.full((len(z), 1), math.nan)  # type: ignore[method-assign]
-    assert model.decide(torch.rand(2, 1, 2, 2), torch.arange(2), 0).tolist() == [-1, -1]
+    assert model.decide(torch.rand(2, 1, 2, 2), Key(0, 0, (0, 1), "decide")).tolist() == [-1, -1]
 
 
 def test_a_layer_that_is_not_there_or_runs_twice_is_named() -> None:

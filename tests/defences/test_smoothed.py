@@ -13,6 +13,7 @@ from hauberk.conformance import LinearOracle, check_classifier
 from hauberk.defences import SmoothedClassifier
 from hauberk.defences.smoothed import noisy_votes, smoothed_name
 from hauberk.noises import Gaussian
+from hauberk.randomness import Key
 
 
 def vote(base: nn.Module, votes: int = 200, alpha: float = 0.05, sigma: float = 0.25) -> SmoothedClassifier:
@@ -47,7 +48,7 @@ def test_the_test_is_two_sided(first: int, decided: bool) -> None:
             return nn.functional.one_hot((index >= first).long(), 3).float()
 
     model = vote(Counted(), votes=100, alpha=0.04)
-    found = model.decide(torch.rand(1, 1, 2, 2), torch.tensor([0]), 0)
+    found = model.decide(torch.rand(1, 1, 2, 2), Key(0, 0, (0,), "decide"))
     expected = (0 if first > 50 else 1) if decided else -1
     assert found.tolist() == [expected]
 

@@ -68,8 +68,8 @@ CONTRACT = [
         ("smooth = values if surrogate is None else surrogate(values)", "smooth = values"),
         ("forward(values.detach().clone())", "forward(values.detach())"),
         ("doubtful = known.stochastic or not known.declared", "doubtful = known.stochastic"),
-        ("for _ in range(PROBES)) else 1", "for _ in range(1)) else 1"),
-        ("(seed * 1_000_003 + first_id)", "(seed * 1_000_003)"),
+        ("is_random(model, images, PROBES) else 1", "is_random(model, images) else 1"),
+        ("with fenced(seed, cuda_devices(model)):", "with fenced(0, cuda_devices(model)):"),
     ),
     *group(
         "attacks", "attacks/losses.py",

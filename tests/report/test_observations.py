@@ -67,6 +67,11 @@ def test_the_choice_is_said_once() -> None:
     assert observed(found, CLASSES) == ("The images are taken in proportion to the classes, by hashes of their ids.",)
 
 
+def test_a_model_that_draws_by_itself_is_said() -> None:
+    said = observed([rows("attack", [0, 1, 2], [0, 1, 1], randomness="global")], CLASSES)
+    assert said == ("The model draws random numbers by itself, so that its rows cannot be repeated one by one.",)
+
+
 def test_later_stages_of_a_suite_see_survivors_alone() -> None:
     assert observed([rows("attack", [0, 0], [0, 0], stage=1)], CLASSES) == ()
 

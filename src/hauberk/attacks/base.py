@@ -18,7 +18,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from hauberk.attacks.gradients import attackable, draws, seeded
+from hauberk.attacks.gradients import attackable, behind_a_fence, draws
 from hauberk.attacks.losses import AttackLoss, LossName
 from hauberk.attacks.query import ROWS, Decided, Query
 from hauberk.batch import Batch, keep_freed_memory
@@ -37,7 +37,7 @@ from hauberk.classifier import (
     frozen,
     logits_of,
 )
-from hauberk.randomness import PerSample, Randomness
+from hauberk.randomness import Key, PerSample, Randomness
 from hauberk.threats import CONFIG, Norm, Threat
 
 LOCKSTEP = 512  # images searched together, as far as memory allows
@@ -187,7 +187,7 @@ class Attack(ABC):
         check_eval(model)
         check_batch(batch)
         rows = max(tile, min(LOCKSTEP, PIXELS // batch.images[0].numel()))
-        with frozen(model), channels_last(model), attackable(model), seeded(model, seed, int(batch.ids[0])):
+        with frozen(model), channels_last(model), attackable(model), behind_a_fence(model, seed):
             check_classifier(model, batch)
             groups = [batch.select(slice(start, start + rows)) for start in range(0, len(batch), rows)]
             return AttackResult.concatenate([self._attack(model, group, seed, tile) for group in groups])
@@ -195,7 +195,7 @@ class Attack(ABC):
     def _attack(self, model: nn.Module, images: Batch, seed: int, tile: int) -> AttackResult:
         # vector instructions round the last few values of a tensor in another way, so those belong to rows of padding
         batch, used = next(images.tiles(-(-len(images) // ROWS) * ROWS))
-        query = self.query(model, batch, tile)
+        query = self.query(model, batch, tile, seed)
         query.active[used:] = False
         clean_prediction = decide(model, batch, seed, tile) if isinstance(model, Decides) else None
         with suppress(Decided):
@@ -203,14 +203,16 @@ class Attack(ABC):
             self.search(query, PerSample(seed, batch.ids, "attack", batch.images.device))
         return self._judge(model, batch, query, clean_prediction, seed, tile).head(used)
 
-    def query(self, model: nn.Module, batch: Batch, tile: int = TILE) -> Query:
+    def query(self, model: nn.Module, batch: Batch, tile: int = TILE, seed: int = 0) -> Query:
         """The model as this attack's search sees it, remembering what it sees."""
         keep_freed_memory()
         drop = self.early_stop and not isinstance(model, Decides)
-        eot = draws(model, batch.images[:1]) if self.eot is None else self.eot
+        usual = draws(model, batch.images[:1])
+        eot = usual if self.eot is None else self.eot
+        key = Key(seed, 0, tuple(batch.ids.tolist()), "search") if usual > 1 else None
         return Query(
             model, batch.images, batch.labels, self.threat, self.loss, tile=tile, track=True, drop=drop and eot == 1,
-            eot=eot,
+            eot=eot, key=key,
         )  # fmt: skip
 
     def _judge(
@@ -218,12 +220,12 @@ class Attack(ABC):
     ) -> AttackResult:
         """Project the candidate points again, classify them again, and believe only that."""
         adversarial = self._inside(self._candidates(model, query), batch.images)
-        clean_logits, clean_draws = query.clean_logits, _draws(model, batch, query.eot, tile)
+        clean_logits, clean_draws = query.clean_logits, _draws(model, batch, query.eot, tile, seed)
         clean_prediction = vote(clean_draws, classes(clean_logits)) if decided is None else decided
         clean_wrong = clean_prediction != batch.labels
         adversarial = torch.where(clean_wrong[:, None, None, None], batch.images, adversarial)
         check = Batch(adversarial, batch.labels, batch.ids)
-        logits, fresh = logits_of(model, check, tile), _draws(model, check, query.eot, tile)
+        logits, fresh = logits_of(model, check, tile, (seed, 0, "judge")), _draws(model, check, query.eot, tile, seed)
         prediction = vote(fresh, classes(logits)) if decided is None else decide(model, check, seed, tile)
         prediction = torch.where(clean_wrong, clean_prediction, prediction)
         distance = self.threat.distance(adversarial, batch.images)
@@ -300,8 +302,8 @@ def vote(draws: Tensor, single: Tensor) -> Tensor:
     return single if draws.shape[1] == 0 else draws.mode(1).values
 
 
-def _draws(model: nn.Module, batch: Batch, eot: int, tile: int) -> Tensor:
+def _draws(model: nn.Module, batch: Batch, eot: int, tile: int, seed: int) -> Tensor:
     """Decisions of a random model in fresh draws, as many as one gradient averages, (B, n); n is 0 for any other."""
     count = 0 if eot == 1 or isinstance(model, Decides) else eot
-    fresh = [classes(logits_of(model, batch, tile)) for _ in range(count)]
+    fresh = [classes(logits_of(model, batch, tile, (seed, n, "votes"))) for n in range(count)]
     return torch.stack(fresh, 1) if fresh else batch.labels.new_empty(len(batch), 0)

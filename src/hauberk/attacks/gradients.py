@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from hauberk.classifier import Traits, is_random, traits
+from hauberk.classifier import Traits, traits
+from hauberk.draws import PROBES, cuda_devices, is_random
 from hauberk.errors import HauberkError
+from hauberk.randomness import fenced
 
 EOT_DRAWS = 20  # AutoAttack's number for random defences
-PROBES = 10  # a model that tosses one coin a call looks deterministic in every one of them with probability 1/1024
 
 Function = Callable[[Tensor], Tensor]
 
@@ -107,24 +107,15 @@ def draws(model: nn.Module, images: Tensor) -> int:
     """
     known = traits(model)
     doubtful = known.stochastic or not known.declared
-    return EOT_DRAWS if doubtful and any(is_random(model, images) for _ in range(PROBES)) else 1
+    return EOT_DRAWS if doubtful and is_random(model, images, PROBES) else 1
 
 
 @contextmanager
-def seeded(model: nn.Module, seed: int, first_id: int) -> Iterator[None]:
-    """Inside, torch's global generators start from (seed, id), so that a random model's answers can be repeated.
-
-    Those of the CPU and of the model's own devices are set, and afterwards what they were before.
-    """
+def behind_a_fence(model: nn.Module, seed: int) -> Iterator[None]:
+    """Inside, a model that may draw random numbers by itself leaves the global generators as they were before."""
     known = traits(model)
     if known.declared and not known.stochastic:
         yield
         return
-    tensors = chain(model.parameters(), model.buffers())
-    devices = sorted({t.device.index or 0 for t in tensors if t.device.type == "cuda"})
-    start = (seed * 1_000_003 + first_id) % 2**63
-    with torch.random.fork_rng(devices):
-        torch.default_generator.manual_seed(start)  # torch.manual_seed would set every GPU, forked or not
-        for device in devices:
-            torch.cuda.default_generators[device].manual_seed(start)
+    with fenced(seed, cuda_devices(model)):
         yield

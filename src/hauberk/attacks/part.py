@@ -10,6 +10,7 @@ from hauberk.attacks.apgd import APGD
 from hauberk.attacks.base import Attack
 from hauberk.attacks.query import Query
 from hauberk.attacks.transfer import search_on
+from hauberk.capabilities import HasParts
 from hauberk.errors import HauberkError
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG
@@ -52,12 +53,11 @@ class PartAttack(Attack):
         return APGD(self.threat, loss="margin") if self.attack is None else self.attack
 
     def _part(self, model: nn.Module) -> nn.Module:
-        parts = getattr(model, "parts", None)
-        if not callable(parts):
+        if not isinstance(model, HasParts):
             raise HauberkError(
                 f"expected a model with parts, got {type(model).__name__}", "a mixed classifier has them, for example"
             )
-        known: dict[str, nn.Module] = parts()
+        known = model.parts()
         if self.part not in known:
             raise HauberkError(
                 f"the model has no part {self.part!r}",

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from hauberk.attacks.gradients import attackable
 from hauberk.attacks.losses import AttackLoss, LossName, attack_loss, targeted_loss
 from hauberk.boundary import no_gradient
 from hauberk.classifier import classes, margins, named_outputs, prefers_channels_last
+from hauberk.draws import one_draw
 from hauberk.errors import HauberkError
-from hauberk.randomness import Randomness
+from hauberk.randomness import Key, Randomness
 from hauberk.threats import Threat, norms
 
 ROWS = 16  # a tile that is not full is padded to a multiple of this
@@ -37,6 +41,8 @@ class Query:
         track: remember the best points (evaluation) or not (training, where only the last iterate is used).
         drop: a row is decided once a misclassified point inside the threat is seen.
         eot: model calls averaged for one value.
+        key: of a random model's draws.  Each is a deterministic net, of a number that counts those of the image, so
+            that what an image meets does not depend on the others; None lets the model draw by itself.
         budget: radius of the ball in pixel units, one for each image, (B,), or one for all; None is the threat's.
     """
 
@@ -52,10 +58,12 @@ class Query:
         track: bool = False,
         drop: bool = False,
         eot: int = 1,
+        key: Key | None = None,
         budget: float | Tensor | None = None,
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
         self.threat, self.loss, self.tile, self.track, self.drop, self.eot = threat, loss, tile, track, drop, eot
+        self.key = key
         self.budget = threat.eps if budget is None else budget
         self.targets: Tensor | None = None  # (B,); the classes that a targeted search wants
         rows, device = len(labels), images.device
@@ -76,10 +84,11 @@ class Query:
     def clean_logits(self) -> Tensor:
         """Logits at the clean images, (B, K), computed once."""
         if self._clean is None:
-            everything = torch.arange(len(self.labels), device=self.images.device)
+            everything, seen = self._ordered(torch.arange(len(self.labels), device=self.images.device)), []
             with torch.no_grad():
-                tiles = [self.model(self._taken(self.images, rows))[:used] for rows, _, used in self._tiles(everything)]
-                self._clean = torch.cat(tiles)
+                for rows, _, used in self._tiles(everything):
+                    seen.append(self._logits(self._net(rows), self._taken(self.images, rows))[:used])
+            self._clean = torch.cat(seen)[everything.argsort()]
             self.forwards += 1
         return self._clean
 
@@ -182,7 +191,11 @@ class Query:
         rows = self.active.nonzero().flatten()
         if len(rows) == 0:
             raise Decided
-        return rows
+        return self._ordered(rows)
+
+    def _ordered(self, rows: Tensor) -> Tensor:
+        """Row numbers, those first that have met the fewest draws: a tile is one draw."""
+        return rows if self.key is None else rows[self.forwards[rows].argsort(stable=True)]
 
     def _zeros(self, points: Tensor) -> Tensor:
         return torch.zeros(len(points), device=points.device, dtype=points.dtype)
@@ -199,15 +212,35 @@ class Query:
 
         Where all rows stand, a full tile is a slice, so that nothing is gathered.
         """
-        size, whole = self.tile or len(rows), len(rows) == len(self.labels)
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            missing = 0 if self.tile is None else min(-len(part) % ROWS, size - len(part))
-            if whole and not missing:
-                every = slice(start, start + len(part))
-                yield every, every, len(part)
-            else:
-                yield torch.cat([part, part[-1:].expand(missing)]), part, len(part)
+        size = self.tile or len(rows)
+        runs = [rows] if self.key is None else self._runs(rows)
+        whole = len(runs) == 1 and len(rows) == len(self.labels)
+        for run in runs:
+            for start in range(0, len(run), size):
+                part = run[start : start + size]
+                missing = 0 if self.tile is None else min(-len(part) % ROWS, size - len(part))
+                if whole and not missing:
+                    every = slice(start, start + len(part))
+                    yield every, every, len(part)
+                else:
+                    yield torch.cat([part, part[-1:].expand(missing)]), part, len(part)
+
+    def _runs(self, rows: Tensor) -> list[Tensor]:
+        """Ordered rows, split where the number of draws that they have met changes."""
+        counts = self.forwards[rows].unique_consecutive(return_counts=True)[1]
+        return list(torch.split(rows, counts.tolist()))
+
+    def _net(self, rows: Tensor | slice, nth: int = 0) -> nn.Module:
+        """The model, or the next draws of a random one for these rows, which have met equally many."""
+        if self.key is None:
+            return self.model
+        number, ids = int(self.forwards[rows][0]), torch.tensor(self.key.ids)[rows]
+        return one_draw(self.model, replace(self.key, number=number + nth, ids=tuple(ids.tolist())))
+
+    def _logits(self, net: nn.Module, points: Tensor) -> Tensor:
+        with nullcontext() if net is self.model else attackable(net):
+            logits: Tensor = net(points)
+        return logits
 
     def _differentiate(self, leaf: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
@@ -221,19 +254,20 @@ class Query:
             return self._once(points, rows)
         total, together = self._once(points, rows)
         together = together.log_softmax(1)
-        for _ in range(self.eot - 1):
-            value, logits = self._once(points, rows)
+        for nth in range(1, self.eot):
+            value, logits = self._once(points, rows, nth)
             total = total + value
             together = torch.logaddexp(together, logits.log_softmax(1))
         return total / self.eot, together - math.log(self.eot)
 
-    def _once(self, points: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
-        labels = self.labels[rows]
+    def _once(self, points: Tensor, rows: Tensor | slice, nth: int = 0) -> tuple[Tensor, Tensor]:
+        labels, net = self.labels[rows], self._net(rows, nth)
         targets = None if self.targets is None else self.targets[rows]
         if isinstance(self.loss, AttackLoss):
-            outputs = named_outputs(self.model, points)
+            with attackable(net):
+                outputs = named_outputs(net, points)
             return self.loss(outputs, labels, targets), outputs["logits"]
-        logits = self.model(points)
+        logits = self._logits(net, points)
         if targets is not None:
             return targeted_loss(self.loss, logits, labels, targets), logits
         clean = self.clean_logits[rows] if self.loss == "kl" else None

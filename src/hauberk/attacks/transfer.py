@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.attacks.base import Attack
-from hauberk.attacks.gradients import attackable, seeded
+from hauberk.attacks.gradients import attackable, behind_a_fence
 from hauberk.attacks.query import Decided, Query
 from hauberk.batch import Batch
 from hauberk.classifier import TILE, frozen
@@ -52,7 +52,7 @@ class Transfer(Attack):
         """Search on the source, then look at its points once each; the search's last point is returned."""
         source = self._source(query)
         # a random source draws the same numbers at every call
-        with frozen(source), attackable(source), seeded(source, 0, 0):
+        with frozen(source), attackable(source), behind_a_fence(source, 0):
             return search_on(source, self.attack, query, randomness)
 
     def outside(self) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from hauberk import registry
-from hauberk.attacks.gradients import PROBES
 from hauberk.audit.attacks import attack_again
 from hauberk.audit.certificates import certify_again
 from hauberk.audit.data import split_of
@@ -17,6 +16,7 @@ from hauberk.audit.mixes import mix_again
 from hauberk.audit.revised import revisions_today
 from hauberk.batch import Batch
 from hauberk.classifier import Decides, is_random, predictor_name, traits, weights_hash
+from hauberk.draws import PROBES
 from hauberk.evaluation.fingerprint import answers, dtype_of, probes
 from hauberk.identity import structure
 from hauberk.records import Part, group, read_all
@@ -104,7 +104,7 @@ def _decision_problems(part: Part, target: Subject) -> Iterator[str]:
     """Whether the model is random, or decides in a way of its own, as the records say."""
     known = traits(target.model)
     image = target.dataset.test.select(slice(1)).batch().images
-    probed = not known.declared and any(is_random(target.model, image) for _ in range(PROBES))
+    probed = not known.declared and is_random(target.model, image, PROBES)
     if bool(part.facts["stochastic"]) != (known.stochastic or probed):
         yield f"the records say random: {part.facts['stochastic']}, of the model the opposite holds"
     if decides_itself(part) != isinstance(target.model, Decides):

@@ -99,6 +99,10 @@ FAMILY.add("ConvexResidual", "hauberk.layers.residual:ConvexResidual", "a mean o
 FAMILY.add(
     "Concatenation", "hauberk.layers.residual:Concatenation", "the outputs of several branches as channels of one",
 )  # fmt: skip
+FAMILY.add(
+    "NoiseInjection", "hauberk.layers.noise_injection:NoiseInjection", "noise added to features, at test time too",
+    "Liu et al. 2018, Section 3",
+)  # fmt: skip
 FAMILY.add("Centring", "hauberk.layers.shape:Centring", "each sample less its own mean")
 FAMILY.add("BatchCentring", "hauberk.layers.shape:BatchCentring", "each channel less its mean")
 FAMILY.add("PadChannels", "hauberk.layers.shape:PadChannels", "zero channels appended")

@@ -32,6 +32,7 @@ from hauberk.classifier import ABSTAIN, Decides, check_eval, classes, decide, lo
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.defences.smoothed import SmoothedClassifier
+from hauberk.draws import draws_by_key
 from hauberk.errors import HauberkError
 from hauberk.layers.walkable import (
     check_as_written,
@@ -73,6 +74,11 @@ def check_walked(model: nn.Module) -> None:
         raise HauberkError(
             f"{type(model).__name__} decides in a way of its own, and not by its largest logit",
             "certify the network inside it, or use the certificate made for it",
+        )
+    if draws_by_key(model):
+        raise HauberkError(
+            f"{type(model).__name__} draws noise in every call, so that it has no one answer",
+            "certify one draw of it, hauberk.draws.drawn(model, key), or the vote over its draws",
         )
     if parametrize._cache_enabled:
         raise HauberkError("parametrised weights are cached, and may be old ones", "leave parametrize.cached() first")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hauberk.boundary import check_logits
 from hauberk.classifier import check_eval, traits
 from hauberk.conformance.rules import require
+from hauberk.draws import drawn, draws_by_key
+from hauberk.randomness import Key
 
 
 def check_classifier(model: nn.Module, input_shape: Sequence[int]) -> None:
@@ -40,9 +43,28 @@ def check_classifier(model: nn.Module, input_shape: Sequence[int]) -> None:
             stays = torch.eye(5, dtype=torch.bool)[:, :, None, None, None]
             again = torch.cat([model(torch.where(s, images, 1.0 - images))[i : i + 1] for i, s in enumerate(stays)])
             require(torch.allclose(logits, again, rtol=1e-3, atol=1e-4), model, "a row does not depend on the others")
+        if draws_by_key(model):
+            _check_draws(model, images)
     if declared.gradient != "none":
         leaf = images.clone().requires_grad_(True)
         total = model(leaf).logsumexp(1).sum() - model(leaf)[:, 0].sum()
         require(total.requires_grad, model, "gradients reach the image, or traits say gradient='none'")
         (gradient,) = torch.autograd.grad(total, leaf)
         require(bool(gradient.isfinite().all()), model, "gradients at the image are finite")
+
+
+def _check_draws(model: nn.Module, images: Tensor) -> None:
+    """One draw is a function of the images, and a row's noise depends on its id and the number of the draw alone."""
+    ids = tuple(range(10, 10 + len(images)))
+    key = Key(0, 3, ids, "contract")
+    before = torch.get_rng_state()
+    net = drawn(model, key)
+    logits = net(images)
+    require(torch.equal(net(images), logits), model, "the net of one draw answers the same again")
+    require(torch.equal(drawn(model, key)(images), logits), model, "a draw can be made again from its key")
+    require(torch.equal(torch.get_rng_state(), before), model, "a draw leaves torch's global generator alone")
+    other = drawn(model, replace(key, number=4))(images)
+    require(not torch.equal(other, logits), model, "draws of other numbers have other noise")
+    last = drawn(model, replace(key, ids=ids[3:]))(images[3:])
+    apart = torch.allclose(last, logits[3:], rtol=1e-4, atol=1e-5)
+    require(apart, model, "a row's noise does not depend on the others")

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from hauberk import registry
 from hauberk.attacks.losses import AttackLoss, attack_loss, targeted_loss
+from hauberk.capabilities import NamedOutputs
 from hauberk.classifier import Traits, evaluating, predictor_name, weights_hash
 from hauberk.defences.activations import activations_of
 from hauberk.defences.mixed import MixedClassifier, opinion
@@ -27,7 +28,7 @@ Pair = tuple[float, float]
 T = TypeVar("T")
 
 
-class AdaptiveMixedClassifier(MixedClassifier):
+class AdaptiveMixedClassifier(MixedClassifier, NamedOutputs):
     r"""Two frozen classifiers mixed with a weight that depends on the image.
 
     .. math:: \alpha(x) = \alpha_{\min} + (\alpha_{\max} - \alpha_{\min})\,\sigma(t(x)), \qquad t = a\,s(x) + b
@@ -145,7 +146,7 @@ class AdaptiveMixedClassifier(MixedClassifier):
         return {"logits": logits, "alpha": alpha, "alpha_logit": logit, "accurate": accurate, "robust": robust}
 
 
-class MixView(nn.Module):
+class MixView(nn.Module, NamedOutputs):
     """An adaptive mix as an attack sees it: the same function, with less gradient or with training's range.
 
     Args:

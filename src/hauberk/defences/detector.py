@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from hauberk import registry
 from hauberk.attacks.losses import AttackLoss, attack_loss, targeted_loss
 from hauberk.batch import Batch
+from hauberk.capabilities import Decides, NamedOutputs
 from hauberk.classifier import ABSTAIN, TILE, Traits, check_eval, classes, evaluating
 from hauberk.defences.activations import activations_of
 from hauberk.errors import HauberkError
+from hauberk.randomness import Key
 from hauberk.specs import Width
 from hauberk.threats import CONFIG
 
 
-class DetectedClassifier(nn.Module):
+class DetectedClassifier(nn.Module, Decides, NamedOutputs):
     """A base classifier and a head that reads one of its activations; what the head takes for an attack is rejected.
 
     ``forward`` gives the base's logits, so an attack with a loss of logits alone does not know of the detector.
@@ -56,7 +58,7 @@ class DetectedClassifier(nn.Module):
         score = self.head(activation).squeeze(1)
         return {"logits": logits, "detector": score, "threshold": torch.full_like(score, self.threshold)}
 
-    def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:  # noqa: ARG002 - nothing is random
+    def decide(self, images: Tensor, key: Key) -> Tensor:  # noqa: ARG002 - nothing is random
         """The base's class, (B,), int64; -1 where the image is rejected or the detector's score is NaN."""
         told = self.outputs(images)
         return torch.where(told["detector"] <= told["threshold"], classes(told["logits"]), ABSTAIN)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hauberk import registry
+from hauberk.capabilities import HasParts, NamesItself
 from hauberk.classifier import Traits, predictor_name
 from hauberk.errors import HauberkError
 
@@ -62,7 +63,7 @@ class Scaled(nn.Module):
         return self.scale * logits
 
 
-class MixedClassifier(nn.Module):
+class MixedClassifier(nn.Module, NamesItself, HasParts):
     """Two frozen classifiers mixed with a fixed weight; drop-in logits (log-probabilities) come out.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hauberk import registry
+from hauberk.capabilities import HasParts, NamesItself
 from hauberk.classifier import Traits, predictor_name
 from hauberk.defences.mixed import mix_log_probabilities
 from hauberk.errors import HauberkError
@@ -102,7 +103,7 @@ class _Surrogate(nn.Module):
         return self._mix(torch.stack([self.accurate(images.clone()), self.robust(images.clone())]))
 
 
-class MixedNuts(nn.Module):
+class MixedNuts(nn.Module, NamesItself, HasParts):
     r"""The accurate model's class, one-hot, mixed with the robust model's bent logits.
 
     .. math::

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from hauberk import registry
 from hauberk.batch import keep_freed_memory
+from hauberk.capabilities import Decides, NamesItself
 from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
 from hauberk.noises import Noise
-from hauberk.randomness import Consecutive, stream
+from hauberk.randomness import Consecutive, Key, stream
 from hauberk.specs import Rows
 from hauberk.statistics import two_sided_binomial_p
 
-Key = tuple[int, int, str]
+Stream = tuple[int, int, str]
 
 
 def smoothed_name(base: str, noise: Noise) -> str:
@@ -28,7 +29,7 @@ def smoothed_name(base: str, noise: Noise) -> str:
 
 
 @torch.no_grad()
-def noisy_votes(base: nn.Module, image: Tensor, noise: Noise, count: int, key: Key, tile: int) -> Tensor:
+def noisy_votes(base: nn.Module, image: Tensor, noise: Noise, count: int, key: Stream, tile: int) -> Tensor:
     """Hard votes of the base for one image under noise.
 
     Args:
@@ -56,7 +57,7 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: Noise, count: int, key: K
     return counts
 
 
-class SmoothedClassifier(nn.Module):
+class SmoothedClassifier(nn.Module, Decides, NamesItself):
     r"""Majority vote of ``base`` under noise, :math:`g(x) = \arg\max_c P[f(x+z)=c]`.
 
     Two views of one classifier.  ``forward`` is what an attacker differentiates: the log of the mean softmax over a
@@ -97,15 +98,15 @@ class SmoothedClassifier(nn.Module):
         return total - float(np.log(self.bank))
 
     @torch.no_grad()
-    def decide(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
+    def decide(self, images: Tensor, key: Key) -> Tensor:
         """PREDICT on fresh noise, shape (B,), int64, ``ABSTAIN`` where it abstains."""
         decisions: dict[int, int] = {}
-        for image, sample_id in zip(images, ids.tolist(), strict=True):
+        for image, sample_id in zip(images, key.ids, strict=True):
             if sample_id not in decisions:  # a tile is filled up with copies of its last image
-                decisions[sample_id] = self._predict(image, (seed, sample_id, "smoothed-decide"))
-        return torch.tensor([decisions[i] for i in ids.tolist()], dtype=torch.int64, device=images.device)
+                decisions[sample_id] = self._predict(image, (key.seed, sample_id, "smoothed-decide"))
+        return torch.tensor([decisions[i] for i in key.ids], dtype=torch.int64, device=images.device)
 
-    def _predict(self, image: Tensor, key: Key) -> int:
+    def _predict(self, image: Tensor, key: Stream) -> int:
         top = noisy_votes(self.base, image, self.noise, self.votes, key, TILE).topk(2)
         first, second = (int(c) for c in top.values)
         return int(top.indices[0]) if two_sided_binomial_p(first, second) <= self.alpha else ABSTAIN

@@ -63,9 +63,9 @@ class Binarised(nn.Module):
 class RowQuery(Query):
     """A query that tells the model which rows it is asked for."""
 
-    def _once(self, points: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+    def _once(self, points: Tensor, rows: Tensor | slice, nth: int = 0) -> tuple[Tensor, Tensor]:
         self.model.rows = rows  # type: ignore[assignment]
-        return super()._once(points, rows)
+        return super()._once(points, rows, nth)
 
     @property
     def clean_logits(self) -> Tensor:

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as configured
 from torch import Tensor, nn
 
 from hauberk.attacks import APGD, FGSM, PGD, Attack, AttackResult, Query
-from hauberk.attacks.gradients import EOT_DRAWS, attackable, seeded
+from hauberk.attacks.gradients import EOT_DRAWS, attackable, behind_a_fence
 from hauberk.batch import Batch
 from hauberk.classifier import TILE, Decides, check_classifier, decide, frozen
 from hauberk.errors import HauberkError
@@ -115,7 +115,7 @@ def diagnose(
         attack = (PGD if threat.norm == "l1" else APGD)(threat, steps=steps)
     if not isinstance(model, Decides) and not _has_graph(model, batch.images[:1]):
         model = _Connected(model)
-    with frozen(model), attackable(model), seeded(model, seed, int(batch.ids[0])), torch.no_grad():
+    with frozen(model), attackable(model), behind_a_fence(model, seed), torch.no_grad():
         right = decide(model, batch, seed, tile) == batch.labels
         if not bool(right.any()):
             raise HauberkError("no image is classified right, so no attack can fail", "check the labels")
@@ -177,8 +177,8 @@ def _traced(subject: Subject) -> tuple[AttackResult, _Traces | None]:
     """The attack's result, and what its queries saw; None where it does not search by queries of its own."""
     attack, batch, queries, used = subject.attack, subject.batch, list[Query](), list[int]()
 
-    def query(model: nn.Module, batch: Batch, tile: int = TILE) -> Query:
-        queries.append(type(attack).query(attack, model, batch, tile))
+    def query(model: nn.Module, batch: Batch, tile: int = TILE, seed: int = 0) -> Query:
+        queries.append(type(attack).query(attack, model, batch, tile, seed))
         queries[-1].history = []
         used.append(len(set(batch.ids.tolist())))  # the rest is padding, which repeats an image
         return queries[-1]

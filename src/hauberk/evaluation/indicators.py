@@ -101,9 +101,10 @@ class Subject:
         """Random numbers for one purpose."""
         return PerSample(self.seed, self.batch.ids, purpose, self.batch.images.device)
 
-    def logits(self, points: Tensor) -> Tensor:
-        """Logits at points, (B, K)."""
-        return logits_of(self.model, Batch(points, self.batch.labels, self.batch.ids), self.tile)
+    def logits(self, points: Tensor, draw: int = 0) -> Tensor:
+        """Logits at points, (B, K); of a random model those of one draw."""
+        batch = Batch(points, self.batch.labels, self.batch.ids)
+        return logits_of(self.model, batch, self.tile, (self.seed, draw, "diagnosis"))
 
     def gradient(self, points: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Gradient of ``loss(logits, labels)`` at points, (B, C, H, W)."""
@@ -138,7 +139,7 @@ def odds(logits: Tensor, labels: Tensor) -> Tensor:
 
 def randomness(subject: Subject) -> Check:
     """Whether two forwards differ although the model is not declared stochastic; relative to the spread of logits."""
-    first, second = subject.logits(subject.batch.images), subject.logits(subject.batch.images)
+    first, second = (subject.logits(subject.batch.images, draw) for draw in (0, 1))
     change = float((first - second).abs().max() / _spread(first).mean().clamp_min(1e-30))
     images = len(subject.batch)
     if traits(subject.model).stochastic:

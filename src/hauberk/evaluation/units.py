@@ -20,6 +20,7 @@ from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate
 from hauberk.classifier import Decides, is_random, predictor_name, traits
 from hauberk.devices import device_of
+from hauberk.draws import PROBES, draws_by_key
 from hauberk.evaluation.diagnostics import VERSION as DIAGNOSIS_VERSION
 from hauberk.evaluation.diagnostics import diagnose
 from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
@@ -86,8 +87,10 @@ def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: 
     declared = traits(model)
     first = samples.select(slice(1)).batch().to(device_of(model))
     # what is not declared is unknown, so it is probed
-    stochastic = declared.stochastic or (not declared.declared and is_random(model, first.images))
+    stochastic = declared.stochastic or (not declared.declared and is_random(model, first.images, PROBES))
     facts = facts_of(samples, setting) | {"stochastic": stochastic}
+    if stochastic and not draws_by_key(model) and is_random(model, first.images, PROBES):
+        facts |= {"randomness": "global"}  # it draws by itself: its rows cannot be repeated one by one
     if isinstance(model, Decides) and not predictor_name(model).startswith(OWN_DECISIONS):
         facts |= {"decides": True}  # its name does not say it
     about = unit_of(model, predictor_name(model), registry.spec(attack), setting)

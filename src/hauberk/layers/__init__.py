@@ -14,6 +14,7 @@ from hauberk.layers.householder import Householder1, Householder2, HouseholderAc
 from hauberk.layers.li_resnet import LiResConv2d
 from hauberk.layers.lipschitz import LayerBound, ModelBounds, layer_bounds, model_bound, pairwise_bounds, walk
 from hauberk.layers.lot import LOTConv2d
+from hauberk.layers.noise_injection import NoiseInjection
 from hauberk.layers.norms import conv_norm, linear_norm
 from hauberk.layers.pooling import GlobalAveragePool, L2NormPool2d, ScaledAvgPool2d
 from hauberk.layers.residual import AffineResidual, Concatenation, ConvexResidual
@@ -67,6 +68,7 @@ __all__ = [
     "MaxMin",
     "ModelBounds",
     "NActivation",
+    "NoiseInjection",
     "PadChannels",
     "PadToMultiple",
     "ReLUForm",

@@ -21,12 +21,14 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from hauberk.capabilities import Random
 from hauberk.errors import HauberkError, reason
 from hauberk.layers.bound import SLACK, Bound, BoundedLayer, check_norm, times
 from hauberk.layers.entry_norms import Pair
 from hauberk.layers.freezing import probe
 from hauberk.layers.known import Shape, computes_as, entry_norms, known_bound
 from hauberk.layers.walkable import bent, check_walkable, plain_type
+from hauberk.randomness import Key
 from hauberk.threats import Norm
 
 __all__ = [
@@ -169,13 +171,18 @@ def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
         shape = tuple(features.shape[1:])
         try:
             table = _table(layer, shape)
-            features = _applied(layer, features)
+            features = _applied(_one_draw(layer, len(features)), features)
         except (HauberkError, RuntimeError, ValueError, TypeError, IndexError) as error:
             raise _refusal(name, kind, shape, error) from error
         steps.append(Step(name, kind, layer, table, tuple(features.shape[1:])))
     if not steps:
         raise HauberkError("the model has no layers", "an empty nn.Sequential is no classifier")
     return ModelBounds(tuple(input_shape), steps)
+
+
+def _one_draw(layer: nn.Module, rows: int) -> nn.Module:
+    """What moves the probes on; the bound is that of the random layer itself, which holds for every draw."""
+    return layer.draw(Key(0, 0, tuple(range(rows)), "walk")).eval() if isinstance(layer, Random) else layer
 
 
 def _applied(layer: nn.Module, features: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ HARMLESS = {
 }  # fmt: skip
 _OWN = HARMLESS | {"forward", "state_dict", "load_state_dict", "_load_from_state_dict", "_save_to_state_dict"}
 _DEPLOYED = ("hauberk.layers", "hauberk.defences", "hauberk.models", "hauberk.classifier", "hauberk.noises",
+             "hauberk.capabilities", "hauberk.draws",
              "hauberk.randomness", "torch.nn.functional")  # fmt: skip
 _TRUSTED = {"hauberk", "torch", "numpy", "scipy", "pydantic", *sys.stdlib_module_names}
 _CALLED = {"typing", "collections", "types", "torch", "numpy", "scipy"}

@@ -32,6 +32,8 @@ def _of(part: Part, classes: Sequence[str]) -> list[str]:
     if n > 1 and len(set(labels.tolist())) == 1:
         only = class_name(labels[0], classes)
         said.append(f"All {n:,} images are of one class, {only}: nothing here is about the other {len(classes) - 1}.")
+    if part.facts.get("randomness") == "global":
+        said.append("The model draws random numbers by itself, so that its rows cannot be repeated one by one.")
     decided = answers[answers >= 0]
     if n > 1 and len(decided) > 1 and len(set(decided.tolist())) == 1:
         always = class_name(decided[0], classes)

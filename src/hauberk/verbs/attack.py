@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hauberk.attacks import Attack, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import Version
+from hauberk.capabilities import HasParts, NamedOutputs
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import attack_records, diagnosis_records
 from hauberk.evaluation.work import INLINE, Report, Work
@@ -58,9 +59,8 @@ def suite(target: Subject, threat: Threat, version: Version = "fast") -> tuple[A
         version: of AutoAttack.
     """
     model = target.model
-    losses = tuple(getattr(model, "adaptive_losses", ()))
-    parts = getattr(model, "parts", None)
-    names = tuple(parts()) if callable(parts) else ()
+    losses = model.adaptive_losses if isinstance(model, NamedOutputs) else ()
+    names = tuple(model.parts()) if isinstance(model, HasParts) else ()
     return AutoAttack(threat, version=version, losses=losses), *(PartAttack(threat, part=name) for name in names)
 
 

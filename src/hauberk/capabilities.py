@@ -1,0 +1,93 @@
+"""What a model may offer beside logits.
+
+Each is a class to inherit from.  An attribute that happens to have the same name says nothing, so a user's own
+``parts``, ``outputs`` or ``draw`` do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from hauberk.randomness import AMBIENT, Draw, Key
+
+Gradient = Literal["exact", "bpda", "none"]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an honest attacker must know about a classifier.
+
+    Args:
+        stochastic: two forwards of the same image may differ.
+        gradient: ``exact`` if autograd gives the true gradient, ``bpda`` if a surrogate stands in, ``none`` if blocked.
+        declared: False if some module is unknown, so that it must be probed and also attacked without gradients.
+    """
+
+    stochastic: bool = False
+    gradient: Gradient = "exact"
+    declared: bool = True
+
+
+class Random(nn.Module):
+    """A module whose noise is an argument: ``draw`` gives the deterministic module of one draw.
+
+    A subclass writes ``draw`` alone.  Called without a draw, as in training, it takes its noise from torch's global
+    generator.
+    """
+
+    traits = Traits(stochastic=True)
+
+    def draw(self, key: Draw) -> nn.Module:
+        """The module with the noise of one draw.
+
+        It is a function of its input: called twice, it answers the same.  Noise that all rows share comes from
+        ``key.shared(x)``, noise of each row from ``key.rows(x)``, with x the input that it is added to.
+        """
+        raise NotImplementedError
+
+    def forward(self, values: Tensor) -> Tensor:
+        """One fresh draw."""
+        found: Tensor = self.draw(AMBIENT)(values)
+        return found
+
+
+class Decides:
+    """A classifier whose decision is not the argmax of one forward pass: a vote over noise, a detector."""
+
+    def decide(self, images: Tensor, key: Key) -> Tensor:
+        """Predicted classes, shape (B,), int64; -1 where it abstains.  Random numbers come from the key alone."""
+        raise NotImplementedError
+
+
+class NamesItself:
+    """A classifier that records call by a name of its own, such as a mix by its parts."""
+
+    @property
+    def predictor(self) -> str:
+        """The name, which tells apart what decides differently."""
+        raise NotImplementedError
+
+
+class NamedOutputs:
+    """A classifier with more to tell than logits: a mixing network's weight, a detector's score."""
+
+    def outputs(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Named outputs, ``logits`` (B, K) among them; an adaptive attack's loss reads them."""
+        raise NotImplementedError
+
+    @property
+    def adaptive_losses(self) -> tuple[Any, ...]:
+        """The losses that an honest attacker adds to AutoAttack."""
+        return ()
+
+
+class HasParts:
+    """A classifier made of classifiers, on which an attack may search in its place."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts by name."""
+        raise NotImplementedError

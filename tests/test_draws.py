@@ -1,0 +1,180 @@
+"""Draws of random models: by key they are functions, row by row; by torch's generator they are fenced."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hauberk.attacks import APGD, FAB, FGSM, PGD, Attack, AutoAttack, Square
+from hauberk.attacks.gradients import BPDA
+from hauberk.batch import Batch
+from hauberk.capabilities import Random, Traits
+from hauberk.certificates import LipschitzCertificate
+from hauberk.classifier import decide, logits_of
+from hauberk.conformance import check_classifier
+from hauberk.draws import Fenced, drawn, is_random, one_draw
+from hauberk.errors import HauberkError
+from hauberk.layers import NoiseInjection
+from hauberk.layers.lipschitz import model_bound
+from hauberk.noises import Gaussian, Laplace
+from hauberk.randomness import Draw, Key
+from hauberk.threats import Linf
+
+
+def net(noise: float = 0.3, shared: bool = False) -> nn.Sequential:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        layers = [nn.Flatten(), nn.Linear(12, 8), NoiseInjection(Gaussian(noise), shared), nn.ReLU(), nn.Linear(8, 3)]
+        return nn.Sequential(NoiseInjection(Laplace(0.05)), *layers).eval()
+
+
+def batch(rows: int = 20) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(rows, 3, 2, 2, generator=generator)
+    return Batch(images, torch.arange(rows) % 3, torch.arange(rows) + 100)
+
+
+def key(*ids: int, seed: int = 0, number: int = 0) -> Key:
+    return Key(seed, number, ids, "test")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_contract(shared: bool) -> None:
+    check_classifier(net(shared=shared), (3, 2, 2))
+
+
+def test_shared_noise_is_one_for_all_rows_and_parts_have_their_own() -> None:
+    layer = NoiseInjection(Gaussian(1.0), shared=True)
+    found = drawn(nn.Sequential(layer, nn.Flatten()), key(1, 2, 3))(torch.zeros(3, 1, 2, 2))
+    assert torch.equal(found[0], found[1])
+    two = nn.Sequential(NoiseInjection(Gaussian(1.0)), NoiseInjection(Gaussian(1.0)))
+    one = nn.Sequential(layer := NoiseInjection(Gaussian(1.0)), layer)  # one module in two places has one noise
+    zeros = torch.zeros(1, 1, 2, 2)
+    single = drawn(nn.Sequential(layer), key(1))(zeros)
+    torch.testing.assert_close(drawn(one, key(1))(zeros), 2 * single)
+    assert not torch.allclose(drawn(two, key(1))(zeros), 2 * single, atol=1e-3)
+
+
+def test_a_draw_changes_nothing_in_the_model_and_shares_its_weights() -> None:
+    model = net()
+    before = dict(model.named_modules())
+    made = drawn(model, key(1))
+    assert dict(model.named_modules()) == before
+    assert {id(p) for p in made.parameters()} == {id(p) for p in model.parameters()}
+    assert not any(module.training for module in made.modules())
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    assert drawn(plain, key(1)) is plain
+
+
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd", "fab", "square", "suite"])
+def test_rows_do_not_depend_on_their_neighbours(name: str) -> None:
+    """The invariance of everything else, for a model that is random: alone, in batches of 7, all, and shuffled."""
+    attacks: dict[str, Attack] = {
+        "pgd": PGD(Linf(0.1), steps=4, eot=3), "apgd": APGD(Linf(0.1), steps=6, eot=2),
+        "fab": FAB(Linf(0.1), steps=4, restarts=1, eot=2), "square": Square(Linf(0.1), queries=20, eot=2),
+        "suite": AutoAttack(Linf(0.1), version="custom", attacks=tuple(a(Linf(0.1), eot=2) for a in (FGSM, PGD))),
+    }  # fmt: skip
+    attack, model, images = attacks[name], net(), batch(20)
+    whole = attack(model, images, seed=3, tile=16)
+    assert int(whole.success.sum()) > 0
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(2))
+    for rows in (torch.arange(7), torch.arange(7, 14), order, torch.tensor([11])):
+        part = attack(model, images.select(rows), seed=3, tile=16)
+        for column in ("success", "prediction", "clean_prediction", "forwards"):
+            assert torch.equal(getattr(part, column), getattr(whole, column)[rows]), column
+        for column in ("adversarial", "loss", "logit_margin", "nearest", "probabilities"):
+            torch.testing.assert_close(getattr(part, column), getattr(whole, column)[rows], rtol=1e-5, atol=1e-6)
+        assert torch.equal(part.draws, whole.draws[rows])
+
+
+def test_a_row_that_was_asked_less_often_meets_its_own_next_draw() -> None:
+    """The number of a draw counts the image's own passes, also where a search leaves some rows out for a while."""
+    model, images = net(), batch(4)
+    attack = PGD(Linf(0.1), eot=2)
+    query, alone = attack.query(model, images, 16), attack.query(model, images.select([3]), 16)
+    query.value(images.images)
+    query.differences(images.images, torch.zeros(4, 1).long(), torch.tensor([True, False, True, False]))
+    alone.value(images.images[3:])
+    torch.testing.assert_close(query.value(images.images)[3:], alone.value(images.images[3:]))
+    assert query.forwards.tolist() == [6, 4, 6, 4]
+
+
+def test_answers_are_keyed_by_seed_and_id() -> None:
+    model, images = net(), batch()
+    logits = logits_of(model, images, 16)
+    assert torch.equal(logits_of(model, images.select([5]), 16)[0], logits[5])
+    assert not torch.equal(logits_of(model, images, 16, (1, 0, "logits")), logits)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    assert torch.equal(decide(model, images, seed=4), decide(model, images, seed=4))
+    APGD(Linf(0.1), steps=2)(model, images)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_walk_bounds_every_draw_and_only_a_draw_is_certified() -> None:
+    model, images = net(shared=True), batch(3)
+    model[0].shared = True
+    plain = nn.Sequential(*(m for m in model if not isinstance(m, NoiseInjection))).eval()
+    assert model_bound(model, (3, 2, 2)).value == pytest.approx(model_bound(plain, (3, 2, 2)).value, rel=1e-9)
+    with pytest.raises(HauberkError, match="draws noise in every call"):
+        LipschitzCertificate()(model, images)
+    certified = LipschitzCertificate()(drawn(model, key(0)), images)
+    assert float(certified.radius.max()) > 0
+    assert certified.prediction.tolist() == drawn(model, key(0))(images.images).argmax(1).tolist()
+
+
+class Coins(nn.Module):
+    """Randomness from everywhere but from an argument."""
+
+    traits = Traits(declared=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        drawn = torch.randn(len(images), 2) + float(np.random.rand()) + random.random()  # noqa: NPY002
+        return images.flatten(1)[:, :2] + drawn
+
+
+def test_a_fence_repeats_a_draw_and_leaves_every_generator_as_it_was() -> None:
+    model, images = Coins().eval(), batch(4).images
+    assert is_random(model, images)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    first, again, other = (one_draw(model, key(1, number=n))(images) for n in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert isinstance(one_draw(model, key(1)), Fenced)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+    assert random.getstate() == states[2]
+
+
+class Step(nn.Module):
+    """A random step without a gradient, with one around it that passes it."""
+
+    traits = Traits(gradient="none")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = NoiseInjection(Gaussian(0.01))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.noise(images).mul(8).round().div(8)
+
+
+class Quantised(Random):
+    """The same as one random module, whose draw has no gradient."""
+
+    def draw(self, key: Draw) -> nn.Module:
+        return drawn(Step(), key)
+
+
+@pytest.mark.parametrize("step", [Step(), Quantised(), BPDA(Step())], ids=["container", "draw", "bpda"])
+def test_steps_without_a_gradient_pass_one_in_every_draw(step: nn.Module) -> None:
+    model, images = nn.Sequential(step, net(noise=0.01)).eval(), batch(16)
+    found = PGD(Linf(0.3), steps=5, eot=2)(model, images)
+    assert int(found.zero_gradients.sum()) == 0
+    assert int(found.success.sum()) > int((found.clean_prediction != images.labels).sum())
+    again = PGD(Linf(0.3), steps=5, eot=2)(model, images.select(torch.arange(5)))
+    torch.testing.assert_close(again.loss, found.loss[:5], rtol=1e-5, atol=1e-6)
