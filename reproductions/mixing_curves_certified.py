@@ -20,6 +20,7 @@ from hauberk.certificates.mixed import Bound, MixedCertificate
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.classifier import TILE
 from hauberk.evaluation.metrics import Bools, Floats
+from hauberk.noises import Gaussian
 from hauberk.statistics import mean_interval
 from mixing_curves_draw import Axes, Line, draw
 from mixing_curves_nets import Curve, images, net, predicted
@@ -75,7 +76,8 @@ def measure(result: Curve, count: int) -> None:
         for start in range(0, len(batch), 50):
             part = batch.select(slice(start, start + 50))
             for sigma, base in bases.items():
-                certificate = SmoothingCertificate(sigma, n0=N0, n=n if split == "test" else val_n, alpha=FAILURE)
+                votes = n if split == "test" else val_n
+                certificate = SmoothingCertificate(Gaussian(sigma), n0=N0, n=votes, alpha=FAILURE)
                 store.cell(f"{sigma} {split} {start}", functools.partial(_votes, certificate, base, part))
 
 
@@ -137,7 +139,7 @@ class Votes:
     @functools.cache  # noqa: B019 - two objects, alive until the end
     def radii(self, alpha: float, sigma: float, bound: Bound) -> Floats:
         """Certified radius of every image, -1 where nothing is proved or the class is wrong, (N,)."""
-        base = SmoothingCertificate(sigma, n0=self.n0, n=self.n, alpha=self.failure)
+        base = SmoothingCertificate(Gaussian(sigma), n0=self.n0, n=self.n, alpha=self.failure)
         certificate = MixedCertificate(base, bound)
         shared = {"sigma": sigma, "n0": self.n0, "n": self.n, "alpha": self.failure,
                   "base": registry.spec(base)["name"], "mix_alpha": alpha}  # fmt: skip

@@ -1,11 +1,13 @@
 """What the reproductions of papers say follows from their records: each page is written again from its JSON."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted(path for folder in ("reproductions", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 PAPER = ROOT / "results" / "adaptive_smoothing" / "paper"
 
 
@@ -30,6 +32,23 @@ def test_curves_of_adaptive_smoothing(name: str, monkeypatch: pytest.MonkeyPatch
     store, result = curves.Curve(name), curves.RESULTS[name]
     result.summarise(store)
     assert "\n".join(result.page(store)).rstrip() + "\n" == (PAPER / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("number", [6, 7])
+def test_certified_curves_and_one_row_of_them(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    certified = importlib.import_module("mixing_curves_certified")
+    store, votes = (certified.Curve(f"figure_{n}") for n in (number, 6))
+    assert "\n".join(certified.page(store)).rstrip() + "\n" == (PAPER / f"figure_{number}.md").read_text()
+    row = store.data["summary"]["grid"][-1]
+    again = certified._row(certified.Votes(votes, "test"), row["alpha"], row["sigma"], certified.BOUNDS[store.name])
+    assert json.loads(json.dumps(again)) == row
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_finds_what_it_imports(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(script.parent))
+    assert importlib.import_module(script.stem).__doc__
 
 
 def test_the_claims_of_the_householder_paper() -> None:
