@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from hauberk.randomness import PerSample, Shared, stream
+from hauberk import randomness
+from hauberk.randomness import DeviceStream, PerSample, Shared, stream, stream_on
 
 
 def test_streams_differ_by_seed_sample_and_purpose() -> None:
@@ -52,3 +53,28 @@ def test_shared_rows_do_not_depend_on_the_number_of_processes() -> None:
         assert torch.equal(whole, torch.cat(halves))
     with pytest.raises(ValueError, match="do not lie"):
         shared(4, 3, 6)
+
+
+def test_the_streams_of_an_accelerator_keep_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn here on the CPU: each row depends on its own key alone, in any company, and keys are independent."""
+    here = torch.device("cpu")
+    monkeypatch.setattr(randomness, "stream_on", lambda _, *key: DeviceStream(*key, here))
+    whole = PerSample(3, [5, 7, 9], "attack", "cuda")
+    first, second = whole.uniform(4, 2), whole.normal(50, 40)
+    assert (first.dtype, second.dtype) == (torch.float32, torch.float32)
+    for row, name in enumerate([5, 7, 9]):
+        alone = PerSample(3, [name], "attack", "cuda")
+        assert torch.equal(alone.uniform(4, 2)[0], first[row])
+        assert torch.equal(alone.normal(50, 40)[0], second[row])
+    keys = ((4, 5, "attack"), (3, 5, "votes"), (3, 6, "attack"))
+    others = [PerSample(seed, [name], purpose, "cuda") for seed, name, purpose in keys]
+    draws = [first[0], *(other.uniform(4, 2)[0] for other in others)]
+    assert len({tuple(draw.flatten().tolist()) for draw in draws}) == 4
+    assert stats.kstest(second.flatten().numpy(), "norm").pvalue > 1e-3
+
+
+def test_on_the_cpu_a_stream_is_numpys_and_elsewhere_the_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = stream_on("cpu", 1, 2, "votes"), stream(1, 2, "votes")
+    assert np.array_equal(one.random(5), other.random(5))
+    monkeypatch.setattr(randomness, "DeviceStream", lambda *key: key)
+    assert stream_on("cuda:1", 1, 2, "votes") == (1, 2, "votes", torch.device("cuda:1"))

@@ -47,7 +47,7 @@ def keep_freed_memory() -> None:
     Otherwise the pages of every tensor are given back and cleared anew, which costs a search or a vote on a small net
     as much as its arithmetic.  The block is not touched, so that it takes up no memory.
     """
-    torch.empty(7_900_000)
+    torch.empty(7_900_000)  # on the CPU: its memory is meant
 
 
 @dataclass(frozen=True)

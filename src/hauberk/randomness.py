@@ -1,7 +1,7 @@
 """Random numbers from explicit streams: one per sample for evaluation, one per run for training.
 
 An evaluation draws from a stream keyed by (seed, sample id, purpose), so that a result does not depend on
-batch size, order, sharding or device.  Philox is counter based and takes a 128-bit key, so that no two
+batch size, order or sharding.  Philox is counter based and takes a 128-bit key, so that no two
 samples share a stream (a 32-bit Mersenne seed would make some pairs collide).
 """
 
@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,8 +33,46 @@ class Randomness(Protocol):
 
 def stream(seed: int, sample_id: int, purpose: str) -> np.random.Generator:
     """The generator of one sample: Philox with the 128-bit BLAKE2 hash of (seed, sample id, purpose) as its key."""
+    return np.random.Generator(np.random.Philox(key=_key(seed, sample_id, purpose)))
+
+
+class DeviceStream:
+    """The stream of one sample that is drawn on an accelerator, in the shape and with the names of numpy's.
+
+    Its torch generator takes a seed of 64 bits: the lower half of the same hash.
+
+    Args:
+        seed: the evaluation's seed.
+        sample_id: of the sample.
+        purpose: what the numbers are for.
+        device: where they are drawn.
+    """
+
+    def __init__(self, seed: int, sample_id: int, purpose: str, device: torch.device) -> None:
+        self._device = device
+        self._generator = torch.Generator(device)
+        self._generator.manual_seed(_key(seed, sample_id, purpose) % 2**63)
+
+    def random(self, shape: Sequence[int], dtype: object = np.float32) -> Tensor:  # noqa: ARG002
+        """Uniform on [0, 1), float32."""
+        return torch.rand(tuple(shape), generator=self._generator, device=self._device)
+
+    def standard_normal(self, shape: Sequence[int], dtype: object = np.float32) -> Tensor:  # noqa: ARG002
+        """Standard normal, float32."""
+        return torch.randn(tuple(shape), generator=self._generator, device=self._device)
+
+
+def stream_on(
+    device: torch.device | str, seed: int, sample_id: int, purpose: str
+) -> np.random.Generator | DeviceStream:
+    """The stream of one sample for numbers that are needed on a device: ``stream`` on the CPU, else drawn there."""
+    where = torch.device(device)
+    return stream(seed, sample_id, purpose) if where.type == "cpu" else DeviceStream(seed, sample_id, purpose, where)
+
+
+def _key(seed: int, sample_id: int, purpose: str) -> int:
     digest = hashlib.blake2b(f"{seed}|{sample_id}|{purpose}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return int.from_bytes(digest, "little")
 
 
 class PerSample:
@@ -44,14 +82,13 @@ class PerSample:
         seed: the evaluation's seed.
         ids: sample ids, length B.
         purpose: what the numbers are for; different purposes are independent.
-        device: where the draws are placed.
+        device: where the draws are; on another one than the CPU they are other numbers, see ``DeviceStream``.
     """
 
     def __init__(
         self, seed: int, ids: Tensor | Sequence[int], purpose: str, device: torch.device | str = "cpu"
     ) -> None:
-        self._streams = [stream(seed, int(i), purpose) for i in ids]
-        self._device = device
+        self._streams = [stream_on(device, seed, int(i), purpose) for i in ids]
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""
@@ -61,30 +98,29 @@ class PerSample:
         """Standard normal, float32, shape (B, *shape)."""
         return self._stack([s.standard_normal(shape, dtype=np.float32) for s in self._streams])
 
-    def _stack(self, rows: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(rows)).to(self._device)
+    def _stack(self, rows: list[Any]) -> Tensor:
+        return torch.stack(rows) if isinstance(rows[0], Tensor) else torch.from_numpy(np.stack(rows))  # on the CPU
 
 
 class Consecutive:
     """Randomness whose rows are consecutive pieces of one stream, such as the draws of one sample's votes.
 
     Args:
-        generator: of the stream; two calls with 3 and 4 rows give what one with 7 does.
+        generator: of the stream, from ``stream_on``; on the CPU two calls with 3 and 4 rows give what one with 7 does.
         rows: the number of rows B.
-        device: where the draws are placed.
     """
 
-    def __init__(self, generator: np.random.Generator, rows: int, device: torch.device | str = "cpu") -> None:
-        self._generator, self._rows, self._device = generator, rows, device
+    def __init__(self, generator: np.random.Generator | DeviceStream, rows: int) -> None:
+        self._generator, self._rows = generator, rows
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""
-        return torch.from_numpy(self._generator.random((self._rows, *shape), dtype=np.float32)).to(self._device)
+        return torch.as_tensor(self._generator.random((self._rows, *shape), dtype=np.float32))  # where it was drawn
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32, shape (B, *shape)."""
         draws = self._generator.standard_normal((self._rows, *shape), dtype=np.float32)
-        return torch.from_numpy(draws).to(self._device)
+        return torch.as_tensor(draws)  # where it was drawn
 
 
 class Shared:

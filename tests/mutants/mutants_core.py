@@ -171,7 +171,7 @@ RANDOMNESS = [
         ('f"{seed}|{sample_id}|{purpose}"', 'f"{seed}|{purpose}"'),
         ('f"{seed}|{sample_id}|{purpose}"', 'f"{seed}|{sample_id}"'),
         ('f"{seed}|{sample_id}|{purpose}"', 'f"{seed}{sample_id}{purpose}"'),
-        ("stream(seed, int(i), purpose) for i in ids", "stream(seed, i, purpose) for i in range(len(ids))"),
+        ("int(i), purpose) for i in ids", "i, purpose) for i in range(len(ids))"),
         ("slice(offset, offset + rows)", "slice(0, rows)"),
     ),
     *group(

@@ -52,6 +52,11 @@ EXECUTORS: list[Mutant] = [
         "devices", "verify/plans.py", DEVICES,
         ('for name in ("device", "precision") if name in unit}', "for name in () if name in unit}"),
     ),
+    *group(
+        "devices", "randomness.py", "tests/test_randomness.py",
+        ("manual_seed(_key(seed, sample_id, purpose) % 2**63)", "manual_seed(seed)"),
+        ('if where.type == "cpu" else DeviceStream', "if True else DeviceStream"),
+    ),
     *group("devices", "recipes.py", DEVICES, ('Field("auto", exclude=True)', '"auto"')),
     *group(
         "executors", "errors.py", PROCESSES,

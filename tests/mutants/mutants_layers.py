@@ -267,7 +267,7 @@ BETWEEN = [
         ("self._values().diff(n=2, dim=1) / self.spacing", "self._values().diff(n=2, dim=1)"),
         ("return self._bends().abs().sum()", "return self._bends().sum()"),
         (".nan_to_num().long()", ".long()"),
-        ("torch.arange(len(grid))[:, None] % 2 == 0", "torch.arange(len(grid))[:, None] % 2 == 1"),
+        ("[:, None] % 2 == 0\n        return torch.where(bent", "[:, None] % 2 == 1\n        return torch.where(bent"),
         ("((scale > 0) & scale.isfinite())", "(scale == scale)"),
     ),
     *group(

@@ -226,4 +226,4 @@ def ascending(values: Tensor) -> Tensor:
     """Each row sorted, (B, N); on a CPU by numpy, whose sort is vectorised and about eight times as fast."""
     if values.device.type != "cpu":
         return values.sort(1).values
-    return torch.from_numpy(np.sort(values.numpy(), axis=1))
+    return torch.from_numpy(np.sort(values.numpy(), axis=1))  # on the CPU: numpy

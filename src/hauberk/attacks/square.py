@@ -285,10 +285,9 @@ def peaks(side: int, power: int) -> Tensor:
 
 def _peak(height: int, width: int, power: int) -> Tensor:
     r"""The sum of :math:`k^{-2}` (L2) or :math:`k^{-4}` (L1) over rings k from a pixel's own to the outermost."""
-    rings = torch.maximum(
-        (torch.arange(height) - height // 2).abs()[:, None], (torch.arange(width) - width // 2).abs()[None]
-    )
-    heights = torch.arange(1, max(height // 2, width // 2) + 2).double() ** (-2 if power == 2 else -4)
+    down = (torch.arange(height) - height // 2).abs()  # on the CPU: a few numbers, made once
+    rings = torch.maximum(down[:, None], (torch.arange(width) - width // 2).abs()[None])  # on the CPU
+    heights = torch.arange(1, max(height // 2, width // 2) + 2).double() ** (-2 if power == 2 else -4)  # on the CPU
     rectangle = heights.flip(0).cumsum(0).flip(0)[rings]
     return rectangle / rectangle.pow(power).sum().pow(1 / power).clamp_min(1e-12)
 

@@ -115,8 +115,8 @@ class BlackBox:
         own = self.rows
         reference = self._ask(own[:ROWS])
         for size in (*SIZES, tile, 2 * tile + 1):
-            index = torch.arange(size) % ROWS
-            self._compare(self._ask(own[index.to(own.device)]), reference[index], "how many images there are")
+            index = torch.arange(size, device=own.device) % ROWS
+            self._compare(self._ask(own[index]), reference[index], "how many images there are")
         for row in (0, min(1, len(own) - 1)):
             copies = self._ask(own[row : row + 1].expand(ROWS, *own.shape[1:]))
             self._compare(copies, reference[row : row + 1].expand_as(copies), "an image's place in the batch")

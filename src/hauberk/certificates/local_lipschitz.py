@@ -148,7 +148,8 @@ class LocalLipschitz(Certificate):
             for loss in losses
         ]
         least = torch.stack([f.probability_margin for f in found]).argmin(0)
-        worst = torch.stack([f.probability_margin_point for f in found])[least, torch.arange(len(least))]
+        place = torch.arange(len(least), device=least.device)
+        worst = torch.stack([f.probability_margin_point for f in found])[least, place]
         points = [*(f.best_loss_point for f in found[:-1]), worst]
         there = [logits_of(model, Batch(p, own.labels, own.ids), tile).double().softmax(1) for p in points]
         rows = zip(clean.double().softmax(1).tolist(), torch.stack(there, 1).tolist(), strict=True)

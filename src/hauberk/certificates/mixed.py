@@ -178,7 +178,7 @@ class MixedCertificate(Certificate):
         if self.kind != "probabilistic":
             found = decided(model, batch, seed, tile)
         else:
-            votes = torch.tensor([row["counts"] for row in rows], dtype=torch.float64)
+            votes = accurate.new_tensor([row["counts"] for row in rows], dtype=torch.float64)
             share = votes / votes.sum(1, keepdim=True)
             found = winners((1.0 - model.least_alpha) * accurate.double().softmax(1) + model.least_alpha * share)
         return torch.where(accurate.isfinite().all(1), found, ABSTAIN).tolist()

@@ -93,7 +93,7 @@ class SmoothingCertificate(Certificate):
 
     def _probability(self, row: Evidence) -> tuple[int, float]:
         """The chosen class and the lower bound of its probability."""
-        chosen = int(torch.tensor(row["counts0"]).argmax())
+        chosen = int(torch.tensor(row["counts0"]).argmax())  # on the CPU: counts of one row
         return chosen, clopper_pearson_lower(row["counts"][chosen], self.n, self.alpha)
 
     def decision(self, row: Evidence, shared: Evidence) -> int:  # noqa: ARG002

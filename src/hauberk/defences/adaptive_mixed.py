@@ -268,7 +268,7 @@ def _pair(name: str, values: Sequence[T]) -> tuple[T, T]:
 @torch.no_grad()
 def _features(base: nn.Module, taps: Sequence[str], shape: Sequence[int]) -> tuple[Tensor, ...]:
     """What the modules give for one blank image."""
-    first = next(base.parameters(), torch.zeros(1))
+    first = next(base.parameters(), torch.zeros(1))  # on the CPU: where a model without parameters is
     with evaluating(base):
         return activations_of(base, taps, torch.zeros(1, *shape, dtype=first.dtype, device=first.device))[1]
 

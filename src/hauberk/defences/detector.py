@@ -88,7 +88,7 @@ def detected(
     if shape is None:
         raise HauberkError(f"{spec['name']} does not tell its input shape", "give input_shape, for example (3, 32, 32)")
     with torch.no_grad(), evaluating(base):
-        first = next(base.parameters(), torch.zeros(1))
+        first = next(base.parameters(), torch.zeros(1))  # on the CPU: where a model without parameters is
         blank = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
         _, (activation,) = activations_of(base, [layer], blank)
     model = DetectedClassifier(base, _head(activation, width), layer, threshold)

@@ -13,7 +13,7 @@ from hauberk.batch import keep_freed_memory
 from hauberk.capabilities import Decides, NamesItself
 from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
 from hauberk.noises import Noise
-from hauberk.randomness import Consecutive, Key, stream
+from hauberk.randomness import Consecutive, Key, stream, stream_on
 from hauberk.specs import Rows
 from hauberk.statistics import two_sided_binomial_p
 
@@ -37,14 +37,14 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: Noise, count: int, key: S
         image: shape (C, H, W).
         noise: its distribution.
         count: how many votes.
-        key: (seed, sample id, purpose) of the random stream.
+        key: (seed, sample id, purpose) of the random stream, which is drawn where the image is.
         tile: rows of every model call; the last one is padded.
 
     Returns:
         counts, int64, shape (K,); their sum is ``count`` less the copies with NaN or a tie at the top, nobody's votes.
     """
     keep_freed_memory()
-    randomness = Consecutive(stream(*key), tile)
+    randomness = Consecutive(stream_on(image.device, *key), tile)
     counts: Tensor | None = None
     for start in range(0, count, tile):
         draws = noise.sample(randomness, *image.shape).to(image)

@@ -58,7 +58,8 @@ def probes(samples: Samples) -> Batch:
     """A few images of a data set, chosen by the hash of their ids, so that the choice does not depend on its order."""
     ids = samples.ids.tolist()
     order = sorted(range(len(ids)), key=lambda row: hashlib.sha256(f"probe {ids[row]}".encode()).digest())
-    return samples.select(torch.tensor(sorted(order[:ROWS]), dtype=torch.int64)).batch()
+    rows = torch.tensor(sorted(order[:ROWS]), dtype=torch.int64)  # on the CPU, as all data
+    return samples.select(rows).batch()
 
 
 def answers(model: nn.Module, images: Tensor, chosen: Batch | None, folder: Path) -> Answers:

@@ -95,7 +95,8 @@ class AlmostOrthogonal(nn.Module):
 
 def _on_taps(columns: Tensor, kernel: Tensor) -> Tensor:
     """Factors (groups, in, sh, sw) of places in a block, as factors (out, in, kh, kw) of the taps that read them."""
-    down, across = (torch.arange(k) % s for k, s in zip(kernel.shape[2:], columns.shape[2:], strict=True))
+    sizes = zip(kernel.shape[2:], columns.shape[2:], strict=True)
+    down, across = (torch.arange(k, device=columns.device) % s for k, s in sizes)
     taps = columns[:, :, down[:, None], across]
     return taps.repeat_interleave(kernel.shape[0] // len(columns), 0)
 

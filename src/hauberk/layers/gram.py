@@ -103,7 +103,7 @@ def power_iteration(
         padding: zeros on every side.
         generator: of the start.
     """
-    image = torch.randn(1, weight.shape[1], *size, generator=generator, dtype=weight.dtype)
+    image = torch.randn(1, weight.shape[1], *size, generator=generator, dtype=weight.dtype).to(weight)
     reached = 0.0
     with torch.no_grad():
         for _ in range(steps):

@@ -177,13 +177,13 @@ class LinearSpline(Derived):
 def spline_variation(model: nn.Module) -> Tensor:
     """The sum of ``tv2`` over all splines of a model, a differentiable scalar; zero if it has none."""
     terms = [module.tv2() for module in model.modules() if isinstance(module, LinearSpline)]
-    return torch.stack(terms).sum() if terms else torch.zeros(())
+    return torch.stack(terms).sum() if terms else torch.zeros(())  # on the CPU: a number
 
 
 def _started(grid: Tensor, start: Start) -> Tensor:
     """The function to start from, at the knots, shape (C, S)."""
     if start == "maxmin":
-        bent = torch.arange(len(grid))[:, None] % 2 == 0
+        bent = torch.arange(len(grid), device=grid.device)[:, None] % 2 == 0
         return torch.where(bent, grid.abs(), grid)
     known = {"identity": grid, "relu": grid.relu(), "abs": grid.abs()}
     if start not in known:

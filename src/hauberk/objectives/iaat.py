@@ -35,7 +35,7 @@ class BudgetPGD(PGD):
 
     def length(self, query: Query) -> float | Tensor:
         """The length of a step, a number or (B,), pixel units."""
-        size = torch.as_tensor(2.0 * query.budget / self.steps, dtype=query.images.dtype)
+        size = torch.as_tensor(2.0 * query.budget / self.steps, dtype=query.images.dtype, device=query.images.device)
         return size.clamp_min(self.least_step)
 
 

@@ -142,7 +142,7 @@ def _apart(model: nn.Module, classes: int, like: Tensor) -> Tensor:
 def _speed(model: nn.Module, input_shape: Sequence[int], lipschitz: Lipschitz, context: Context) -> Tensor:
     """L, a scalar in the dtype and on the device of the weights."""
     layers, _ = _split(model)
-    own = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(()))
+    own = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(()))  # on the CPU
     speed = own.new_ones(())
     if lipschitz != "walk":
         for layer in layers:

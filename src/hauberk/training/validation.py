@@ -49,7 +49,7 @@ def held_out(split: Split, images: int, seed: int) -> Split:
     """
     if not 0 < images < len(split):
         return split
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))  # on the CPU, as all data
     return split.select(order[:images].sort().values)
 
 
@@ -65,7 +65,7 @@ def validate(model: nn.Module, samples: Samples, attack: Attack | None, world: W
     """
     tiles = -(-len(samples) // TILE)
     first, end = (tiles * rank // world.size for rank in (world.rank, world.rank + 1))
-    right = torch.zeros(2, dtype=torch.float64)
+    right = torch.zeros(2, dtype=torch.float64)  # on the CPU: two counts
     with evaluating(model):
         for start in range(first, end, TILES_AT_ONCE):
             own = samples.select(slice(start * TILE, min(start + TILES_AT_ONCE, end) * TILE)).batch()
