@@ -133,6 +133,18 @@ def net() -> nn.Module:
     return nn.Sequential(Normalize([0.5], [0.3]), *layers).eval()
 
 
+class Noisy(nn.Module):
+    """A random model: it adds noise from torch's own generator."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images)
+        return logits + 0.05 * torch.randn_like(logits)
+
+
 def images() -> Batch:
     pixels = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     labels = [2, 2, 0, 2, 2, 1, 2, 2, 2, 0, 2, 2]
@@ -158,6 +170,7 @@ JOBS: dict[str, Job] = {
     "DDN": attacked(DDN(L2(0.2), steps=4)),
     "FMN": attacked(FMN(L2(0.2), steps=4)),
     "DeepFool": attacked(DeepFool(L2(0.2), steps=3)),
+    "random": attacked(PGD(L2(0.2), steps=2, eot=3), Noisy),
     "mix": attacked(PGD(L2(0.2), steps=2), lambda m: MixedClassifier(m, m, 0.5, 1.0, 2.0)),
     "smoothed": attacked(FGSM(L2(0.2)), lambda m: SmoothedClassifier(m, Gaussian(0.1), bank=4, votes=32, alpha=0.01)),
     "votes": lambda m, work: certificate_records(m, images(), VOTES, SETTING, work),

@@ -234,7 +234,8 @@ class Query:
         """The model, or the next draws of a random one for these rows, which have met equally many."""
         if self.key is None:
             return self.model
-        number, ids = int(self.forwards[rows][0]), torch.tensor(self.key.ids)[rows]
+        ids = torch.tensor(self.key.ids, device=self.images.device)[rows]
+        number = int(self.forwards[rows][0])
         return one_draw(self.model, replace(self.key, number=number + nth, ids=tuple(ids.tolist())))
 
     def _logits(self, net: nn.Module, points: Tensor) -> Tensor:
