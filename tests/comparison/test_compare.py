@@ -234,6 +234,16 @@ def test_runs_may_be_compared_with_some_alone(make) -> None:
     }
 
 
+def test_one_shared_image_of_pooled_seeds_says_nothing_and_is_json(make) -> None:
+    one = [make(f"one-seed{s}", attack(f"O{s}", [True], [True]), seed=s) for s in range(2)]
+    other = make("other", attack("A", [False], [False]))
+    found = compare([*one, other])
+    plain = json.loads(json.dumps(tables.plain(found), allow_nan=False))
+    assert plain["comparisons"][0]["difference"] == {"value": 1.0, "low": None, "high": None, "n": 1}
+    assert {c["verdict"] for c in plain["comparisons"]} == {"not told apart"}
+    assert "inf" in tables.page(found)
+
+
 def test_the_verb_writes_for_people_pages_and_programs(make, hauberk) -> None:
     right = bits(0, 0.9)
     a, b = (make(name, attack(name, right, bits(k, share))) for k, (name, share) in enumerate((("a", 0.9), ("b", 0.2))))

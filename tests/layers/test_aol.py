@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from hauberk.conformance import check_lipschitz_layer
 from hauberk.errors import HauberkError
-from hauberk.layers import AlmostOrthogonal, AOLConv2d, AOLLinear, UnitRowLinear, conv_norm, linear_norm
+from hauberk.layers import AlmostOrthogonal, AOLConv2d, AOLLinear, conv_norm
 from hauberk.layers.aol import correlation_sums
 
 
@@ -127,7 +127,6 @@ def test_export_is_a_plain_layer_that_computes_the_same(dtype: torch.dtype) -> N
         (AOLConv2d(4, 6, 3, padding=1), features),
         (AOLConv2d(4, 6, (3, 5), padding="same", padding_mode="circular", bias=False), features),
         (AOLLinear(100, 7), features.flatten(1)),
-        (UnitRowLinear(100, 7, bias=False), features.flatten(1)),
     ):
         randomise(layer, 0)
         layer = layer.to(dtype).eval()
@@ -137,16 +136,6 @@ def test_export_is_a_plain_layer_that_computes_the_same(dtype: torch.dtype) -> N
         assert not plain.training
         assert plain.weight.requires_grad
         assert set(plain.state_dict()) <= {"weight", "bias"}
-
-
-def test_unit_rows() -> None:
-    layer = UnitRowLinear(5, 3)
-    randomise(layer, 0, 7.0)
-    assert torch.allclose(layer.weight.norm(dim=1), torch.ones(3))
-    with torch.no_grad():
-        layer.parametrizations.weight.original[0] = 0.0
-    assert layer.weight[0].tolist() == [0.0] * 5
-    assert layer.lipschitz_bound((5,)).value == linear_norm(layer.weight).value
 
 
 def test_copies_and_state_dicts() -> None:
@@ -293,7 +282,6 @@ def test_other_norms(norm: str) -> None:
     for layer, shape in (
         (AOLConv2d(4, 6, 3, padding=1, stride=2, groups=2), (4, 5, 5)),
         (AOLLinear(7, 5), (7,)),
-        (UnitRowLinear(7, 5), (7,)),
     ):
         randomise(layer, 0)
         layer = layer.double()

@@ -2,7 +2,10 @@
 
 from types import SimpleNamespace
 
-from hauberk.report import words
+import pytest
+
+from hauberk.report import markdown, words
+from hauberk.statistics import Interval, wilson
 
 
 def test_the_page_says_which_function_is_proved() -> None:
@@ -13,3 +16,16 @@ def test_the_page_says_which_function_is_proved() -> None:
     assert "evaluated in float64" in said("deterministic", False)
     assert "frozen" not in said("deterministic", False)
     assert said("probabilistic", True) == said("estimate", False) == ""
+
+
+@pytest.mark.parametrize(("rounding", "said"), [("near", "33.3"), ("up", "33.4"), ("down", "33.3")])
+def test_a_share_is_rounded_to_its_safe_side_and_its_interval_outwards(rounding: words.Rounding, said: str) -> None:
+    interval = wilson(100, 300)
+    assert words.share(interval, rounding) == f"{said} (28.2 to 38.9)"
+    assert 28.2 <= 100 * interval.low < 28.3
+    assert 38.8 < 100 * interval.high <= 38.9
+
+
+def test_a_difference_has_a_sign_and_a_table_no_bars_in_its_cells() -> None:
+    assert words.points(Interval(0.0123, -0.004, 0.0286, 10)) == "+1.2 (-0.4 to +2.9)"
+    assert markdown.table(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |\n"

@@ -97,12 +97,17 @@ def compare(
 def accuracy(contestant: Contestant, quantity: Quantity, confidence: float) -> tuple[Interval, Interval | None]:
     """The share of its own images, with its interval over images, and over seeds where there are several.
 
-    Wilson's interval for one run, Student's t for several.
+    Wilson's interval for one run, Student's t within [0, 1] for several.
     """
     counts = contestant.outcomes[quantity].counts
     if not contestant.seeds:
         return wilson(int(counts.sum()), counts.shape[1], confidence), None
-    return student(counts.mean(0), confidence)[0], student(counts.mean(1), confidence)[0]
+    images, seeds = (student(counts.mean(axis), confidence)[0] for axis in (0, 1))
+    return _within(images), _within(seeds)
+
+
+def _within(share: Interval) -> Interval:
+    return Interval(share.value, max(0.0, share.low), min(1.0, share.high), share.n)
 
 
 def _tried(make: Callable[[float, bool], Effect], confidence: float, unlike: bool, refused: list[str]) -> list[Effect]:

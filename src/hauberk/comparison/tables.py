@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,8 +89,10 @@ def _quantity(quantity: Quantity) -> dict[str, Any]:
     return {"of": quantity.kind, "threat": {"norm": quantity.norm, "eps": quantity.eps}}
 
 
-def _interval(interval: Interval) -> dict[str, float | int]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
+def _interval(interval: Interval) -> dict[str, float | int | None]:
+    """Ends that are infinite, of a single value, are none in JSON."""
+    ends = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return {name: end if math.isfinite(end) else None for name, end in ends.items()} | {"n": interval.n}
 
 
 def _shares(found: Comparison, quantity: Quantity) -> Iterator[list[str]]:
