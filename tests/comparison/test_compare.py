@@ -119,6 +119,13 @@ def test_seeds_of_other_recipes_are_refused(make) -> None:
         compare(runs)
 
 
+def test_a_copy_is_no_other_seed(make) -> None:
+    right = bits(0, 0.9)
+    runs = [make(f"net-seed{s}", attack("N", right, right), seed=s) for s in range(2)]
+    with pytest.raises(HauberkError, match="net-seed0 and net-seed1 are named as two seeds and have the same weights"):
+        compare(runs)
+
+
 def test_runs_that_were_not_attacked_alike_are_refused_or_shown_without_a_verdict(make) -> None:
     a = make("a", attack("A", bits(0, 0.9), bits(1, 0.9)))
     b = make("b", attack("B", bits(2, 0.9), bits(3, 0.2), {**APGD, "steps": 100}))

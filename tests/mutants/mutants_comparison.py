@@ -32,6 +32,7 @@ COMPARISON: list[Mutant] = [
         (' and p.facts["proof"] != "estimate"', ""),
         ("(best.column(\"radius\") >= eps)", "(best.column(\"radius\") > 0.0)"),
         ("        if differ:", "        if False:"),
+        ("        if this.weights & other.weights:", "        if False:"),
         ("    if twice is not None:", "    if False:"),
         ('        added = spec.pop("losses", None) or ()', "        added = ()"),
         ('("name", "threat", "early_stop")', '("name", "threat")'),

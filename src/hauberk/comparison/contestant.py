@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -95,11 +96,12 @@ class Contestant:
 
 @dataclass(frozen=True)
 class _Single:
-    """A contestant of one run, whose name is not settled yet: which predictor of the run, and its recipe."""
+    """A contestant of one run, whose name is not settled yet: which predictor of the run, its recipe and weights."""
 
     run: str
     which: str
     recipe: Mapping[str, Any]
+    weights: frozenset[str]
     contestant: Contestant
 
 
@@ -111,7 +113,8 @@ def read(paths: Sequence[Path], threats: Sequence[Threat] = ()) -> list[Contesta
         threats: budgets of attacks and radii of certificates; without any, all budgets that a run was attacked at.
 
     Raises:
-        HauberkError: if a run is named twice, has no record, or if seeds of one name have different recipes.
+        HauberkError: if a run is named twice, has no record, or if seeds of one name have different recipes or the
+            same weights.
     """
     places = [path.resolve() for path in paths]
     twice = next((path for path, place in zip(paths, places, strict=True) if places.count(place) > 1), None)
@@ -160,7 +163,8 @@ def _single(
     which += "" if split == "test" else f" ({split})"
     problems = tuple(problem for verdict in run.verdicts for problem in verdict.problems)
     whole = Contestant(name + which, (path,), (), dataset, split, labels, outcomes, problems)
-    return _Single(name, which, {k: v for k, v in run.recipe.items() if k not in APART}, whole)
+    weights = frozenset(str(part.unit["weights"]) for part in attacks + certificates)
+    return _Single(name, which, {k: v for k, v in run.recipe.items() if k not in APART}, weights, whole)
 
 
 def _outcome(ids: Ids, counts: Bools, how: frozenset[str] = frozenset()) -> Outcome:
@@ -214,6 +218,12 @@ def _pool(name: str, members: list[_Single]) -> Contestant:
             raise HauberkError(
                 f"{first.run} and {other.run} are named as seeds of one recipe, but differ in {', '.join(differ)}",
                 "give the folders of different recipes different names",
+            )
+    for this, other in combinations(members, 2):
+        if this.weights & other.weights:
+            raise HauberkError(
+                f"{this.run} and {other.run} are named as two seeds and have the same weights",
+                "name each training once",
             )
     seeds = [int(SEED.fullmatch(one.run)[2]) for one in members]  # type: ignore[index]
     order = sorted(range(len(members)), key=seeds.__getitem__)
