@@ -14,12 +14,14 @@ from hauberk import verify
 from hauberk.batch import Batch
 from hauberk.certificates import ABSTAIN, FrozenLipschitz, LipschitzCertificate, MixedCertificate, freeze
 from hauberk.certificates.deployed import compare
+from hauberk.certificates.evidence import LogitMargins
 from hauberk.certificates.rounding import exact_forward
 from hauberk.classifier import weights_hash
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.layers import AOLLinear, Bound, MaxMin, UnitRowLinear
 from hauberk.models import cnn_6c2f, li_resnet, lip_convnet, lip_convnet_n, lip_mlp, small_cnn
 
+read = LogitMargins.read
 CERTIFICATE = LipschitzCertificate()
 TASK = ((1, 8, 8), 10, (0.3,), (0.4,))
 
@@ -65,11 +67,11 @@ def test_another_function_abstains_though_it_decides_alike(kind: str) -> None:
     net = nn.Sequential(nn.Flatten(), AOLLinear(4, 4), InSinglePrecision(OTHER[kind]), UnitRowLinear(4, 3)).eval()
     batch = images_of(6, 1, 2, 2)
     found = CERTIFICATE(net, batch)
-    alike = [row["deployed"] == max(range(3), key=row["logits"].__getitem__) for row in found.evidence]
+    alike = [row["deployed"] == max(range(3), key=row["logits"].__getitem__) for row in found.rows]
     assert any(alike)
-    beyond = [row["distance"] > row["explained"] for row in found.evidence]
+    beyond = [row["distance"] > row["explained"] for row in found.rows]
     assert sum(beyond) >= 4
-    for row, prediction, radius in zip(found.evidence, found.prediction.tolist(), found.radius.tolist(), strict=True):
+    for row, prediction, radius in zip(found.rows, found.prediction.tolist(), found.radius.tolist(), strict=True):
         if row["distance"] > row["explained"]:
             assert (prediction, radius) == (ABSTAIN, 0.0)
             assert verify.lipschitz(row, found.shared) == (ABSTAIN, 0.0)
@@ -78,16 +80,16 @@ def test_another_function_abstains_though_it_decides_alike(kind: str) -> None:
 def test_a_record_says_what_was_compared_and_old_ones_are_read_as_before() -> None:
     net = lip_mlp(*TASK).eval()
     found = CERTIFICATE(net, images_of(4, 1, 8, 8))
-    assert set(found.evidence[0]) == {"logits", "rounding", "deployed", "distance", "explained"}
+    assert set(found.rows[0]) == {"logits", "rounding", "deployed", "distance", "explained"}
     assert found.shared["frozen"] == weights_hash(freeze(net, (1, 8, 8)))
-    row = found.evidence[0]
+    row = found.rows[0]
     old = {key: row[key] for key in ("logits", "rounding", "deployed")}
     for some in (old, {"logits": row["logits"]}):
         top, radius = verify.lipschitz(some, found.shared)
-        assert CERTIFICATE.decision(some, found.shared) == top == row["deployed"]
-        assert CERTIFICATE.radius(some, found.shared) == pytest.approx(radius)
+        assert CERTIFICATE.decision(read(some, found.shared)) == top == row["deployed"]
+        assert CERTIFICATE.radius(read(some, found.shared)) == pytest.approx(radius)
     for broken in (math.nan, math.inf):
-        assert CERTIFICATE.decision(row | {"distance": broken}, found.shared) == ABSTAIN
+        assert CERTIFICATE.decision(read(row | {"distance": broken}, found.shared)) == ABSTAIN
         assert verify.lipschitz(row | {"distance": broken}, found.shared) == (ABSTAIN, 0.0)
 
 
@@ -97,7 +99,7 @@ def test_the_estimate_by_hand() -> None:
     batch = Batch(torch.tensor([[[[0.6, 0.8]]]]), torch.zeros(1).long(), torch.arange(1))
     for unit, dtype in ((2.0**-24, torch.float32), (2.0**-53, torch.float64)):
         model, images = copy.deepcopy(net).to(dtype), batch.images.to(dtype)
-        row = CERTIFICATE(model, Batch(images, batch.labels, batch.ids)).evidence[0]
+        row = CERTIFICATE(model, Batch(images, batch.labels, batch.ids)).rows[0]
         size = 2.0 + 2.0 + 2.0 * (1.0 + 1.0)
         assert row["explained"] == pytest.approx(2.0 * math.sqrt(2.0) * unit * size, rel=1e-6)
 
@@ -137,8 +139,8 @@ def test_levels_in_single_precision_decide_nothing() -> None:
     net = nn.Sequential(nn.Flatten(), linear([[1.0, 0.0], [0.0, 1.0]], [3e7, 3e7])).eval()
     batch = Batch(torch.tensor([[[[0.9, 0.1]]]]), torch.zeros(1).long(), torch.arange(1))
     found = CERTIFICATE(net, batch)
-    assert found.evidence[0]["logits"][0] > found.evidence[0]["logits"][1]
-    assert found.evidence[0]["deployed"] == ABSTAIN
+    assert found.rows[0]["logits"][0] > found.rows[0]["logits"][1]
+    assert found.rows[0]["deployed"] == ABSTAIN
     assert found.prediction.tolist() == [ABSTAIN]
 
 
@@ -147,7 +149,7 @@ def test_overflow_in_single_precision_decides_nothing() -> None:
     net = nn.Sequential(nn.Flatten(), *layers)
     found = CERTIFICATE(net.eval(), images_of(4, 1, 1, 2))
     assert found.prediction.tolist() == [ABSTAIN] * 4
-    assert [row["distance"] for row in found.evidence] == [math.inf] * 4
+    assert [row["distance"] for row in found.rows] == [math.inf] * 4
 
 
 def test_luck_at_the_image_does_not_hide_what_rounding_does_elsewhere() -> None:
@@ -156,7 +158,7 @@ def test_luck_at_the_image_does_not_hide_what_rounding_does_elsewhere() -> None:
     net = nn.Sequential(nn.Flatten(), *middle).eval()
     image = torch.tensor([[[[0.75, 0.5]]]])  # the unit is 1/8
     found = CERTIFICATE(net, Batch(image, torch.zeros(1).long(), torch.arange(1)))
-    assert found.evidence[0]["distance"] == 0.0
+    assert found.rows[0]["distance"] == 0.0
     assert float(found.radius) < 0.25 / math.sqrt(2.0) - 1.0 / 16.0
 
 
@@ -177,23 +179,23 @@ def test_honest_nets_keep_their_radii(build: Callable[..., nn.Module]) -> None:
     assert bool((found.radius <= radii * (1.0 + 1e-9)).all())
     kept = (found.radius - radii).abs() <= 1e-9 * radii
     assert float(kept.double().mean()) >= 0.95
-    assert max(row["distance"] / row["explained"] for row in found.evidence) < 0.2
-    assert min(row["distance"] / row["explained"] for row in found.evidence) > 1e-6
+    assert max(row["distance"] / row["explained"] for row in found.rows) < 0.2
+    assert min(row["distance"] / row["explained"] for row in found.rows) > 1e-6
 
 
 def test_the_frozen_predictor_itself_has_no_distance() -> None:
     net = freeze(lip_mlp(*TASK).eval(), (1, 8, 8))
     found = CERTIFICATE(net, images_of(8, 1, 8, 8))
-    assert all(row["distance"] < 1e-14 for row in found.evidence)
+    assert all(row["distance"] < 1e-14 for row in found.rows)
     assert bool((found.radius > 0).all())
 
 
 def test_what_single_precision_loses_comes_off_a_mix_too() -> None:
     net = nn.Sequential(nn.Flatten(), linear([[30.0, 0.0], [0.0, 30.0]], [1e6, 1e6])).eval()
     batch = Batch(torch.tensor([[[[0.9, 0.1]]]]), torch.zeros(1).long(), torch.arange(1))
-    row, scaled = CERTIFICATE(net, batch).evidence[0], None
+    row, scaled = CERTIFICATE(net, batch).rows[0], None
     mix = MixedClassifier(net, net, 0.9, 1.0, 2.0).eval()
-    scaled = MixedCertificate(CERTIFICATE)(mix, batch).evidence[0]
+    scaled = MixedCertificate(CERTIFICATE)(mix, batch).rows[0]
     assert row["rounding"] > 0.01
     assert scaled["rounding"] == pytest.approx(2.0 * row["rounding"])
 
@@ -225,7 +227,7 @@ def test_the_coarsest_precision_of_a_model_counts() -> None:
     """A head in float64 gives float64 logits, of features that float32 has rounded."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), Widen(), nn.Linear(4, 3).double()).eval()
-    row = CERTIFICATE(net, images_of(2, 1, 2, 2)).evidence[0]
+    row = CERTIFICATE(net, images_of(2, 1, 2, 2)).rows[0]
     assert 1e-8 < row["explained"] < 1e-4
     assert row["distance"] <= row["explained"]
 
@@ -235,5 +237,5 @@ def test_what_vanishes_in_single_precision_is_explained_and_proves_nothing() -> 
     layers = [linear([[factor, 0.0], [0.0, factor]], [0.0, 0.0]) for factor in (1e-25, 1e-25, 1e25, 1e25)]
     net = nn.Sequential(nn.Flatten(), *layers, linear([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.25])).eval()
     found = CERTIFICATE(net, images_of(8, 1, 1, 2))
-    assert all(row["distance"] <= row["explained"] for row in found.evidence)
+    assert all(row["distance"] <= row["explained"] for row in found.rows)
     assert found.radius.tolist() == [0.0] * 8

@@ -88,7 +88,7 @@ def test_the_frozen_predictor_is_certified_saved_named_and_used() -> None:
         frozen, expected = freeze(net, (1, 8, 8)), LipschitzCertificate()(net, batch)
         with torch.no_grad():
             logits = frozen(images)
-        evidence = torch.tensor([row["logits"] for row in expected.evidence], dtype=torch.float64)
+        evidence = torch.tensor([row["logits"] for row in expected.rows], dtype=torch.float64)
         assert logits.dtype == torch.float64
         assert torch.allclose(logits, evidence, rtol=1e-12)
         found = LipschitzCertificate()(frozen, batch)

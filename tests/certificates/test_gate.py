@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hauberk import sources
 from hauberk.batch import Batch
 from hauberk.certificates import LipschitzCertificate, LocalLipschitz, MixedCertificate, SmoothingCertificate
+from hauberk.certificates.evidence import OfMix, on_record
 from hauberk.certificates.frozen import FrozenLipschitz
 from hauberk.certificates.gate import winners
 from hauberk.classifier import check_separate, decide
@@ -233,11 +234,11 @@ def test_a_tie_of_the_mix_in_float32_abstains() -> None:
 
 @pytest.mark.parametrize("certificate", [MIX, MixedCertificate(VOTES), MixedCertificate(LocalLipschitz(L2(0.1)))])
 def test_what_the_deployed_mix_says_is_on_record(certificate: MixedCertificate) -> None:
-    rows, shared = certificate.gather(mix(), batch(), 0, 16)
+    rows, shared = on_record(certificate.gather(mix(), batch(), 0, 16))
     assert all(row["mix_deployed"] in (0, 1) for row in rows)
     for row in rows:
-        if certificate.decision(row, shared) >= 0:
-            assert certificate.decision({**row, "mix_deployed": -1}, shared) == -1
+        if certificate.decision(OfMix.read(row, shared)) >= 0:
+            assert certificate.decision(OfMix.read({**row, "mix_deployed": -1}, shared)) == -1
 
 
 # --- kind 3: what is computed is what was walked -----------------------------------------------------------------
@@ -256,7 +257,7 @@ class Tempered(BjorckLinear):
 
 def test_an_inherited_export_is_not_used_where_the_function_is_another() -> None:
     model, data = net(Tempered(4, 4)), batch()
-    rows, _ = WALKED.gather(model, data, 0, 16)
+    rows, _ = on_record(WALKED.gather(model, data, 0, 16))
     with torch.no_grad():
         logits = model(data.images)
     assert torch.allclose(torch.tensor([row["logits"] for row in rows]).float(), logits, atol=1e-5)

@@ -11,6 +11,7 @@ from torch import nn
 from hauberk.batch import Batch
 from hauberk.capabilities import Decides
 from hauberk.certificates import ABSTAIN, LipschitzCertificate, freeze
+from hauberk.certificates.evidence import LogitMargins, on_record
 from hauberk.classifier import Normalize
 from hauberk.cli.certify import _certificates, _completed
 from hauberk.conformance import LinearOracle, check_certificate
@@ -24,6 +25,7 @@ from hauberk.layers import (
     walk,
 )
 
+read = LogitMargins.read
 CERTIFICATE = LipschitzCertificate()
 
 
@@ -89,7 +91,7 @@ def test_brute_force_finds_no_violation(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_propagated_margin_is_never_above_what_happens(seed: int) -> None:
     net, batch = small_net(seed), images_of(20, seed + 10)
-    rows, shared = CERTIFICATE.gather(net, batch, 0, 32)
+    rows, shared = on_record(CERTIFICATE.gather(net, batch, 0, 32))
     exact = freeze(small_net(seed), (1, 2, 2))
     generator = torch.Generator().manual_seed(seed)
     for radius in (0.0, 0.02, 0.1, 0.3):
@@ -99,10 +101,10 @@ def test_the_propagated_margin_is_never_above_what_happens(seed: int) -> None:
         with torch.no_grad():
             p = exact(moved).softmax(1).reshape(20, 1500, 3)
         for i, row in enumerate(rows):
-            y = CERTIFICATE.decision(row, shared)
+            y = CERTIFICATE.decision(read(row, shared))
             others = [j for j in range(3) if j != y]
             least = float((p[i, :, y, None] - p[i][:, others]).min())
-            stated = CERTIFICATE.margin(row, shared, radius)
+            stated = CERTIFICATE.margin(read(row, shared), radius)
             assert stated <= least + 1e-12
             if radius == 0.0:
                 wide = p[i, 0, y] * (1 - p[i, 0, others].max() / p[i, 0, y])
@@ -112,31 +114,31 @@ def test_the_propagated_margin_is_never_above_what_happens(seed: int) -> None:
 def test_the_margin_of_two_classes_is_attained_on_a_linear_net() -> None:
     oracle = LinearOracle.random((1, 2, 3), 2, seed=5)
     batch = oracle.batch(10)
-    rows, shared = CERTIFICATE.gather(oracle.layers, batch, 0, 16)
+    rows, shared = on_record(CERTIFICATE.gather(oracle.layers, batch, 0, 16))
     w = oracle.layers[1].weight.detach().double().diff(dim=0)[0]
     for row in rows:
-        y = CERTIFICATE.decision(row, shared)
+        y = CERTIFICATE.decision(read(row, shared))
         gap = row["logits"][y] - row["logits"][1 - y]
         for r in (0.0, 0.3 * gap / float(w.norm()), 0.9 * gap / float(w.norm())):
             worst = math.tanh(0.5 * (gap - r * float(w.norm())))  # p_y - p_j of two classes
-            assert CERTIFICATE.margin(row, shared, r) == pytest.approx(worst, rel=1e-6)
-            assert CERTIFICATE.margin(row, shared, r) <= worst + 1e-15
-        assert CERTIFICATE.margin(row, shared, 1.1 * gap / float(w.norm())) == -1.0
+            assert CERTIFICATE.margin(read(row, shared), r) == pytest.approx(worst, rel=1e-6)
+            assert CERTIFICATE.margin(read(row, shared), r) <= worst + 1e-15
+        assert CERTIFICATE.margin(read(row, shared), 1.1 * gap / float(w.norm())) == -1.0
 
 
 @pytest.mark.parametrize("margin", [0.1, 0.5, 0.9])
 def test_the_radius_at_a_margin_is_the_largest_that_keeps_it(margin: float) -> None:
     row, shared = evidence([6.0, 1.0, 0.5], speed=2.0)
-    found = CERTIFICATE.radius(row, shared, margin)
-    assert CERTIFICATE.margin(row, shared, found) > margin
-    assert CERTIFICATE.margin(row, shared, found + 1e-9) < margin
-    assert found < CERTIFICATE.radius(row, shared)
+    found = CERTIFICATE.radius(read(row, shared), margin)
+    assert CERTIFICATE.margin(read(row, shared), found) > margin
+    assert CERTIFICATE.margin(read(row, shared), found + 1e-9) < margin
+    assert found < CERTIFICATE.radius(read(row, shared))
 
 
 def test_the_nearest_rival_counts_by_its_own_bound() -> None:
     shared = {"pairwise": [[0.0, 1.0, 4.0], [1.0, 0.0, 3.0], [4.0, 3.0, 0.0]], "layers": []}
-    assert CERTIFICATE.radius({"logits": [5.0, 3.0, 1.0]}, shared) == pytest.approx(1.0)  # 4 / 4 before 2 / 1
-    assert CERTIFICATE.radius({"logits": [3.0, 5.0, 1.0]}, shared) == pytest.approx(4 / 3)
+    assert CERTIFICATE.radius(read({"logits": [5.0, 3.0, 1.0]}, shared)) == pytest.approx(1.0)  # 4 / 4 before 2 / 1
+    assert CERTIFICATE.radius(read({"logits": [3.0, 5.0, 1.0]}, shared)) == pytest.approx(4 / 3)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +154,11 @@ def test_the_nearest_rival_counts_by_its_own_bound() -> None:
 )
 def test_ties_nan_and_infinity_give_nothing(logits: list[float]) -> None:
     row, shared = evidence(logits)
-    assert CERTIFICATE.radius(row, shared) == 0.0
-    assert CERTIFICATE.radius(row, shared, 0.3) == 0.0
-    assert CERTIFICATE.margin(row, shared, 0.0) <= 0.0
+    assert CERTIFICATE.radius(read(row, shared)) == 0.0
+    assert CERTIFICATE.radius(read(row, shared), 0.3) == 0.0
+    assert CERTIFICATE.margin(read(row, shared), 0.0) <= 0.0
     if not all(map(math.isfinite, logits)):
-        assert CERTIFICATE.decision(row, shared) == ABSTAIN
+        assert CERTIFICATE.decision(read(row, shared)) == ABSTAIN
 
 
 @pytest.mark.parametrize("bias", [0.0, 1.0, 1e3, 1e6, 1e9])
@@ -180,7 +182,7 @@ def test_what_the_model_itself_decides_otherwise_is_not_certified() -> None:
     oracle = LinearOracle(torch.tensor([[0.0, 0.0], [0.01, 0.0]]), torch.tensor([3e6, 3e6]), (1, 1, 2), centre=0.0)
     batch = Batch(torch.tensor([[[[0.9, 0.1]]]]), torch.tensor([1]), torch.tensor([0]))
     found = CERTIFICATE(oracle.layers, batch)
-    assert found.evidence[0]["logits"][1] > found.evidence[0]["logits"][0]
+    assert found.rows[0]["logits"][1] > found.rows[0]["logits"][0]
     assert int(oracle.layers(batch.images).argmax(1)) == 0
     assert (found.prediction.tolist(), found.radius.tolist()) == ([ABSTAIN], [0.0])
 
@@ -189,25 +191,25 @@ def test_a_level_rival_that_never_moves_is_a_tie() -> None:
     """Two identical rows of the last layer: their gap is 0 and so is its bound."""
     row, shared = evidence([3.0, 3.0, 1.0])
     shared["pairwise"][0][1] = shared["pairwise"][1][0] = 0.0
-    assert CERTIFICATE.radius(row, shared) == 0.0
-    assert CERTIFICATE.radius({"logits": [3.0, 2.0, 1.0]}, shared) == pytest.approx(2.0)  # behind and never nearer
+    assert CERTIFICATE.radius(read(row, shared)) == 0.0
+    assert CERTIFICATE.radius(read({"logits": [3.0, 2.0, 1.0]}, shared)) == pytest.approx(2.0)  # behind, never nearer
 
 
 def test_a_constant_net_claims_nothing() -> None:
     row, shared = evidence([3.0, 1.0], speed=0.0)
-    assert CERTIFICATE.radius(row, shared) == 0.0
+    assert CERTIFICATE.radius(read(row, shared)) == 0.0
 
 
 def test_tiny_and_huge_logits() -> None:
     for scale in (1e-300, 1e-30, 1e30, 1e300):
         row, shared = evidence([2.0 * scale, scale], speed=scale)
-        assert CERTIFICATE.radius(row, shared) == pytest.approx(1.0, rel=1e-9)
-        assert CERTIFICATE.radius(row, shared) <= 1.0
+        assert CERTIFICATE.radius(read(row, shared)) == pytest.approx(1.0, rel=1e-9)
+        assert CERTIFICATE.radius(read(row, shared)) <= 1.0
 
 
 def test_the_evidence_is_in_double_precision() -> None:
     net, batch = small_net(0), images_of(3, 1)
-    rows, shared = CERTIFICATE.gather(net, batch, 0, 4)
+    rows, shared = on_record(CERTIFICATE.gather(net, batch, 0, 4))
     with torch.no_grad():
         logits = freeze(small_net(0), (1, 2, 2))(batch.images)
     np.testing.assert_allclose([row["logits"] for row in rows], logits.numpy(), rtol=1e-12)
@@ -225,7 +227,7 @@ def test_what_is_not_understood_is_refused() -> None:
 
 def test_a_constant_that_is_no_number_gives_nothing() -> None:
     row, shared = {"logits": [3.0, 0.0, 0.0], "deployed": 0}, {"pairwise": [[0.0, float("nan"), 1.0]] * 3}
-    assert LipschitzCertificate().radius(row, shared) == 0.0
+    assert LipschitzCertificate().radius(read(row, shared)) == 0.0
 
 
 @pytest.mark.parametrize("norm", ["l1", "linf"])
@@ -274,7 +276,7 @@ def test_half_precision_statistics_are_refused_too() -> None:
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
 def test_the_evidence_names_its_norm(norm: str) -> None:
     net, batch = small_net(0), images_of(2, 1)
-    _, shared = LipschitzCertificate(norm).gather(net, batch, 0, 4)
+    _, shared = on_record(LipschitzCertificate(norm).gather(net, batch, 0, 4))
     found = walk(freeze(net, (1, 2, 2)), (1, 2, 2))
     assert shared["norm"] == norm
     assert shared["pairwise"] == found.pairwise(norm).tolist()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hauberk.attacks.apgd import APGD
 from hauberk.batch import Batch
 from hauberk.certificates import ABSTAIN
+from hauberk.certificates.evidence import WorstPoints, on_record
 from hauberk.certificates.local_lipschitz import ClassChange, LocalLipschitz, class_constants, local_lipschitz
 from hauberk.classifier import classes
 from hauberk.conformance import LinearOracle, check_certificate
@@ -56,7 +57,7 @@ def test_it_finds_the_extremes_that_a_grid_finds(threat: Threat) -> None:
     """Each probability's largest change in its own direction, and the smallest margin, to a percent of the grid's."""
     batch = images_of(6)
     certificate = LocalLipschitz(threat, steps=40, restarts=6)
-    rows, shared = certificate.gather(Curved().eval(), batch, 0, 64)
+    rows, shared = on_record(certificate.gather(Curved().eval(), batch, 0, 64))
     assert shared == {"norm": threat.norm, "eps": EPS}
     for row, image in zip(rows, batch.images, strict=True):
         clean, points, dense = np.array(row["clean"]), np.array(row["points"]), grid(image[None], threat)
@@ -66,26 +67,27 @@ def test_it_finds_the_extremes_that_a_grid_finds(threat: Threat) -> None:
         assert own * EPS == pytest.approx(clean[y] - dense[:, y].min(), abs=1e-2)
         np.testing.assert_allclose(others * EPS, np.delete(dense.max(0) - clean, y), atol=1e-2)
         least = (dense[:, y] - np.delete(dense, y, 1).max(1)).min()
-        assert certificate.margin(row, shared, EPS) == pytest.approx(least, abs=1e-2)
-        assert certificate.margin(row, shared, EPS / 2) == certificate.margin(row, shared, EPS)
-        assert certificate.margin(row, shared, 0.0) == pytest.approx(clean[y] - np.delete(clean, y).max())
-        assert certificate.margin(row, shared, 1.01 * EPS) == -1.0
+        seen = WorstPoints.read(row, shared)
+        assert certificate.margin(seen, EPS) == pytest.approx(least, abs=1e-2)
+        assert certificate.margin(seen, EPS / 2) == certificate.margin(seen, EPS)
+        assert certificate.margin(seen, 0.0) == pytest.approx(clean[y] - np.delete(clean, y).max())
+        assert certificate.margin(seen, 1.01 * EPS) == -1.0
         # the paper's relaxed condition moves each class by itself, so it is never the more generous one
         relaxed = (clean[y] - np.delete(clean, y) - EPS * (own + others)).min()
-        assert relaxed <= certificate.margin(row, shared, EPS) + 1e-12
+        assert relaxed <= certificate.margin(seen, EPS) + 1e-12
 
 
 def test_the_smallest_margin_of_all_searches_is_kept() -> None:
     """Wherever a search walked: the margin on record is the least that any of them saw on its way."""
     batch, threat, model = images_of(20), L2(EPS), Curved().eval()
     certificate = LocalLipschitz(threat, steps=5)
-    rows, shared = certificate.gather(model, batch, 0, 64)
+    rows, shared = on_record(certificate.gather(model, batch, 0, 64))
     with torch.no_grad():
         own = Batch(batch.images, classes(model(batch.images)), batch.ids)
     losses = [ClassChange(0), ClassChange(1), ClassChange(2), "margin"]
     seen = [APGD(threat, loss, early_stop=False, steps=5)(model, own).probability_margin for loss in losses]
     assert len(set(torch.stack(seen).argmin(0).tolist())) > 2
-    kept = [certificate.margin(row, shared, EPS) for row in rows]
+    kept = [certificate.margin(WorstPoints.read(row, shared), EPS) for row in rows]
     np.testing.assert_allclose(kept, torch.stack(seen).amin(0), atol=1e-9)
 
 
@@ -141,15 +143,15 @@ def test_the_evidence_is_that_of_the_models_own_class() -> None:
     found = LocalLipschitz(Linf(0.02), steps=2)(model, batch)
     with torch.no_grad():
         assert torch.equal(found.prediction, classes(model(batch.images)))
-        np.testing.assert_allclose(found.evidence[2]["clean"], model(batch.images)[2].softmax(0), rtol=1e-6)
+        np.testing.assert_allclose(found.rows[2]["clean"], model(batch.images)[2].softmax(0), rtol=1e-6)
 
 
 def test_a_number_that_is_none_abstains() -> None:
-    certificate = LocalLipschitz(Linf(0.1))
+    certificate, shared = LocalLipschitz(Linf(0.1)), {"norm": "linf", "eps": 0.1}
     for row in ({"clean": [0.9, math.nan], "points": [[0.9, 0.1]]}, {"clean": [0.9, 0.1], "points": [[math.nan, 0.1]]}):
-        assert certificate.decision(row, {}) == ABSTAIN
-        assert certificate.radius(row, {}) == 0.0
-    assert certificate.radius({"clean": [0.5, 0.5], "points": [[0.5, 0.5]]}, {}) == 0.0
+        assert certificate.decision(WorstPoints.read(row, shared)) == ABSTAIN
+        assert certificate.radius(WorstPoints.read(row, shared)) == 0.0
+    assert certificate.radius(WorstPoints.read({"clean": [0.5, 0.5], "points": [[0.5, 0.5]]}, shared)) == 0.0
 
 
 def test_votes_and_empty_budgets_are_refused() -> None:

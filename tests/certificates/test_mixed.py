@@ -19,6 +19,7 @@ from hauberk.certificates import (
     MixedCertificate,
     SmoothingCertificate,
 )
+from hauberk.certificates.evidence import LogitMargins, OfMix
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.certificates.mixed import Bound, needed_alpha, required_margin, theorem_3_5_radius
 from hauberk.classifier import predictor_name
@@ -29,6 +30,7 @@ from hauberk.errors import HauberkError
 from hauberk.noises import Gaussian
 from hauberk.threats import L2, Linf
 
+read = OfMix.read
 LIPSCHITZ = MixedCertificate()
 VOTES = SmoothingCertificate(Gaussian(0.05), n0=20, n=500, alpha=0.01)
 SMOOTHING = MixedCertificate(VOTES)
@@ -171,18 +173,18 @@ def test_the_scale_multiplies_logits_and_bounds(scale: float) -> None:
     scaled = LIPSCHITZ(MixedClassifier(oracle.layers, oracle.layers, 1.0, 1.0, scale).eval(), batch)
     torch.testing.assert_close(plain.radius, scaled.radius, rtol=1e-9, atol=0)
     np.testing.assert_allclose(scaled.shared["pairwise"], scale * np.asarray(plain.shared["pairwise"]))
-    np.testing.assert_allclose(scaled.evidence[0]["logits"], scale * np.asarray(plain.evidence[0]["logits"]))
+    np.testing.assert_allclose(scaled.rows[0]["logits"], scale * np.asarray(plain.rows[0]["logits"]))
 
 
 def test_its_own_margin_is_that_of_lemma_3_2() -> None:
     row = {"logits": [6.0, 1.0, 0.0]}
     shared = {"pairwise": (2.0 * (1 - np.eye(3))).tolist(), "layers": [], "base": "lipschitz", "mix_alpha": 0.8}
     for r in (0.0, 0.5, 1.0):
-        kept = LipschitzCertificate().margin(row, shared, r)
-        assert LIPSCHITZ.margin(row, shared, r) == pytest.approx(0.8 * kept - 0.2)
-    whole, wider = LIPSCHITZ.radius(row, shared), LIPSCHITZ.radius(row, shared, 0.3)
-    assert LIPSCHITZ.margin(row, shared, whole) == pytest.approx(0.0, abs=1e-9)
-    assert LIPSCHITZ.margin(row, shared, wider) == pytest.approx(0.3, abs=1e-9)
+        kept = LipschitzCertificate().margin(LogitMargins.read(row, shared), r)
+        assert LIPSCHITZ.margin(read(row, shared), r) == pytest.approx(0.8 * kept - 0.2)
+    whole, wider = LIPSCHITZ.radius(read(row, shared)), LIPSCHITZ.radius(read(row, shared), 0.3)
+    assert LIPSCHITZ.margin(read(row, shared), whole) == pytest.approx(0.0, abs=1e-9)
+    assert LIPSCHITZ.margin(read(row, shared), wider) == pytest.approx(0.3, abs=1e-9)
     assert wider < whole
 
 
@@ -234,7 +236,7 @@ def test_on_votes_the_exact_radius_is_never_below_the_theorems(alpha: float) -> 
     for votes in (0, 500, 560, 600, 650, 690, 695, 700, 750, 800, 900, 990, 999, 1000):
         row = {"counts0": [0, 100], "counts": [1000 - votes, votes]}
         p = stats.beta.ppf(0.001, votes, 1001 - votes) if votes else 0.0
-        r = {bound: c.radius(row, shared) for bound, c in certificates_of(base).items()}
+        r = {bound: c.radius(read(row, shared)) for bound, c in certificates_of(base).items()}
         quantiles = stats.norm.ppf(alpha * p) - stats.norm.ppf(alpha * (1 - p) + 1 - alpha)
         assert r["theorem_a1"] == pytest.approx(max(0.0, 0.25 * quantiles), rel=1e-9)
         paper = (alpha * (2 * p - 1) + alpha - 1) / (2 * alpha * math.sqrt(2 / math.pi) / 0.5)
@@ -242,7 +244,7 @@ def test_on_votes_the_exact_radius_is_never_below_the_theorems(alpha: float) -> 
         assert r["exact"] >= max(r.values()) * (1 - 1e-9)
         assert r["theorem_a1"] >= paper * (1 - 1e-9)
         assert len({value > 0.0 for value in r.values()}) == 1
-        assert len({c.decision(row, shared) for c in certificates_of(base).values()}) == 1
+        assert len({c.decision(read(row, shared)) for c in certificates_of(base).values()}) == 1
         if alpha == 1.0:
             assert r["exact"] == pytest.approx(r["theorem_a1"], rel=1e-9)
 
@@ -255,7 +257,7 @@ def test_the_constant_of_a_smoothed_probability_is_sharp() -> None:
     certificate = MixedCertificate(SmoothingCertificate(Gaussian(sigma)), "theorem_3_5")
     row = {"counts0": [0, 1], "counts": [10**4, 9 * 10**4]}
     p = stats.beta.ppf(0.001, 90000, 10001)
-    assert (2 * p - 1) / (2 * certificate.radius(row, shared)) == pytest.approx(slope, rel=1e-6)
+    assert (2 * p - 1) / (2 * certificate.radius(read(row, shared))) == pytest.approx(slope, rel=1e-6)
 
 
 def linear(norm: str, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -334,7 +336,8 @@ def propagated(seed: int, alpha: float) -> tuple[dict[str, float], float, np.nda
         "pairwise": pairwise.tolist(), "layers": [], "base": "lipschitz", "mix_alpha": alpha,
     }  # fmt: skip
     made = certificates_of(LipschitzCertificate())
-    return {b: c.radius(row, shared) for b, c in made.items()}, alpha, weights, image, int(np.argmax(weights @ image))
+    radii = {b: c.radius(read(row, shared)) for b, c in made.items()}
+    return radii, alpha, weights, image, int(np.argmax(weights @ image))
 
 
 def test_propagated_logit_gaps_hold_and_beat_theorem_3_5() -> None:
@@ -375,13 +378,13 @@ def test_theorem_a1_grows_with_alpha_and_is_consistent_with_its_margin() -> None
 def _grows(certificate: MixedCertificate, row: dict[str, Any], shared: dict[str, Any]) -> None:
     radii = []
     for alpha in np.linspace(0.4, 1.0, 25).tolist():
-        with_alpha = shared | {"mix_alpha": alpha}
-        radii.append(certificate.radius(row, with_alpha))
+        seen = read(row, shared | {"mix_alpha": alpha})
+        radii.append(certificate.radius(seen))
         for margin in (0.0, 0.1, 0.3):
-            radius = certificate.radius(row, with_alpha, margin)
+            radius = certificate.radius(seen, margin)
             assert radius <= radii[-1]
             if radius > 0.0:
-                assert certificate.margin(row, with_alpha, radius) == pytest.approx(margin, abs=1e-9)
+                assert certificate.margin(seen, radius) == pytest.approx(margin, abs=1e-9)
     assert (np.diff(radii) >= 0).all()
     assert radii[0] == 0.0
     assert len(set(radii)) > 15
@@ -499,6 +502,6 @@ def test_changes_within_the_budget_say_nothing_of_what_lies_beyond(bound: Bound)
     certificate = MixedCertificate(LocalLipschitz(Linf(0.5)), bound)
     row = {"clean": [0.9, 0.1], "points": [[0.89, 0.11], [0.89, 0.11]]}
     shared = {"norm": "linf", "eps": 0.5, "base": "local_lipschitz", "mix_alpha": 0.8}
-    assert certificate.margin(row, shared, 0.5) == pytest.approx(0.8 * 0.78 - 0.2)
-    assert certificate.radius(row, shared) == 0.5
-    assert certificate.margin(row, shared, 0.5001) < 0.0
+    assert certificate.margin(read(row, shared), 0.5) == pytest.approx(0.8 * 0.78 - 0.2)
+    assert certificate.radius(read(row, shared)) == 0.5
+    assert certificate.margin(read(row, shared), 0.5001) < 0.0

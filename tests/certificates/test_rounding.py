@@ -10,6 +10,7 @@ from torch import nn
 from hauberk import verify
 from hauberk.batch import Batch
 from hauberk.certificates import FrozenLipschitz, LipschitzCertificate, lipschitz_radii, rounding
+from hauberk.certificates.evidence import LogitMargins
 from hauberk.certificates.mixed import MixedCertificate
 from hauberk.certificates.rounding import ExactForward
 from hauberk.certificates.top_k import top_k_radius
@@ -27,6 +28,7 @@ from hauberk.layers import (
     walk,
 )
 
+read = LogitMargins.read
 CERTIFICATE = LipschitzCertificate()
 
 
@@ -57,9 +59,9 @@ def test_a_margin_lost_between_large_biases_proves_nothing(inside: bool) -> None
     assert float((net(batch.images) @ torch.tensor([1.0, -1.0]).double()).detach()) > 0.5  # 25 or 50 times what it is
     found = CERTIFICATE(net, batch)
     assert found.radius.tolist() == [0.0]
-    assert found.evidence[0]["rounding"] > 1.0
+    assert found.rows[0]["rounding"] > 1.0
     assert FrozenLipschitz(net, (1, 1, 2))(batch.images)[1].tolist() == [0.0]
-    assert verify.lipschitz(found.evidence[0], found.shared) == (0, 0.0)
+    assert verify.lipschitz(found.rows[0], found.shared) == (0, 0.0)
 
 
 def test_rounding_by_hand() -> None:
@@ -103,9 +105,9 @@ def test_rounding_exceeds_what_exact_arithmetic_finds(size: float) -> None:
 
 def test_rounding_is_taken_off_every_gap() -> None:
     row, shared = {"logits": [3.0, 1.0, 0.0]}, {"pairwise": (1.0 - torch.eye(3)).tolist()}
-    assert CERTIFICATE.radius(row | {"rounding": 0.5}, shared) == pytest.approx(1.5)
-    assert CERTIFICATE.margin(row | {"rounding": 2.5}, shared, 0.0) == -1.0
-    assert top_k_radius(row | {"rounding": 0.25}, shared, 2) == pytest.approx(0.75)
+    assert CERTIFICATE.radius(read(row | {"rounding": 0.5}, shared)) == pytest.approx(1.5)
+    assert CERTIFICATE.margin(read(row | {"rounding": 2.5}, shared), 0.0) == -1.0
+    assert top_k_radius(read(row | {"rounding": 0.25}, shared), 2) == pytest.approx(0.75)
     gaps = lipschitz_radii(torch.tensor([[3.0, 1.0, 0.0]]).double(), torch.ones(3, 3).double(), torch.tensor([0.5]))
     assert float(gaps[1]) == pytest.approx(1.5)
 
@@ -169,7 +171,7 @@ def test_ordinary_layers_lose_little() -> None:
     net = nn.Sequential(nn.Flatten(), *body, UnitRowLinear(4, 3)).eval()
     batch = images_of(4, 0)
     found = CERTIFICATE(net, batch)
-    assert all(row["rounding"] < 1e-9 for row in found.evidence)
+    assert all(row["rounding"] < 1e-9 for row in found.rows)
     assert bool((found.radius > 0.0).all())
     assert torch.equal(batch.images, images_of(4, 0).images)
 
@@ -196,8 +198,8 @@ def test_a_scaled_mix_scales_the_rounding_too() -> None:
     batch = two_pixels(0.5, 0.0)
     for scale in (1.0, 3000.0):
         mix = MixedClassifier(robust, robust, 0.9, 1.0, scale).eval()
-        row = MixedCertificate(CERTIFICATE)(mix, batch).evidence[0]
-        assert row["rounding"] == pytest.approx(scale * CERTIFICATE(robust.eval(), batch).evidence[0]["rounding"])
+        row = MixedCertificate(CERTIFICATE)(mix, batch).rows[0]
+        assert row["rounding"] == pytest.approx(scale * CERTIFICATE(robust.eval(), batch).rows[0]["rounding"])
 
 
 def test_a_model_is_walked_once_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:

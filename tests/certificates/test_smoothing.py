@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hauberk.batch import Batch
 from hauberk.certificates import ABSTAIN, SmoothingCertificate
+from hauberk.certificates.evidence import VoteCounts, VotePlan, on_record
 from hauberk.classifier import predictor_name
 from hauberk.conformance import LinearOracle, check_certificate
 from hauberk.defences import SmoothedClassifier
@@ -53,7 +54,7 @@ def test_counts_have_the_known_probability_and_radii_grow_to_the_true_one(p: flo
     certificate = SmoothingCertificate(Gaussian(0.25), n0=50, n=20_000, alpha=0.001)
     found = certificate(model, grey(4), tile=2048)
     true = 0.25 * stats.norm.ppf(p)
-    for row, radius, prediction in zip(found.evidence, found.radius.tolist(), found.prediction.tolist(), strict=True):
+    for row, radius, prediction in zip(found.rows, found.radius.tolist(), found.prediction.tolist(), strict=True):
         assert sum(row["counts0"]) == 50
         assert sum(row["counts"]) == 20_000
         assert stats.binomtest(row["counts"][0], 20_000, p).pvalue > 1e-4
@@ -83,7 +84,7 @@ def test_the_class_is_chosen_on_a_sample_of_its_own() -> None:
     certified = int((found.radius > 0).sum())
     exact = float(stats.binom.sf(_smallest_certified(n, alpha) - 1, n, 0.5))  # for a class fixed beforehand
     assert certified <= stats.binom.ppf(1 - 1e-5, images, exact) < images * 2 * exact * 0.8
-    assert any(row["counts0"] != row["counts"] for row in found.evidence)
+    assert any(row["counts0"] != row["counts"] for row in found.rows)
 
 
 def _smallest_certified(n: int, alpha: float) -> int:
@@ -92,19 +93,24 @@ def _smallest_certified(n: int, alpha: float) -> int:
 
 def test_the_two_samples_are_independent() -> None:
     certificate = SmoothingCertificate(Gaussian(0.25), n0=60, n=60, alpha=0.05)
-    rows, _ = certificate.gather(Coin(0.5, 2, 0.25).eval(), grey(400), 0, 64)
+    rows, _ = on_record(certificate.gather(Coin(0.5, 2, 0.25).eval(), grey(400), 0, 64))
     pairs = np.array([[row["counts0"][0], row["counts"][0]] for row in rows])
     assert abs(stats.pearsonr(pairs[:, 0], pairs[:, 1]).statistic) < 0.2
     assert (pairs[:, 0] != pairs[:, 1]).mean() > 0.5
 
 
+def seen(certificate: SmoothingCertificate, counts0: list[int], counts: list[int]) -> VoteCounts:
+    plan = VotePlan(certificate.noise, certificate.n0, certificate.n, certificate.alpha)
+    return VoteCounts(tuple(counts0), tuple(counts), plan)
+
+
 @pytest.mark.parametrize("votes", range(41))
 def test_it_abstains_unless_the_bound_exceeds_one_half(votes: int) -> None:
     certificate = SmoothingCertificate(Gaussian(1.0), n0=3, n=40, alpha=0.01)
-    row = {"counts0": [0, 3], "counts": [40 - votes, votes]}
+    row = seen(certificate, [0, 3], [40 - votes, votes])
     bound = stats.beta.ppf(0.01, votes, 41 - votes) if votes else 0.0
-    assert certificate.decision(row, {}) == (1 if bound > 0.5 else ABSTAIN)
-    radius = certificate.radius(row, {})
+    assert certificate.decision(row) == (1 if bound > 0.5 else ABSTAIN)
+    radius = certificate.radius(row)
     assert radius == (pytest.approx(stats.norm.ppf(bound), rel=1e-9) if bound > 0.5 else 0.0)
     if votes == 40:
         assert radius == pytest.approx(stats.norm.ppf(0.01 ** (1 / 40)))
@@ -112,19 +118,19 @@ def test_it_abstains_unless_the_bound_exceeds_one_half(votes: int) -> None:
 
 def test_the_chosen_class_is_kept_even_if_the_second_sample_prefers_another() -> None:
     certificate = SmoothingCertificate(Gaussian(1.0), n0=5, n=100, alpha=0.01)
-    row = {"counts0": [3, 2], "counts": [5, 95]}
-    assert certificate.decision(row, {}) == ABSTAIN
-    assert certificate.radius(row, {}) == 0.0
+    row = seen(certificate, [3, 2], [5, 95])
+    assert certificate.decision(row) == ABSTAIN
+    assert certificate.radius(row) == 0.0
 
 
 @pytest.mark.parametrize("margin", [0.1, 0.4])
 def test_radius_at_a_margin(margin: float) -> None:
-    row = {"counts0": [20, 0], "counts": [390, 10]}
+    row = seen(SMALL, [20, 0], [390, 10])
     bound = clopper_pearson_lower(390, 400, 0.01)
-    found = SMALL.radius(row, {}, margin)
+    found = SMALL.radius(row, margin)
     assert found == pytest.approx(0.25 * (stats.norm.ppf(bound) - stats.norm.ppf((1 + margin) / 2)), rel=1e-9)
-    assert SMALL.margin(row, {}, found) == pytest.approx(margin, abs=1e-9)
-    assert SMALL.radius({"counts0": [20, 0], "counts": [210, 190]}, {}, 0.4) == 0.0
+    assert SMALL.margin(row, found) == pytest.approx(margin, abs=1e-9)
+    assert SMALL.radius(seen(SMALL, [20, 0], [210, 190]), 0.4) == 0.0
 
 
 def test_ties_and_nan_are_nobodys_votes() -> None:
@@ -138,7 +144,7 @@ def test_ties_and_nan_are_nobodys_votes() -> None:
 
     certificate = SmoothingCertificate(Gaussian(0.25), n0=100, n=400, alpha=0.01)
     found = certificate(Trap().eval(), grey(3))
-    for row in found.evidence:
+    for row in found.rows:
         assert 120 < row["counts"][0] < 280
         assert row["counts"][1] == 0
     assert found.prediction.tolist() == [ABSTAIN] * 3
@@ -151,8 +157,8 @@ def test_votes_do_not_depend_on_the_tile_or_on_company() -> None:
     whole = SMALL(oracle, batch, seed=3, tile=64)
     for tile in (7, 64, 400):
         alone = SMALL(oracle, batch.select(slice(2, 3)), seed=3, tile=tile)
-        assert alone.evidence[0] == whole.evidence[2]
-    assert SMALL(oracle, batch, seed=4).evidence != whole.evidence
+        assert alone.rows[0] == whole.rows[2]
+    assert SMALL(oracle, batch, seed=4).rows != whole.rows
 
 
 def test_the_smoothed_classifier_is_named_not_its_base() -> None:

@@ -30,7 +30,7 @@ def certify_again(
     if part.facts["proof"] == "probabilistic":
         certificate = registry.build(_shorter(method), "certificate")
         seed = int(generator.integers(2**31))
-        fresh, _ = certificate.gather(target.model, batch, seed, part.unit["tile"])
+        fresh = [s.row() for s in certificate.gather(target.model, batch, seed, part.unit["tile"])]
         trusted.append(claims.VOTES)
         yield from vote_problems(batch.ids.tolist(), [evidence[i] for i in batch.ids.tolist()], fresh)
         return
@@ -39,7 +39,7 @@ def certify_again(
         return
     again = registry.build(method, "certificate")(target.model, batch, part.unit["seed"], part.unit["tile"])
     yield from shared_problems(part.facts["shared"], again.shared)
-    rows = zip(batch.ids.tolist(), again.evidence, again.prediction.tolist(), again.radius.tolist(), strict=True)
+    rows = zip(batch.ids.tolist(), again.rows, again.prediction.tolist(), again.radius.tolist(), strict=True)
     for i, fresh_row, prediction, radius in rows:
         yield from logit_problems(i, evidence[i], fresh_row)
         old = recorded[i]

@@ -46,7 +46,7 @@ def mix_again(
                 yield f"{samples(np.asarray(ids)[far])}: the {role} model's logits are not those of the weights"
     if "base" in part.unit["method"]:
         certificate = registry.build(part.unit["method"], "certificate")
-        evidence, shared = certificate.gather(model, batch, part.unit["seed"], part.unit["tile"])
-        yield from shared_problems(part.facts["shared"], shared)
-        for i, fresh_row in zip(ids, evidence, strict=True):
-            yield from logit_problems(i, json.loads(rows[i]["evidence"]), fresh_row)
+        evidence = certificate.gather(model, batch, part.unit["seed"], part.unit["tile"])
+        yield from shared_problems(part.facts["shared"], evidence[0].shared())
+        for i, seen in zip(ids, evidence, strict=True):
+            yield from logit_problems(i, json.loads(rows[i]["evidence"]), seen.row())

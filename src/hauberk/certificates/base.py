@@ -9,25 +9,26 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass as plain_dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal
 
 import numpy as np
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from hauberk.batch import Batch
 from hauberk.boundary import check_batch
+from hauberk.certificates.evidence import Evidence
 from hauberk.certificates.gate import black_box
 from hauberk.classifier import ABSTAIN, TILE, check_eval
 from hauberk.threats import CONFIG, Norm
 
 Proof = Literal["deterministic", "probabilistic", "estimate"]
-Evidence = Mapping[str, Any]
-Gathered = tuple[list[dict[str, Any]], dict[str, Any]]
+E = TypeVar("E", bound=Evidence, default=Any)
 
 
 @plain_dataclass(frozen=True)
@@ -42,8 +43,7 @@ class Certificates:
         kind: ``deterministic``, ``probabilistic`` (each row may fail with ``failure_probability``) or ``estimate``.
         predictor: the function whose decision is proved, see ``classifier.predictor_name``.
         failure_probability: of one row, over the certificate's own randomness; 0 if deterministic.
-        evidence: one mapping of plain values for each row.
-        shared: evidence that is the same for all rows.
+        evidence: of each image.
     """
 
     ids: Tensor
@@ -53,12 +53,21 @@ class Certificates:
     kind: Proof
     predictor: str
     failure_probability: float
-    evidence: list[dict[str, Any]]
-    shared: dict[str, Any]
+    evidence: list[Evidence]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The evidence of each image as plain values."""
+        return [seen.row() for seen in self.evidence]
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What the evidence of all images has in common, as plain values."""
+        return self.evidence[0].shared()
 
 
 @dataclass(frozen=True, config=CONFIG)
-class Certificate(ABC):
+class Certificate(ABC, Generic[E]):
     """Proves that no point of a ball changes the prediction.
 
     A subclass gathers evidence once for each image and turns evidence into margins and radii by closed form, so that
@@ -82,22 +91,22 @@ class Certificate(ABC):
         return black_box(model, batch.images, tile)
 
     @abstractmethod
-    def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> Gathered:
-        """Evidence of each row, and evidence shared by all rows; labels are not read.
+    def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[E]:
+        """Evidence on each image; labels are not read.
 
         Whatever a subclass writes here runs behind the gate, see ``admitted``, on images that were checked.
         """
 
     @abstractmethod
-    def decision(self, row: Evidence, shared: Evidence) -> int:
+    def decision(self, seen: E) -> int:
         """The class that the evidence speaks for, or -1 to abstain."""
 
     @abstractmethod
-    def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
+    def margin(self, seen: E, radius: float) -> float:
         r"""A lower bound of :math:`p_y - \max_{j\ne y} p_j` over the closed ball of that radius, y the decision."""
 
     @abstractmethod
-    def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:
+    def radius(self, seen: E, margin: float = 0.0) -> float:
         """The largest proved radius in which the probability margin stays above ``margin`` in [0, 1); rounded down."""
 
     @abstractmethod
@@ -121,11 +130,9 @@ class Certificate(ABC):
         Raises:
             HauberkError: on a model in train mode, bad images, or a model this certificate cannot treat.
         """
-        evidence, shared = self.gather(model, batch, seed, tile)
-        decisions = [self.decision(row, shared) for row in evidence]
-        radii = [
-            self.radius(row, shared) if d != ABSTAIN else 0.0 for row, d in zip(evidence, decisions, strict=True)
-        ]
+        evidence = self.gather(model, batch, seed, tile)
+        decisions = [self.decision(seen) for seen in evidence]
+        radii = [self.radius(seen) if d != ABSTAIN else 0.0 for seen, d in zip(evidence, decisions, strict=True)]
         return Certificates(
             ids=batch.ids,
             prediction=torch.tensor(decisions, dtype=torch.int64),
@@ -134,16 +141,15 @@ class Certificate(ABC):
             kind=self.kind,
             predictor=self.predictor(model),
             failure_probability=self.failure_probability,
-            evidence=evidence,
-            shared=shared,
+            evidence=list(evidence),
         )
 
 
-def _behind_the_gate(gather: Callable[..., Gathered]) -> Callable[..., Gathered]:
+def _behind_the_gate(gather: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     """No evidence without the checks and the gate, whoever asks for it."""
 
     @functools.wraps(gather)
-    def gated(self: Certificate, model: nn.Module, batch: Batch, seed: int, tile: int) -> Gathered:
+    def gated(self: Certificate, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[Any]:
         check_eval(model)
         check_batch(batch)
         with self.admitted(model, batch, tile):

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from hauberk.batch import Batch
-from hauberk.certificates.base import Certificate, Evidence, Proof, largest_radius, round_down
+from hauberk.certificates.base import Certificate, Proof, largest_radius, round_down
 from hauberk.certificates.deployed import compare
+from hauberk.certificates.evidence import Constants, Floats, LogitMargins
 from hauberk.certificates.gate import walked
-from hauberk.certificates.rounding import exact_forward, moved
+from hauberk.certificates.rounding import exact_forward
 from hauberk.classifier import ABSTAIN, predictor_name
-from hauberk.records import INLINE
 from hauberk.threats import CONFIG, Norm
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, config=CONFIG)
-class LipschitzCertificate(Certificate):
+class LipschitzCertificate(Certificate[LogitMargins]):
     r"""Margin over Lipschitz bound: :math:`R = \min_{j\ne y} (z_y - z_j) / K_{yj}`.
 
     :math:`K_{yj}` bounds the Lipschitz constant of :math:`z_y - z_j`: in L2 the product of the layers' bounds times
@@ -46,15 +43,8 @@ class LipschitzCertificate(Certificate):
         """The proof walks the model; a layer of the user's own is also asked whether it answers each row by itself."""
         return walked(model, batch.images, tile)
 
-    def gather(
-        self, model: nn.Module, batch: Batch, seed: int, tile: int  # noqa: ARG002
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Logits of the frozen predictor for each row, their rounding, and the model as it is; bounds for all rows.
-
-        Fields of a row: ``logits``; ``rounding``, what comes off every gap; ``deployed``, the class of the model as it
-        is; ``distance``, how far its logit gaps are from those; ``explained``, how far rounding may move them.  Shared:
-        ``frozen``, the hash of the frozen predictor's numbers; ``pairwise`` and ``layers``, its bounds; ``norm``.
-        """
+    def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[LogitMargins]:  # noqa: ARG002
+        """Logits of the frozen predictor for each row, their rounding, and the model as it is; bounds for all rows."""
         bounds, forward = exact_forward(model, tuple(batch.images.shape[1:]))
         images = Batch(batch.images.double(), batch.labels, batch.ids)
         parts = [[column[:used] for column in forward(t.images)] for t, used in images.tiles(tile)]
@@ -63,51 +53,40 @@ class LipschitzCertificate(Certificate):
         speeds = forward.pairwise.get(self.norm)  # the same for all images, and K * K norms
         if speeds is None:
             speeds = forward.pairwise[self.norm] = bounds.pairwise(self.norm).numpy()
-        shared = {
-            "norm": self.norm,
-            "frozen": forward.name,
-            "pairwise": speeds.tolist() if speeds.size <= INLINE else speeds,
-            "layers": [
-                {"name": b.name, "kind": b.kind, "value": b.bound.value, "method": b.bound.method, "norm": b.norm}
-                for b in bounds.layers(self.norm)
-            ],
-        }
-        columns = {
-            "logits": logits, "rounding": rounding + found.lost, "deployed": found.classes,
-            "distance": found.distance, "explained": found.explained,
-        }  # fmt: skip
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        return [dict(zip(columns, row, strict=True)) for row in rows], shared
+        constants = Constants(speeds, self.norm, forward.name, tuple(
+            {"name": b.name, "kind": b.kind, "value": b.bound.value, "method": b.bound.method, "norm": b.norm}
+            for b in bounds.layers(self.norm)
+        ))  # fmt: skip
+        columns = (logits, rounding + found.lost, found.classes, found.distance, found.explained)
+        return [
+            LogitMargins(tuple(z), constants, *others)
+            for z, *others in zip(*(column.tolist() for column in columns), strict=True)
+        ]
 
-    def decision(self, row: Evidence, shared: Evidence) -> int:  # noqa: ARG002
+    def decision(self, seen: LogitMargins) -> int:
         """The class of the largest logit; abstains on NaN, and where the model in its own precision disagrees.
 
         It disagrees if it decides otherwise, or if its logits are farther away than rounding explains.
         """
-        logits = np.asarray(row["logits"], dtype=np.float64)
-        if not np.isfinite(logits).all():
+        if not np.isfinite(seen.logits).all() or not seen.distance <= seen.explained:
             return ABSTAIN
-        if not row.get("distance", 0.0) <= row.get("explained", math.inf):
-            return ABSTAIN
-        top = int(logits.argmax())
-        return top if row.get("deployed", top) == top else ABSTAIN
+        return seen.top if seen.deployed in (None, seen.top) else ABSTAIN
 
-    def gaps(self, row: Evidence, shared: Evidence) -> tuple[Floats, Floats]:
+    def gaps(self, seen: LogitMargins) -> tuple[Floats, Floats]:
         """For the K - 1 rivals: the logit gap, less what rounding may have added, and its Lipschitz bound."""
-        y = self.decision(row, shared)
-        logits = np.asarray(row["logits"], dtype=np.float64)
-        bounds = np.asarray(shared["pairwise"][y], dtype=np.float64)
+        y = self.decision(seen)
+        logits, bounds = np.asarray(seen.logits), seen.constants.pairwise[y]
         rivals = np.arange(len(logits)) != y
-        return (logits[y] - logits - moved(row))[rivals], bounds[rivals]
+        return (logits[y] - logits - seen.lost)[rivals], bounds[rivals]
 
-    def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
+    def margin(self, seen: LogitMargins, radius: float) -> float:
         r"""Propagate logit gaps: with :math:`d_j^- = d_j - K_j r`, :math:`p_y \ge p^- = 1/(1+\sum_j e^{-d_j^-})` and
 
         :math:`p_y - p_j \ge p^-(1 - e^{-\min_j d_j^-})` wherever :math:`\min_j d_j^- \ge 0`; else -1.
         """  # noqa: D415
-        if self.decision(row, shared) == ABSTAIN:
+        if self.decision(seen) == ABSTAIN:
             return -1.0
-        gaps, bounds = self.gaps(row, shared)
+        gaps, bounds = self.gaps(seen)
         least = gaps - bounds * radius
         smallest = float(least.min())
         if not smallest >= 0.0:
@@ -115,15 +94,15 @@ class LipschitzCertificate(Certificate):
         probability = 1.0 / (1.0 + math.fsum(np.exp(-least).tolist()))
         return probability * -math.expm1(-smallest)
 
-    def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:
+    def radius(self, seen: LogitMargins, margin: float = 0.0) -> float:
         """Closed form for margin 0, bisection on the monotone ``margin`` above it."""
-        if self.decision(row, shared) == ABSTAIN:
+        if self.decision(seen) == ABSTAIN:
             return 0.0
-        plain = float(reach(*self.gaps(row, shared)).min())
+        plain = float(reach(*self.gaps(seen)).min())
         if not math.isfinite(plain):  # a constant network: any finite number is sound, none is useful
             return 0.0
         if margin > 0.0:
-            plain = largest_radius(lambda r: self.margin(row, shared, r) * (1.0 - 1e-12), margin, plain)
+            plain = largest_radius(lambda r: self.margin(seen, r) * (1.0 - 1e-12), margin, plain)
         return round_down(plain)
 
     def predictor(self, model: nn.Module) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from hauberk.attacks.apgd import APGD
 from hauberk.attacks.losses import AttackLoss, LossName
 from hauberk.batch import Batch
-from hauberk.certificates.base import Certificate, Evidence, Proof
+from hauberk.certificates.base import Certificate, Proof
+from hauberk.certificates.evidence import WorstPoints
 from hauberk.classifier import ABSTAIN, Decides, logits_of, predictor_name
 from hauberk.errors import HauberkError
 from hauberk.threats import CONFIG, Threat
@@ -90,7 +91,7 @@ class ClassChange(AttackLoss):
 
 
 @dataclass(frozen=True, config=CONFIG)
-class LocalLipschitz(Certificate):
+class LocalLipschitz(Certificate[WorstPoints]):
     r"""Pass or fail at one budget: does the probability margin survive the worst points that APGD finds?
 
     One search lowers :math:`p_y`, one for each other class raises :math:`p_i`, and one lowers the margin itself.  The
@@ -131,9 +132,7 @@ class LocalLipschitz(Certificate):
         """1: nothing is guaranteed."""
         return 1.0
 
-    def gather(
-        self, model: nn.Module, batch: Batch, seed: int, tile: int
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[WorstPoints]:
         """Probabilities at the image, and at the worst points for each class and for the margin."""
         if isinstance(model, Decides):
             raise HauberkError(
@@ -152,27 +151,25 @@ class LocalLipschitz(Certificate):
         worst = torch.stack([f.probability_margin_point for f in found])[least, place]
         points = [*(f.best_loss_point for f in found[:-1]), worst]
         there = [logits_of(model, Batch(p, own.labels, own.ids), tile).double().softmax(1) for p in points]
-        rows = zip(clean.double().softmax(1).tolist(), torch.stack(there, 1).tolist(), strict=True)
-        shared = {"norm": self.threat.norm, "eps": self.threat.eps}
-        return [{"clean": at, "points": seen} for at, seen in rows], shared
+        rows = zip(clean.double().softmax(1).cpu().numpy(), torch.stack(there, 1).cpu().numpy(), strict=True)
+        return [WorstPoints(at, seen, self.threat.norm, self.threat.eps) for at, seen in rows]
 
-    def decision(self, row: Evidence, shared: Evidence) -> int:  # noqa: ARG002
+    def decision(self, seen: WorstPoints) -> int:
         """The most likely class at the image; abstains where a probability is NaN."""
-        clean = np.asarray(row["clean"])
-        sane = np.isfinite(clean).all() and np.isfinite(row["points"]).all()
-        return int(clean.argmax()) if sane else ABSTAIN
+        sane = np.isfinite(seen.clean).all() and np.isfinite(seen.points).all()
+        return int(seen.clean.argmax()) if sane else ABSTAIN
 
-    def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
+    def margin(self, seen: WorstPoints, radius: float) -> float:
         """The margin at the image for radius 0, the smallest one seen up to the budget, and -1 beyond it."""
-        y = self.decision(row, shared)
+        y = self.decision(seen)
         if y == ABSTAIN or radius > self.threat.eps:
             return -1.0
-        seen = np.asarray([row["clean"], *(row["points"] if radius > 0.0 else [])])
-        return float((seen[:, y] - np.delete(seen, y, 1).max(1)).min())
+        table = np.vstack([seen.clean, seen.points] if radius > 0.0 else [seen.clean])
+        return float((table[:, y] - np.delete(table, y, 1).max(1)).min())
 
-    def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:
+    def radius(self, seen: WorstPoints, margin: float = 0.0) -> float:
         """The budget where the smallest margin seen is above ``margin``, else 0."""
-        return self.threat.eps if self.margin(row, shared, self.threat.eps) > margin else 0.0
+        return self.threat.eps if self.margin(seen, self.threat.eps) > margin else 0.0
 
     def predictor(self, model: nn.Module) -> str:
         """The network itself."""

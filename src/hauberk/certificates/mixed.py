@@ -14,7 +14,8 @@ from torch import nn
 
 from hauberk import registry
 from hauberk.batch import Batch
-from hauberk.certificates.base import Certificate, Evidence, round_down
+from hauberk.certificates.base import Certificate, round_down
+from hauberk.certificates.evidence import Evidence, LogitMargins, OfMix, VoteCounts, WorstPoints
 from hauberk.certificates.gate import black_box, check_composite, check_part, decided, winners
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz, class_constants
@@ -23,8 +24,6 @@ from hauberk.classifier import ABSTAIN, logits_of, predictor_name
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.records import INLINE
-from hauberk.statistics import clopper_pearson_lower
 from hauberk.threats import CONFIG
 
 Bound = Literal["exact", "theorem_3_5", "theorem_a1"]
@@ -75,7 +74,7 @@ def theorem_3_5_radius(
 
 
 @dataclass(frozen=True, config=CONFIG)
-class MixedCertificate(Certificate):
+class MixedCertificate(Certificate[OfMix]):
     r"""What the robust model keeps, the mix keeps: Lemma 3.2.
 
     If :math:`p_y - p_i > (1-\alpha)/\alpha` for the robust model all over a ball and :math:`\alpha \ge 1/2`, then the
@@ -150,78 +149,73 @@ class MixedCertificate(Certificate):
                 stack.enter_context(black_box(model, batch.images, tile, role="mix"))
             yield  # the base's own gate is before its evidence
 
-    def gather(
-        self, model: nn.Module, batch: Batch, seed: int, tile: int
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[OfMix]:
         """The base's evidence on the robust model, with the least alpha."""
         assert isinstance(model, MixedClassifier)  # noqa: S101 - the gate saw to it
-        rows, shared = self.base.gather(self._robust(model), batch, seed, tile)
-        if "logits" in rows[0] and model.robust_scale != 1.0:
-            scale = model.robust_scale
-            for row in rows:
-                row.update(logits=[scale * z for z in row["logits"]], rounding=scale * row["rounding"])
-            speeds = scale * np.asarray(shared["pairwise"])
-            shared = shared | {"pairwise": speeds.tolist() if speeds.size <= INLINE else speeds}
-        for row, decision in zip(rows, self._decided(model, batch, rows, seed, tile), strict=True):
-            row["mix_deployed"] = decision
-        return rows, shared | {"base": registry.spec(self.base)["name"], "mix_alpha": model.least_alpha}
+        found = self.base.gather(self._robust(model), batch, seed, tile)
+        if isinstance(self.base, LipschitzCertificate) and model.robust_scale != 1.0:
+            constants = found[0].constants.scaled(model.robust_scale)
+            found = [seen.scaled(model.robust_scale, constants) for seen in found]
+        name = str(registry.spec(self.base)["name"])
+        decisions = self._decided(model, batch, found, seed, tile)
+        return [OfMix(seen, model.least_alpha, d, name) for seen, d in zip(found, decisions, strict=True)]
 
     def _robust(self, model: MixedClassifier) -> nn.Module:
         # votes know no scale, and logits are scaled by hand; a search for points has to see the scale
         return model.parts()["robust"].eval() if isinstance(self.base, LocalLipschitz) else model.robust
 
     def _decided(
-        self, model: MixedClassifier, batch: Batch, rows: list[dict[str, Any]], seed: int, tile: int
+        self, model: MixedClassifier, batch: Batch, found: Sequence[Any], seed: int, tile: int
     ) -> list[int]:
         """The classes of the mix as it is deployed; over votes, of the mix with the frequencies that were seen."""
         accurate = model.accurate_scale * logits_of(model.accurate, batch, tile)
-        if self.kind != "probabilistic":
-            found = decided(model, batch, seed, tile)
+        if not isinstance(self.base, SmoothingCertificate):
+            classes = decided(model, batch, seed, tile)
         else:
-            votes = accurate.new_tensor([row["counts"] for row in rows], dtype=torch.float64)
+            votes = accurate.new_tensor([seen.counts for seen in found], dtype=torch.float64)
             share = votes / votes.sum(1, keepdim=True)
-            found = winners((1.0 - model.least_alpha) * accurate.double().softmax(1) + model.least_alpha * share)
-        return torch.where(accurate.isfinite().all(1), found, ABSTAIN).tolist()
+            classes = winners((1.0 - model.least_alpha) * accurate.double().softmax(1) + model.least_alpha * share)
+        return torch.where(accurate.isfinite().all(1), classes, ABSTAIN).tolist()
 
-    def decision(self, row: Evidence, shared: Evidence) -> int:
+    def decision(self, seen: OfMix) -> int:
         """The robust model's class where it has the margin at the image itself and the mix agrees, else abstain."""
-        top = self.base.decision(row, shared)
-        if top == ABSTAIN or shared["mix_alpha"] < 0.5 or self.contradicted(row, shared):
+        top = self.base.decision(seen.base)
+        if top == ABSTAIN or seen.alpha < 0.5 or self.contradicted(seen):
             return ABSTAIN
-        return top if self.base.margin(row, shared, 0.0) > required_margin(shared["mix_alpha"]) else ABSTAIN
+        return top if self.base.margin(seen.base, 0.0) > required_margin(seen.alpha) else ABSTAIN
 
-    def contradicted(self, row: Evidence, shared: Evidence) -> bool:
+    def contradicted(self, seen: OfMix) -> bool:
         """Whether the mix as it is deployed decides otherwise at the image, though the robust model has the margin."""
-        top = self.base.decision(row, shared)
-        kept = top != ABSTAIN and self.base.margin(row, shared, 0.0) > required_margin(max(shared["mix_alpha"], 0.5))
-        return kept and row.get("mix_deployed", top) != top and bool(shared["mix_alpha"] >= 0.5)
+        top = self.base.decision(seen.base)
+        kept = top != ABSTAIN and self.base.margin(seen.base, 0.0) > required_margin(max(seen.alpha, 0.5))
+        return kept and seen.deployed not in (None, top) and seen.alpha >= 0.5
 
-    def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:
+    def margin(self, seen: OfMix, radius: float) -> float:
         r"""The mix's own margin: :math:`\alpha m_h(r) - (1-\alpha)`, with the bound's idea of :math:`m_h(r)`."""
-        alpha = float(shared["mix_alpha"])
+        alpha = seen.alpha
         if self.bound == "exact":
-            return alpha * self.base.margin(row, shared, radius) - (1.0 - alpha)
-        if self.base.decision(row, shared) == ABSTAIN:
+            return alpha * self.base.margin(seen.base, radius) - (1.0 - alpha)
+        if self.base.decision(seen.base) == ABSTAIN:
             return -1.0
         if self.bound == "theorem_a1":
-            return self._voted().noise.margin(alpha * self._probability(row, shared), radius)
-        margins, own, others = self._constants(row, shared)
+            return self._votes().noise.margin(alpha * self._votes().bound(cast(VoteCounts, seen.base)), radius)
+        margins, own, others = self._constants(seen.base)
         kept = min(m - (own + other) * radius for m, other in zip(margins, others, strict=True))
         reached = not isinstance(self.base, LocalLipschitz) or radius <= self.base.threat.eps
         return alpha * kept - (1.0 - alpha) if reached else -1.0
 
-    def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:
+    def radius(self, seen: OfMix, margin: float = 0.0) -> float:
         r"""The base's radius at margin :math:`(1-\alpha+m)/\alpha`, or what the theorem proves; rounded down."""
-        alpha = float(shared["mix_alpha"])
+        alpha = seen.alpha
         needed = (1.0 - alpha + margin) / alpha if alpha > 0.0 else 1.0
-        if alpha < 0.5 or needed >= 1.0 or self.base.decision(row, shared) == ABSTAIN:
+        if alpha < 0.5 or needed >= 1.0 or self.base.decision(seen.base) == ABSTAIN:
             return 0.0
         if self.bound == "exact":
-            return self.base.radius(row, shared, needed)
+            return self.base.radius(seen.base, needed)
         if self.bound == "theorem_a1":
-            share = alpha * self._probability(row, shared)
-            return round_down(self._voted().noise.radius(share, margin)) if share > 0.5 * (1.0 + margin) else 0.0
-        found = theorem_3_5_radius(*self._constants(row, shared), alpha, margin)
+            share = alpha * self._votes().bound(cast(VoteCounts, seen.base))
+            return round_down(self._votes().noise.radius(share, margin)) if share > 0.5 * (1.0 + margin) else 0.0
+        found = theorem_3_5_radius(*self._constants(seen.base), alpha, margin)
         if isinstance(self.base, LocalLipschitz):  # changes over the whole budget say nothing of other distances
             return self.base.threat.eps if found > self.base.threat.eps else 0.0
         return round_down(found)
@@ -233,25 +227,20 @@ class MixedCertificate(Certificate):
             return name
         return f"{name} with exact votes of {self.base.predictor(model.robust)}"
 
-    def _voted(self) -> SmoothingCertificate:
+    def _votes(self) -> SmoothingCertificate:
         return cast(SmoothingCertificate, self.base)  # __post_init__ saw to it
 
-    def _probability(self, row: Evidence, shared: Evidence) -> float:
-        """The lower confidence bound of the vote's probability of its class."""
-        votes = row["counts"][self.base.decision(row, shared)]
-        return clopper_pearson_lower(votes, int(shared["n"]), float(shared["alpha"]))
-
-    def _constants(self, row: Evidence, shared: Evidence) -> Constants:
+    def _constants(self, seen: Evidence) -> Constants:
         """Margins at the image, the Lipschitz constant of the robust model's probability, and those of its rivals."""
-        y = self.base.decision(row, shared)
-        if isinstance(self.base, LocalLipschitz):
-            clean = np.asarray(row["clean"])
-            own, others = class_constants(clean, np.asarray(row["points"]), y, self.base.threat.eps)
-            return (clean[y] - np.delete(clean, y)).tolist(), own, others.tolist()
-        if isinstance(self.base, SmoothingCertificate):
-            constant = self.base.noise.steepest
-            return [2.0 * self._probability(row, shared) - 1.0], constant, [constant]
-        gaps, _ = cast(LipschitzCertificate, self.base).gaps(row, shared)
+        y = self.base.decision(seen)
+        if isinstance(seen, WorstPoints):
+            own, others = class_constants(seen.clean, seen.points, y, seen.eps)
+            return (seen.clean[y] - np.delete(seen.clean, y)).tolist(), own, others.tolist()
+        if isinstance(seen, VoteCounts):
+            constant = self._votes().noise.steepest
+            return [2.0 * self._votes().bound(seen) - 1.0], constant, [constant]
+        assert isinstance(seen, LogitMargins)  # noqa: S101 - __post_init__ saw to it
+        gaps, _ = cast(LipschitzCertificate, self.base).gaps(seen)
         margins = -np.expm1(-gaps) / (1.0 + np.exp(-gaps).sum())
-        constants = 0.25 * np.asarray(shared["pairwise"], dtype=np.float64).max(1)
+        constants = 0.25 * seen.constants.pairwise.max(1)
         return margins.tolist(), float(constants[y]), np.delete(constants, y).tolist()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +22,6 @@ from hauberk.threats import Norm
 # Float64 sums of thousands of terms are off by less than this share of their size.
 SHARE = 1e-12
 TINY = 1e-150  # what a value may lose by underflow, its square included
-
-
-def moved(row: Mapping[str, Any]) -> float:
-    """What rounding may have moved a logit difference by: as recorded, else as sums of the logits' size."""
-    return float(row["rounding"]) if "rounding" in row else 2.0 * SHARE * max(map(abs, row["logits"]))
 
 
 class ExactForward:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
 
-from hauberk import registry
 from hauberk.batch import Batch
-from hauberk.certificates.base import Certificate, Evidence, Proof, round_down
+from hauberk.certificates.base import Certificate, Proof, round_down
+from hauberk.certificates.evidence import VoteCounts, VotePlan
 from hauberk.certificates.gate import black_box, check_composite, check_part
 from hauberk.classifier import ABSTAIN, predictor_name
 from hauberk.defences.smoothed import SmoothedClassifier, noisy_votes, smoothed_name
@@ -24,7 +23,7 @@ from hauberk.threats import CONFIG, Norm
 
 
 @dataclass(frozen=True, config=CONFIG)
-class SmoothingCertificate(Certificate):
+class SmoothingCertificate(Certificate[VoteCounts]):
     r"""CERTIFY of Cohen et al. 2019: the class is chosen on n0 votes, its probability bounded on n fresh ones.
 
     .. math:: R = \sigma\,F^{-1}(\underline{p_A}), \quad \underline{p_A} = \text{Beta}^{-1}(\alpha; n_A, n - n_A + 1)
@@ -67,19 +66,18 @@ class SmoothingCertificate(Certificate):
         with black_box(base, batch.images, tile, self.noise.sigma, "base"):
             yield
 
-    def gather(
-        self, model: nn.Module, batch: Batch, seed: int, tile: int
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[VoteCounts]:
         """Vote counts of two separate samples for each row."""
-        base = self._base(model)
-        rows = []
-        for image, sample_id in zip(batch.images, batch.ids.tolist(), strict=True):
-            row = {}
-            for name, count in (("counts0", self.n0), ("counts", self.n)):  # two separate streams
-                key = (seed, sample_id, f"smoothing-{name}")
-                row[name] = noisy_votes(base, image, self.noise, count, key, tile).tolist()
-            rows.append(row)
-        return rows, {"noise": registry.spec(self.noise), "n0": self.n0, "n": self.n, "alpha": self.alpha}
+        base, plan = self._base(model), VotePlan(self.noise, self.n0, self.n, self.alpha)
+
+        def votes(image: Tensor, sample_id: int, name: str, count: int) -> tuple[int, ...]:
+            key = (seed, sample_id, f"smoothing-{name}")  # two separate streams
+            return tuple(noisy_votes(base, image, self.noise, count, key, tile).tolist())
+
+        return [
+            VoteCounts(votes(image, i, "counts0", self.n0), votes(image, i, "counts", self.n), plan)
+            for image, i in zip(batch.images, batch.ids.tolist(), strict=True)
+        ]
 
     def _base(self, model: nn.Module) -> nn.Module:
         if not isinstance(model, SmoothedClassifier):
@@ -91,23 +89,21 @@ class SmoothingCertificate(Certificate):
             )
         return model.base
 
-    def _probability(self, row: Evidence) -> tuple[int, float]:
-        """The chosen class and the lower bound of its probability."""
-        chosen = int(torch.tensor(row["counts0"]).argmax())  # on the CPU: counts of one row
-        return chosen, clopper_pearson_lower(row["counts"][chosen], self.n, self.alpha)
+    def bound(self, seen: VoteCounts) -> float:
+        """The lower bound of the chosen class's probability, by the plan of the votes."""
+        return clopper_pearson_lower(seen.counts[seen.chosen], seen.plan.n, seen.plan.alpha)
 
-    def decision(self, row: Evidence, shared: Evidence) -> int:  # noqa: ARG002
+    def decision(self, seen: VoteCounts) -> int:
         """The chosen class where its bound exceeds 1/2, else abstain."""
-        chosen, bound = self._probability(row)
-        return chosen if bound > 0.5 else ABSTAIN
+        return seen.chosen if self.bound(seen) > 0.5 else ABSTAIN
 
-    def margin(self, row: Evidence, shared: Evidence, radius: float) -> float:  # noqa: ARG002
+    def margin(self, seen: VoteCounts, radius: float) -> float:
         """See ``Noise.margin``."""
-        return self.noise.margin(self._probability(row)[1], radius)
+        return self.noise.margin(self.bound(seen), radius)
 
-    def radius(self, row: Evidence, shared: Evidence, margin: float = 0.0) -> float:  # noqa: ARG002
+    def radius(self, seen: VoteCounts, margin: float = 0.0) -> float:
         """See ``Noise.radius``."""
-        bound = self._probability(row)[1]
+        bound = self.bound(seen)
         return round_down(self.noise.radius(bound, margin)) if bound > 0.5 * (1.0 + margin) else 0.0
 
     def predictor(self, model: nn.Module) -> str:

@@ -76,7 +76,7 @@ def _on_record(certificate: Certificate, found: Certificates, batch: Batch) -> P
              "classes": ["0", "1"], "shared": json.loads(json.dumps(found.shared))}  # fmt: skip
     columns = {
         "id": found.ids.tolist(), "label": batch.labels.tolist(), "prediction": found.prediction.tolist(),
-        "radius": found.radius.tolist(), "evidence": [json.dumps(row) for row in found.evidence],
+        "radius": found.radius.tolist(), "evidence": [json.dumps(row) for row in found.rows],
     }  # fmt: skip
     return part("certificate", unit, facts, columns)
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from hauberk import registry
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import MixedCertificate
+from hauberk.certificates.evidence import on_record
 from hauberk.certificates.mixed import needed_alpha
 from hauberk.classifier import check_eval, frozen, logits_of, predictor_name
 from hauberk.defences import MixedClassifier
@@ -119,11 +120,12 @@ def _kept_columns(
     model: MixedClassifier, tile: Batch, certificate: MixedCertificate, radii: Sequence[float], setting: Setting
 ) -> tuple[Columns, dict[str, Any]]:
     # not frozen, because a certificate computes the weights again in float64 and must not meet those kept in float32
-    evidence, shared = certificate.gather(model, tile, setting.seed, setting.tile)
+    evidence = certificate.gather(model, tile, setting.seed, setting.tile)
     base = certificate.base
     certified = [
-        [needed_alpha(base.margin(row, shared, r)) if right else float("nan") for r in radii]
-        for row, y in zip(evidence, tile.labels.tolist(), strict=True)
-        for right in [base.decision(row, shared) == y and not certificate.contradicted(row, shared)]
+        [needed_alpha(base.margin(seen.base, r)) if right else float("nan") for r in radii]
+        for seen, y in zip(evidence, tile.labels.tolist(), strict=True)
+        for right in [base.decision(seen.base) == y and not certificate.contradicted(seen)]
     ]
-    return {"certified_alpha": certified, "evidence": [json.dumps(row) for row in evidence]}, shared
+    rows, shared = on_record(evidence)
+    return {"certified_alpha": certified, "evidence": [json.dumps(row) for row in rows]}, shared

@@ -157,7 +157,7 @@ class Certifying(Task):
             "label": images.labels.tolist(),
             "prediction": found.prediction.tolist(),
             "radius": found.radius.tolist(),
-            "evidence": [json.dumps(row) for row in found.evidence],
+            "evidence": [json.dumps(row) for row in found.rows],
         }
         return columns, {"shared": found.shared}
 

@@ -1,0 +1,253 @@
+"""What a certificate saw of one image: all that a stranger needs to derive its conclusion again.
+
+Evidence is a value and says nothing of what follows from it; decision, margin and radius are the certificate's.  On
+record it is two mappings of plain values, one for the row and one that all rows share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hauberk import registry
+from hauberk.certificates.rounding import SHARE
+from hauberk.noises import Gaussian, Noise
+from hauberk.records import INLINE
+from hauberk.threats import Norm
+
+Plain = dict[str, Any]
+Floats = NDArray[np.float64]
+
+
+class Evidence(Protocol):
+    """Of one image."""
+
+    def row(self) -> Plain:
+        """What belongs to the image."""
+        ...
+
+    def shared(self) -> Plain:
+        """What is the same for all images of an evaluation."""
+        ...
+
+
+def on_record(evidence: Sequence[Evidence]) -> tuple[list[Plain], Plain]:
+    """Evidence on one evaluation's images for the record: the row of each, and what they share."""
+    return [seen.row() for seen in evidence], evidence[0].shared()
+
+
+# --- logits and Lipschitz constants -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Lipschitz constants of the differences of a model's logits.
+
+    Args:
+        pairwise: of :math:`z_i - z_j`, (K, K) float64.
+        norm: in which the image moves.
+        frozen: the hash of the frozen predictor's numbers.
+        layers: the bound of each layer, as plain values.
+    """
+
+    pairwise: Floats
+    norm: Norm = "l2"
+    frozen: str = ""
+    layers: Sequence[Plain] = ()
+
+    def scaled(self, factor: float) -> Constants:
+        """Of logits that are so many times as large."""
+        return replace(self, pairwise=factor * self.pairwise)
+
+    def plain(self) -> Plain:
+        """For the record; a large table stays an array, which becomes a record of its own."""
+        table = self.pairwise.tolist() if self.pairwise.size <= INLINE else self.pairwise
+        return {"norm": self.norm, "frozen": self.frozen, "pairwise": table, "layers": list(self.layers)}
+
+
+@dataclass(frozen=True)
+class LogitMargins:
+    """Logits of the frozen predictor, and how the deployed model stands to it.
+
+    Args:
+        logits: (K) float64.
+        constants: of their differences.
+        rounding: what comes off every gap; None takes a bound from the size of the logits.
+        deployed: the class of the model in its own precision; None is that of the largest logit.
+        distance: how far the deployed model's logit gaps are from these.
+        explained: how far rounding may move them.
+    """
+
+    logits: tuple[float, ...]
+    constants: Constants
+    rounding: float | None = None
+    deployed: int | None = None
+    distance: float = 0.0
+    explained: float = math.inf
+
+    @property
+    def lost(self) -> float:
+        """What rounding may have moved a logit difference by."""
+        return 2.0 * SHARE * max(map(abs, self.logits)) if self.rounding is None else self.rounding
+
+    @property
+    def top(self) -> int:
+        """The class of the largest logit."""
+        return int(np.argmax(self.logits))
+
+    def scaled(self, factor: float, constants: Constants) -> LogitMargins:
+        """Of the model whose logits are so many times as large, and so are the constants."""
+        logits = tuple(factor * z for z in self.logits)
+        return replace(self, logits=logits, rounding=factor * self.lost, constants=constants)
+
+    def row(self) -> Plain:
+        """Logits, rounding, and the deployed model."""
+        return {
+            "logits": list(self.logits), "rounding": self.lost, "distance": self.distance,
+            "deployed": self.top if self.deployed is None else self.deployed, "explained": self.explained,
+        }  # fmt: skip
+
+    def shared(self) -> Plain:
+        """The constants."""
+        return self.constants.plain()
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any], shared: Mapping[str, Any]) -> LogitMargins:
+        """From the record."""
+        table = np.asarray(shared["pairwise"], dtype=np.float64)
+        names = {k: row[k] for k in ("rounding", "deployed", "distance", "explained") if k in row}
+        return cls(tuple(row["logits"]), Constants(table, shared.get("norm", "l2"), shared.get("frozen", "")), **names)
+
+
+# --- votes ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VotePlan:
+    """What was fixed before the first vote.
+
+    Args:
+        noise: added to the image.
+        n0: votes that choose the class.
+        n: votes that bound its probability.
+        alpha: failure probability.
+    """
+
+    noise: Noise
+    n0: int
+    n: int
+    alpha: float
+
+    def plain(self) -> Plain:
+        """For the record."""
+        return {"noise": registry.spec(self.noise), "n0": self.n0, "n": self.n, "alpha": self.alpha}
+
+
+@dataclass(frozen=True)
+class VoteCounts:
+    """How often each class was voted for under noise, in two separate samples.
+
+    Args:
+        counts0: of the first, (K).
+        counts: of the second, (K); the sums are n0 and n less what was nobody's vote.
+        plan: of the votes.
+    """
+
+    counts0: tuple[int, ...]
+    counts: tuple[int, ...]
+    plan: VotePlan
+
+    @property
+    def chosen(self) -> int:
+        """The class with most of the first votes."""
+        return int(np.argmax(self.counts0))
+
+    def row(self) -> Plain:
+        """The counts."""
+        return {"counts0": list(self.counts0), "counts": list(self.counts)}
+
+    def shared(self) -> Plain:
+        """The plan."""
+        return self.plan.plain()
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any], shared: Mapping[str, Any]) -> VoteCounts:
+        """From the record; one from before there was a choice of noise has sigma alone."""
+        noise = registry.build(shared["noise"], "noise") if "noise" in shared else Gaussian(shared["sigma"])
+        plan = VotePlan(noise, shared.get("n0", 1), shared["n"], shared["alpha"])
+        return cls(tuple(row["counts0"]), tuple(row["counts"]), plan)
+
+
+# --- points that a search found ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorstPoints:
+    """Probabilities at an image, and at the worst points that a search found within a budget.
+
+    Args:
+        clean: at the image, (K).
+        points: at the points, (n, K).
+        norm: of the budget.
+        eps: the budget.
+    """
+
+    clean: Floats
+    points: Floats
+    norm: Norm
+    eps: float
+
+    def row(self) -> Plain:
+        """The probabilities."""
+        return {"clean": self.clean.tolist(), "points": self.points.tolist()}
+
+    def shared(self) -> Plain:
+        """Norm and budget."""
+        return {"norm": self.norm, "eps": self.eps}
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any], shared: Mapping[str, Any]) -> WorstPoints:
+        """From the record."""
+        return cls(np.asarray(row["clean"]), np.asarray(row["points"]), shared["norm"], shared["eps"])
+
+
+# --- a mix --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OfMix:
+    """Evidence on the robust model of a mix, and what the mix decides.
+
+    Args:
+        base: on the robust model.
+        alpha: the least weight that the robust model can have.
+        deployed: the class of the mix as it is deployed.
+        certificate: the name of the robust model's certificate.
+    """
+
+    base: Evidence
+    alpha: float
+    deployed: int | None
+    certificate: str
+
+    def row(self) -> Plain:
+        """That of the robust model, and the mix's class."""
+        return self.base.row() | ({} if self.deployed is None else {"mix_deployed": self.deployed})
+
+    def shared(self) -> Plain:
+        """That of the robust model, its certificate and the least weight."""
+        return self.base.shared() | {"base": self.certificate, "mix_alpha": self.alpha}
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any], shared: Mapping[str, Any]) -> OfMix:
+        """From the record."""
+        kinds: dict[str, type[LogitMargins | VoteCounts | WorstPoints]] = {
+            "lipschitz": LogitMargins, "smoothing": VoteCounts, "local_lipschitz": WorstPoints,
+        }  # fmt: skip
+        base = kinds[shared["base"]].read(row, shared)
+        return cls(base, float(shared["mix_alpha"]), row.get("mix_deployed"), str(shared["base"]))
