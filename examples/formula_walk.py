@@ -112,8 +112,8 @@ def cohen_radius(batch: Batch, model: nn.Sequential) -> None:
     """Votes under noise give a lower bound of the top class's probability, and that a radius."""
     print("4  Cohen's radius: R = sigma * PhiInv(lower bound of p_A), the bound by Clopper and Pearson at level alpha")
     result = SmoothingCertificate(Gaussian(0.25), n0=100, n=1000, alpha=0.001)(model, batch, seed=0)
-    votes = result.evidence[0]["counts"]
-    top = votes[int(np.argmax(result.evidence[0]["counts0"]))]
+    votes = result.rows[0]["counts"]
+    top = votes[int(np.argmax(result.rows[0]["counts0"]))]
     bound = float(stats.beta.ppf(0.001, top, 1000 - top + 1))
     print(f"  votes for the top class: {top} of 1000, so p_A >= {bound:.6f} except with probability 0.001")
     by_hand = max(0.0, 0.25 * float(stats.norm.ppf(bound)))  # at or below one half it abstains

@@ -17,6 +17,7 @@ from torch import nn
 from hauberk import verify
 from hauberk.batch import Batch
 from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate, SmoothingCertificate
+from hauberk.certificates.evidence import OfMix
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
@@ -238,8 +239,9 @@ def test_a_mix_over_logits_with_rounding_is_derived_with_it(bound: str) -> None:
     shared = {"pairwise": [[0, 2, 4], [2, 0, 1], [4, 1, 0]], "base": "lipschitz", "mix_alpha": 0.8, "bound": bound}
     row = {"logits": [5.0, 3.0, 2.0], "rounding": 0.25}
     certificate = MixedCertificate(LipschitzCertificate(), bound)
-    assert verify.mixed_margin(row, shared) == (0, pytest.approx(certificate.radius(row, shared), rel=1e-9))
-    assert certificate.radius(row, shared) < certificate.radius(row | {"rounding": 0.0}, shared)
+    seen, unrounded = OfMix.read(row, shared), OfMix.read(row | {"rounding": 0.0}, shared)
+    assert verify.mixed_margin(row, shared) == (0, pytest.approx(certificate.radius(seen), rel=1e-9))
+    assert certificate.radius(seen) < certificate.radius(unrounded)
 
 
 def test_a_mix_by_hand() -> None:

@@ -119,8 +119,8 @@ GATE: list[Mutant] = [
     *group(
         "gate", "certificates/mixed.py", TESTS,
         ("check_part(model.accurate)", "pass"),
-        ("or self.contradicted(row, shared):", "or False:"),
-        ("torch.where(accurate.isfinite().all(1), found, ABSTAIN)", "found"),
+        ("or self.contradicted(seen):", "or False:"),
+        ("torch.where(accurate.isfinite().all(1), classes, ABSTAIN)", "classes"),
     ),
     *group(
         "gate", "certificates/smoothing.py", TESTS,

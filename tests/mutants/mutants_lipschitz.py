@@ -120,7 +120,7 @@ CERTIFIED = [
         ("self._run(images.clone())", "self._run(images)"),
     ),
     *group(
-        "lipschitz", "certificates/rounding.py", "tests/certificates/test_top_k.py",
+        "lipschitz", "certificates/evidence.py", "tests/certificates/test_top_k.py",
         ("2.0 * SHARE * max(map(abs", "0.0 * SHARE * max(map(abs"),
     ),
     *group(
@@ -140,12 +140,12 @@ CERTIFIED = [
         ("return constant_size((self.reach", "return 0.0 * constant_size((self.reach"),
     ),
     *group(
-        "lipschitz", "certificates/mixed.py", "tests/certificates/test_rounding.py",
-        ('rounding=scale * row["rounding"]', 'rounding=row["rounding"]'),
+        "lipschitz", "certificates/evidence.py", "tests/certificates/test_rounding.py",
+        ("rounding=factor * self.lost", "rounding=self.lost"),
     ),
     *group(
         "lipschitz", "certificates/lipschitz.py", "tests/certificates/test_rounding.py",
-        ("logits[y] - logits - moved(row)", "logits[y] - logits"),
+        ("logits[y] - logits - seen.lost", "logits[y] - logits"),
     ),
     *group(
         "lipschitz", "certificates/frozen.py", "tests/certificates/test_rounding.py",
@@ -154,19 +154,22 @@ CERTIFIED = [
     ),
     *group(
         "lipschitz", "certificates/top_k.py", "tests/certificates/test_rounding.py",
-        ("- moved(row)", ""),
+        ("- seen.lost", ""),
     ),
     *group(
-        "lipschitz", "verify/derive.py", "tests/test_verify.py",
+        "lipschitz", "verify/derive/logits.py", "tests/test_verify.py",
         ("gaps, speeds = logits[top] - logits[others] - lost", "gaps, speeds = logits[top] - logits[others]"),
         ("or not lost >= 0.0", ""),
+    ),
+    *group(
+        "lipschitz", "verify/derive/mixes.py", "tests/test_verify.py",
         ('logits[top] -= row.get("rounding", 0.0)', "pass"),
     ),
     *group(
         "lipschitz", "certificates/lipschitz.py", "tests/certificates/test_lipschitz.py",
         ("bounds.pairwise(self.norm).numpy()", "(0.5 * bounds.pairwise(self.norm)).numpy()"),
         ("bounds.pairwise(self.norm).numpy()", "bounds.pairwise().numpy()"),
-        ('"norm": self.norm,', '"norm": "l2",'),
+        ("Constants(speeds, self.norm, forward.name", "Constants(speeds, 'l2', forward.name"),
         ("for b in bounds.layers(self.norm)", "for b in bounds.layers()"),
     ),
     *group(
@@ -323,14 +326,14 @@ MARGINS = [
     ),
     *group(
         "top_k", "certificates/top_k.py", "tests/certificates/test_top_k.py",
-        ("- moved(row)", ""),
+        ("- seen.lost", ""),
         ("order[:k], order[k:])].min()", "order[:k], order[k:])].max()"),
         ("order[:k], order[k:])].min()", "order[k - 1 : k], order[k:])].min()"),
         ("order[:k], order[k:])].min()", "order[:k], order[k : k + 1])].min()"),
         ("np.argsort(-logits, kind", "np.argsort(logits, kind"),
         ("np.sort(np.delete(found[1][label], label))[:k]", "np.sort(np.delete(found[1][label], label))[: k + 1]"),
         (".max(initial=0.0)", ".min(initial=math.inf)"),
-        ("if LipschitzCertificate().decision(row, shared) == ABSTAIN:", "if False:"),
+        ("if LipschitzCertificate().decision(seen) == ABSTAIN:", "if False:"),
         ("if r >= radius and r > 0.0", "if r >= radius"),
         ("set(found[0][:k].tolist()) <= set(members)", "set(found[0][:k].tolist()) & set(members)"),
         ("if own), default=0.0)", "), default=0.0)"),

@@ -146,16 +146,15 @@ CHOICE = [
 PROOFS = [
     *group(
         "proofs", "certificates/mixed.py", "tests/certificates/test_mixed.py",
-        ("constants = 0.25 * np", "constants = 0.2 * np"),
-        ('np.asarray(shared["pairwise"], dtype=np.float64).max(1)',
-         'np.asarray(shared["pairwise"], dtype=np.float64).mean(1)'),
-        ("constant = self.base.noise.steepest", "constant = 2.0 * self.base.noise.steepest"),
-        ("share = alpha * self._probability(row, shared)", "share = self._probability(row, shared)"),
-        ('"mix_alpha": model.least_alpha', '"mix_alpha": model.alpha'),
+        ("constants = 0.25 * seen", "constants = 0.2 * seen"),
+        ("0.25 * seen.constants.pairwise.max(1)", "0.25 * seen.constants.pairwise.mean(1)"),
+        ("constant = self._votes().noise.steepest", "constant = 2.0 * self._votes().noise.steepest"),
+        ("share = alpha * self._votes()", "share = self._votes()"),
+        ("OfMix(seen, model.least_alpha,", "OfMix(seen, model.alpha,"),
         ("if not bool((left > 0.0).all()):", "if not bool((left > 0.0).any()):"),
         ("(alpha * (lipschitz_y + np.asarray(", "(alpha * (np.asarray("),
         ("- (1.0 - alpha) - margin\n", "- margin\n"),
-        ("[2.0 * self._probability(row, shared) - 1.0]", "[self._probability(row, shared)]"),
+        ("[2.0 * self._votes().bound(seen) - 1.0]", "[self._votes().bound(seen)]"),
         ("if found > self.base.threat.eps else 0.0", "if found > 0.0 else 0.0"),
         ("or radius <= self.base.threat.eps\n", "or True\n"),
         ("if isinstance(self.base, LocalLipschitz) else model.robust", "if False else model.robust"),
@@ -173,7 +172,7 @@ PROOFS = [
         ('kind: ClassVar[Proof] = "estimate"', 'kind: ClassVar[Proof] = "deterministic"'),
     ),
     *group(
-        "proofs", "verify/derive.py",
+        "proofs", "verify/derive/mixes.py",
         "tests/test_verify.py"
         " tests/evaluation/test_units.py::test_a_path_without_a_certificate_counts_the_mixs_own_decisions",
         ("stats.logistic.pdf(0.0)", "stats.norm.pdf(0.0)"),
@@ -209,8 +208,8 @@ PROOFS = [
         ("model.accurate_scale * logits_of(model.accurate", "logits_of(model.accurate"),
         ("model.robust_scale * logits_of(model.robust", "logits_of(model.robust"),
         ('if certificate is not None and certificate.kind != "deterministic":', "if False:"),
-        ("base.decision(row, shared) == y and not", "not"),
-        ("needed_alpha(base.margin(row, shared, r))", "needed_alpha(base.margin(row, shared, 0.0))"),
+        ("base.decision(seen.base) == y and not", "not"),
+        ("needed_alpha(base.margin(seen.base, r))", "needed_alpha(base.margin(seen.base, 0.0))"),
     ),
 ]  # fmt: skip
 

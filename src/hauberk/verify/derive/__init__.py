@@ -1,0 +1,20 @@
+"""Class and radius from evidence, written a second time: no code is shared with the certificates.
+
+One file for each kind of evidence, with numpy and scipy alone.
+"""
+
+from hauberk.verify.derive.logits import kept_margin as kept_margin
+from hauberk.verify.derive.logits import kept_margins as kept_margins
+from hauberk.verify.derive.logits import lipschitz as lipschitz
+from hauberk.verify.derive.mixes import mixed_margin as mixed_margin
+from hauberk.verify.derive.points import local_lipschitz as local_lipschitz
+from hauberk.verify.derive.votes import NOISE_NORMS as NOISE_NORMS
+from hauberk.verify.derive.votes import noise_of as noise_of
+from hauberk.verify.derive.votes import smoothing as smoothing
+
+DERIVE = {
+    "lipschitz": lipschitz,
+    "smoothing": smoothing,
+    "local_lipschitz": local_lipschitz,
+    "mixed_margin": mixed_margin,
+}

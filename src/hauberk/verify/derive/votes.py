@@ -1,0 +1,48 @@
+"""Class and radius from votes under noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import optimize, stats
+
+NOISE_NORMS = {"gaussian": "l2", "laplace": "l1"}
+
+
+def noise_of(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The noise that a method or its evidence names; records from before there was a choice have Gaussian noise."""
+    noise = told.get("noise", {"name": "gaussian", "sigma": told.get("sigma")})
+    if not isinstance(noise, Mapping):
+        name, _, sigma = str(noise).partition(":")
+        noise = {"name": name, "sigma": sigma}
+    return {"name": str(noise["name"]), "sigma": float(noise["sigma"])}
+
+
+def law_of(shared: Mapping[str, Any]) -> Any:
+    """The distribution of one pixel's noise, by its standard deviation."""
+    noise = noise_of(shared)
+    law, scale = {"gaussian": (stats.norm, 1.0), "laplace": (stats.laplace, 0.5**0.5)}[noise["name"]]
+    return law(scale=scale * noise["sigma"])
+
+
+def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
+    r"""Class and radius from vote counts: :math:`F^{-1}(\underline p) - F^{-1}((1+m)/2)`, F of one pixel's noise.
+
+    The bound is the p at which seeing at least this many votes has probability alpha: the root of the binomial's
+    upper tail, not the Beta quantile that the certificate uses.
+    """
+    first, second = np.asarray(row["counts0"]), np.asarray(row["counts"])
+    if first.sum() > shared["n0"] or second.sum() > shared["n"]:  # a copy with a tie or NaN votes for no class
+        return -1, 0.0
+    top = int(np.argmax(first))
+    votes, total, alpha = int(second[top]), int(shared["n"]), float(shared["alpha"])
+    if votes == 0:
+        return -1, 0.0
+    bound = float(optimize.brentq(lambda p: stats.binom.sf(votes - 1, total, p) - alpha, 0.0, 1.0, xtol=1e-15))
+    least = (1.0 + margin) / 2.0
+    if bound <= least:
+        return (top if bound > 0.5 else -1), 0.0
+    law = law_of(shared)
+    return top, float(law.ppf(bound) - law.ppf(least))
