@@ -3,14 +3,44 @@
 import numpy as np
 import pytest
 from scipy import stats
+from torch import Tensor
 
 from hauberk.certificates import SmoothingCertificate
-from hauberk.conformance import check_certificate
+from hauberk.conformance import check_certificate, check_noise
 from hauberk.defences.smoothed import SmoothedClassifier
-from hauberk.noises import Laplace
-from hauberk.randomness import Consecutive, PerSample, stream
+from hauberk.errors import HauberkError
+from hauberk.noises import Gaussian, Laplace, Noise
+from hauberk.randomness import Consecutive, PerSample, Randomness, stream
 
 ROOT = 2.0**0.5
+
+
+class Generous(Laplace):
+    """A family whose F falls too slowly, whose radii would be too large."""
+
+    def cdf(self, value: float) -> float:
+        return super().cdf(0.5 * value)
+
+    def quantile(self, probability: float) -> float:
+        return 2.0 * super().quantile(probability)
+
+
+class Wide(Laplace):
+    """Draws of another deviation than it says."""
+
+    def sample(self, randomness: Randomness, *shape: int) -> Tensor:
+        return 1.1 * super().sample(randomness, *shape)
+
+
+@pytest.mark.parametrize(("broken", "rule"), [(Generous, "falls faster"), (Wide, "deviation")])
+def test_the_contract_names_what_is_broken(broken: type[Laplace], rule: str) -> None:
+    with pytest.raises(HauberkError, match=rule):
+        check_noise(broken(0.25))
+
+
+@pytest.mark.parametrize("noise", [Laplace(0.25), Gaussian(0.25)], ids=str)
+def test_both_families_keep_the_contract(noise: Noise) -> None:
+    check_noise(noise)
 
 
 def test_the_contract() -> None:

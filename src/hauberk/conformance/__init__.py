@@ -8,6 +8,7 @@ from hauberk.conformance.attack import check_attack
 from hauberk.conformance.certificate import check_certificate
 from hauberk.conformance.classifier import check_classifier
 from hauberk.conformance.layer import check_lipschitz_layer
+from hauberk.conformance.noise import check_noise
 from hauberk.conformance.objective import check_objective
 from hauberk.conformance.oracle import LinearOracle
 
@@ -17,5 +18,6 @@ __all__ = [
     "check_certificate",
     "check_classifier",
     "check_lipschitz_layer",
+    "check_noise",
     "check_objective",
 ]
