@@ -256,8 +256,8 @@ def test_a_broken_certificate_is_named(certificate: LipschitzCertificate, rule: 
 
 
 def test_evidence_that_does_not_lead_to_the_radius_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(self: LipschitzCertificate, row: Any, shared: Any, margin: float = 0.0) -> float:
-        return 0.5 * original(self, row, shared, margin)
+    def half(self: LipschitzCertificate, seen: Any, margin: float = 0.0) -> float:
+        return 0.5 * original(self, seen, margin)
 
     original = LipschitzCertificate.radius
     monkeypatch.setattr(LipschitzCertificate, "radius", half)
