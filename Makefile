@@ -36,7 +36,7 @@ tests: $(STAMP)  ## the tests alone, with coverage
 lint: $(STAMP)  ## style, types and the order of imports
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict examples benchmarks/readme.py
+	$(BIN)/mypy --strict examples benchmarks/readme.py reproductions
 	$(BIN)/lint-imports
 
 readme: $(STAMP)  ## write the generated tables of README.md and docs/ again

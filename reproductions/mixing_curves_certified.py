@@ -19,6 +19,7 @@ from hauberk.batch import Batch
 from hauberk.certificates.mixed import Bound, MixedCertificate
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.classifier import TILE
+from hauberk.defences import SmoothedClassifier
 from hauberk.evaluation.metrics import Bools, Floats
 from hauberk.noises import Gaussian
 from hauberk.statistics import mean_interval
@@ -71,7 +72,7 @@ def measure(result: Curve, count: int) -> None:
     for split, batch in batches.items():
         accurate = functools.partial(_classes, batch)
         store.cell(f"standard {split}", accurate)
-    bases = {sigma: net(name).base.to(memory_format=torch.channels_last) for sigma, name in NETS.items()}
+    bases = {sigma: _base(name) for sigma, name in NETS.items()}
     for split, batch in reversed(batches.items()):
         for start in range(0, len(batch), 50):
             part = batch.select(slice(start, start + 50))
@@ -89,6 +90,12 @@ def _votes_of(result: Curve) -> Curve:
 def digits(values: torch.Tensor) -> str:
     """Classes as a string, one character each."""
     return "".join(str(v) for v in values.tolist())
+
+
+def _base(name: str) -> torch.nn.Module:
+    smoothed = net(name)
+    assert isinstance(smoothed, SmoothedClassifier)
+    return smoothed.base.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _classes(batch: Batch) -> dict[str, Any]:
@@ -125,7 +132,8 @@ class Votes:
     def shares(self, sigma: float) -> Floats:
         """Of each class among all votes of an image, (N, K)."""
         total = np.array([np.add(row["counts0"], row["counts"]) for row in self.rows[sigma]], dtype=np.float64)
-        return total / (self.n0 + self.n)
+        found: Floats = total / (self.n0 + self.n)
+        return found
 
     def clean(self, alpha: float, sigma: float) -> Bools:
         """Whether the mix with the accurate net's hardmax is right without an attack, (N,)."""

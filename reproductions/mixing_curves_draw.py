@@ -87,7 +87,7 @@ def draw(lines: Sequence[Line], axes: Axes, description: str) -> str:
     return svg + "\n"
 
 
-def _panel(lines: Sequence[Line], title: str, names: Sequence[str], axes: Axes) -> alt.LayerChart:
+def _panel(lines: Sequence[Line], title: str, names: Sequence[str], axes: Axes) -> alt.LayerChart | alt.FacetChart:
     colour = alt.Color("name:N", scale=alt.Scale(domain=list(names), range=list(COLOURS[: len(names)])))
     x = alt.X("x:Q", title=axes.x, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=8))
     if axes.x_percent:
@@ -97,11 +97,12 @@ def _panel(lines: Sequence[Line], title: str, names: Sequence[str], axes: Axes) 
     layers = []
     for line in lines:
         rows = _rows(line)
-        base = alt.Chart(alt.Data(values=rows))
+        base = alt.Chart(alt.InlineData(values=rows))
         if line.joined:
             stroke = [5, 4] if line.dashed else [1, 0]
-            shape = "step-after" if line.step else "linear"
-            mark = base.mark_line(strokeWidth=2, strokeDash=stroke, interpolate=shape)
+            mark = base.mark_line(
+                strokeWidth=2, strokeDash=stroke, interpolate="step-after" if line.step else "linear"
+            )  # fmt: skip
             layers.append(mark.encode(x, y, colour, order="order:Q"))
         if line.low:
             rule = base.mark_rule(strokeWidth=1.2, opacity=0.6)

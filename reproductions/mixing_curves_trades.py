@@ -43,7 +43,7 @@ def trades(store: Curve, count: int) -> None:
         store.cell(name, functools.partial(_verdicts, batch, functools.partial(net, name)))
     accurate, robust = net("trades_0"), net("trades_6")
     for alpha in WEIGHTS:
-        store.cell(f"mix {alpha}", functools.partial(_verdicts, batch, lambda a=alpha: mix(accurate, robust, a)))
+        store.cell(f"mix {alpha}", functools.partial(_verdicts, batch, functools.partial(mix, accurate, robust, alpha)))
 
 
 def _verdicts(batch: Batch, build: Callable[[], nn.Module]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _title(key: str) -> str:
 
 def _trades_verdict(summary: Mapping[str, Any], mean: list[float]) -> list[str]:
     lifts = {k.removeprefix("mix "): r["above TRADES"] for k, r in summary.items() if k.startswith("mix")}
-    better, worse = ([a for a, v in lifts.items() if sign(v)] for sign in (lambda v: v[1] > 0, lambda v: v[2] < 0))
+    better, worse = [a for a, v in lifts.items() if v[1] > 0], [a for a, v in lifts.items() if v[2] < 0]
     rest = [a for a in lifts if a not in [*better, *worse]]
     found = {"above the TRADES curve beyond doubt": better, "below it": worse, "not told apart from it": rest}
     lines = [
@@ -134,8 +134,8 @@ def trades_chart(store: Curve) -> str:
     for name, keys in groups.items():
         if keys:
             clean, robust = (np.array([summary[k][axis] for k in keys]).T for axis in ("clean", "robust"))
-            ends = [list(v) for v in (clean[0], robust[0], robust[1], robust[2], clean[1], clean[2])]
-            lines.append(Line(name, *ends))
+            x, y = ([list(v) for v in values] for values in (clean, robust))
+            lines.append(Line(name, x[0], y[0], y[1], y[2], x[1], x[2]))
     return draw(lines, Axes("clean accuracy", "accuracy under PGD-20", x_percent=True), "Figure 5")
 
 
@@ -183,7 +183,8 @@ def _slopes(build: Callable[[], nn.Module], batch: Batch) -> dict[str, Any]:
 
 
 def slopes_summary(store: Curve) -> None:
-    cells, summary = store.data["cells"], {}
+    cells: dict[str, Any] = store.data["cells"]
+    summary: dict[str, Any] = {}
     for name in dict.fromkeys(key.split()[0] for key in cells):
         parts = [cell for key, cell in cells.items() if key.split()[0] == name]
         values = {kind: np.concatenate([p[kind] for p in parts]) for kind in ("corrected", "printed")}

@@ -240,5 +240,5 @@ def chart(store: Curve) -> str:
                 if len(keys) > 2:
                     clean, worst = (np.array([cells[k][axis] for k in keys]).T for axis in ("clean", "worst"))
                     ends = [list(v) for v in (clean[0], worst[0], worst[1], worst[2])]
-                    lines.append(Line(name, *ends, panel=panel))
+                    lines.append(Line(name, ends[0], ends[1], ends[2], ends[3], panel=panel))
     return draw(lines, Axes("clean accuracy", "attacked accuracy", x_percent=True, width=360), store.name)

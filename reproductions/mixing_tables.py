@@ -17,6 +17,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,11 +242,11 @@ def settings_table(number: int, pair: Pair, options: argparse.Namespace) -> None
     for name, subject in (("g", bench.accurate), ("h", bench.robust)):
         cells.model(name, run=subject.run.path.name, weights=weights_hash(subject.model))
         for column, attack in plan.items():
-            cells.right(name, column, lambda m=subject.model, a=attack: kept(m, bench.test, a))
+            cells.right(name, column, partial(kept, subject.model, bench.test, attack))
     model, facts = bench.constant()
     cells.model("constant", **facts)
     for column, attack in plan.items():
-        cells.right("constant", column, lambda a=attack: kept(model, bench.test, a))
+        cells.right("constant", column, partial(kept, model, bench.test, attack))
     named = {k.upper(): (f"mixing_{k}_{pair.data}_small", pair.run(f"mixing_{k}")) for k in "abc"}
     if number == 2 and options.longer:
         named["longer"] = ("mixing_cifar10_small", pair.folder / "mixing_cifar10_last-seed0")
@@ -289,7 +290,7 @@ def losses_table(options: argparse.Namespace) -> None:
         cells.model(label, **constants, kind=kind, **origin, **found)
         both(cells, label, mix, bench.test, options.attacks.pgd)
         if kind == "shift":  # what Table 7 chooses by
-            cells.right(label, "validation PGD-20", lambda m=mix: kept(m, few, options.attacks.pgd))
+            cells.right(label, "validation PGD-20", partial(kept, mix, few, options.attacks.pgd))
     cells.write()
 
 

@@ -111,7 +111,10 @@ def points(values: Interval | Sequence[float]) -> str:
 
 
 def _interval(values: Interval | Sequence[float]) -> Interval:
-    return values if isinstance(values, Interval) else Interval(*values, n=0)
+    if isinstance(values, Interval):
+        return values
+    value, low, high = values
+    return Interval(value, low, high, 0)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
