@@ -20,6 +20,7 @@ import numpy as np
 from scipy import stats
 
 from hauberk import registry
+from hauberk.certificates.evidence import OfMix
 from hauberk.certificates.mixed import Bound, MixedCertificate
 from hauberk.evaluation.metrics import Floats, average_certified_radius, certified_accuracy
 from hauberk.records import Part, group, read_all
@@ -35,11 +36,11 @@ def radii(part: Part, alpha: float) -> dict[Bound, Floats]:
     """Radius of every image by every bound, 0 where the mix's class is wrong or it abstains; (N,) each."""
     base = registry.build(part.unit["method"], "certificate")
     shared = part.facts["shared"] | {"base": "smoothing", "mix_alpha": alpha}
-    rows = [(json.loads(row["evidence"]), row["label"]) for row in part.table.to_pylist()]
+    rows = [(OfMix.read(json.loads(r["evidence"]), shared), r["label"]) for r in part.table.to_pylist()]
     found: dict[Bound, Floats] = {}
     for bound in BOUNDS:
         mix = MixedCertificate(base, bound)
-        found[bound] = np.array([mix.radius(r, shared) * (mix.decision(r, shared) == label) for r, label in rows])
+        found[bound] = np.array([mix.radius(seen) * (mix.decision(seen) == label) for seen, label in rows])
     return found
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hauberk import registry
 from hauberk.batch import Batch
+from hauberk.certificates.evidence import OfMix
 from hauberk.certificates.mixed import Bound, MixedCertificate
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.classifier import TILE
@@ -104,7 +105,7 @@ def _classes(batch: Batch) -> dict[str, Any]:
 
 @torch.no_grad()
 def _votes(certificate: SmoothingCertificate, base: torch.nn.Module, batch: Batch) -> dict[str, Any]:
-    rows, _ = certificate.gather(base, batch, seed=0, tile=TILE)
+    rows = [seen.row() for seen in certificate.gather(base, batch, seed=0, tile=TILE)]
     return {key: [row[key] for row in rows] for key in ("counts0", "counts")}
 
 
@@ -153,8 +154,8 @@ class Votes:
                   "base": registry.spec(base)["name"], "mix_alpha": alpha}  # fmt: skip
         found = []
         for row, label in zip(self.rows[sigma], self.labels.tolist(), strict=True):
-            proved = certificate.decision(row, shared) == label
-            found.append(certificate.radius(row, shared) if proved else -1.0)
+            seen = OfMix.read(row, shared)
+            found.append(certificate.radius(seen) if certificate.decision(seen) == label else -1.0)
         return np.array(found)
 
 

@@ -167,7 +167,7 @@ def slopes(store: Curve, count: int) -> None:
 
 def _slopes(build: Callable[[], nn.Module], batch: Batch) -> dict[str, Any]:
     model, threat = build(), Linf(EPS)
-    rows, _ = LocalLipschitz(threat, steps=20).gather(model, batch, seed=0, tile=TILE)
+    rows = LocalLipschitz(threat, steps=20).gather(model, batch, seed=0, tile=TILE)
     with torch.no_grad():
         own = Batch(batch.images, logits_of(model, batch, TILE).argmax(1), batch.ids)
     raised = APGD(threat, LabelRise(), early_stop=False, steps=20)(model, own).best_loss_point
@@ -175,7 +175,7 @@ def _slopes(build: Callable[[], nn.Module], batch: Batch) -> dict[str, Any]:
         risen = logits_of(model, Batch(raised, own.labels, own.ids), TILE).double().softmax(1).numpy()
     corrected, printed = [], []
     for row, up in zip(rows, risen, strict=True):
-        clean, seen = np.array(row["clean"]), np.array(row["points"])
+        clean, seen = np.array(row.clean), np.array(row.points)
         label = int(clean.argmax())
         corrected.append(round(local_lipschitz(clean, seen, label, EPS), 3))
         printed.append(round(local_lipschitz(clean, np.vstack([seen, up]), label, EPS, as_printed=True), 3))
