@@ -18,10 +18,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+import hauberk
 from hauberk import attacks, devices, randomness
 from hauberk.attacks import APGD, DDN, FAB, FGSM, FMN, PGD, AutoAttack, DeepFool, Square
+from hauberk.audit import audit
 from hauberk.batch import Batch
-from hauberk.certificates import SmoothingCertificate
+from hauberk.certificates import LipschitzCertificate, SmoothingCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.classifier import Normalize
 from hauberk.defences import MixedClassifier, SmoothedClassifier
@@ -29,7 +31,8 @@ from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import attack_records, certificate_records
 from hauberk.evaluation.work import Work
 from hauberk.noises import Gaussian
-from hauberk.records import Part
+from hauberk.recipes import Plan
+from hauberk.records import Part, read_all
 from hauberk.threats import L1, L2, Linf
 
 THERE = torch.device("lazy", 0)  # a kind of device that torch knows, and for which it has no kernels here
@@ -201,3 +204,45 @@ def test_two_devices_do_not_mix(second: None) -> None:
     assert other[one.long()].device == THERE
 
 
+
+
+# --- with a GPU: pytest -m gpu -----------------------------------------------------------------------------------
+
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+
+
+@pytest.mark.parametrize("name", JOBS, ids=str)
+@pytest.mark.parametrize("gpu", [pytest.param(None, marks=gpu)], ids=["gpu"])
+def test_the_same_verdicts_on_a_gpu(name: str, gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the CPU's random numbers; rounding may move a verdict that hangs on the last bits, and no more than one."""
+    here = JOBS[name](net(), Work(tmp_path / "here"))
+    monkeypatch.setattr(randomness, "DeviceStream", SameNumbers)
+    model = net()
+    devices.place(model, "cuda")
+    there = JOBS[name](model, Work(tmp_path / "there"))
+    assert all(p.unit["device"] == "cuda" for p in there)
+    column = "success" if here[0].kind == "attack" else "prediction"
+    wrong = [dict(zip(p.column("id").tolist(), p.column(column).tolist(), strict=True)) for p in (here[0], there[0])]
+    if name != "random":  # whose own noise is the GPU's
+        assert sum(wrong[0][i] != wrong[1][i] for i in wrong[0]) <= 1
+
+
+@pytest.mark.parametrize("gpu", [pytest.param(None, marks=gpu)], ids=["gpu"])
+def test_every_verb_on_a_gpu(gpu: None, tmp_path: Path) -> None:
+    text = (
+        "{name: a, data: {name: digits}, model: {name: lip_convnet, widths: [4], depth: 1, hidden: 8}, "
+        "objective: {name: pgd_adversarial, attack: {name: pgd, threat: 'l2:0.5', steps: 2}}, "
+        "training: {epochs: 1, steps_per_epoch: 2}}"
+    )
+    (tmp_path / "a.yaml").write_text(text)
+    run = hauberk.train(hauberk.read_recipe(tmp_path / "a.yaml"), tmp_path / "run", device="cuda")
+    target, plan = hauberk.subject(run.path), Plan(images=16, tile=8, device="cuda")
+    threat = L2(0.5)
+    hauberk.attack(target, hauberk.suite(target, threat), plan)
+    hauberk.certify(target, [LipschitzCertificate(), VOTES], plan)
+    hauberk.diagnose(target, PGD(threat, steps=3), plan)
+    assert hauberk.check(target, threat, device="cuda").speed is not None
+    places = {(p.kind, p.unit["method"]["name"]): p.unit.get("device") for p in read_all(run.records)}
+    assert places["certificate", "lipschitz"] is None
+    assert places["certificate", "smoothing"] == places["attack", "apgd"] == places["diagnosis", "diagnosis"] == "cuda"
+    assert not [problem for verdict in audit(run.path, weights=True, rows=8, seed=0) for problem in verdict.problems]
