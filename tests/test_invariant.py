@@ -16,7 +16,8 @@ from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier, SmoothedClassifier, smoothed
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import attack_records, certificate_records
-from hauberk.evaluation.work import Work
+from hauberk.evaluation.work import INLINE, Work
+from hauberk.executors import Executor, Processes
 from hauberk.models import small_cnn
 from hauberk.noises import Gaussian
 from hauberk.records import Part, group, read_all
@@ -106,14 +107,16 @@ def tables(folder: Path) -> dict[str, Part]:
     return {part.kind: part for part in group(read_all(folder))}
 
 
-def work(folder: Path, batches: list[Batch], tile: int, shards: int = 1) -> dict[str, Part]:
+def work(
+    folder: Path, batches: list[Batch], tile: int, shards: int = 1, executor: Executor = INLINE
+) -> dict[str, Part]:
     oracle = LinearOracle.random((1, 4, 4), 3, seed=1)
     setting = Setting("oracle", "test", ("a", "b", "c"), seed=4, tile=tile, gallery=0)
     certificate = SmoothingCertificate(Gaussian(0.1), n0=10, n=70, alpha=0.01)
     for batch in batches:
         for i in range(shards):
-            attack_records(oracle, batch, PGD(L2(0.2), steps=3), setting, Work(folder, (i, shards)))
-            certificate_records(oracle, batch, certificate, setting, Work(folder, (i, shards)))
+            attack_records(oracle, batch, PGD(L2(0.2), steps=3), setting, Work(folder, (i, shards), executor=executor))
+            certificate_records(oracle, batch, certificate, setting, Work(folder, (i, shards), executor=executor))
     return tables(folder)
 
 
@@ -176,6 +179,17 @@ def test_two_shards_leave_no_trace(whole_batch: Batch, tmp_path: Path) -> None:
     for kind in ("attack", "certificate"):
         assert shards[kind].table.equals(once[kind].table)
     assert len(list((tmp_path / "shards").glob("*.parquet"))) == 5 + 2 + 1
+
+
+@pytest.mark.parametrize(("size", "shards"), [(7, 1), (64, 4)])
+def test_processes_of_any_batches_and_shards_leave_no_trace(
+    size: int, shards: int, whole: dict[str, Part], whole_batch: Batch, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    order = torch.randperm(70, generator=torch.Generator().manual_seed(size))
+    found = work(tmp_path, cut(whole_batch, size, order), 64, shards, Processes(workers=2))
+    for kind in ("attack", "certificate"):
+        assert found[kind].table.equals(whole[kind].table)
 
 
 def test_what_changes_a_result_changes_its_key(whole_batch: Batch, tmp_path: Path) -> None:
