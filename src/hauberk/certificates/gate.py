@@ -78,7 +78,7 @@ def check_walked(model: nn.Module) -> None:
     if draws_by_key(model):
         raise HauberkError(
             f"{type(model).__name__} draws noise in every call, so that it has no one answer",
-            "certify one draw of it, hauberk.draws.drawn(model, key), or the vote over its draws",
+            "certify one draw of it: hauberk.draws.drawn(model, key)",
         )
     if parametrize._cache_enabled:
         raise HauberkError("parametrised weights are cached, and may be old ones", "leave parametrize.cached() first")
