@@ -265,6 +265,38 @@ def test_evidence_that_does_not_lead_to_the_radius_is_named(monkeypatch: pytest.
         check_certificate(LipschitzCertificate())
 
 
+class Rounded(nn.Module):
+    """A step without a gradient, and what stands in for it."""
+
+    traits = Traits(gradient="none")
+
+    def __init__(self, surrogate: nn.Module | None) -> None:
+        super().__init__()
+        self.surrogate = surrogate
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mul(8).round().div(8)
+
+
+class Detached(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.detach()
+
+
+def test_a_blocked_gradient_is_declared_and_its_surrogate_passes_one_on() -> None:
+    def net(step: nn.Module) -> nn.Module:
+        return nn.Sequential(step, nn.Flatten(), nn.Linear(4, 3)).eval()
+
+    for surrogate in (None, nn.Identity()):
+        check_classifier(net(Rounded(surrogate)), (1, 2, 2))
+    with pytest.raises(HauberkError, match="surrogate passes gradients on"):
+        check_classifier(net(Rounded(Detached())), (1, 2, 2))
+    silent = Rounded(None)
+    silent.traits = Traits()
+    with pytest.raises(HauberkError, match="or traits say 'none'"):
+        check_classifier(net(silent), (1, 2, 2))
+
+
 # --- layers ---------------------------------------------------------------------------------------------------
 
 

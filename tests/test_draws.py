@@ -1,6 +1,7 @@
 """Draws of random models: by key they are functions, row by row; by torch's generator they are fenced."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,14 +14,15 @@ from hauberk.batch import Batch
 from hauberk.capabilities import Random, Traits
 from hauberk.certificates import LipschitzCertificate
 from hauberk.classifier import decide, logits_of
-from hauberk.conformance import check_classifier
+from hauberk.conformance import check_classifier, check_lipschitz_layer
 from hauberk.draws import Fenced, drawn, is_random, one_draw
 from hauberk.errors import HauberkError
 from hauberk.layers import NoiseInjection
+from hauberk.layers.bound import Bound, unit_bound
 from hauberk.layers.lipschitz import model_bound
 from hauberk.noises import Gaussian, Laplace
 from hauberk.randomness import Draw, Key
-from hauberk.threats import Linf
+from hauberk.threats import Linf, Norm
 
 
 def net(noise: float = 0.3, shared: bool = False) -> nn.Sequential:
@@ -178,3 +180,37 @@ def test_steps_without_a_gradient_pass_one_in_every_draw(step: nn.Module) -> Non
     assert int(found.success.sum()) > int((found.clean_prediction != images.labels).sum())
     again = PGD(Linf(0.3), steps=5, eot=2)(model, images.select(torch.arange(5)))
     torch.testing.assert_close(again.loss, found.loss[:5], rtol=1e-5, atol=1e-6)
+
+
+class Doubled(NoiseInjection):
+    """A random layer that stretches by two and says one."""
+
+    def draw(self, key: Draw) -> nn.Module:
+        return nn.Sequential(super().draw(key), Twice())
+
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
+        return unit_bound(norm, "as it says")
+
+
+class Twice(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return 2.0 * values
+
+
+def test_the_bound_of_a_random_layer_is_held_against_its_draws() -> None:
+    for shared in (False, True):
+        check_lipschitz_layer(NoiseInjection(Gaussian(0.2), shared), (2, 3, 3))
+    with pytest.raises(HauberkError, match="no two points move apart faster"):
+        check_lipschitz_layer(Doubled(Gaussian(0.2)), (2, 3, 3))
+
+
+def test_rows_that_are_no_images_are_refused_in_a_sentence() -> None:
+    class Split(nn.Module):
+        traits = Traits()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1).reshape(-1, 6)
+
+    model = nn.Sequential(Split(), NoiseInjection(Gaussian(0.1)), nn.Unflatten(0, (-1, 2)), nn.Flatten()).eval()
+    with pytest.raises(HauberkError, match="3 images was asked for noise of 6 rows"):
+        drawn(model, key(1, 2, 3))(torch.zeros(3, 3, 2, 2))

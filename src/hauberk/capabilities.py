@@ -45,7 +45,8 @@ class Random(nn.Module):
         """The module with the noise of one draw.
 
         It is a function of its input: called twice, it answers the same.  Noise that all rows share comes from
-        ``key.shared(x)``, noise of each row from ``key.rows(x)``, with x the input that it is added to.
+        ``key.shared(x)``, noise of each row from ``key.rows(x)``, with x the input that it is added to.  Asked again
+        they start anew, so that several kinds of noise in one module take a ``key.child(name)`` each.
         """
         raise NotImplementedError
 

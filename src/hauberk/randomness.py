@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hauberk.errors import HauberkError
+
 
 class Randomness(Protocol):
     """A source of one draw for each row of a batch of B rows."""
@@ -194,7 +196,10 @@ class Key:
     def rows(self, like: Tensor) -> Randomness:
         """Noise of each row: it does not depend on which other rows there are."""
         if len(like) != len(self.ids):
-            raise ValueError(f"a draw for {len(self.ids)} rows was asked for noise of {len(like)}")
+            raise HauberkError(
+                f"a draw for {len(self.ids)} images was asked for noise of {len(like)} rows",
+                "let a random layer see one row an image, or take shared noise: key.shared(x)",
+            )
         return PerSample(self.seed, self.ids, f"{self.purpose}#{self.number}", like.device)
 
     def shared(self, like: Tensor) -> Randomness:

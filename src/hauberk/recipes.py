@@ -245,6 +245,8 @@ def _nearest(error: ValidationError) -> str:
     for problem in error.errors():
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             *parents, key = map(str, problem["loc"])
-            known = blocks.get(next((name for name in reversed(parents) if not name.isdigit()), ""), [])
-            return registry.suggestion(key, known) or f"valid keys: {', '.join(known)}"
+            block = next((name for name in reversed(parents) if not name.isdigit()), "")
+            if block not in blocks:
+                continue
+            return registry.suggestion(key, blocks[block]) or f"valid keys: {', '.join(blocks[block])}"
     return "see: hauberk list recipes, and docs/recipes.md"

@@ -190,3 +190,12 @@ def test_new_processes_get_the_model_pickled(tmp_path: Path, monkeypatch: pytest
         certificate_records(net, few, LipschitzCertificate(), SETTING, Work(tmp_path / name, executor=executor))
     assert len(records(tmp_path / "inline")) == 3
     assert records(tmp_path / "spawned") == records(tmp_path / "inline")
+
+
+def test_two_threads_of_one_process_do_no_units_together() -> None:
+    assert work._alone.acquire(blocking=False)
+    try:
+        with pytest.raises(HauberkError, match="one unit at a time"):
+            work.execute(None, None)  # type: ignore[arg-type]
+    finally:
+        work._alone.release()

@@ -32,7 +32,15 @@ class Wide(Laplace):
         return 1.1 * super().sample(randomness, *shape)
 
 
-@pytest.mark.parametrize(("broken", "rule"), [(Generous, "falls faster"), (Wide, "deviation")])
+class Euclidean(Laplace):
+    """Laplace noise that claims radii in L2, where a shift of many pixels is shorter."""
+
+    norm = "l2"
+
+
+@pytest.mark.parametrize(
+    ("broken", "rule"), [(Generous, "half-line falls faster"), (Wide, "deviation"), (Euclidean, "two pixels")]
+)
 def test_the_contract_names_what_is_broken(broken: type[Laplace], rule: str) -> None:
     with pytest.raises(HauberkError, match=rule):
         check_noise(broken(0.25))

@@ -71,7 +71,7 @@ def check(
         few = plan.model_copy(update={"images": min(evaluate.DIAGNOSED, most)})
         run = attack.diagnose(subject, apgd.APGD(ball), few, Reporter(json).evaluating)
         lines += results.diagnosis_lines(run.path)
-    state = "ready for an evaluation" if found.good else "not ready: see LOOK above"
+    state = "ready for an evaluation" if found.good else "not ready: see LOOK below"
     emit(asdict(found) | {"good": found.good}, json, [f"{target}: {state}", *lines])
     if not found.good:
         raise typer.Exit(1)

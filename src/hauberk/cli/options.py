@@ -70,7 +70,7 @@ Device = Annotated[str, typer.Option(help="auto (the best there is), cpu or cuda
 Precision = Annotated[str, typer.Option(help="float32, or on a GPU tf32: products of rounded numbers, for attacks.")]
 Data = Annotated[
     str | None,
-    typer.Option(help="For a model given as module:factory: cifar10, or with settings image_folder,folder=x,size=28."),
+    typer.Option(help="For a model of your own: cifar10, or with settings image_folder,folder=x,size=28."),
 ]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the code outside Hauberk that the run or recipe names.")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from hauberk.attacks.gradients import attackable
 from hauberk.boundary import check_logits
 from hauberk.classifier import check_eval, traits
 from hauberk.conformance.rules import require
@@ -45,12 +46,16 @@ def check_classifier(model: nn.Module, input_shape: Sequence[int]) -> None:
             require(torch.allclose(logits, again, rtol=1e-3, atol=1e-4), model, "a row does not depend on the others")
         if draws_by_key(model):
             _check_draws(model, images)
-    if declared.gradient != "none":
+    blocked = declared.gradient == "none"
+    with attackable(model):  # where a step blocks gradients its surrogate, or the identity, stands in
         leaf = images.clone().requires_grad_(True)
         total = model(leaf).logsumexp(1).sum() - model(leaf)[:, 0].sum()
-        require(total.requires_grad, model, "gradients reach the image, or traits say gradient='none'")
-        (gradient,) = torch.autograd.grad(total, leaf)
-        require(bool(gradient.isfinite().all()), model, "gradients at the image are finite")
+        says = "the surrogate passes gradients on" if blocked else "gradients reach the image, or traits say 'none'"
+        require(total.requires_grad, model, says)
+        (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    require(gradient is not None, model, says)
+    require(bool(gradient.isfinite().all()), model, "gradients at the image are finite")
+    require(bool((gradient != 0).any()), model, says, "all of them are zero")
 
 
 def _check_draws(model: nn.Module, images: Tensor) -> None:
@@ -63,8 +68,9 @@ def _check_draws(model: nn.Module, images: Tensor) -> None:
     require(torch.equal(net(images), logits), model, "the net of one draw answers the same again")
     require(torch.equal(drawn(model, key)(images), logits), model, "a draw can be made again from its key")
     require(torch.equal(torch.get_rng_state(), before), model, "a draw leaves torch's global generator alone")
-    other = drawn(model, replace(key, number=4))(images)
-    require(not torch.equal(other, logits), model, "draws of other numbers have other noise")
+    others = (drawn(model, replace(key, number=n))(images) for n in range(4, 104))
+    differ = any(not torch.equal(other, logits) for other in others)
+    require(differ, model, "of a hundred draws one has other noise")
     last = drawn(model, replace(key, ids=ids[3:]))(images[3:])
     apart = torch.allclose(last, logits[3:], rtol=1e-4, atol=1e-5)
     require(apart, model, "a row's noise does not depend on the others")

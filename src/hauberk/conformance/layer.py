@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from hauberk.conformance.rules import require
+from hauberk.draws import drawn as drawn_by
+from hauberk.draws import draws_by_key
 from hauberk.layers.bound import Bound, BoundedLayer
 from hauberk.layers.export import exported
 from hauberk.layers.lipschitz import NORMS, walk
+from hauberk.randomness import SHARED, Key, Randomness
 from hauberk.threats import norms
 
 SIZES = (1.0, 0.01, 100.0, 1e4)  # of the inputs, in turn
@@ -28,7 +32,7 @@ def check_lipschitz_layer(layer: nn.Module, input_shape: Sequence[int]) -> None:
 
     Args:
         layer: with a method ``lipschitz_bound(input_shape, norm) -> Bound``, or without a norm for L2 alone; it is
-            copied, not changed.
+            copied, not changed.  Of a random one, several draws are held against its own bound.
         input_shape: shape of one input, without the batch axis.
 
     Raises:
@@ -41,12 +45,14 @@ def check_lipschitz_layer(layer: nn.Module, input_shape: Sequence[int]) -> None:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     for weights, scale, noise in WEIGHTS:
-        exact = copy.deepcopy(layer).double().eval().requires_grad_(False)
-        for weight in exact.parameters():
+        whole = copy.deepcopy(layer).double().eval().requires_grad_(False)
+        for weight in whole.parameters():
             weight.mul_(scale).add_(noise * drawn(*weight.shape))
-        for buffer in exact.buffers():
+        for buffer in whole.buffers():
             if buffer.is_floating_point():
                 buffer.mul_(scale * (noise * drawn(*buffer.shape)).exp())
+        # of a random layer, another draw with each kind of weights; its own bound holds for every draw
+        exact = one_of(whole, Key(0, int(7 * scale), (SHARED,), weights))
         each = (12, *[1] * len(input_shape))
         inputs = drawn(12, *input_shape) * torch.tensor(SIZES * 3, dtype=torch.float64).reshape(each)
         steps = 10.0 ** torch.randint(-4, 2, each, generator=generator).double()
@@ -63,9 +69,9 @@ def check_lipschitz_layer(layer: nn.Module, input_shape: Sequence[int]) -> None:
             require(near, layer, "it computes in single precision what it computes in double")
             plain = exported(copy.deepcopy(exact))(inputs.clone())
             require(torch.allclose(plain, rows, rtol=1e-6, atol=1e-8), layer, "what it exports is the same function")
-        bound = exact.lipschitz_bound(tuple(input_shape)) if isinstance(exact, BoundedLayer) else None
+        bound = whole.lipschitz_bound(tuple(input_shape)) if isinstance(whole, BoundedLayer) else None
         require(isinstance(bound, Bound), layer, "lipschitz_bound returns a Bound")
-        bounds = walk(exact, tuple(input_shape))
+        bounds = walk(whole, tuple(input_shape))
         jacobians = [_jacobian(exact, inputs[i : i + 1]) for i in range(len(SIZES))]
         for norm in NORMS:
             steepest = max(
@@ -75,6 +81,39 @@ def check_lipschitz_layer(layer: nn.Module, input_shape: Sequence[int]) -> None:
             value = bounds.total(norm).value
             require(steepest <= value * (1 + 1e-7), layer, "no two points move apart faster than the bound",
                     f"{steepest:.6g} > {value:.6g} in {norm}, weights {weights}")  # fmt: skip
+
+
+def one_of(layer: nn.Module, key: Key) -> nn.Module:
+    """The layer, or one draw of a random one that is the same for every batch: all rows have the noise of one."""
+    return drawn_by(layer, _Alike(key)).eval() if draws_by_key(layer) else layer
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """A draw whose rows are alike, so that they can be compared in any batch."""
+
+    key: Key
+
+    def child(self, name: str) -> _Alike:
+        return _Alike(self.key.child(name))
+
+    def shared(self, like: Tensor) -> Randomness:
+        return self.key.shared(like)
+
+    def rows(self, like: Tensor) -> Randomness:
+        return _Repeated(self.key.shared(like), len(like))
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    single: Randomness
+    count: int
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self.single.uniform(*shape).expand(self.count, *shape).clone()
+
+    def normal(self, *shape: int) -> Tensor:
+        return self.single.normal(*shape).expand(self.count, *shape).clone()
 
 
 def _jacobian(layer: nn.Module, row: Tensor) -> Tensor:

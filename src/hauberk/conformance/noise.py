@@ -45,6 +45,20 @@ def check_noise(noise: Noise) -> None:
     _check_half_lines(noise, pixel)
 
 
+def _check_two_pixels(noise: Noise) -> None:
+    """Sum, larger and smaller one of two pixels, both shifted alike: a norm in which that is shorter must be proved."""
+    pair = noise.sample(Consecutive(stream(0, 1, "contract"), DRAWS), 2).double().numpy()
+    lengths = {"l1": 2.0, "l2": math.sqrt(2.0), "linf": 1.0}
+    for r in (0.3 * noise.sigma, noise.sigma):
+        step = r / lengths[noise.norm]
+        for values, moved in ((pair.sum(1), 2.0 * step), (pair.max(1), step), (pair.min(1), step)):
+            for p in (0.6, 0.9, 0.99):
+                left = float((values + moved <= np.quantile(values, p)).mean())
+                bound = noise.cdf(noise.quantile(p) - r / noise.sigma)
+                fair = left >= bound - DEVIATIONS / math.sqrt(DRAWS)
+                require(fair, noise, f"no set of two pixels falls faster in {noise.norm}", f"{left:.4f} < {bound:.4f}")
+
+
 def _check_half_lines(noise: Noise, pixel: np.ndarray) -> None:
     for p in (0.6, 0.9):
         threshold = float(np.quantile(pixel, p))
@@ -54,5 +68,6 @@ def _check_half_lines(noise: Noise, pixel: np.ndarray) -> None:
             bound = noise.cdf(noise.quantile(p) - r / noise.sigma)
             slack = DEVIATIONS / math.sqrt(DRAWS)
             require(left >= bound - slack, noise, "no half-line falls faster than F", f"{left:.4f} < {bound:.4f}")
+    _check_two_pixels(noise)
     steep = (noise.cdf(1e-6) - noise.cdf(-1e-6)) / (2e-6 * noise.sigma)
     require(noise.steepest >= steep * (1.0 - 1e-4), noise, "steepest is the largest slope of F over sigma")

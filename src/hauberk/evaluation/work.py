@@ -7,6 +7,7 @@ done.  The driver alone reads and writes files.
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -26,6 +27,7 @@ from hauberk.certificates.gate import admitted_once
 from hauberk.certificates.rounding import unchanged
 from hauberk.classifier import names_once
 from hauberk.devices import arithmetic, device_of
+from hauberk.errors import HauberkError
 from hauberk.evaluation.fingerprint import Answers, answers, check_copy
 from hauberk.evaluation.keys import Setting
 from hauberk.executors import Crew, Executor, Inline
@@ -139,9 +141,21 @@ class Task(ABC):
             check_copy(self.model, self.asked)
 
 
+_alone = threading.Lock()  # an attack changes the model while it works, and a fence the generators of the process
+
+
 def execute(task: Task, unit: Unit) -> Part:
-    """Do one unit, and return its record; nothing is read or written."""
-    columns, found = task.rows(unit.images.to(device_of(task.model)), unit.stage)
+    """Do one unit, and return its record; nothing is read or written.
+
+    Raises:
+        HauberkError: if another thread of this process is doing one.
+    """
+    if not _alone.acquire(blocking=False):
+        raise HauberkError("one process does one unit at a time", "let an executor use processes, not threads")
+    try:
+        columns, found = task.rows(unit.images.to(device_of(task.model)), unit.stage)
+    finally:
+        _alone.release()
     return part(task.kind, unit.about, task.facts | found, columns)
 
 

@@ -50,7 +50,11 @@ class Crew(Protocol):
 
 @dataclass(frozen=True, config=CONFIG)
 class Executor(ABC):
-    """Does units of work; their results do not depend on where that is."""
+    """Does units of work; their results do not depend on where that is.
+
+    One process does one unit at a time: an attack changes the model while it works, and what a model draws by itself is
+    fenced for the whole process.
+    """
 
     @abstractmethod
     def at(self, job: Job) -> AbstractContextManager[Crew]:

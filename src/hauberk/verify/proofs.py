@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hauberk.records import Part
-from hauberk.verify.derive import DERIVE, NOISE_NORMS, noise_of
+from hauberk.verify.derive import DERIVE, noise_of, norm_of
 from hauberk.verify.verdict import Verdict, guarded
 
 # A recorded radius may be smaller than the derived one by the rounding it was given, never larger.
@@ -58,7 +58,7 @@ def statement_problems(part: Part) -> list[str]:
     # votes prove the norm of their noise, Lipschitz constants that of their walk (L2 before there were others)
     norm = asked["threat"]["name"] if estimated else shared.get("norm", "l2")
     if probabilistic:
-        norm = NOISE_NORMS[noise_of(shared)["name"]]
+        norm = norm_of(shared)
         found += _noise_problems(shared, asked)
     if part.facts["norm"] != norm or asked.get("norm", norm) != norm:
         found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in {norm}")

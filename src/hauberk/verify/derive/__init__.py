@@ -8,8 +8,8 @@ from hauberk.verify.derive.logits import kept_margins as kept_margins
 from hauberk.verify.derive.logits import lipschitz as lipschitz
 from hauberk.verify.derive.mixes import mixed_margin as mixed_margin
 from hauberk.verify.derive.points import local_lipschitz as local_lipschitz
-from hauberk.verify.derive.votes import NOISE_NORMS as NOISE_NORMS
 from hauberk.verify.derive.votes import noise_of as noise_of
+from hauberk.verify.derive.votes import norm_of as norm_of
 from hauberk.verify.derive.votes import smoothing as smoothing
 
 DERIVE = {

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from scipy import optimize, stats
 
-NOISE_NORMS = {"gaussian": "l2", "laplace": "l1"}
+from hauberk.errors import HauberkError
+
+# of each family: the norm of its radii, and the distribution of one pixel's noise of standard deviation sigma
+LAWS: dict[str, tuple[str, Callable[[float], Any]]] = {
+    "gaussian": ("l2", lambda sigma: stats.norm(scale=sigma)),
+    "laplace": ("l1", lambda sigma: stats.laplace(scale=sigma * 0.5**0.5)),
+}
 
 
 def noise_of(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,10 +27,22 @@ def noise_of(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def law_of(shared: Mapping[str, Any]) -> Any:
-    """The distribution of one pixel's noise, by its standard deviation."""
+    """The distribution of one pixel's noise."""
     noise = noise_of(shared)
-    law, scale = {"gaussian": (stats.norm, 1.0), "laplace": (stats.laplace, 0.5**0.5)}[noise["name"]]
-    return law(scale=scale * noise["sigma"])
+    return _known(noise)[1](noise["sigma"])
+
+
+def norm_of(shared: Mapping[str, Any]) -> str:
+    """The norm in which the noise proves radii."""
+    return _known(noise_of(shared))[0]
+
+
+def _known(noise: Mapping[str, Any]) -> tuple[str, Callable[[float], Any]]:
+    if noise["name"] not in LAWS:
+        raise HauberkError(
+            f"no law is known of the noise {noise['name']!r}", "add it to LAWS in src/hauberk/verify/derive/votes.py"
+        )
+    return LAWS[noise["name"]]
 
 
 def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
