@@ -392,6 +392,6 @@ def test_messages_are_not_cut_or_decorated(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     _, said = typed(f"check my_nets:brain {FEW}")
-    assert "my_nets:brain: not ready: see LOOK above" in said  # and no picture of a brain
+    assert "my_nets:brain: not ready: see LOOK below" in said  # and no picture of a brain
     _, said = typed(f"attack my_nets:Cut {ATTACK}")
     assert len(said[said.index("error: ") :].splitlines()) == 2  # a terminal wraps it

@@ -114,7 +114,8 @@ def test_a_minimum_norm_attack_reports_its_median(task, tmp_path: Path) -> None:
 def test_draws_of_a_random_model_are_reported_with_their_control(task, tmp_path: Path) -> None:
     net, batch = task
     model = Noisy(net).eval()
-    parts = attack_records(model, batch, PGD(Linf(0.03), steps=3, eot=4), SETTING, Work(tmp_path))
+    attack = PGD(Linf(0.1), steps=5, eot=4)  # strong enough that 80 draws show it
+    parts = attack_records(model, batch, attack, SETTING, Work(tmp_path))
     (joined,) = records.group(parts)
     drawn = np.array(joined.table.column("draws").to_pylist())
     assert drawn.shape == (20, 4)
@@ -124,7 +125,7 @@ def test_draws_of_a_random_model_are_reported_with_their_control(task, tmp_path:
     assert clean.all_right.value <= clean.mean.value
     assert after.mean.value < clean.mean.value
     assert "every draw" in page(parts).lower()
-    again = attack_records(model, batch, PGD(Linf(0.03), steps=3, eot=4), SETTING, Work(tmp_path / "again"))
+    again = attack_records(model, batch, attack, SETTING, Work(tmp_path / "again"))
     assert all(a.table.equals(b.table) for a, b in zip(parts, again, strict=True))
     (plain,) = subjects(attack_records(net, batch, FGSM(Linf(0.03)), SETTING, Work(tmp_path)))[0].attacked
     assert plain.random is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +45,12 @@ class LinearOracle(nn.Module):
         self.centre = centre
         self.eval()
 
-    @staticmethod
-    def random(input_shape: Sequence[int], num_classes: int = 2, seed: int = 0) -> LinearOracle:
+    @classmethod
+    def random(cls, input_shape: Sequence[int], num_classes: int = 2, seed: int = 0) -> Self:
         """An oracle with normal weights and small normal biases."""
         generator = torch.Generator().manual_seed(seed)
         weight = torch.randn(num_classes, math.prod(input_shape), generator=generator)
-        return LinearOracle(weight, 0.05 * torch.randn(num_classes, generator=generator), input_shape)
+        return cls(weight, 0.05 * torch.randn(num_classes, generator=generator), input_shape)
 
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to logits (B, K)."""
