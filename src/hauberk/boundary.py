@@ -192,7 +192,7 @@ def no_gradient() -> HauberkError:
     return HauberkError(
         "the model gives no gradient to its images: its forward pass cuts the graph (detach, numpy, no_grad, "
         "inference_mode, or a quantised layer)",
-        "declare traits = Traits(gradient='none'), and a surrogate stands in; or attack by scores: --attack square",
+        "declare Traits(gradient='none'), with a surrogate that passes one on; or attack by scores: --attack square",
     )
 
 

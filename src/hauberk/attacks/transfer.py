@@ -138,4 +138,4 @@ def run_model(path: str, weights: str | None = None) -> nn.Module:
 @lru_cache(maxsize=4)
 def _load(path: str, weights: str) -> nn.Module:  # noqa: ARG001 - the hash tells a run that was trained again
     with fenced():  # the initial weights are drawn, and a training that is resumed reads the run at another step
-        return Run.open(path).load_model()
+        return Run.open(path).load_model().requires_grad_(False)

@@ -147,7 +147,7 @@ def _nature(model: nn.Module, images: Tensor) -> list[Finding]:
         "bpda": "a surrogate stands in for some step (BPDA)",
         "none": "some step has none: its surrogate, or the identity, stands in (BPDA)",
     }
-    return [said, Finding("gradient", known.gradient == "exact", texts[known.gradient])]
+    return [said, Finding("gradient", True, texts[known.gradient])]  # "input gradient" says whether there is one
 
 
 def _gradients(model: nn.Module, images: Tensor) -> Finding:
