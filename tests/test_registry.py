@@ -203,6 +203,8 @@ def test_threats_have_a_shorthand_and_numbers_a_fraction() -> None:
         ({"name": "ddn", "threat": "l1:3"}, "not in l1"),
         ({"name": "mixed_margin", "base": {"name": "mixed_margin"}}, "mix inside a mix"),
         ({"name": "smoothing"}, "sigma or noise is missing"),
+        ({"name": "smoothing", "noise": "guassian:0.25"}, "did you mean 'gaussian'"),
+        ({"name": "pgd", "threat": "lnif:0.1"}, "did you mean 'linf'"),
         ({"name": "smoothing", "sigma": 1, "noise": "laplace:1"}, "give noise alone"),
         ({"steps": 3}, "needs a 'name'"),
     ],

@@ -199,6 +199,9 @@ def _shorthand_value(value: str) -> Any:
     name, separator, rest = value.partition(":")
     if separator and name in _ENTRIES and _ENTRIES[name].kind in SIZES:
         return _planned(value)
+    near = suggestion(name, [e.name for e in _ENTRIES.values() if e.kind in SIZES])
+    if separator and near and name not in _ENTRIES and rest[:1].isdigit():
+        raise HauberkError(f"there is no {' or '.join(SIZES)} called {name!r}", near)
     numerator, slash, denominator = value.partition("/")
     if slash and numerator.strip().isdigit() and denominator.strip().isdigit() and rest == "":
         return number(value)
