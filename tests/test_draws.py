@@ -13,7 +13,7 @@ from hauberk.attacks.gradients import BPDA
 from hauberk.batch import Batch
 from hauberk.capabilities import Random, Traits
 from hauberk.certificates import LipschitzCertificate
-from hauberk.classifier import decide, logits_of
+from hauberk.classifier import decide, logits_of, margins
 from hauberk.conformance import check_classifier, check_lipschitz_layer
 from hauberk.draws import Fenced, drawn, is_random, one_draw
 from hauberk.errors import HauberkError
@@ -214,3 +214,28 @@ def test_rows_that_are_no_images_are_refused_in_a_sentence() -> None:
     model = nn.Sequential(Split(), NoiseInjection(Gaussian(0.1)), nn.Unflatten(0, (-1, 2)), nn.Flatten()).eval()
     with pytest.raises(HauberkError, match="3 images was asked for noise of 6 rows"):
         drawn(model, key(1, 2, 3))(torch.zeros(3, 3, 2, 2))
+
+
+def test_a_value_is_the_mean_over_the_next_draws() -> None:
+    model, images = net(), batch(4)
+    query = PGD(Linf(0.1), loss="margin", eot=3).query(model, images, 16)
+    ids = tuple(images.ids.tolist())
+    for first in (0, 3):
+        draws = [one_draw(model, Key(0, first + n, ids, "search"))(images.images) for n in range(3)]
+        expected = torch.stack([-margins(logits, images.labels) for logits in draws]).mean(0)
+        torch.testing.assert_close(query.value(images.images.clone()), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_met_unlike_numbers_of_draws_keep_their_places_and_share_calls() -> None:
+    model, images = net(), batch(6)
+    query = PGD(Linf(0.1), eot=2).query(model, images, 16)
+    uneven = torch.arange(6) % 2 == 0
+    query.differences(images.images, torch.zeros(6, 1).long(), uneven)
+    calls: list[int] = []
+    handle = model[1].register_forward_hook(lambda _module, inputs, _out: calls.append(len(inputs[0])))
+    clean = query.clean_logits
+    handle.remove()
+    assert len(calls) == 2  # one for each number of draws, and not one for each change of it
+    for row, (image, i) in enumerate(zip(images.images, images.ids.tolist(), strict=True)):
+        alone = one_draw(model, Key(0, 2 if uneven[row] else 0, (i,), "search"))(image[None])
+        torch.testing.assert_close(clean[row : row + 1], alone, rtol=1e-5, atol=1e-6)
