@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +13,15 @@ from torch import Tensor, nn
 from hauberk.attacks import APGD, FAB, FGSM, PGD, Attack, AutoAttack, Square
 from hauberk.attacks.gradients import BPDA
 from hauberk.batch import Batch
-from hauberk.capabilities import Random, Traits
+from hauberk.capabilities import Decides, Random, Traits
 from hauberk.certificates import LipschitzCertificate
 from hauberk.classifier import decide, logits_of, margins
 from hauberk.conformance import check_classifier, check_lipschitz_layer
 from hauberk.draws import Fenced, drawn, is_random, one_draw
 from hauberk.errors import HauberkError
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import attack_records
+from hauberk.evaluation.work import Work
 from hauberk.layers import NoiseInjection
 from hauberk.layers.bound import Bound, unit_bound
 from hauberk.layers.lipschitz import model_bound
@@ -150,6 +155,71 @@ def test_a_fence_repeats_a_draw_and_leaves_every_generator_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
     assert random.getstate() == states[2]
+
+
+class Both(nn.Module):
+    """Noise by key, and beside it noise that nobody asked for."""
+
+    traits = Traits(stochastic=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net(images)
+        return logits + 0.1 * torch.randn_like(logits)
+
+
+def test_what_a_model_draws_beside_its_keys_is_fenced_and_said(tmp_path: Path) -> None:
+    model, images = Both().eval(), batch(4)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    made = one_draw(model, key(*images.ids.tolist()))
+    assert torch.equal(made(images.images), made(images.images))
+    assert torch.equal(torch.get_rng_state(), state)
+    setting = Setting("noise", "test", ("a", "b", "c"), tile=4, gallery=0)
+    for part, said in ((model, "global"), (net(), None)):
+        (record,) = attack_records(part, images, PGD(Linf(0.1), steps=1), setting, Work(tmp_path / str(said)))
+        assert record.facts.get("randomness") == said
+
+
+class Guarded(nn.Module, Decides):
+    """Decides by its own net, which is random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net(images)
+        return logits
+
+    def decide(self, images: Tensor, key: Key) -> Tensor:
+        return self.net(images).argmax(1)
+
+
+def test_a_decision_over_a_random_net_is_keyed_too() -> None:
+    model, images = Guarded().eval(), batch(40)
+    whole = decide(model, images, seed=1, tile=16)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(decide(model, images.select(order), seed=1, tile=16), whole[order])
+    assert not torch.equal(decide(model, images, seed=2, tile=16), whole)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32 + 5, 2**40, 2**63 + 1])
+def test_any_integer_is_a_seed(seed: int) -> None:
+    for model in (Coins().eval(), net()):
+        rows = Batch(batch(4).images, torch.zeros(4).long(), torch.arange(4))
+        found = (PGD(Linf(0.1), steps=1, eot=2)(model, rows, seed=seed).loss for _ in range(2))
+        assert torch.equal(*found)
+
+
+def test_a_wrapper_that_a_user_put_around_a_forward_stays() -> None:
+    model = nn.Sequential(NoiseInjection(Gaussian(1e-9)), nn.Flatten()).eval()
+    vars(model)["forward"] = partial(lambda inner, images: 3.0 * inner(images), model.forward)
+    images = batch(1).images
+    torch.testing.assert_close(drawn(model, key(1))(images), 3.0 * images.flatten(1))
 
 
 class Step(nn.Module):

@@ -23,7 +23,7 @@ from hauberk.boundary import check_images as check_images  # the certificates as
 from hauberk.capabilities import Decides as Decides
 from hauberk.capabilities import Gradient, NamedOutputs, NamesItself
 from hauberk.capabilities import Traits as Traits
-from hauberk.draws import drawn, draws_by_key
+from hauberk.draws import drawn
 from hauberk.draws import is_random as is_random
 from hauberk.errors import HauberkError
 from hauberk.identity import altered, architecture, bytes_of
@@ -240,10 +240,10 @@ def logits_of(
         tile: rows of every call.
         draw: seed, number and purpose of the noise of a model that takes it as an argument.
     """
-    random = draws_by_key(model)
+    seed, number, purpose = draw
     found = []
     for part, used in batch.tiles(tile):
-        net = drawn(model, Key(*draw[:2], tuple(part.ids.tolist()), draw[2])) if random else model
+        net = drawn(model, Key(seed, number, tuple(part.ids.tolist()), purpose))
         found.append(net(part.images.clone())[:used])
     return torch.cat(found)
 
@@ -251,10 +251,14 @@ def logits_of(
 @torch.no_grad()
 def decide(model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> Tensor:
     """The classifier's decisions on a batch, shape (B,), int64; -1 for none."""
-    if isinstance(model, Decides):
-        keyed = ((t, used, Key(seed, 0, tuple(t.ids.tolist()), "decide")) for t, used in batch.tiles(tile))
-        return torch.cat([model.decide(t.images.clone(), key)[:used] for t, used, key in keyed])
-    return classes(logits_of(model, batch, tile, (seed, 0, "decide")))
+    if not isinstance(model, Decides):
+        return classes(logits_of(model, batch, tile, (seed, 0, "decide")))
+    found = []
+    for part, used in batch.tiles(tile):
+        key = Key(seed, 0, tuple(part.ids.tolist()), "decide")
+        net = drawn(model, key)  # a vote or a detector around a random net
+        found.append((net if isinstance(net, Decides) else model).decide(part.images.clone(), key)[:used])
+    return torch.cat(found)
 
 
 def classes(logits: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """One draw of a random model: a deterministic net for given noise.
 
 Evaluation never lets a random model draw by itself.  A model made of ``Random`` modules is drawn by their keys, so that
-a row's noise depends on the seed, its id and the number of the draw alone.  Any other random model (dropout that is
-left on, noise from torch's generator) is run behind a fence: the global generators start from the draw's key, and are
-afterwards as before.  Its answers can be repeated batch by batch, and not row by row.
+a row's noise depends on the seed, its id and the number of the draw alone.  What a model draws beside that (dropout
+that is left on, noise from torch's generator) is fenced: the global generators start from the draw's key, and are
+afterwards as before.  Such answers can be repeated batch by batch, and not row by row.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def _drawn(module: nn.Module, key: Draw, name: str, done: dict[int, nn.Module]) 
             made = copy.copy(module)
             vars(made)["_modules"] = children
             forward = vars(made).get("forward")
-            if isinstance(forward, partial):  # an attack's gradient around the module that was copied
+            # an attack's gradient, which calls the module that was copied; what a user has put there stays
+            if isinstance(forward, partial) and forward.func.__module__ == "hauberk.attacks.gradients":
                 del vars(made)["forward"]
     done[id(module)] = made
     return made
@@ -92,13 +93,12 @@ def cuda_devices(model: nn.Module) -> list[int]:
 
 
 def one_draw(model: nn.Module, key: Key) -> nn.Module:
-    """A random model with the noise of one draw: by its key, or behind a fence."""
-    made = drawn(model, key)
-    return made if made is not model else Fenced(model, key)
+    """A random model with the noise of one draw: what it takes by key, and behind a fence what it draws beside that."""
+    return Fenced(drawn(model, key), key)
 
 
 @torch.no_grad()
 def is_random(model: nn.Module, images: Tensor, probes: int = 1) -> bool:
     """Probe: whether two forwards of the same images differ at all, in one of several tries."""
-    with fenced():
+    with fenced(devices=cuda_devices(model)):
         return any(not torch.equal(model(images), model(images)) for _ in range(probes))

@@ -41,7 +41,7 @@ def stream(seed: int, sample_id: int, purpose: str) -> np.random.Generator:
 class DeviceStream:
     """The stream of one sample that is drawn on an accelerator, in the shape and with the names of numpy's.
 
-    Its torch generator takes a seed of 64 bits: the lower half of the same hash.
+    Its torch generator takes a seed of 63 bits: the lower ones of the same hash.
 
     Args:
         seed: the evaluation's seed.
@@ -238,17 +238,17 @@ def fenced(seed: int = 0, devices: Iterable[int] = ()) -> Iterator[None]:
     """Inside, the global generators of torch, numpy and Python start from a seed; afterwards they are as before.
 
     Args:
-        seed: of all of them.
+        seed: of all of them, any integer; numpy's takes its lower 32 bits.
         devices: the GPUs whose generators are set too.
     """
     known, chosen = random.getstate(), list(devices)
     legacy = np.random.get_state()  # noqa: NPY002 - what a model of the user's own may draw from
     with torch.random.fork_rng(chosen):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would set every GPU, forked or not
+        torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would set every GPU, forked or not
         for device in chosen:
-            torch.cuda.default_generators[device].manual_seed(seed)
+            torch.cuda.default_generators[device].manual_seed(seed % 2**63)
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
             yield
         finally:

@@ -194,13 +194,14 @@ RANDOMNESS = [
     *group(
         "randomness", "classifier.py", "tests/test_classifier.py",
         ("net(part.images.clone())[:used]", "net(part.images.clone())"),
-        ('Key(seed, 0, tuple(t.ids.tolist()), "decide")', 'Key(0, 0, tuple(t.ids.tolist()), "decide")'),
+        ('Key(seed, 0, tuple(part.ids.tolist()), "decide")', 'Key(0, 0, tuple(part.ids.tolist()), "decide")'),
         ("isinstance(model, NamedOutputs) else", 'hasattr(model, "outputs") else'),
     ),
     *group(
         "draws", "classifier.py", "tests/test_draws.py",
-        ("Key(*draw[:2], tuple(part.ids.tolist()), draw[2])", "Key(0, *draw[1:2], tuple(part.ids.tolist()), draw[2])"),
-        ("Key(*draw[:2], tuple(part.ids.tolist()), draw[2])", "Key(*draw[:2], tuple(range(len(part))), draw[2])"),
+        ("Key(seed, number, tuple(part.ids.tolist()), purpose)", "Key(0, number, tuple(part.ids.tolist()), purpose)"),
+        ("Key(seed, number, tuple(part.ids.tolist()), purpose)", "Key(seed, number, tuple(range(len(part))), purpose)"),
+        ("        net = drawn(model, key)  #", "        net = model  #"),
     ),
     *group(
         "draws", "randomness.py", "tests/test_draws.py",
@@ -216,7 +217,8 @@ RANDOMNESS = [
         ("made = copy.copy(module)\n", "made = module\n"),
         ('                del vars(made)["forward"]\n', "                pass\n"),
         (".train(module.training)", ""),
-        ("return made if made is not model else Fenced(model, key)", "return made"),
+        ("return Fenced(drawn(model, key), key)", "return drawn(model, key)"),
+        ('and forward.func.__module__ == "hauberk.attacks.gradients"', ""),
         ('stream(key.seed, key.number, f"{key.purpose} fence")', 'stream(key.seed, 0, f"{key.purpose} fence")'),
     ),
     *group(
@@ -224,7 +226,7 @@ RANDOMNESS = [
         ("rows[self.forwards[rows].argsort(stable=True)]", "rows"),
         ("[rows] if self.key is None else self._runs(rows)", "[rows]"),
         ("number=number + nth", "number=number"),
-        ("else attackable(net):", "else nullcontext():"),
+        ("else attackable(net)\n", "else nullcontext()\n"),
         ("[everything.argsort()]", ""),
     ),
     *group(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 
@@ -238,8 +238,12 @@ class Query:
         number = int(self.forwards[rows][0])
         return one_draw(self.model, replace(self.key, number=number + nth, ids=tuple(ids.tolist())))
 
+    def _passing(self, net: nn.Module) -> AbstractContextManager[None]:
+        """Inside, surrogates pass gradients in a draw, as the attack has them pass in the model itself."""
+        return nullcontext() if net is self.model else attackable(net)
+
     def _logits(self, net: nn.Module, points: Tensor) -> Tensor:
-        with nullcontext() if net is self.model else attackable(net):
+        with self._passing(net):
             logits: Tensor = net(points)
         return logits
 
@@ -265,7 +269,7 @@ class Query:
         labels, net = self.labels[rows], self._net(rows, nth)
         targets = None if self.targets is None else self.targets[rows]
         if isinstance(self.loss, AttackLoss):
-            with attackable(net):
+            with self._passing(net):
                 outputs = named_outputs(net, points)
             return self.loss(outputs, labels, targets), outputs["logits"]
         logits = self._logits(net, points)

@@ -18,13 +18,14 @@ from hauberk import registry
 from hauberk.attacks import Attack, AutoAttack
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate
-from hauberk.classifier import Decides, is_random, predictor_name, traits
+from hauberk.classifier import Decides, predictor_name, traits
 from hauberk.devices import device_of
-from hauberk.draws import PROBES, draws_by_key
+from hauberk.draws import PROBES, drawn, is_random
 from hauberk.evaluation.diagnostics import VERSION as DIAGNOSIS_VERSION
 from hauberk.evaluation.diagnostics import diagnose
 from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
 from hauberk.evaluation.work import Columns, Task, Work, done
+from hauberk.randomness import Key
 from hauberk.records import Part, RecordKind
 from hauberk.verify.attacks import OWN_DECISIONS
 
@@ -89,7 +90,8 @@ def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: 
     # what is not declared is unknown, so it is probed
     stochastic = declared.stochastic or (not declared.declared and is_random(model, first.images, PROBES))
     facts = facts_of(samples, setting) | {"stochastic": stochastic}
-    if stochastic and not draws_by_key(model) and is_random(model, first.images, PROBES):
+    one = drawn(model, Key(0, 0, tuple(first.ids.tolist()), "probe"))
+    if stochastic and is_random(one, first.images, PROBES):
         facts |= {"randomness": "global"}  # it draws by itself: its rows cannot be repeated one by one
     if isinstance(model, Decides) and not predictor_name(model).startswith(OWN_DECISIONS):
         facts |= {"decides": True}  # its name does not say it
