@@ -31,6 +31,7 @@ from hauberk.noises import Gaussian
 from hauberk.threats import L2, Linf
 
 read = OfMix.read
+VOTED = {"counts0": [90, 5, 5], "counts": [990, 5, 5]}, {"sigma": 0.5, "n0": 100, "n": 1000, "alpha": 0.001}
 LIPSCHITZ = MixedCertificate()
 VOTES = SmoothingCertificate(Gaussian(0.05), n0=20, n=500, alpha=0.01)
 SMOOTHING = MixedCertificate(VOTES)
@@ -253,7 +254,7 @@ def test_the_constant_of_a_smoothed_probability_is_sharp() -> None:
     """The steepest smoothed [0, 1]-valued function is a half-space, and it is as steep as its Lipschitz constant."""
     sigma, h = 0.3, 1e-5
     slope = (stats.norm.cdf(h / sigma) - stats.norm.cdf(-h / sigma)) / (2 * h)
-    shared = {"sigma": sigma, "n0": 1, "n": 10**5, "alpha": 0.001, "base": "smoothing", "mix_alpha": 1.0}
+    shared = {"sigma": sigma, "n0": 100, "n": 10**5, "alpha": 0.001, "base": "smoothing", "mix_alpha": 1.0}
     certificate = MixedCertificate(SmoothingCertificate(Gaussian(sigma)), "theorem_3_5")
     row = {"counts0": [0, 1], "counts": [10**4, 9 * 10**4]}
     p = stats.beta.ppf(0.001, 90000, 10001)
@@ -364,13 +365,13 @@ def test_every_bound_grows_with_alpha_and_is_consistent_with_its_margin(bound: B
     row, shared = {"logits": [6.0, 1.0, 0.0]}, {"pairwise": (2.0 * (1 - np.eye(3))).tolist(), "layers": []}
     certificate = MixedCertificate(LipschitzCertificate(), bound)
     if base == "smoothing":
-        row, shared = {"counts0": [90, 5, 5], "counts": [990, 5, 5]}, {"sigma": 0.5, "n": 1000, "alpha": 0.001}
+        row, shared = VOTED
         certificate = MixedCertificate(SmoothingCertificate(Gaussian(0.5), n=1000), bound)
     _grows(certificate, row, shared | {"base": base})
 
 
 def test_theorem_a1_grows_with_alpha_and_is_consistent_with_its_margin() -> None:
-    row, shared = {"counts0": [90, 5, 5], "counts": [990, 5, 5]}, {"sigma": 0.5, "n": 1000, "alpha": 0.001}
+    row, shared = VOTED
     votes = SmoothingCertificate(Gaussian(0.5), n=1000)
     _grows(MixedCertificate(votes, "theorem_a1"), row, shared | {"base": "smoothing"})
 

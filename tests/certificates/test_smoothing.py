@@ -1,6 +1,8 @@
 """CERTIFY against linear models, whose vote probability is Phi(margin / (sigma |w|)); coverage; separate samples."""
 
+import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +104,15 @@ def test_the_two_samples_are_independent() -> None:
 def seen(certificate: SmoothingCertificate, counts0: list[int], counts: list[int]) -> VoteCounts:
     plan = VotePlan(certificate.noise, certificate.n0, certificate.n, certificate.alpha)
     return VoteCounts(tuple(counts0), tuple(counts), plan)
+
+
+@pytest.mark.parametrize("other", [{"alpha": 0.1}, {"n": 800}, {"n0": 7}, {"noise": Gaussian(0.5)}], ids=str)
+def test_votes_of_another_plan_are_refused(other: dict[str, Any]) -> None:
+    """A looser alpha or a larger sigma read into the same counts would give a radius that nobody planned."""
+    evidence = seen(SMALL, [20, 0], [390, 10])
+    assert SMALL.radius(evidence) > 0
+    with pytest.raises(HauberkError, match="planned"):
+        dataclasses.replace(SMALL, **other).radius(evidence)
 
 
 @pytest.mark.parametrize("votes", range(41))

@@ -68,10 +68,10 @@ SMOOTHING = [
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
         ('f"smoothing-{name}"', '"smoothing"'),
-        ("clopper_pearson_lower(seen.counts[seen.chosen], seen.plan.n, seen.plan.alpha)",
-         "seen.counts[seen.chosen] / seen.plan.n"),
+        ("clopper_pearson_lower(seen.counts[seen.chosen], self.n, self.alpha)", "seen.counts[seen.chosen] / self.n"),
+        ("if seen.plan != self.plan:", "if False:"),
         ("return seen.chosen if self.bound(seen) > 0.5 else", "return seen.chosen if self.bound(seen) > 0.0 else"),
-        ("seen.plan.n, seen.plan.alpha)", "sum(seen.counts), seen.plan.alpha)"),
+        ("seen.chosen], self.n, self.alpha)", "seen.chosen], sum(seen.counts), self.alpha)"),
         ("return round_down(self.noise.radius(bound, margin)) if", "return self.noise.radius(bound) if"),
         ("if model.noise != self.noise:", "if False:"),
     ),

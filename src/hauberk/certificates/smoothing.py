@@ -52,6 +52,11 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         return self.noise.norm
 
     @property
+    def plan(self) -> VotePlan:
+        """What is fixed before the first vote."""
+        return VotePlan(self.noise, self.n0, self.n, self.alpha)
+
+    @property
     def failure_probability(self) -> float:
         """Alpha."""
         return self.alpha
@@ -68,7 +73,7 @@ class SmoothingCertificate(Certificate[VoteCounts]):
 
     def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[VoteCounts]:
         """Vote counts of two separate samples for each row."""
-        base, plan = self._base(model), VotePlan(self.noise, self.n0, self.n, self.alpha)
+        base, plan = self._base(model), self.plan
 
         def votes(image: Tensor, sample_id: int, name: str, count: int) -> tuple[int, ...]:
             key = (seed, sample_id, f"smoothing-{name}")  # two separate streams
@@ -90,8 +95,17 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         return model.base
 
     def bound(self, seen: VoteCounts) -> float:
-        """The lower bound of the chosen class's probability, by the plan of the votes."""
-        return clopper_pearson_lower(seen.counts[seen.chosen], seen.plan.n, seen.plan.alpha)
+        """The lower bound of the chosen class's probability.
+
+        Raises:
+            HauberkError: on votes of another plan, for which alpha is not the failure probability.
+        """
+        if seen.plan != self.plan:
+            raise HauberkError(
+                f"the votes were planned as {seen.plan}, the certificate asks for {self.plan}",
+                "certify by the plan of the votes",
+            )
+        return clopper_pearson_lower(seen.counts[seen.chosen], self.n, self.alpha)
 
     def decision(self, seen: VoteCounts) -> int:
         """The chosen class where its bound exceeds 1/2, else abstain."""
