@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 torch.set_num_threads(1)
 
@@ -91,3 +92,37 @@ def reader():
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], nn.Module]], nn.Module]:
+    """What a training ends with that is stopped after 1, 2, 3 ... steps and begun again by the same call.
+
+    Its checkpoints are to be written at every step.
+    """
+    from hauberk.training import loop
+
+    class Interrupted(Exception):
+        pass
+
+    def run(train: Callable[[], nn.Module]) -> nn.Module:
+        step = loop._Trainer._step
+
+        def interrupted(self: loop._Trainer, index: int) -> None:
+            step(self, index)
+            if next(allowed) == 0:
+                raise Interrupted
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._Trainer, "_step", interrupted)
+            for attempt in range(1, 60):
+                allowed = iter([*([1] * (attempt % 3)), *([0] * 99)])
+                try:
+                    found = train()
+                except Interrupted:
+                    continue
+                assert attempt > 3, "it was hardly stopped"
+                return found
+        pytest.fail("it does not get on")
+
+    return run

@@ -1,6 +1,5 @@
 """Free adversarial training: Algorithm 1 step by step, and its perturbation across batches, kills and processes."""
 
-import itertools
 
 import pytest
 import torch
@@ -75,31 +74,12 @@ def test_it_is_algorithm_1(tmp_path, monkeypatch):
     torch.testing.assert_close(kept, delta, atol=1e-6, rtol=0)
 
 
-class Interrupted(Exception):
-    pass
-
-
-def test_resuming_at_every_step_gives_the_same_bits(tmp_path, monkeypatch):
+def test_resuming_at_every_step_gives_the_same_bits(tmp_path, in_pieces):
     objective = FreeAdversarial(L2(0.3), replays=2)
     whole, broken = (Run.create(tmp_path / name, {}) for name in ("whole", "broken"))
     expected = weights_hash(fit(net(), objective, DATA, CONFIG, whole, seed=4))
-    step = loop._Trainer._step
-
-    def interrupted(self, index):
-        step(self, index)
-        if next(allowed) == 0:
-            raise Interrupted
-
-    monkeypatch.setattr(loop._Trainer, "_step", interrupted)
-    for attempt in itertools.count(1):
-        allowed = iter([*([1] * (attempt % 3)), *([0] * 99)])
-        try:
-            found = weights_hash(fit(net(), objective, DATA, CONFIG, broken, seed=4))
-            break
-        except Interrupted:
-            assert attempt < 60
-    assert attempt > 3
-    assert found == expected
+    found = in_pieces(lambda: fit(net(), objective, DATA, CONFIG, broken, seed=4))
+    assert weights_hash(found) == expected
 
 
 @pytest.mark.parametrize("threat", [Linf(0.3), L2(0.8)], ids=str)

@@ -1,5 +1,4 @@
 import copy
-import itertools
 import os
 from dataclasses import dataclass
 
@@ -293,35 +292,15 @@ class Counting(Objective):
         return Loss(adversarial.total * weight, adversarial.terms)
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_resuming_at_every_step_gives_the_same_bits(network, dataset, tmp_path, monkeypatch, optimizer):
+def test_resuming_at_every_step_gives_the_same_bits(network, dataset, tmp_path, in_pieces, optimizer):
     """Stopped after 1, 2, 3 ... steps, over and over, the run ends with the weights and rows of an undisturbed one."""
     config = Training(**SETTINGS | {"checkpoint_minutes": 1e-9, "optimizer": optimizer, "lr": 0.01})
     whole = Run.create(tmp_path / "whole", {"name": "x", "data": {"name": "digits"}})
     expected = fit(network(), Counting(), dataset, config, whole, seed=4)
 
     broken = Run.create(tmp_path / "broken", {"name": "x", "data": {"name": "digits"}})
-    step = loop._Trainer._step
-
-    def interrupted(self, index):
-        step(self, index)
-        if next(budget) == 0:
-            raise Interrupted
-
-    for attempt in itertools.count(1):
-        budget = iter([*([1] * (attempt % 3)), *([0] * 99)])
-        monkeypatch.setattr(loop._Trainer, "_step", interrupted)
-        try:
-            found = fit(network(), Counting(), dataset, config, broken, seed=4)
-            break
-        except Interrupted:
-            assert attempt < 60
-    monkeypatch.undo()
-    assert attempt > 3
+    found = in_pieces(lambda: fit(network(), Counting(), dataset, config, broken, seed=4))
     assert weights_hash(found) == weights_hash(expected)
     drop = "images_per_second"
     rows = [[{k: v for k, v in row.items() if k != drop} for row in r.metrics()] for r in (whole, broken)]
@@ -356,6 +335,10 @@ def test_a_finished_run_answers_at_once(network, dataset, run, monkeypatch):
     monkeypatch.setattr(loop._Trainer, "_step", lambda *_: pytest.fail("trained again"))
     assert weights_hash(fit(network(), Standard(), dataset, Training(**SETTINGS), run)) == first
     assert [row["epoch"] for row in run.metrics()] == [0, 1, 2]
+
+
+class Interrupted(Exception):
+    pass
 
 
 def test_a_row_logged_after_the_checkpoint_is_not_doubled(network, dataset, run, monkeypatch):
