@@ -209,7 +209,8 @@ def student(values: ArrayLike, confidence: float = 0.95) -> tuple[Interval, floa
         confidence: of the two-sided interval, exact for normal values and approximate for many others.
 
     Returns:
-        the interval, infinite for fewer than two values, and the p-value, then 1.
+        the interval, infinite for fewer than two values, and the p-value, then 1.  Of equal values the interval has no
+        width and the p-value is that of the sign test, :math:`2^{1-n}`.
 
     Raises:
         HauberkError: if a value is not finite or the confidence is impossible.
@@ -223,7 +224,9 @@ def student(values: ArrayLike, confidence: float = 0.95) -> tuple[Interval, floa
         return Interval(float(data.mean()) if n else math.nan, -math.inf, math.inf, n), 1.0
     mean, error = float(data.mean()), float(data.std(ddof=1)) / math.sqrt(n)
     reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
-    p = 2.0 * float(stats.t.sf(abs(mean) / error, n - 1)) if error > 0.0 else float(mean == 0.0)
+    # a spread of 0 of a few coarse values is chance; that all have one sign is what is known
+    alike = 1.0 if mean == 0.0 else 2.0 ** (1 - n)
+    p = 2.0 * float(stats.t.sf(abs(mean) / error, n - 1)) if error > 0.0 else alike
     return Interval(mean, mean - reach, mean + reach, n), p
 
 
