@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hauberk.attacks import APGD, FAB, FGSM, PGD, Attack, AutoAttack, Square
+from hauberk.attacks import APGD, FAB, FGSM, PGD, Attack, AutoAttack, PartAttack, Square
 from hauberk.attacks.gradients import BPDA
 from hauberk.batch import Batch
 from hauberk.capabilities import Decides, Random, Traits
 from hauberk.certificates import LipschitzCertificate
 from hauberk.classifier import decide, logits_of, margins
 from hauberk.conformance import check_classifier, check_lipschitz_layer
+from hauberk.defences import MixedClassifier
 from hauberk.draws import Fenced, drawn, is_random, one_draw
 from hauberk.errors import HauberkError
 from hauberk.evaluation.keys import Setting
@@ -309,3 +310,13 @@ def test_rows_that_met_unlike_numbers_of_draws_keep_their_places_and_share_calls
     for row, (image, i) in enumerate(zip(images.images, images.ids.tolist(), strict=True)):
         alone = one_draw(model, Key(0, 2 if uneven[row] else 0, (i,), "search"))(image[None])
         torch.testing.assert_close(clean[row : row + 1], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["accurate", "robust"])
+def test_a_search_on_a_random_part_is_keyed_by_the_samples_too(part: str) -> None:
+    mix, images = MixedClassifier(net(), net(0.1), 0.6, 1.0, 1.0).eval(), batch(12)
+    attack = PartAttack(Linf(0.1), part=part, attack=PGD(Linf(0.1), steps=3, eot=2), eot=2)
+    whole = attack(mix, images, seed=3, tile=16)
+    alone = attack(mix, images.select([7]), seed=3, tile=16)
+    torch.testing.assert_close(alone.adversarial, whole.adversarial[7:8], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(alone.loss, whole.loss[7:8], rtol=1e-5, atol=1e-6)

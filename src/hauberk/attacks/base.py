@@ -209,10 +209,10 @@ class Attack(ABC):
         drop = self.early_stop and not isinstance(model, Decides)
         usual = draws(model, batch.images[:1])
         eot = usual if self.eot is None else self.eot
-        key = Key(seed, 0, tuple(batch.ids.tolist()), "search") if usual > 1 else None
+        key = Key(seed, 0, tuple(batch.ids.tolist()), "search")
         return Query(
             model, batch.images, batch.labels, self.threat, self.loss, tile=tile, track=True, drop=drop and eot == 1,
-            eot=eot, key=key,
+            eot=eot, key=key, random=usual > 1,
         )  # fmt: skip
 
     def _judge(

@@ -41,8 +41,9 @@ class Query:
         track: remember the best points (evaluation) or not (training, where only the last iterate is used).
         drop: a row is decided once a misclassified point inside the threat is seen.
         eot: model calls averaged for one value.
-        key: of a random model's draws.  Each is a deterministic net, of a number that counts those of the image, so
-            that what an image meets does not depend on the others; None lets the model draw by itself.
+        key: seed and ids of an evaluation; None in training.
+        random: the model is called by its draws.  Each is a deterministic net, of a number that counts those of the
+            image, so that what an image meets does not depend on the others.
         budget: radius of the ball in pixel units, one for each image, (B,), or one for all; None is the threat's.
     """
 
@@ -59,11 +60,12 @@ class Query:
         drop: bool = False,
         eot: int = 1,
         key: Key | None = None,
+        random: bool = False,
         budget: float | Tensor | None = None,
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
         self.threat, self.loss, self.tile, self.track, self.drop, self.eot = threat, loss, tile, track, drop, eot
-        self.key = key
+        self.key, self._draws = key, key if random else None
         self.budget = threat.eps if budget is None else budget
         self.targets: Tensor | None = None  # (B,); the classes that a targeted search wants
         rows, device = len(labels), images.device
@@ -195,7 +197,7 @@ class Query:
 
     def _ordered(self, rows: Tensor) -> Tensor:
         """Row numbers, those first that have met the fewest draws: a tile is one draw."""
-        return rows if self.key is None else rows[self.forwards[rows].argsort(stable=True)]
+        return rows if self._draws is None else rows[self.forwards[rows].argsort(stable=True)]
 
     def _zeros(self, points: Tensor) -> Tensor:
         return torch.zeros(len(points), device=points.device, dtype=points.dtype)
@@ -213,7 +215,7 @@ class Query:
         Where all rows stand, a full tile is a slice, so that nothing is gathered.
         """
         size = self.tile or len(rows)
-        runs = [rows] if self.key is None else self._runs(rows)
+        runs = [rows] if self._draws is None else self._runs(rows)
         whole = len(runs) == 1 and len(rows) == len(self.labels)
         for run in runs:
             for start in range(0, len(run), size):
@@ -232,11 +234,11 @@ class Query:
 
     def _net(self, rows: Tensor | slice, nth: int = 0) -> nn.Module:
         """The model, or the next draws of a random one for these rows, which have met equally many."""
-        if self.key is None:
+        if self._draws is None:
             return self.model
-        ids = torch.tensor(self.key.ids, device=self.images.device)[rows]
+        ids = torch.tensor(self._draws.ids, device=self.images.device)[rows]
         number = int(self.forwards[rows][0])
-        return one_draw(self.model, replace(self.key, number=number + nth, ids=tuple(ids.tolist())))
+        return one_draw(self.model, replace(self._draws, number=number + nth, ids=tuple(ids.tolist())))
 
     def _passing(self, net: nn.Module) -> AbstractContextManager[None]:
         """Inside, surrogates pass gradients in a draw, as the attack has them pass in the model itself."""

@@ -16,7 +16,7 @@ from hauberk.attacks.query import Decided, Query
 from hauberk.batch import Batch
 from hauberk.classifier import TILE, frozen
 from hauberk.errors import HauberkError
-from hauberk.randomness import Randomness, fenced
+from hauberk.randomness import Key, Randomness, fenced
 from hauberk.records import content_hash
 from hauberk.runs import Run
 from hauberk.threats import CONFIG
@@ -100,8 +100,9 @@ def search_on(source: nn.Module, attack: Attack, query: Query, randomness: Rando
 
 
 def _found(attack: Attack, source: nn.Module, query: Query, randomness: Randomness) -> list[Tensor]:
-    batch = Batch(query.images, query.labels, torch.arange(len(query.labels), device=query.labels.device))
-    own = attack.query(source, batch, query.tile or TILE)
+    key = query.key or Key(0, 0, tuple(range(len(query.labels))), "search")
+    batch = Batch(query.images, query.labels, torch.tensor(key.ids, device=query.labels.device))
+    own = attack.query(source, batch, query.tile or TILE, key.seed)
     own.retire(~query.active)
     last = query.images
     with suppress(Decided):  # the source's own, by an attack that takes rows out
