@@ -99,7 +99,14 @@ CONTRACT = [
         ('("loss", "logit_margin", "nearest"))', '("loss", "logit_margin"))'),
         ("own.retire(~query.active)", "own.retire(query.active)"),
         ("with suppress(Decided):", "if True:"),
+    ),
+    *group(
+        "attacks", "models/of_run.py", "tests/attacks/test_transfer.py",
         ("if weights not in {None, found}:", "if False:"),
+    ),
+    *group(
+        "draws", "attacks/transfer.py", "tests/test_draws.py",
+        ("torch.tensor(key.ids, device", "torch.arange(len(key.ids), device"),
     ),
 ]  # fmt: skip
 

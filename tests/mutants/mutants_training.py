@@ -67,7 +67,7 @@ TRAINING: list[Mutant] = [
         ("run_model(self.teacher, self.weights)", "run_model(self.teacher)"),
     ),
     *group(
-        "training", "attacks/transfer.py", "tests/objectives/test_ard.py::test_the_contract",
+        "training", "models/of_run.py", "tests/objectives/test_ard.py::test_the_contract",
         ("with fenced():", "if True:"),
     ),
     *group(

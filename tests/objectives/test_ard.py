@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional
 
 from hauberk.attacks.pgd import PGD
-from hauberk.attacks.transfer import run_model
 from hauberk.batch import Batch
 from hauberk.classifier import weights_hash
 from hauberk.conformance import check_objective
@@ -16,6 +15,7 @@ from hauberk.data.dataset import Dataset
 from hauberk.data.split import Split
 from hauberk.errors import HauberkError
 from hauberk.models import small_cnn
+from hauberk.models.of_run import run_model
 from hauberk.objectives.ard import ARD
 from hauberk.runs import Run
 from hauberk.threats import Linf

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import field, replace
-from functools import lru_cache
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -16,9 +15,8 @@ from hauberk.attacks.query import Decided, Query
 from hauberk.batch import Batch
 from hauberk.classifier import TILE, frozen
 from hauberk.errors import HauberkError
-from hauberk.randomness import Key, Randomness, fenced
-from hauberk.records import content_hash
-from hauberk.runs import Run
+from hauberk.models.of_run import run_hash, run_model
+from hauberk.randomness import Key, Randomness
 from hauberk.threats import CONFIG
 
 
@@ -109,34 +107,3 @@ def _found(attack: Attack, source: nn.Module, query: Query, randomness: Randomne
         own.value(query.images)
         last = own.project(attack.search(own, randomness))
     return [last, *(own.points[name] for name in ("loss", "logit_margin", "nearest"))]
-
-
-def run_hash(path: str) -> str:
-    """The hash of the weights and the spec of a run's model."""
-    config = Run.open(path).model_config
-    return content_hash([config["weights"], config["spec"]])
-
-
-def run_model(path: str, weights: str | None = None) -> nn.Module:
-    """The model of a run in eval mode, loaded once.
-
-    Args:
-        path: the run directory.
-        weights: its ``hauberk.classifier.weights_hash``; None takes whatever is there.
-
-    Raises:
-        HauberkError: if there is no such run, or its weights are others.
-    """
-    found = str(Run.open(path).model_config["weights"])
-    if weights not in {None, found}:
-        raise HauberkError(
-            f"the run {path} has weights {found}, expected {weights}",
-            "give the run that was meant, or its weights' hash",
-        )
-    return _load(path, found)
-
-
-@lru_cache(maxsize=4)
-def _load(path: str, weights: str) -> nn.Module:  # noqa: ARG001 - the hash tells a run that was trained again
-    with fenced():  # the initial weights are drawn, and a training that is resumed reads the run at another step
-        return Run.open(path).load_model().requires_grad_(False)

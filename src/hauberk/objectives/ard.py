@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hauberk.attacks.base import Attack
-from hauberk.attacks.transfer import run_hash, run_model
 from hauberk.batch import Batch
 from hauberk.errors import HauberkError
+from hauberk.models.of_run import run_hash, run_model
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
 from hauberk.objectives.trades import divergence
 from hauberk.threats import CONFIG
