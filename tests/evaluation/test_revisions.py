@@ -137,7 +137,7 @@ def test_revisions_reach_into_a_method_and_name_foreign_code() -> None:
         pass
 
     inner = revisions(METHODS["mixed_margin"])
-    assert inner == {"machinery": 2, "MixedCertificate": MixedCertificate.revision,
+    assert inner == {"machinery": 3, "MixedCertificate": MixedCertificate.revision,
                      "LipschitzCertificate": LipschitzCertificate.revision}  # fmt: skip
     assert set(revisions(METHODS["autoattack"])) >= {"AutoAttack", "PGD", "APGD"}
     assert isinstance(revisions(Mine(Linf(0.1)))["Mine"], str)

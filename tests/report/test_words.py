@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hauberk import registry
 from hauberk.report import markdown, words
 from hauberk.statistics import Interval, wilson
 
@@ -29,3 +30,9 @@ def test_a_share_is_rounded_to_its_safe_side_and_its_interval_outwards(rounding:
 def test_a_difference_has_a_sign_and_a_table_no_bars_in_its_cells() -> None:
     assert words.points(Interval(0.0123, -0.004, 0.0286, 10)) == "+1.2 (-0.4 to +2.9)"
     assert markdown.table(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |\n"
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("eps", [8 / 255, 36 / 255, 0.5, 1 / 3, 1e-9, 12.0, 0.031372])
+def test_a_threat_that_a_hint_names_is_that_very_one(norm: str, eps: float) -> None:
+    assert registry.build(words.typed(norm, eps), "threat").eps == eps

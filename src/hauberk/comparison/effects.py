@@ -13,7 +13,7 @@ from hauberk.comparison.line import above
 from hauberk.errors import HauberkError
 from hauberk.evaluation.metrics import Floats
 from hauberk.report.collect import Ids
-from hauberk.report.words import listed
+from hauberk.report.words import listed, typed
 from hauberk.statistics import Interval, paired_difference, student
 
 CLEAN = Quantity("clean")
@@ -155,8 +155,8 @@ def _attacks(one: Contestant, others: Sequence[Contestant], quantity: Quantity, 
         name, how = next(((n, h) for n, h in theirs.items() if h - mine), ("", mine))
         raise HauberkError(
             f"{one.name} and {name} were not attacked alike, {quantity}: {_said(mine)} against {_said(how)}",
-            f"attack both with the same suite: hauberk attack RUN --threat {quantity.norm}:{quantity.eps:g}, or add "
-            "--unlike-attacks to see the numbers without a verdict",
+            f"attack both with the same suite: hauberk attack RUN --threat {typed(quantity.norm, quantity.eps)}, or "
+            "add --unlike-attacks to see the numbers without a verdict",
         )
     return more, fewer
 

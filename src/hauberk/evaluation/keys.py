@@ -17,7 +17,7 @@ from hauberk.devices import Precision, device_of
 from hauberk.evaluation.fingerprint import dtype_of
 from hauberk.identity import foreign_code, structure
 
-MACHINERY = 2  # raised when what all methods share (projection, queries, judgement, tiles) changes an answer
+MACHINERY = 3  # raised when what all methods share (projection, queries, judgement, tiles) changes an answer
 
 
 @dataclass(frozen=True)

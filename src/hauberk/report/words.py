@@ -97,6 +97,12 @@ def epsilon(norm: str, eps: float) -> str:
     return number(eps)
 
 
+def typed(norm: str, eps: float) -> str:
+    """A threat as it is typed to get exactly this budget: ``linf:8/255``."""
+    steps = round(eps * 255)
+    return f"{norm}:{steps}/255" if steps and steps / 255 == eps else f"{norm}:{eps!r}"
+
+
 def budget(norm: str, eps: float) -> str:
     """Norm and budget together."""
     return f"{NORMS.get(norm, norm)}, ε = {epsilon(norm, eps)}"
