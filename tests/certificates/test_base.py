@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from hauberk.batch import Batch
-from hauberk.certificates import LipschitzCertificate
+from hauberk.certificates import LipschitzCertificate, LocalLipschitz, MixedCertificate, SmoothingCertificate
 from hauberk.certificates.base import largest_radius, round_down
+from hauberk.certificates.evidence import Constants, LogitMargins, OfMix, VoteCounts, VotePlan, WorstPoints
 from hauberk.errors import HauberkError
+from hauberk.noises import Gaussian
+from hauberk.threats import L2, Linf
 
 
 @pytest.mark.parametrize("value", [1.0, 1e-300, 3.7e5, 0.1])
@@ -52,3 +55,22 @@ def test_errors_at_the_boundary() -> None:
         certificate(model.train(), batch)
     with pytest.raises(HauberkError, match=r"\[0, 1\]"):
         certificate(model.eval(), Batch(batch.images * 2 + 1, batch.labels, batch.ids))
+
+
+def test_evidence_of_another_norm_or_budget_is_refused() -> None:
+    """Each kind of evidence says what it is about; a certificate of something else concludes nothing from it."""
+    logits = LogitMargins((3.0, 1.0), Constants(1.0 - np.eye(2), "l2"))
+    assert LipschitzCertificate("l2").radius(logits) == pytest.approx(2.0)
+    points = WorstPoints(np.array([0.9, 0.1]), np.array([[0.8, 0.2]]), "linf", 0.1)
+    assert LocalLipschitz(Linf(0.1)).radius(points) == 0.1
+    votes = VoteCounts((10, 0), (400, 0), VotePlan(Gaussian(0.25), 10, 400, 0.01))
+    strangers = [
+        (LipschitzCertificate("linf"), logits, "for l2"), (LocalLipschitz(Linf(0.2)), points, "sought in linf:0.1"),
+        (LocalLipschitz(L2(0.1)), points, "sought in linf"),
+        (SmoothingCertificate(Gaussian(0.5), 10, 400, 0.01), votes, "planned"),
+    ]  # fmt: skip
+    for certificate, seen, said in strangers:
+        with pytest.raises(HauberkError, match=said):
+            certificate.radius(seen)
+        with pytest.raises(HauberkError, match=said):
+            MixedCertificate(certificate).radius(OfMix(seen, 0.9, None, ""))

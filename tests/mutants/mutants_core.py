@@ -70,6 +70,17 @@ SMOOTHING = [
         ('f"smoothing-{name}"', '"smoothing"'),
         ("clopper_pearson_lower(seen.counts[seen.chosen], self.n, self.alpha)", "seen.counts[seen.chosen] / self.n"),
         ("if seen.plan != self.plan:", "if False:"),
+    ),
+    *group(
+        "evidence", "certificates/lipschitz.py", "tests/certificates/test_base.py",
+        ("if seen.constants.norm != self.norm:", "if False:"),
+    ),
+    *group(
+        "evidence", "certificates/local_lipschitz.py", "tests/certificates/test_base.py",
+        ("if (seen.norm, seen.eps) != (self.threat.norm, self.threat.eps):", "if False:"),
+    ),
+    *group(
+        "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
         ("return seen.chosen if self.bound(seen) > 0.5 else", "return seen.chosen if self.bound(seen) > 0.0 else"),
         ("seen.chosen], self.n, self.alpha)", "seen.chosen], sum(seen.counts), self.alpha)"),
         ("return round_down(self.noise.radius(bound, margin)) if", "return self.noise.radius(bound) if"),

@@ -18,6 +18,7 @@ from hauberk.certificates.evidence import Constants, Floats, LogitMargins
 from hauberk.certificates.gate import walked
 from hauberk.certificates.rounding import exact_forward
 from hauberk.classifier import ABSTAIN, predictor_name
+from hauberk.errors import HauberkError
 from hauberk.threats import CONFIG, Norm
 
 
@@ -73,7 +74,15 @@ class LipschitzCertificate(Certificate[LogitMargins]):
         return seen.top if seen.deployed in (None, seen.top) else ABSTAIN
 
     def gaps(self, seen: LogitMargins) -> tuple[Floats, Floats]:
-        """For the K - 1 rivals: the logit gap, less what rounding may have added, and its Lipschitz bound."""
+        """For the K - 1 rivals: the logit gap, less what rounding may have added, and its Lipschitz bound.
+
+        Raises:
+            HauberkError: on constants of another norm.
+        """
+        if seen.constants.norm != self.norm:
+            raise HauberkError(
+                f"the constants are for {seen.constants.norm}, the certificate is in {self.norm}", "gather them anew"
+            )
         y = self.decision(seen)
         logits, bounds = np.asarray(seen.logits), seen.constants.pairwise[y]
         rivals = np.arange(len(logits)) != y

@@ -160,7 +160,16 @@ class LocalLipschitz(Certificate[WorstPoints]):
         return int(seen.clean.argmax()) if sane else ABSTAIN
 
     def margin(self, seen: WorstPoints, radius: float) -> float:
-        """The margin at the image for radius 0, the smallest one seen up to the budget, and -1 beyond it."""
+        """The margin at the image for radius 0, the smallest one seen up to the budget, and -1 beyond it.
+
+        Raises:
+            HauberkError: on points of another threat.
+        """
+        if (seen.norm, seen.eps) != (self.threat.norm, self.threat.eps):
+            raise HauberkError(
+                f"the points were sought in {seen.norm}:{seen.eps!r}, the certificate is for {self.threat}",
+                "gather them anew",
+            )
         y = self.decision(seen)
         if y == ABSTAIN or radius > self.threat.eps:
             return -1.0
