@@ -40,6 +40,18 @@ def _root(uniform: Tensor, dimension: int) -> Tensor:
     return uniform.double() ** (1.0 / dimension)
 
 
+def epsilon(eps: float) -> str:
+    """A budget as every page, table and message writes it: 8/255 where it is a number of 255ths, else 0.5 or 12.
+
+    A decimal of at most two digits that says the same is kept: 0.2 is not written 51/255.
+    """
+    steps = round(eps * 255)
+    short = math.isclose(float(f"{eps:.2g}"), eps, rel_tol=1e-6)
+    if steps and eps < 1 and abs(eps * 255 - steps) < 1e-6 and not short:
+        return f"{steps}/255"
+    return f"{eps:.4g}"
+
+
 def norms(change: Tensor, norm: Norm) -> Tensor:
     r"""Length of each row, :math:`\|\delta_b\|_p`.
 
@@ -100,8 +112,8 @@ class Threat(ABC):
     dual: ClassVar[Norm]
 
     def __str__(self) -> str:
-        """For example ``linf:0.03137``."""
-        return f"{self.norm}:{self.eps:.6g}"
+        """For example ``linf:8/255``."""
+        return f"{self.norm}:{epsilon(self.eps)}"
 
     def distance(self, points: Tensor, origins: Tensor) -> Tensor:
         r"""Distance of each point from its origin in the threat's norm, in float64, shape (B,)."""

@@ -19,10 +19,9 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation.sense import check_budget, check_sense, check_votes, needed_votes
 from hauberk.noises import Gaussian
 from hauberk.recipes import Evaluation
-from hauberk.report.words import epsilon
 from hauberk.statistics import clopper_pearson_lower, two_sided_binomial_p
 from hauberk.subjects import Subject
-from hauberk.threats import L1, L2, Linf
+from hauberk.threats import L1, L2, Linf, epsilon
 
 SHAPE = (1, 8, 8)
 PGD_8 = {"name": "pgd", "threat": "linf:8"}
@@ -148,11 +147,13 @@ def test_every_verb_refuses_before_it_starts(target) -> None:
 
 
 @pytest.mark.parametrize(
-    ("eps", "text"), [(8 / 255, "8/255"), (2.0, "2"), (1.0, "1"), (254 / 255, "254/255"), (8, "8")]
-)
+    ("eps", "text"),
+    [(8 / 255, "8/255"), (36 / 255, "36/255"), (0.2, "0.2"), (0.05, "0.05"), (1 / 3, "85/255"), (0.1234567, "0.1235"),
+     (2.0, "2"), (1.0, "1"), (254 / 255, "254/255"), (8, "8"), (1e-9, "1e-09"), (0.0, "0")],
+)  # fmt: skip
 def test_budgets_are_written_in_steps_of_a_pixel_only_below_one(eps, text) -> None:
-    assert epsilon("linf", eps) == text
-    assert math.isclose(eval(text), eps)
+    assert epsilon(eps) == text
+    assert math.isclose(eval(text), eps, rel_tol=1e-2)
 
 
 def test_shipped_recipes_make_sense() -> None:

@@ -161,8 +161,8 @@ DATA: list[Mutant] = [
         ("check_budget(threat, target.dataset.input_shape)", "pass"),
     ),
     *group(
-        "sense", "report/words.py", "tests/evaluation/test_sense.py",
-        ('if norm == "linf" and 0 < eps < 1 and', 'if norm == "linf" and 0 < eps and'),
+        "sense", "threats.py", "tests/evaluation/test_sense.py",
+        ("if steps and eps < 1 and", "if steps and"), ("if steps and eps", "if eps"), (" and not short:", ":"),
     ),
     *group(
         "observations", "report/observations.py", OBSERVED,

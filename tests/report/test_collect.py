@@ -210,6 +210,13 @@ def test_a_mix_without_certificate_records_takes_its_proof_from_the_mix(lab, kno
             assert level.accuracy == mix.certified_accuracy(0.8, level.eps)
 
 
+def test_what_a_mix_answered_at_its_own_alpha_parts_no_family(lab, parts, known) -> None:
+    [part] = [p for p in parts if p.kind == "mix"]
+    told = [changed(part, unit={"predictor": name}, evidence=[f'{{"mix_deployed": {k}}}'] * part.table.num_rows)
+            for k, name in enumerate(("one", "other"))]  # fmt: skip
+    assert len(mixing.mixes(told, known.values())) == 1
+
+
 def test_mixes_that_disagree_are_refused(lab, parts, known) -> None:
     [part] = [p for p in parts if p.kind == "mix"]
     other = changed(part, unit={"predictor": "other"}, alpha_low=[0.0] * part.table.num_rows)

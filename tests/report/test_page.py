@@ -239,18 +239,38 @@ def test_words_of_the_field() -> None:
     )
 
 
-def test_the_gap_lies_between_both_staircases(lab) -> None:
+def marks(spec, kind: str) -> list[dict]:
+    return [layer for layer in spec["layer"] if layer["mark"]["type"] == kind]
+
+
+def test_a_measurement_is_a_point_and_the_gap_stands_at_it_alone(lab) -> None:
     parts = [p for run in collect.load(lab.runs) for p in run.parts]
     subject = next(s for s in collect.subjects(parts) if s.predictor == lab.robust.name)
-    attacked = [a for a in subject.attacked if a.norm == "l2"]
-    spec = charts.accuracy_against_epsilon(collect.Level(0.0, subject.clean), attacked, subject.curve("l2"))
-    gap = next(layer for layer in spec["layer"] if layer["mark"]["type"] == "area")
-    rows = spec["datasets"][gap["data"]["name"]]
-    assert rows[0]["high"] == subject.clean.value
-    assert all(r["low"] <= r["high"] for r in rows)
+    attacked, curve = [a for a in subject.attacked if a.norm == "l2"], subject.curve("l2")
+    spec = charts.accuracy_against_epsilon(subject.clean, attacked, curve)
+    lines = [layer["data"]["name"] for layer in marks(spec, "line")]
+    assert lines == ["certified"]  # nothing else holds beside where it was measured
+    assert not marks(spec, "area")
+    points = {layer["data"]["name"]: spec["datasets"][layer["data"]["name"]] for layer in marks(spec, "point")}
+    assert [r["x"] for r in points["measured"]] == [a.eps for a in attacked]
+    assert [(r["x"], r["value"]) for r in points["clean"]] == [(0.0, subject.clean.value)]
+    gap = spec["datasets"]["gap"]
+    assert [(r["x"], r["low"], r["high"]) for r in gap] == [
+        (a.eps, curve.at(a.eps).value, a.accuracy.value) for a in attacked
+    ]
+    assert all(r["low"] <= r["high"] for r in gap)
     elsewhere = [*attacked[:-1], dataclasses.replace(attacked[-1], images="other")]
-    spec = charts.accuracy_against_epsilon(collect.Level(0.0, subject.clean), elsewhere, subject.curve("l2"))
-    assert all(layer["mark"]["type"] != "area" for layer in spec["layer"])
+    spec = charts.accuracy_against_epsilon(subject.clean, elsewhere, curve)
+    assert [r["x"] for r in spec["datasets"]["gap"]] == [a.eps for a in attacked[:-1]]
+
+
+def test_a_curve_is_exact_at_every_radius(lab) -> None:
+    parts = [p for run in collect.load(lab.runs) for p in run.parts]
+    curve = next(s for s in collect.subjects(parts) if s.predictor == lab.robust.name).curve("l2")
+    x, y, _ = lab.data
+    right, radius = lab.robust.logits(x).argmax(1) == y, lab.robust.radius(x)
+    for eps in (0.0, 1e-9, *np.linspace(0, radius.max(), 97), *radius[:9], radius.max() + 1):
+        assert curve.at(float(eps)).value == (right & (radius >= eps)).mean()
 
 
 def test_the_library_is_one_script() -> None:

@@ -53,7 +53,7 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
     for attacked in subject.attacked:
         names = ", ".join(dict.fromkeys(m.suite or m.name for m in attacked.methods))
         upper = percent(attacked.accuracy, "up")
-        yield f"  attacked {attacked.norm} {attacked.eps:.4g}: {upper} at most ({names})"
+        yield f"  attacked {attacked.norm} {words.epsilon(attacked.eps)}: {upper} at most ({names})"
     for judgement in subject.judgements:
         yield f"  evaluation {judgement.verdict}: {words.judged(judgement)}"
         yield from (f"    {f.name.replace('_', ' ')}: {f.reason}" for f in judgement.findings if f.verdict != "sound")
@@ -62,11 +62,11 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
         chance = curve.failure_probability
         levels = [x for x in curve.levels if x.accuracy.value > 0]
         if curve.proof == "estimate":  # it speaks of its own budget alone, the largest radius it gives
-            yield from (f"  {word} {curve.norm} {x.eps:.4g}: about {percent(x.accuracy)} ({curve.method})"
+            yield from (f"  {word} {curve.norm} {words.epsilon(x.eps)}: about {percent(x.accuracy)} ({curve.method})"
                         for x in levels[-1:])  # fmt: skip
             continue
         risk = f", each row may fail with probability {chance:g}" if chance else ""
         for level in levels[:6]:
             lower = percent(level.accuracy, "down")
-            yield f"  {word} {curve.norm} {level.eps:.4g}: {lower} at least ({curve.method}{risk})"
+            yield f"  {word} {curve.norm} {words.epsilon(level.eps)}: {lower} at least ({curve.method}{risk})"
         yield f"  mean radius over all images {curve.mean_radius.value:.4f} {curve.norm}"

@@ -17,7 +17,7 @@ from hauberk.records import Part
 from hauberk.report import collect, words
 from hauberk.report.collect import Ids, Key, RunFacts
 from hauberk.report.subject import preference
-from hauberk.threats import Norm, Threat
+from hauberk.threats import Norm, Threat, epsilon
 
 Kind = Literal["clean", "attacked", "certified"]
 KINDS: tuple[Kind, ...] = ("clean", "attacked", "certified")
@@ -41,7 +41,7 @@ class Quantity:
     eps: float = 0.0
 
     def __str__(self) -> str:
-        return self.kind if self.kind == "clean" else f"{self.kind} {self.norm} {words.epsilon(self.norm, self.eps)}"
+        return self.kind if self.kind == "clean" else f"{self.kind} {self.norm} {epsilon(self.eps)}"
 
 
 @dataclass(frozen=True)

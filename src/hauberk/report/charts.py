@@ -6,7 +6,7 @@ Colours are CSS custom properties (``var(--certified)``): the page decides what 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import vl_convert
@@ -16,6 +16,7 @@ from hauberk.later import Later
 from hauberk.report.mixing import Dot, Mix
 from hauberk.report.subject import Attacked, Curve, Level, one_axis
 from hauberk.report.words import NORMS
+from hauberk.statistics import Interval
 
 if TYPE_CHECKING:
     import altair as alt
@@ -53,37 +54,36 @@ def epsilon_axis(norm: str) -> tuple[float, str]:
     return 1.0, f"budget ε in {NORMS.get(norm, norm)}, pixel values from 0 to 1"
 
 
-def accuracy_against_epsilon(clean: Level, attacked: list[Attacked], curve: Curve | None) -> Spec:
-    """Both bounds against the budget and the unknown between them.
+def accuracy_against_epsilon(clean: Interval, attacked: Sequence[Attacked], curve: Curve | None) -> Spec:
+    """Both bounds against the budget; a measurement is a point, and says nothing of the budgets beside it.
 
     Args:
-        clean: accuracy without attack, at eps 0.
-        attacked: measured points of one norm, an upper bound.
+        clean: accuracy without attack, drawn at eps 0.
+        attacked: measured points of one norm, upper bounds.
         curve: the certificate in the same norm, a lower bound, or None.
 
     Returns:
-        a Vega-Lite specification.
+        a Vega-Lite specification; what is not known is drawn at the measured budgets, where both bounds are about the
+        same images.
 
     Raises:
         HauberkError: if the rows are of several predictors or norms.
     """
     _, norm = one_axis([*attacked, *([curve] if curve else [])])
     factor, title = epsilon_axis(norm)
-    rows = {"measured": [_row(Level(a.eps, a.accuracy), factor) for a in attacked]}
-    upper = falling([clean, *(Level(a.eps, a.accuracy) for a in attacked)])
-    lower = list(curve.steps) if curve else []
-    end = max([level.eps for level in (*upper, *lower)] or [1.0]) * 1.04 or 1.0
+    rows = {"clean": [_row(Level(0.0, clean), factor)]}
+    end = max([*(a.eps for a in attacked), *(step.eps for step in (curve.steps if curve else ()))] or [1.0])
+    end = 1.06 * end or 1.0
     x = alt.X("x:Q", title=title, scale=alt.Scale(domain=[0, end * factor], nice=False))
     layers: list[alt.Chart] = []
-    if curve and all(a.images == curve.images for a in attacked):
-        rows["gap"] = _between(lower, upper, end, factor)
-        layers.append(_area("gap", x, GAP))
     if curve:
-        rows["certified"] = [_row(level, factor) for level in _closed(lower, end)]
+        same = [a for a in attacked if a.images == curve.images]
+        rows["gap"] = [_gap(a, curve, factor) for a in same]
+        layers += [_open(x)] if same else []
+        rows["certified"] = [_row(level, factor) for level in _closed(list(curve.steps), end)]
         layers.append(_staircase("certified", x, CERTIFIED, 2.5))
-    if attacked:
-        rows["attacked"] = [_row(level, factor) for level in _closed(upper, end)]
-        layers += [_staircase("attacked", x, ATTACKED, 1.5), *_measured("measured", x)]
+    rows["measured"] = [_row(Level(a.eps, a.accuracy), factor) for a in attacked]
+    layers += [*_measured("clean", x, INK, "circle"), *_measured("measured", x, ATTACKED, "diamond")]
     return styled(alt.LayerChart(layer=layers), rows, f"Accuracy against the budget in {NORMS.get(norm, norm)}")
 
 
@@ -169,8 +169,8 @@ def _others(dots: alt.Chart, slots: Iterable[int], end: float) -> list[alt.Chart
     return found
 
 
-def _spot(chart: alt.Chart, shape: str) -> alt.Chart:
-    marked: alt.Chart = chart.mark_point(shape=shape, size=90, filled=True, color=ATTACKED, opacity=1)
+def _spot(chart: alt.Chart, shape: str, colour: str = ATTACKED) -> alt.Chart:
+    marked: alt.Chart = chart.mark_point(shape=shape, size=90, filled=True, color=colour, opacity=1)
     return marked
 
 
@@ -180,15 +180,6 @@ def _label(dots: alt.Chart, condition: str, align: Literal["left", "right"], shi
     chosen = dots.transform_filter(condition).mark_text(align=align, dx=aside, dy=shift, color=INK, fontSize=12)
     encoded: alt.Chart = chosen.encode(text="label:N")
     return encoded
-
-
-def falling(levels: list[Level]) -> list[Level]:
-    """The lowest accuracy at this budget or any smaller one: what breaks in a small ball breaks in a large one."""
-    best: list[Level] = []
-    for level in sorted(levels, key=lambda v: v.eps):
-        if not best or level.accuracy.value < best[-1].accuracy.value:
-            best.append(level)
-    return best
 
 
 def styled(chart: alt.LayerChart, rows: Mapping[str, list[Row]], description: str) -> Spec:
@@ -219,14 +210,18 @@ def _closed(levels: list[Level], end: float) -> list[Level]:
     return [*levels, Level(end, levels[-1].accuracy)]
 
 
-def _between(lower: list[Level], upper: list[Level], end: float, factor: float) -> list[Row]:
-    """Both staircases on the union of their edges."""
-    rows: list[Row] = []
-    for edge in sorted({level.eps for level in (*lower, *upper)} | {end}):
-        low = [v for v in lower if v.eps <= edge][-1].accuracy.value
-        high = [v for v in upper if v.eps <= edge][-1].accuracy.value
-        rows.append({"x": edge * factor, "low": min(low, high), "high": high})
-    return rows
+def _gap(attacked: Attacked, curve: Curve, factor: float) -> Row:
+    """Both bounds at one budget; a vote that abstains may be broken and yet certify more."""
+    high = attacked.accuracy.value
+    return {"x": attacked.eps * factor, "low": min(curve.at(attacked.eps).value, high), "high": high}
+
+
+def _open(x: alt.X) -> alt.Chart:
+    """What lies between both bounds at a measured budget."""
+    encoded: alt.Chart = alt.Chart(alt.NamedData("gap")).mark_rule(color=GAP, strokeWidth=9).encode(
+        x, alt.Y("low:Q"), alt.Y2("high:Q")
+    )  # fmt: skip
+    return encoded
 
 
 def _share_axis() -> alt.Y:
@@ -251,9 +246,9 @@ def _staircase(name: str, x: alt.X, colour: str, width: float, dash: bool = Fals
     return encoded
 
 
-def _measured(name: str, x: alt.X) -> list[alt.Chart]:
+def _measured(name: str, x: alt.X, colour: str, shape: str) -> list[alt.Chart]:
     base = alt.Chart(alt.NamedData(name))
     return [
-        base.mark_rule(color=ATTACKED, strokeWidth=1.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q")),
-        _spot(base, "diamond").encode(x, _share_axis()),
+        base.mark_rule(color=colour, strokeWidth=1.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q")),
+        _spot(base, shape, colour).encode(x, _share_axis()),
     ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from hauberk import records
 from hauberk.errors import HauberkError
@@ -20,6 +21,7 @@ from hauberk.records import Part
 from hauberk.report.estimate import Estimate, estimates
 from hauberk.report.subject import Subject
 from hauberk.statistics import Interval, wilson
+from hauberk.threats import epsilon
 
 KINDS = {"adaptive_mixed": "mixing network", "mixed_nuts": "MixedNUTS"}
 
@@ -102,8 +104,8 @@ class Mix:
             HauberkError: if that radius is not among the records.
         """
         if eps not in self.eps:
-            known = ", ".join(f"{e:g}" for e in self.eps)
-            raise HauberkError(f"the records hold no radius {eps:g}", f"they hold {known}")
+            known = ", ".join(map(epsilon, self.eps))
+            raise HauberkError(f"the records hold no radius {epsilon(eps)}", f"they hold {known}")
         k = self.eps.index(eps)
         needed = [row[k] for row in self.certified]
         return wilson(sum(1 for a in needed if a is not None and a <= alpha), len(needed))
@@ -153,7 +155,7 @@ def certificate(part: Part) -> Part | None:
 def _mix(parts: list[Part], subjects: list[Subject], attacks: list[Part]) -> Mix:
     first, facts = parts[0], parts[0].facts
     for other in parts[1:]:
-        if not other.table.equals(first.table):
+        if not _path(other).equals(_path(first)):
             raise HauberkError(
                 f"two mixes of {facts['accurate']} and {facts['robust']} have different rows",
                 "they were measured on different images or with different settings; report them apart",
@@ -186,6 +188,11 @@ def _mix(parts: list[Part], subjects: list[Subject], attacks: list[Part]) -> Mix
         dots=tuple(_dots(facts, scales, subjects)),
         estimates=estimates(base, ids.tolist(), scales[1]),
     )
+
+
+def _path(part: Part) -> pa.Table:
+    """What holds at every alpha; the evidence also tells what the mix as a whole answered at its own."""
+    return part.table.drop_columns(["evidence"]) if "evidence" in part.table.column_names else part.table
 
 
 def _about(facts: Mapping[str, Any], part: Part, name: str) -> bool:

@@ -39,11 +39,6 @@ class Bounds:
     shaded: bool
     spec: charts.Spec
 
-    @property
-    def rows(self) -> int:
-        """Lines of its table."""
-        return sum(1 + len(a.methods) for a in self.attacked)
-
 
 @dataclass(frozen=True)
 class Radii:
@@ -159,7 +154,7 @@ def _view(subject: Subject, parts: Iterable[Part]) -> SubjectView:
     for norm in subject.norms:
         attacked, curve = tuple(a for a in subject.attacked if a.norm == norm), subject.curve(norm)
         if attacked:
-            spec = charts.accuracy_against_epsilon(Level(0.0, subject.clean), list(attacked), curve)
+            spec = charts.accuracy_against_epsilon(subject.clean, attacked, curve)
             shaded = curve is not None and all(a.images == curve.images for a in attacked)
             bounds.append(Bounds(norm, attacked, curve, shaded, spec))
     curves = (*subject.certified, *subject.estimated)

@@ -119,6 +119,12 @@ class Curve:
     thinned: bool
     frozen: bool = False
 
+    def at(self, eps: float) -> Interval:
+        """Accuracy at that radius: exact at the levels; elsewhere thinned steps may lie below it, never above."""
+        known = [level.accuracy for level in self.levels if level.eps == eps]
+        reached = [step.accuracy for step in self.steps if step.eps < eps]
+        return known[0] if known else reached[-1] if reached else self.steps[0].accuracy
+
 
 @dataclass(frozen=True)
 class Contradiction:

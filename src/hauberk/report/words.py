@@ -9,6 +9,7 @@ from typing import Any, Literal
 from hauberk import registry
 from hauberk.report.subject import Attacked, Curve, Judgement, Method, Subject
 from hauberk.statistics import Interval
+from hauberk.threats import epsilon as epsilon  # templates call it
 
 Rounding = Literal["down", "up", "near"]
 
@@ -89,14 +90,6 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def epsilon(norm: str, eps: float) -> str:
-    """A budget as the field writes it: 8/255 where it is one."""
-    steps = eps * 255
-    if norm == "linf" and 0 < eps < 1 and abs(steps - round(steps)) < 1e-6:
-        return f"{round(steps)}/255"
-    return number(eps)
-
-
 def typed(norm: str, eps: float) -> str:
     """A threat as it is typed to get exactly this budget: ``linf:8/255``."""
     steps = round(eps * 255)
@@ -105,7 +98,7 @@ def typed(norm: str, eps: float) -> str:
 
 def budget(norm: str, eps: float) -> str:
     """Norm and budget together."""
-    return f"{NORMS.get(norm, norm)}, ε = {epsilon(norm, eps)}"
+    return f"{NORMS.get(norm, norm)}, ε = {epsilon(eps)}"
 
 
 def attack(name: str) -> str:
@@ -182,7 +175,7 @@ def tested(subject: Subject) -> list[str]:
         own = [a for a in subject.attacked if a.norm == norm]
         if own:
             names = attacks(m for a in own for m in a.methods)
-            budgets = listed([epsilon(norm, a.eps) for a in own])
+            budgets = listed([epsilon(a.eps) for a in own])
             images = max(a.accuracy.n for a in own)
             said.append(
                 f"{images} images of the {subject.split} split were attacked with {names} "

@@ -32,6 +32,7 @@ from hauberk.report.collect import subjects
 from hauberk.runs import Run, environment
 from hauberk.statistics import Interval
 from hauberk.storage import atomic_write
+from hauberk.threats import epsilon
 from hauberk.training.precision import Bfloat16
 from hauberk.training.progress import Progress
 from hauberk.verbs.evaluate import DIAGNOSED, evaluate
@@ -283,11 +284,11 @@ def _measured(path: Path) -> dict[str, Interval]:
     for subject in sorted(known, key=lambda s: s.predictor != own)[:1]:
         found["clean"] = subject.clean
         for attacked in subject.attacked:
-            found[f"attacked {attacked.norm} {attacked.eps:.4g}"] = attacked.accuracy
+            found[f"attacked {attacked.norm} {epsilon(attacked.eps)}"] = attacked.accuracy
         for curve in subject.certified:
             for level in curve.levels:
                 if level.eps > 0 and level.accuracy.value > 0:
-                    found[f"certified {curve.norm} {level.eps:.4g}"] = level.accuracy
+                    found[f"certified {curve.norm} {epsilon(level.eps)}"] = level.accuracy
             found[f"mean radius {curve.norm}"] = curve.mean_radius
     return found
 
