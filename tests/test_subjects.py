@@ -1,19 +1,23 @@
 """Subjects: a run is made with its first record, neither before nor after."""
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import hauberk
-from hauberk.attacks import PGD
+from hauberk.attacks import FGSM, PGD
+from hauberk.audit import recompute
 from hauberk.data import load
 from hauberk.errors import HauberkError
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 from hauberk.subjects import Subject
 from hauberk.threats import Linf
+from hauberk.trust import trusting
 
 FEW = Evaluation(images=4, tile=4)
 
@@ -52,3 +56,62 @@ def test_what_fails_before_leaves_none(tmp_path: Path) -> None:
     with pytest.raises(HauberkError, match="gives no gradient"):
         hauberk.attack(target, [PGD(Linf(0.5), steps=1)], Evaluation())
     assert not (tmp_path / "run").exists()
+
+
+CODE = "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a checkpoint and the code that it fills, which may be imported."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "net.pt")
+    (tmp_path / "filled_net.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "filled_net", raising=False)
+    return tmp_path
+
+
+def judged(**more: str) -> Subject:
+    target = hauberk.subject("net.pt", data="digits", arch="filled_net:build", **more)
+    hauberk.attack(target, [FGSM(Linf(0.1))], FEW)
+    return target
+
+
+def test_a_checkpoint_is_judged_in_a_run_of_its_own_and_known_again(here: Path) -> None:
+    run = judged().run
+    assert run.recipe["model"]["factory"] == "filled_net:build" and len(run.recipe["model"]["sha256"]) == 64
+    assert judged().run.path == run.path and len(list(run.records.glob("attack-*"))) == 1
+    found = hauberk.subject(run.path, model="net.pt", arch="filled_net:build")
+    assert not any(v.problems for v in recompute(found, None, np.random.default_rng(0)))
+    torch.save({k: v + 1 for k, v in found.model.state_dict().items()}, here / "other.pt")
+    with pytest.raises(HauberkError, match="SHA-256"):
+        hauberk.subject(run.path, model="other.pt", arch="filled_net:build")
+    torch.save(found.model.state_dict(), here / "net.pt")
+    assert judged().run.path != run.path  # another content has another run
+
+
+def test_the_code_that_a_run_names_for_a_checkpoint_needs_trust(here: Path) -> None:
+    run = judged().run
+    for words in ({}, {"model": "net.pt"}):
+        with pytest.raises(HauberkError, match=r"no model|a file alone runs no code"):
+            hauberk.subject(run.path, **words)
+    with trusting(everything=True):
+        assert hauberk.subject(run.path).model(torch.rand(1, 1, 8, 8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("source", "arch", "said"),
+    [
+        ("none.pt", "filled_net:build", "there is no file none.pt"),
+        ("net.pt", None, "no network to put them into"),
+        ("filled_net:build", "filled_net:build", "--arch names the code of a checkpoint"),
+        ("nothing", None, "there is no run directory nothing"),
+    ],
+)
+def test_a_model_that_is_not_there(source: str, arch: str | None, said: str, here: Path) -> None:
+    with pytest.raises(HauberkError, match=said):
+        hauberk.subject(source, data="digits", arch=arch)
+    assert not (here / "runs").exists()

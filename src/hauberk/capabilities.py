@@ -73,6 +73,14 @@ class NamesItself:
         raise NotImplementedError
 
 
+class Baked:
+    """A model from a file in which train or eval mode is a part of the computation, so that no attribute shows it."""
+
+
+class ScoresOnly:
+    """A model that gives logits and no gradients, so that only attacks by scores can be run on it."""
+
+
 class NamedOutputs:
     """A classifier with more to tell than logits: a mixing network's weight, a detector's score."""
 

@@ -20,8 +20,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from hauberk.batch import Batch
 from hauberk.boundary import answer, check_batch, check_labels, check_logits, check_weights
 from hauberk.boundary import check_images as check_images  # the certificates ask for it here
+from hauberk.capabilities import Baked, Gradient, NamedOutputs, NamesItself
 from hauberk.capabilities import Decides as Decides
-from hauberk.capabilities import Gradient, NamedOutputs, NamesItself
 from hauberk.capabilities import Traits as Traits
 from hauberk.draws import drawn
 from hauberk.draws import is_random as is_random
@@ -110,6 +110,22 @@ def check_separate(model: nn.Module, images: Tensor) -> None:
         )
 
 
+def check_mode(model: nn.Module, images: Tensor) -> None:
+    """Raise if a file computes what its model computed in train mode, by its answers on a few images."""
+    if not isinstance(model, Baked):
+        return
+    said = "the file was saved in train mode: call model.eval() before it is traced, scripted or exported"
+    if is_random(model, images[:8]):
+        raise HauberkError(
+            "the file answers the same images otherwise each time, as with dropout",
+            f"{said}; a model that is random by design is given as module:factory",
+        )
+    try:
+        check_separate(model, images)
+    except HauberkError as error:
+        raise HauberkError(error.message, said) from error
+
+
 @torch.no_grad()
 def check_classifier(model: nn.Module, batch: Batch) -> int:
     """Check model, images and labels together on a first tile and return the number of classes.
@@ -124,6 +140,7 @@ def check_classifier(model: nn.Module, batch: Batch) -> int:
     logits = answer(model, tile.images)
     check_logits(logits, len(tile), tile.images.dtype)
     check_labels(batch.labels, logits.shape[1], len(batch))
+    check_mode(model, batch.images)
     check_separate(model, batch.images)
     return int(logits.shape[1])
 

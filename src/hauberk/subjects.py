@@ -12,10 +12,10 @@ from torch import nn
 from hauberk import registry
 from hauberk.data import Dataset, load
 from hauberk.errors import HauberkError
-from hauberk.models.own import own
+from hauberk.models.source import KNOWN, Source, check_arch, is_file, open_source
 from hauberk.records import content_hash
 from hauberk.runs import Run
-from hauberk.trust import trusted
+from hauberk.trust import require, trusted
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,19 @@ class Subject:
         model: a classifier in eval mode.
         dataset: what it is judged on.
         planned: the recipe of a run that is not there yet; None where it is.
+        remarks: what there is to know of the model, in sentences.
     """
 
     run: Run
     model: nn.Module
     dataset: Dataset
     planned: Mapping[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of model and data before believing a number, in sentences."""
+        return (*self.remarks, *self.dataset.notes)
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -48,39 +55,44 @@ class Subject:
 
 
 def subject(
-    source: str | Path, out: Path | None = None, data: str | registry.Spec | None = None, model: str | None = None
-) -> Subject:
-    """Open what is to be judged: a run directory, or ``module:factory`` with the data's name or description.
+    source: str | Path, out: Path | None = None, data: str | registry.Spec | None = None, model: str | None = None,
+    arch: str | None = None,
+) -> Subject:  # fmt: skip
+    """Open what is to be judged: a run directory, or a model of one's own with the data's name or description.
 
     Nothing is written.
 
     Args:
-        source: of the model.
-        out: where the records of ``module:factory`` go.
+        source: of the model: a run directory, ``module:factory`` or a file, see ``hauberk.models.source``.
+        out: where the records of a model of one's own go.
         data: its data set.
-        model: of a run that keeps records of a model of one's own, the ``module:factory`` that makes it.
+        model: of a run that keeps records of a model of one's own, the ``module:factory`` or the file of it.
+        arch: for a checkpoint, the ``module:factory`` of the network that it fills.
 
     Raises:
         HauberkError: if it is neither, or a run is to be judged elsewhere or on other data: its records belong to it.
     """
     if Path(source).is_dir():
-        return _of_run(Path(source), out, data, model)
-    module, separator, factory = str(source).partition(":")
-    if not separator:
+        return _of_run(Path(source), out, data, model, arch)
+    text = str(source)
+    if not is_file(text) and ":" not in text:
         raise HauberkError(
-            f"there is no run directory {source}", "train one with: hauberk train RECIPE, or give module:factory"
+            f"there is no run directory {text}", f"train one with: hauberk train RECIPE, or give {KNOWN}"
         )
     if data is None:
+        check_arch(text, arch)
         raise HauberkError("a model of your own needs --data", "for example --data cifar10")
+    opened = open_source(text, arch)
     description = _description(data)
-    recipe = {"name": f"{module}:{factory}", "data": description, "model": {"factory": str(source)}}
-    run = Run(out or home(str(source), description))
+    recipe = {"name": Path(text).name if is_file(text) else text, "data": description, "model": opened.named}
+    run = Run(out or home(text, description, opened.named))
     run.check(recipe)
-    dataset = load(description)
-    return Subject(run, own(str(source)), dataset, recipe)
+    return Subject(run, opened.model, load(description), recipe, opened.remarks)
 
 
-def _of_run(path: Path, out: Path | None, data: str | registry.Spec | None, model: str | None) -> Subject:
+def _of_run(
+    path: Path, out: Path | None, data: str | registry.Spec | None, model: str | None, arch: str | None
+) -> Subject:
     if out is not None and out.resolve() != path.resolve():
         raise HauberkError(f"the records of a run stay with it: {path} cannot be judged into {out}", "leave -o out")
     run = Run.open(path)
@@ -88,26 +100,54 @@ def _of_run(path: Path, out: Path | None, data: str | registry.Spec | None, mode
     known = run.recipe["data"]
     if data is not None and _description(data) != known:
         raise HauberkError(f"{path} belongs to the data {known['name']!r} of its recipe", "leave --data out")
-    source = None if run.has_model else run.recipe.get("model", {}).get("factory")
-    if source is None and model is not None:
-        raise HauberkError(f"{path} has a model of its own", "leave --model out")
-    if source is not None and (model is not None or trusted(source)):
-        return Subject(run, own(model or source), load(known))
-    if source is not None:
+    named = {} if run.has_model else {k: str(v) for k, v in run.recipe.get("model", {}).items() if k in _NAMED}
+    if not named:
+        if model is not None or arch is not None:
+            raise HauberkError(f"{path} has a model of its own", "leave --model and --arch out")
+        return Subject(run, run.load_model(), load(known))
+    found = _source_of(path, named, model, arch)
+    return Subject(run, found.model, load(known), remarks=found.remarks)
+
+
+_NAMED = ("factory", "file", "sha256")  # what a run says of a model that it does not hold
+
+
+def _source_of(path: Path, named: Mapping[str, str], model: str | None, arch: str | None) -> Source:
+    """The model that the records of a run are about: as the user names it now, else as the run does, if trusted."""
+    text, code = named.get("file") or named["factory"], named.get("factory") if "file" in named else None
+    if model is None and not trusted(code or text):
+        again = f"{text} --arch {code}" if code else text
         raise HauberkError(
-            f"{path} keeps the records of {source}, and no model",
-            f"name the model itself: {source} --data {known['name']} -o {path}, or for verify --model {source}",
+            f"{path} keeps the records of {text}, and no model",
+            f"name the model itself: {again} --data ... -o {path}, or for verify --model {again}",
         )
-    return Subject(run, run.load_model(), load(known))
+    if code is not None and arch is None and (model is None or is_file(model)):
+        require(code)  # the run alone names it
+    found = open_source(model or text, arch or (code if model is None or is_file(model) else None))
+    kept, mine = named.get("sha256"), found.named.get("sha256")
+    if kept is not None and mine != kept:
+        raise HauberkError(
+            f"{path} keeps the records of {text} with SHA-256 {kept[:16]}, {model or text} has {str(mine)[:16]}",
+            "give the file that was judged, or judge this one in a run of its own",
+        )
+    return found
 
 
 def _description(data: str | registry.Spec) -> registry.Spec:
     return {"name": data} if isinstance(data, str) else dict(data)
 
 
-def home(source: str, data: registry.Spec) -> Path:
-    """The folder of a model of one's own: another one for another model and for other data."""
+def home(source: str, data: registry.Spec, named: Mapping[str, Any] | None = None) -> Path:
+    """The folder of a model of one's own: another one for another model, another content and other data.
+
+    Args:
+        source: ``module:factory`` or a file.
+        data: the description of the data.
+        named: what the run will say of the model.
+    """
     module, _, factory = source.partition(":")
-    settings = {key: value for key, value in data.items() if key != "name"}
-    mark = f"-{content_hash(settings)[:8]}" if settings else ""
-    return Path("runs") / f"{module.rpartition('.')[2]}-{factory}-{data['name']}{mark}"
+    about = {key: value for key, value in data.items() if key != "name"}
+    about |= named if named and "file" in named else {}
+    mark = f"-{content_hash(about)[:8]}" if about else ""
+    name = Path(source).stem if is_file(source) else f"{module.rpartition('.')[2]}-{factory}"
+    return Path("runs") / f"{name}-{data['name']}{mark}"

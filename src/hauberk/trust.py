@@ -48,3 +48,17 @@ def require(source: str) -> None:
             f"a recipe or a run asks to run the code {source!r}, and a file alone runs no code",
             "read that code, and say --trust-code if you trust it (in Python: hauberk.trust.trusting)",
         )
+
+
+def require_file(path: str, kind: str) -> None:
+    """Raise unless the user trusts a file that is a program.
+
+    Raises:
+        HauberkError: saying what it is.
+    """
+    if not trusted(path):
+        raise HauberkError(
+            f"{path} is a {kind} file, which is a program, and a file alone runs no code",
+            "say --trust-code if you trust where it comes from (in Python: hauberk.trust.trusting(everything=True)), "
+            "or give its weights with --arch module:factory",
+        )

@@ -22,6 +22,7 @@ from mutants_attacks import ATTACKS
 from mutants_comparison import COMPARISON
 from mutants_core import CORE
 from mutants_data import DATA
+from mutants_door import DOOR
 from mutants_evaluation import EVALUATION
 from mutants_executors import EXECUTORS
 from mutants_frozen import FROZEN
@@ -57,6 +58,7 @@ MUTANTS: list[Mutant] = [
     *FROZEN,
     *GATE,
     *MISUSE,
+    *DOOR,
     *TRAINING,
     *EXECUTORS,
 ]

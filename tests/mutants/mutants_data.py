@@ -178,7 +178,7 @@ DATA: list[Mutant] = [
            ('if 0 <= k < len(classes) else f"class {k}"', 'if k >= 0 else ""')),
     *group("observations", "report/words.py", NOTES, ("return [*said, *subject.notes]", "return said")),
     *group("observations", "cli/results.py", NOTES, ('(f"  note: {note}" for note in subject.notes)', "()")),
-    *group("observations", "verbs/samples.py", NOTES, ('info["notes"] = list(target.dataset.notes)', "pass")),
+    *group("observations", "verbs/samples.py", NOTES, ('info["notes"] = list(target.notes)', "pass")),
     *group("observations", "cli/console.py", NOTES, ('say(f"note: {note}")', "pass")),
     *group(
         "observations", "cli/options.py", NOTES,

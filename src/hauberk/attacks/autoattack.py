@@ -24,6 +24,7 @@ from hauberk.errors import HauberkError
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, Threat
 
+QUICK = 1000  # queries of Square where it stands in for the fast suite
 TARGETS = 9  # likeliest wrong classes, as many as there are
 Version = Literal["fast", "standard", "plus", "rand", "custom"]
 
@@ -102,6 +103,11 @@ def sequences(threat: Threat) -> dict[str, tuple[Attack, ...]]:
         ),
         "rand": (APGD(threat, eot=20), APGD(threat, loss="dlr", eot=20)),
     }  # fmt: skip
+
+
+def by_scores(threat: Threat) -> dict[str, tuple[Attack, ...]]:
+    """``fast`` and ``standard`` where there are no gradients: Square, with 1,000 queries and with 5,000."""
+    return {"fast": (Square(threat, queries=QUICK),), "standard": (Square(threat),)}
 
 
 SMALLER = {

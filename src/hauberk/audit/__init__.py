@@ -34,8 +34,9 @@ def draw() -> int:
 
 
 def audit(
-    run: Path, weights: bool = False, rows: int | None = ROWS, seed: int | None = None, factory: str | None = None
-) -> list[Verdict]:
+    run: Path, weights: bool = False, rows: int | None = ROWS, seed: int | None = None, factory: str | None = None,
+    arch: str | None = None,
+) -> list[Verdict]:  # fmt: skip
     """Check a run from its files, its data where that is there, and on request its weights.
 
     Args:
@@ -43,7 +44,8 @@ def audit(
         weights: whether to load the model, certify and attack again.
         rows: how many rows of each evaluation, drawn at random; None for all.
         seed: of the sample and of fresh votes; None draws one, see ``draw``.
-        factory: ``module:factory`` of the model, where the run is about one of the user's own.
+        factory: ``module:factory`` or file of the model, where the run is about one of the user's own.
+        arch: for a checkpoint, the ``module:factory`` of the network that it fills.
 
     Returns:
         the verdicts of ``verify.verify_run``, then those of the data and of the weights.
@@ -60,7 +62,7 @@ def audit(
         if broken:
             left = ("the weights were not looked at: mend or refuse what the files already show",)
             return [*verdicts, Verdict(str(found.info.get("predictor", "")), "from the weights", 0, (), (), left)]
-        target = subject(run, model=factory)
+        target = subject(run, model=factory, arch=arch)
         generator = np.random.default_rng(draw() if seed is None else seed)
         return [*verdicts, *data_verdicts(parts, target.dataset, measured, whole), *recompute(target, rows, generator)]
     dataset, why = _data(found.recipe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -25,11 +24,9 @@ else:
     verb, certifying = Later("hauberk.verbs.attack"), Later("hauberk.verbs.certify")
     apgd, autoattack = Later("hauberk.attacks.apgd"), Later("hauberk.attacks.autoattack")
 
-OTHER_STEPS = 50  # of the attack in another norm
-
 
 def attack(
-    target: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or module:factory.")],
+    target: Annotated[str, typer.Argument(metavar="RUN", help=options.MODELS)],
     threat: Annotated[str | None, typer.Option(help="For example linf:8/255, l2:0.5 or l1:12.")] = None,
     attacks: Annotated[
         list[str] | None, typer.Option("--attack", help="For example apgd,steps=50; may be repeated.")
@@ -40,6 +37,7 @@ def attack(
     one_norm: Annotated[
         bool, typer.Option("--one-norm", help="Do not attack in another norm as well.")
     ] = False,
+    arch: options.Arch = None,
     data: options.Data = None,
     split: options.Split = None,
     images: options.Images = None,
@@ -56,15 +54,15 @@ def attack(
     json: options.Json = False,
 ) -> None:
     """Attack a model: with its recipe's attacks, or AutoAttack in a threat. The same command again resumes."""
-    options.trust_code(trust_code, target)
+    options.trust_code(trust_code, target, arch)
     options.threads(threads)
     placed = options.device(device, precision)
     ball, share = None if threat is None else registry.build(threat, "threat"), options.shard(shard)
     where = options.method(executor, "executor")
     if suite is not None:
         options.choice("--suite", suite, [v for v in get_args(autoattack.Version) if v != "custom"])
-    subject = subjects.subject(target, out, options.data(data))
-    notes(subject.dataset)
+    subject = subjects.subject(target, out, options.data(data), arch=arch)
+    notes(subject.notes)
     how = {"split": split, "seed": seed, "tile": tile, "first": first}
     plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)
     planned = _attacks(subject, ball, attacks, suite)
@@ -104,5 +102,4 @@ def _other_norm(subject: Subject, planned: list[Attack]) -> list[Attack]:
     """A look at a norm the model was perhaps not trained for, where only one is planned."""
     if len({a.threat.norm for a in planned}) > 1:
         return []
-    largest = max((a.threat for a in planned), key=lambda t: t.eps)
-    return [apgd.APGD(threats.counterpart(largest, math.prod(subject.dataset.input_shape)), steps=OTHER_STEPS)]
+    return [verb.other_norm(subject, max((a.threat for a in planned), key=lambda t: t.eps))]

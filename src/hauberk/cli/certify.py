@@ -24,7 +24,7 @@ else:
 
 
 def certify(
-    target: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or module:factory.")],
+    target: Annotated[str, typer.Argument(metavar="RUN", help=options.MODELS)],
     method: Annotated[
         str | None, typer.Option(help="lipschitz, smoothing, or local_lipschitz,threat=linf:8/255 (an estimate).")
     ] = None,
@@ -33,6 +33,7 @@ def certify(
     sigma: Annotated[float | None, typer.Option(help="Noise level of smoothing, pixel units.")] = None,
     n: Annotated[int | None, typer.Option(help="Votes of smoothing.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Failure probability of smoothing.")] = None,
+    arch: options.Arch = None,
     data: options.Data = None,
     split: options.Split = None,
     images: options.Images = None,
@@ -49,7 +50,7 @@ def certify(
     json: options.Json = False,
 ) -> None:
     """Certify a model; by default as its recipe says, or as its structure allows. The same command again resumes."""
-    options.trust_code(trust_code, target)
+    options.trust_code(trust_code, target, arch)
     options.threads(threads)
     placed = options.device(device, precision)
     share, where = options.shard(shard), options.method(executor, "executor")
@@ -58,8 +59,8 @@ def certify(
     if bound is not None:
         options.choice("--bound", bound, get_args(mixed.Bound))
     given = {"sigma": sigma, "n": n, "alpha": alpha, "norm": norm}
-    subject = subjects.subject(target, out, options.data(data))
-    notes(subject.dataset)
+    subject = subjects.subject(target, out, options.data(data), arch=arch)
+    notes(subject.notes)
     how = {"split": split, "seed": seed, "tile": tile, "first": first}
     plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)
     planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)

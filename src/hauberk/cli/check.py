@@ -27,7 +27,7 @@ USUAL = 1000  # images of an evaluation
 
 
 def check(
-    target: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, or module:factory.")],
+    target: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODELS)],
     threat: Annotated[str | None, typer.Option(help="Predict the cost of each suite, and judge an attack.")] = None,
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="With --threat: run the checks that judge an attack, and keep them.")
@@ -35,6 +35,7 @@ def check(
     images: Annotated[
         str | None, typer.Option(help="How many images the planned evaluation has; 1000 by default, or all there are.")
     ] = None,
+    arch: options.Arch = None,
     data: options.Data = None,
     seed: options.Seed = None,
     tile: options.Tile = None,
@@ -45,14 +46,14 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Look at a model before anything is spent on it: contract, gradients, randomness, speed, cost of each suite."""
-    options.trust_code(trust_code, target)
+    options.trust_code(trust_code, target, arch)
     options.threads(threads)
     where, _, line = options.device(device)
     ball = None if threat is None else registry.build(threat, "threat")
     if diagnose and ball is None:
         raise HauberkError("--diagnose judges an attack, and an attack needs a threat", "add --threat linf:8/255")
-    subject = subjects.subject(target, out, options.data(data))
-    notes(subject.dataset)
+    subject = subjects.subject(target, out, options.data(data), arch=arch)
+    notes(subject.notes)
     plan = options.plan(subject.recipe, images, seed=seed, tile=tile, device=where)
     most = len(samples.evaluation_samples(subject.dataset, plan.split, plan.images))
     count = min(USUAL, most) if images is None else most

@@ -14,7 +14,6 @@ from rich.markup import escape as _escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from hauberk.data import Dataset
     from hauberk.evaluation.work import Step
     from hauberk.training.progress import Progress
 
@@ -49,9 +48,9 @@ def say(text: str) -> None:
     ERR.print(escape(text), soft_wrap=True)
 
 
-def notes(dataset: Dataset) -> None:
-    """What there is to know about a data set, a line each."""
-    for note in dataset.notes:
+def notes(known: Iterable[str]) -> None:
+    """What there is to know about a model and its data, a line each."""
+    for note in known:
         say(f"note: {note}")
 
 

@@ -25,9 +25,10 @@ USUAL = 8  # images
 
 
 def lipschitz(
-    target: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, or module:factory.")],
+    target: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODELS)],
     norm: Annotated[str, typer.Option(help="l1, l2 or linf: of the bounds.")] = "l2",
     images: Annotated[str | None, typer.Option(help="Test images whose gradients are shown; 8 by default.")] = None,
+    arch: options.Arch = None,
     data: options.Data = None,
     out: options.Out = None,
     trust_code: options.TrustCode = False,
@@ -35,11 +36,11 @@ def lipschitz(
     json: options.Json = False,
 ) -> None:
     """Bound a model layer by layer, and show how tight each bound is; the report page shows it too."""
-    options.trust_code(trust_code, target)
+    options.trust_code(trust_code, target, arch)
     options.threads(threads)
     options.choice("--norm", norm, get_args(threats.Norm))
     count = options.count("--images", images or str(USUAL))
-    subject = subjects.subject(target, out, options.data(data))
+    subject = subjects.subject(target, out, options.data(data), arch=arch)
     if images is None:
         count = min(USUAL, len(subject.dataset.test))
     report = verb.lipschitz(subject, cast("threats.Norm", norm), count)

@@ -78,7 +78,7 @@ def mix(
     ball = registry.build(threat, "threat")
     asked = options.count("--calibration-images", calibration_images or str(USUAL))
     first, second, net = _subjects(accurate, robust, network, options.data(data))
-    notes(second.dataset)
+    notes(second.notes)
     how_many = {"split": split, "seed": seed, "tile": tile, "first": first_images}
     plan = options.plan({}, images, device=placed[0], precision=placed[1], **how_many)
     how: registry.Spec

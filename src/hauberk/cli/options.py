@@ -49,6 +49,7 @@ def threads_option(count: int | None) -> int | None:
     return count
 
 
+MODELS = "A run directory, module:factory, or a file: .pt, .pth or .safetensors with --arch, TorchScript, .pt2, .onnx."
 Out = Annotated[Path | None, typer.Option("--out", "-o", callback=_folder, help="Where the result goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Images = Annotated[
@@ -71,6 +72,9 @@ Precision = Annotated[str, typer.Option(help="float32, or on a GPU tf32: product
 Data = Annotated[
     str | None,
     typer.Option(help="For a model of your own: cifar10, or with settings image_folder,folder=x,size=28."),
+]
+Arch = Annotated[
+    str | None, typer.Option(help="Of a checkpoint: module:factory of the network that its weights fill; it is run.")
 ]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the code outside Hauberk that the run or recipe names.")
@@ -236,8 +240,10 @@ def again(subject: subjects.Subject, source: str, trusted: bool = False) -> str:
         return shlex.quote(str(subject.run.path)) + (" --trust-code" if trusted else "")
     data = subject.planned["data"]
     settings = "".join(f",{key}={_text(value)}" for key, value in data.items() if key != "name")
-    words = [source, "--data", f"{data['name']}{settings}"]
-    if subject.run.path != subjects.home(source, data):
+    model = subject.planned["model"]
+    arch = ["--arch", model["factory"]] if "file" in model and "factory" in model else []
+    words = [source, *arch, "--data", f"{data['name']}{settings}", *(["--trust-code"] if trusted else [])]
+    if subject.run.path != subjects.home(source, data, model):
         words += ["-o", str(subject.run.path)]
     return shlex.join(words)
 

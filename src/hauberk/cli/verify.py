@@ -33,8 +33,9 @@ def verify(
     every_row: Annotated[bool, typer.Option("--all", help="With --weights: every row.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the sample; without it a new one is drawn.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="module:factory of a model of your own, with --weights: its code is run.")
+        str | None, typer.Option(help="module:factory or file of a model of your own, with --weights: code is run.")
     ] = None,
+    arch: options.Arch = None,
     trust_code: options.TrustCode = False,
     json: options.Json = False,
 ) -> None:
@@ -44,14 +45,14 @@ def verify(
     probability 95 %, where 1 % of all are. Votes are compared with fresh ones; an attack is a random search, so its
     survivors that fall are counted.
     """
-    options.trust_code(trust_code, model)
-    _check_options(weights, rows, every_row, seed, model)
+    options.trust_code(trust_code, model, arch)
+    _check_options(weights, rows, every_row, seed, model or arch)
     drawn = audit.draw() if seed is None else seed
     count = None if every_row else rows or audit.ROWS
     results: list[tuple[Path, list[Verdict]]] = []
     for path in runs:
         directories.Run.open(path)
-        results.append((path, audit.audit(path, weights, count, drawn, model)))
+        results.append((path, audit.audit(path, weights, count, drawn, model, arch)))
     every = [(path, v) for path, verdicts in results for v in verdicts]
     broken = sum(bool(v.problems) for _, v in every)
     lines = [line for path, verdicts in results for line in _lines(path, verdicts)]

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.attacks import Attack, AttackLoss, AutoAttack, PartAttack
-from hauberk.attacks.autoattack import sequences
+from hauberk.attacks.autoattack import by_scores, sequences
 from hauberk.attacks.gradients import EOT_DRAWS, attackable
 from hauberk.batch import Batch
 from hauberk.boundary import answer, check_classes, check_images, check_labels, check_logits, check_weights
+from hauberk.capabilities import Baked, ScoresOnly
 from hauberk.classifier import (
     TILE,
     check_eval,
+    check_mode,
     check_separate,
     classes,
     frozen,
@@ -109,6 +111,8 @@ def preflight(model: nn.Module, batch: Batch, tile: int = TILE, num_classes: int
         findings.append(_classes(logits.shape[1], num_classes))
         if logits.shape[1] < num_classes:
             return findings
+    baked = _tried("mode", lambda: check_mode(model, images), "eval mode, by two calls and by other company")
+    findings[1] = baked if isinstance(model, Baked) else findings[1]
     return [
         *findings,
         _tried("labels", lambda: check_labels(batch.labels, logits.shape[1], len(batch)), labels),
@@ -147,11 +151,15 @@ def _nature(model: nn.Module, images: Tensor) -> list[Finding]:
         "bpda": "a surrogate stands in for some step (BPDA)",
         "none": "some step has none: its surrogate, or the identity, stands in (BPDA)",
     }
+    if isinstance(model, ScoresOnly):
+        return [said]
     return [said, Finding("gradient", True, texts[known.gradient])]  # "input gradient" says whether there is one
 
 
 def _gradients(model: nn.Module, images: Tensor) -> Finding:
     """Whether the input gradient exists, is finite and not zero."""
+    if isinstance(model, ScoresOnly):
+        return Finding("input gradient", True, "there is none: attacks by scores alone, which may miss much")
     leaf = images.clone().requires_grad_(True)
     try:
         with frozen(model), attackable(model), torch.enable_grad():
@@ -195,8 +203,9 @@ def _timed(work: Callable[[], None]) -> float:
 
 
 def bills(
-    threat: Threat, speed: Speed, num_classes: int, images: int, random: bool = False, beside: Sequence[Attack] = ()
-) -> list[Bill]:
+    threat: Threat, speed: Speed, num_classes: int, images: int, random: bool = False, beside: Sequence[Attack] = (),
+    scores: bool = False,
+) -> list[Bill]:  # fmt: skip
     """The cost of each version of AutoAttack, at most: as if no image ever fell.
 
     Args:
@@ -206,13 +215,15 @@ def bills(
         images: how many are classified right.
         random: whether every gradient averages several draws.
         beside: attacks that the model needs with each version, see ``hauberk.verbs.attack.suite``.
+        scores: whether the model gives no gradients.
     """
-    versions = ["rand"] if random else ["fast", "standard", "plus"]
+    planned = by_scores(threat) if scores else sequences(threat)
+    versions = ["fast", "standard"] if scores else ["rand"] if random else ["fast", "standard", "plus"]
     found = []
     known: dict[Attack, tuple[int, int]] = {}
     for version in versions:
         forwards = backwards = 0
-        for stage in (*sequences(threat)[version], *beside):
+        for stage in (*planned[version], *beside):
             known.setdefault(stage, passes(stage, num_classes))
             forwards, backwards = forwards + known[stage][0], backwards + known[stage][1]
         seconds = images * (forwards * speed.forward + backwards * (speed.gradient - speed.forward))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
-from hauberk.attacks import Attack, AutoAttack, PartAttack
-from hauberk.attacks.autoattack import Version
-from hauberk.capabilities import HasParts, NamedOutputs
+from hauberk.attacks import APGD, Attack, AutoAttack, PartAttack
+from hauberk.attacks.autoattack import Version, by_scores
+from hauberk.capabilities import HasParts, NamedOutputs, ScoresOnly
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import attack_records, diagnosis_records
 from hauberk.evaluation.work import INLINE, Report, Work
@@ -15,8 +16,10 @@ from hauberk.executors import Executor
 from hauberk.recipes import Plan
 from hauberk.runs import Run
 from hauberk.subjects import Subject
-from hauberk.threats import Threat
+from hauberk.threats import Threat, counterpart
 from hauberk.verbs.samples import note, setting_of
+
+OTHER_STEPS = 50  # of the attack in another norm
 
 
 def attack(
@@ -51,7 +54,7 @@ def suite(target: Subject, threat: Threat, version: Version = "fast") -> tuple[A
     """AutoAttack as a model needs it: with the losses that read its outputs, and with attacks on each of its parts.
 
     A defence made of classifiers declares ``adaptive_losses`` and ``parts()``, so it is not attacked as if it were one
-    net by accident; the report takes the worst over all, image by image.
+    net by accident; the report takes the worst over all, image by image.  A model without gradients meets Square alone.
 
     Args:
         target: from ``subject``.
@@ -59,9 +62,20 @@ def suite(target: Subject, threat: Threat, version: Version = "fast") -> tuple[A
         version: of AutoAttack.
     """
     model = target.model
+    if isinstance(model, ScoresOnly):
+        left = by_scores(threat).get("fast" if version == "fast" else "standard", ())
+        return (AutoAttack(threat, version="custom", attacks=left),)
     losses = model.adaptive_losses if isinstance(model, NamedOutputs) else ()
     names = tuple(model.parts()) if isinstance(model, HasParts) else ()
     return AutoAttack(threat, version=version, losses=losses), *(PartAttack(threat, part=name) for name in names)
+
+
+def other_norm(target: Subject, threat: Threat) -> Attack:
+    """A look at a norm that the model was perhaps not trained for, at a budget of a like size."""
+    other = counterpart(threat, math.prod(target.dataset.input_shape))
+    if isinstance(target.model, ScoresOnly):
+        return by_scores(other)["fast"][0]
+    return APGD(other, steps=OTHER_STEPS)
 
 
 def diagnose(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hauberk.attacks import APGD, AutoAttack
+from hauberk.capabilities import ScoresOnly
 from hauberk.classifier import decide, is_random
 from hauberk.devices import Device, device_of, place
 from hauberk.evaluation.preflight import Bill, Finding, Speed, bills, measure, preflight
@@ -58,9 +59,9 @@ def check(
     speed = measure(target.model, next(batch.tiles(tile))[0].images)
     if threat is None:
         return Preflight(findings, speed)
-    random = is_random(target.model, batch.images[:1])
+    random, scores = is_random(target.model, batch.images[:1]), isinstance(target.model, ScoresOnly)
     right = round(images * float((decide(target.model, batch, tile=tile) == batch.labels).float().mean()))
     first, *others = suite(target, threat)
     adaptive = AutoAttack(threat, version="custom", attacks=(APGD(threat),), losses=first.losses).stages()[1:]
-    beside = (*adaptive, *others)
-    return Preflight(findings, speed, tuple(bills(threat, speed, target.dataset.num_classes, right, random, beside)))
+    known = target.dataset.num_classes
+    return Preflight(findings, speed, tuple(bills(threat, speed, known, right, random, (*adaptive, *others), scores)))

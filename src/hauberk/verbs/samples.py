@@ -83,6 +83,6 @@ def setting_of(target: Subject, plan: Plan, *methods: object) -> tuple[Selection
 
 
 def note(target: Subject) -> None:
-    """Keep with the run what there is to know about its data, for the report."""
+    """Keep with the run what there is to know about its model and data, for the report."""
     with target.begin().editing() as info:
-        info["notes"] = list(target.dataset.notes)
+        info["notes"] = list(target.notes)

@@ -1,0 +1,116 @@
+"""A model as the user names it: code of the user's own, or a file with or without the code that fills it."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hauberk import reading, trust
+from hauberk.errors import HauberkError
+from hauberk.models.checkpoint_file import fill, read_state
+from hauberk.models.onnx_file import REMARK, OnnxFile
+from hauberk.models.own import own
+from hauberk.models.program_file import ExportedFile, TorchScriptFile
+
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
+PROGRAMS = (".pt", ".pth", ".pt2", ".ts")
+ONNX = ".onnx"
+FILES = tuple(dict.fromkeys((*CHECKPOINTS, *PROGRAMS, ONNX)))
+PROGRAM = {"torchscript": "TorchScript", "torch_export": "torch.export", "onnx": "ONNX"}
+KNOWN = "a run directory, module:factory, or a file: a checkpoint (.pt, .pth, .safetensors), TorchScript, .pt2 or .onnx"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that was opened, and how a run names it.
+
+    Args:
+        model: in eval mode.
+        named: what ``recipe.yaml`` says of it: ``factory``, and of a file its name, SHA-256 and kind.
+        remarks: what there is to know of it, in sentences.
+    """
+
+    model: nn.Module
+    named: dict[str, Any]
+    remarks: tuple[str, ...] = ()
+
+
+def is_file(text: str) -> bool:
+    """Whether a text names a file with a model, by its ending."""
+    return Path(text).suffix.lower() in FILES and ":" not in text
+
+
+def check_arch(text: str, arch: str | None) -> None:
+    """Raise if code is named for a model that is no checkpoint.
+
+    Raises:
+        HauberkError: saying what to leave out.
+    """
+    if arch is not None and not is_file(text):
+        raise HauberkError(f"--arch names the code of a checkpoint, and {text} is none", "leave --arch out")
+
+
+def open_source(text: str, arch: str | None = None) -> Source:
+    """The model that a text names.
+
+    Args:
+        text: ``module:factory``, or the path of a file.
+        arch: for a checkpoint, the ``module:factory`` that makes the network without its weights.
+
+    Raises:
+        HauberkError: if there is none, the file is damaged or does not fit, or it is code that the user does not trust.
+    """
+    check_arch(text, arch)
+    if not is_file(text):
+        return Source(own(text), {"factory": text})
+    path = Path(text)
+    try:
+        content = reading.content(path, reading.CHECKPOINT_BYTES)
+    except FileNotFoundError as error:
+        raise HauberkError(f"there is no file {path}", f"expected {KNOWN}") from error
+    named = {"file": str(path), "sha256": hashlib.sha256(content).hexdigest()}
+    kind = _kind(path, content)
+    if kind == "checkpoint":
+        return _filled(path, content, arch, named)
+    if arch is not None:
+        raise HauberkError(f"{path} is a {PROGRAM[kind]} file, which has its network inside", "leave --arch out")
+    if kind == "onnx":
+        return Source(OnnxFile(content, path.name), named | {"kind": kind}, (REMARK,))
+    trust.require_file(str(path), PROGRAM[kind])
+    made = TorchScriptFile if kind == "torchscript" else ExportedFile
+    return Source(made(content, path.name), named | {"kind": kind})
+
+
+def _kind(path: Path, content: bytes) -> str:
+    """What a file is, by its ending and by what its archive holds; nothing of it is loaded."""
+    if path.suffix.lower() == ONNX:
+        return "onnx"
+    if path.suffix.lower() == ".safetensors":
+        return "checkpoint"
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "checkpoint"
+    inner = {name.split("/", 1)[-1] for name in names}
+    if any(name.startswith("models/") and name.endswith(".json") for name in inner) or "archive_format" in inner:
+        return "torch_export"
+    return "torchscript" if "constants.pkl" in inner else "checkpoint"
+
+
+def _filled(path: Path, content: bytes, arch: str | None, named: dict[str, Any]) -> Source:
+    if arch is None:
+        raise HauberkError(
+            f"{path} holds weights, and no network to put them into",
+            "name the code that makes it: --arch module:factory",
+        )
+    state = read_state(path, content)
+    model = own(arch)
+    remarks = fill(model, state, path.name, arch)
+    return Source(model.eval(), {"factory": arch} | named, remarks)

@@ -1,0 +1,40 @@
+"""Mutants of the door: models and data as a user names them, and what an evaluation of them refuses."""
+
+from __future__ import annotations
+
+from mutant import group
+
+CHECKPOINT = "tests/models/test_checkpoint_file.py"
+PROGRAM = "tests/models/test_program_file.py"
+SUBJECTS = "tests/test_subjects.py"
+
+DOOR = [
+    *group(
+        "door", "models/checkpoint_file.py", CHECKPOINT,
+        ("map_location=\"cpu\", weights_only=True)", "map_location=\"cpu\", weights_only=False)"),
+        ("    _check_fit(\n", "    (lambda *_: None)(\n"),
+        ("if k in wanted and v.shape != wanted[k].shape]", "if k not in renamed]"),
+        ("        if fit > best:\n", "        if False:\n"),
+        ("    if likely and len(tensors) <= 1:", "    if likely and not tensors:"),
+    ),
+    *group(
+        "door", "models/source.py", f"{PROGRAM}::test_a_program_is_opened_by_trust_alone",
+        ("    trust.require_file(str(path), PROGRAM[kind])\n", ""),
+    ),
+    *group("door", "trust.py", f"{PROGRAM}::test_a_program_is_opened_by_trust_alone",
+           ("    if not trusted(path):", "    if False:")),
+    *group(
+        "door", "classifier.py", f"{PROGRAM}::test_a_file_saved_in_train_mode_shows_by_its_answers",
+        ("    if is_random(model, images[:8]):\n", "    if False:\n"),
+        ("        check_separate(model, images)\n    except", "        pass\n    except"),
+    ),
+    *group(
+        "door", "models/program_file.py", f"{PROGRAM}::test_an_export_of_two_rows_takes_five",
+        ("if rows is None or rows == len(held):", "if True:"),
+    ),
+    *group(
+        "door", "subjects.py", SUBJECTS,
+        ("        require(code)  # the run alone names it\n", "        pass\n"),
+        ("    if kept is not None and mine != kept:", "    if False:"),
+    ),
+]  # fmt: skip
