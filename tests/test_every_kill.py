@@ -293,8 +293,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> State:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(hauberk.cli.app, "build", functools.cache(hauberk.cli.app.build))
+    monkeypatch.setattr(hauberk.cli.app, "asked", lambda _: tuple(hauberk.cli.app.VERBS))
     monkeypatch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
-    typer.main.get_command(hauberk.cli.app.app)
+    typer.main.get_command(hauberk.cli.app.build(tuple(hauberk.cli.app.VERBS)))
     return Bench(tmp_path)
 
 

@@ -31,7 +31,6 @@ import yaml
 from PIL import Image
 
 from hauberk import cli
-from hauberk.cli import console
 from hauberk.data import load
 from hauberk.errors import HauberkError
 from hauberk.runs import Run
@@ -125,7 +124,6 @@ def hauberk(*arguments: object, refuses: bool = False) -> None:
     """Run a command; ``refuses`` says that only a refusal is right."""
     sys.argv = ["hauberk", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
-    console.OUT.file, console.ERR.file = out, err
     with redirect_stdout(out), redirect_stderr(err):
         try:
             cli.main()

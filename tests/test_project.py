@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from hauberk import recipes, registry
-from hauberk.cli.app import app
+from hauberk.cli.app import build
 from hauberk.report.bundle import write_bundle
 from hauberk.report.collect import load, subjects
 from hauberk.runs import Run
@@ -80,7 +80,7 @@ def test_every_room_is_on_the_map() -> None:
 
 def test_every_verb_is_in_the_changelog() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
-    assert not [c.name for c in app.registered_commands if f"`{c.name}`" not in text]
+    assert not [c.name for c in build().registered_commands if f"`{c.name}`" not in text]
 
 
 def test_every_make_target_of_the_docs_exists() -> None:
@@ -210,7 +210,7 @@ def test_functions_are_short(path: Path) -> None:
 
 def test_every_public_name_is_documented() -> None:
     silent = [e.name for e in registry.entries() if not inspect.getdoc(e.load())]
-    silent += [str(c.name) for c in app.registered_commands if not inspect.getdoc(c.callback)]
+    silent += [str(c.name) for c in build().registered_commands if not inspect.getdoc(c.callback)]
     for path in (p for p in SOURCES if p.stem != "__main__"):  # to import that one is to run it
         parts = path.relative_to(ROOT / "src").with_suffix("").parts
         module = importlib.import_module(".".join(parts).removesuffix(".__init__"))

@@ -19,7 +19,7 @@ def test_what_is_printed_obeys_nobody(odd: str, capsys: pytest.CaptureFixture[st
     console.emit({}, False, [f"[bold]{odd}[/bold]"])
     console.emit({"name": odd}, True, [])
     console.table(odd, [odd], [[odd]])
-    console.Reporter()._line(odd, finished=True)
+    console.Reporter(name=odd)._show(odd, 1.0, [odd], finished=True)
     found = capsys.readouterr()
     assert "[bold]" in found.out
     for line in (found.out + found.err).split("\n"):

@@ -343,7 +343,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def next_lines(said: str) -> list[str]:
     found = [line.strip() for line in said.splitlines()]
-    return [line.partition(": hauberk ")[2] for line in found if line.startswith(("next: hauberk", "or: hauberk"))]
+    return [line.partition(": hauberk ")[2] for line in found if line.startswith(("next: hauberk", "page: hauberk"))]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from mutants_misuse import MISUSE
 from mutants_mixing import MIXING
 from mutants_safety import SAFETY
 from mutants_storage import STORAGE
+from mutants_terminal import TERMINAL
 from mutants_training import TRAINING
 from mutants_verify import VERIFIED
 
@@ -61,6 +62,7 @@ MUTANTS: list[Mutant] = [
     *DOOR,
     *TRAINING,
     *EXECUTORS,
+    *TERMINAL,
 ]
 
 

@@ -17,6 +17,7 @@ from hauberk.boundary import no_gradient
 from hauberk.classifier import classes, margins, named_outputs, prefers_channels_last
 from hauberk.draws import one_draw
 from hauberk.errors import HauberkError
+from hauberk.pulse import beat
 from hauberk.randomness import Key, Randomness
 from hauberk.threats import Threat, norms
 
@@ -294,6 +295,7 @@ class Query:
     def _count(self, rows: Tensor | slice, *gradients: Tensor) -> None:
         if not self.track:
             return
+        beat(_length(rows) * self.eot * (1 + len(gradients)))
         self.forwards[rows] += self.eot
         for gradient in gradients:
             peak = gradient.abs().amax((1, 2, 3))  # NaN and infinity come through, at a tenth of the cost of isfinite()
@@ -342,6 +344,10 @@ class Query:
         self.misclassified[rows] |= wrong & inside
         if self.drop:
             self.active[rows] &= ~(wrong & inside)
+
+
+def _length(rows: Tensor | slice) -> int:
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
 
 
 def put(store: Tensor, rows: Tensor, source: Tensor, taken: Tensor | None = None) -> None:

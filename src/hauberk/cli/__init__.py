@@ -10,10 +10,15 @@ def main() -> None:
     leave_current_folder()
     from hauberk.cli.interrupts import INTERRUPTED, ending_at_once
 
+    if sys.argv[1:] == ["--version"]:
+        from hauberk import __version__
+
+        sys.stdout.write(f"hauberk {__version__}\n")
+        return
     with ending_at_once():
         from contextvars import copy_context
 
-        from hauberk.cli.app import app
+        from hauberk.cli.app import asked, build
         from hauberk.cli.console import error_line
         from hauberk.cli.failures import failed
         from hauberk.cli.plugins import load_plugins
@@ -23,6 +28,7 @@ def main() -> None:
         refuse_controls(sys.argv)
         with ending_at_once():
             load_plugins()
+            app = build(asked(sys.argv[1:]))
         code = copy_context().run(app, standalone_mode=False)  # what the command trusts ends with it
     except Exception as error:
         sys.exit(failed(error))

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
 
 import hauberk
-from hauberk.cli import (
-    attack,
-    bundle,
-    certify,
-    check,
-    compare,
-    demo,
-    explain,
-    lipschitz,
-    listing,
-    mix,
-    report,
-    sweep,
-    train,
-    verify,
-)
 from hauberk.cli.command import Verb
 
-app = typer.Typer(
-    help="Train, attack, certify, mix and report image classifiers that must hold up against an adversary.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+# name: module and function
+VERBS = {
+    "demo": ("demo", "demo"),
+    "train": ("train", "train"),
+    "attack": ("attack", "attack"),
+    "certify": ("certify", "certify"),
+    "lipschitz": ("lipschitz", "lipschitz"),
+    "check": ("check", "check"),
+    "compare": ("compare", "compare"),
+    "mix": ("mix", "mix"),
+    "report": ("report", "report"),
+    "bundle": ("bundle", "bundle"),
+    "sweep": ("sweep", "sweep"),
+    "verify": ("verify", "verify"),
+    "list": ("listing", "listing"),
+    "explain": ("explain", "explain"),
+}
+
+
+def build(names: Iterable[str] = VERBS) -> typer.Typer:
+    """The command line with some verbs; the file of each is imported here, which takes a while for all of them."""
+    app = typer.Typer(
+        help="Train, attack, certify, mix and report image classifiers that must hold up against an adversary.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    app.callback()(_root)
+    for name in names:
+        module, function = VERBS[name]
+        app.command(name, cls=Verb)(getattr(importlib.import_module(f"hauberk.cli.{module}"), function))
+    return app
+
+
+def asked(arguments: Sequence[str]) -> Iterable[str]:
+    """The verb that is typed, alone; all of them where none is, or one that does not exist."""
+    return arguments[:1] if arguments and arguments[0] in VERBS else VERBS
 
 
 def _version(wanted: bool) -> None:
@@ -39,26 +56,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options before the verb."""
-
-
-app.command("demo", cls=Verb)(demo.demo)
-app.command("train", cls=Verb)(train.train)
-app.command("attack", cls=Verb)(attack.attack)
-app.command("certify", cls=Verb)(certify.certify)
-app.command("lipschitz", cls=Verb)(lipschitz.lipschitz)
-app.command("check", cls=Verb)(check.check)
-app.command("compare", cls=Verb)(compare.compare)
-app.command("mix", cls=Verb)(mix.mix)
-app.command("report", cls=Verb)(report.report)
-app.command("bundle", cls=Verb)(bundle.bundle)
-app.command("sweep", cls=Verb)(sweep.sweep)
-app.command("verify", cls=Verb)(verify.verify)
-app.command("list", cls=Verb)(listing.listing)
-app.command("explain", cls=Verb)(explain.explain)

@@ -68,11 +68,13 @@ def attack(
     planned = _attacks(subject, ball, attacks, suite)
     if ball is not None and not (one_norm or attacks):
         planned += _other_norm(subject, planned)
-    run = verb.attack(subject, planned, plan, share, Reporter(json, placed[2]).evaluating, where)
+    reporter = Reporter(json, placed[2], options.called(subject, shard))
+    run = verb.attack(subject, planned, plan, share, reporter.evaluating, where)
     if results.nothing(run.path):
         emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
         return
-    following = [f"next: {_certify(subject, target, trust_code)}", f"  or: hauberk report {shlex.quote(str(run.path))}"]
+    page = f"page: hauberk report {shlex.quote(str(run.path))}"
+    following = [page, f"next: {_certify(subject, target, trust_code)}"]
     emit(results.numbers(run.path) if json else {}, json, [*results.lines(run.path), *following])
 
 

@@ -64,7 +64,8 @@ def certify(
     how = {"split": split, "seed": seed, "tile": tile, "first": first}
     plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)
     planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)
-    run = verb.certify(subject, planned, plan, share, Reporter(json, placed[2]).evaluating, where)
+    reporter = Reporter(json, placed[2], options.called(subject, shard))
+    run = verb.certify(subject, planned, plan, share, reporter.evaluating, where)
     if results.nothing(run.path):
         emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
         return
@@ -72,7 +73,7 @@ def certify(
     emit(
         results.numbers(run.path) if json else {},
         json,
-        [*results.lines(run.path), f"next: hauberk verify {folder}", f"  or: hauberk report {folder}"],
+        [*results.lines(run.path), f"page: hauberk report {folder}", f"next: hauberk verify {folder}"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,10 @@ def check(
         run = attack.diagnose(subject, apgd.APGD(ball), few, Reporter(json).evaluating)
         lines += results.diagnosis_lines(run.path)
     state = "ready for an evaluation" if found.good else "not ready: see LOOK below"
+    if found.good:
+        threat = threat or ("" if subject.recipe.get("evaluation", {}).get("attacks") else "linf:8/255")
+        following = f"next: hauberk attack {options.again(subject, target, trust_code)}"
+        lines.append(f"{following} --threat {shlex.quote(threat)}" if threat else following)
     emit(asdict(found) | {"good": found.good}, json, [f"{target}: {state}", *lines])
     if not found.good:
         raise typer.Exit(1)

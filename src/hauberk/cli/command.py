@@ -8,7 +8,9 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from hauberk.cli.console import say
 from hauberk.cli.interrupts import ending_at_once
+from hauberk.cli.openings import opening
 from hauberk.errors import HauberkError
 from hauberk.later import Later
 
@@ -28,8 +30,14 @@ class Verb(TyperCommand):
         return parsed
 
     def invoke(self, ctx: Any) -> Any:
-        """Import what the verb's file keeps for later, while Ctrl-C ends at once; then run it."""
+        """Say what is about to be done, import what the verb's file keeps for later, while Ctrl-C ends at once; run it.
+
+        Torch alone takes seconds to load, so a person is told before.
+        """
         with ending_at_once():
+            said = opening(str(ctx.info_name), ctx.params)
+            if said:
+                say(said)
             for value in vars(sys.modules[self.callback.__module__]).values():
                 if isinstance(value, Later):
                     importlib.import_module(value.__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,4 +51,5 @@ def compare(
         sys.stdout.write(tables.page(found))
     else:
         as_json = format == "json"
-        emit(tables.plain(found) if as_json else {}, as_json, tables.lines(found))
+        following = f"next: {shlex.join(['hauberk', 'report', *map(str, runs)])}"
+        emit(tables.plain(found) if as_json else {}, as_json, [*tables.lines(found), following])

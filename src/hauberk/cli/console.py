@@ -1,25 +1,26 @@
-"""What a person sees: progress bars on a terminal, plain lines elsewhere, tables, and errors on stderr."""
+"""What a person sees: lines on stdout and stderr, tables, errors, and the progress of work."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.markup import escape as _escape
-from rich.table import Table
+from hauberk.cli.bar import fitted
+from hauberk.cli.lastline import LAST, obeys, width
 
 if TYPE_CHECKING:
     from hauberk.evaluation.work import Step
     from hauberk.training.progress import Progress
 
-OUT = Console(highlight=False, emoji=False)  # my_nets:brain: is a name and no picture
-ERR = Console(stderr=True, highlight=False, emoji=False)
-PLAIN_SECONDS = 10.0
+PLAIN_SECONDS, PLAIN_SHARE = 10.0, 0.05  # between two plain lines: so long, and this share of the time so far
+DRAWN_SECONDS = 0.1  # between two states of a bar
+RED, YELLOW = "1;31", "33"
 
 
 def clean(text: str) -> str:
@@ -31,27 +32,39 @@ def clean(text: str) -> str:
     return "".join(" " if c in ("\\n", "\\t") else c for c in shown)
 
 
-def escape(text: str) -> str:
-    """Text as rich prints it, and as a terminal may see it."""
-    return _escape(clean(text))
+def line(text: str, stream: TextIO | None = None, mark: str = "", colour: str = RED) -> None:
+    """One line, on stderr unless another stream is given.
+
+    Args:
+        text: what it says; it is cleaned here.
+        stream: where.
+        mark: a word before it, coloured on a terminal.
+        colour: of the mark, as a terminal numbers it.
+    """
+    LAST.clear()
+    stream = stream or sys.stderr
+    if mark and obeys():
+        mark = f"\x1b[{colour}m{mark}\x1b[0m"
+    stream.write(f"{mark} {clean(text)}\n" if mark else f"{clean(text)}\n")
+    stream.flush()
 
 
 def error_line(message: str, hint: str = "") -> None:
     """An error and the next thing to do, on stderr."""
-    ERR.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    line(message, mark="error:")
     if hint:
-        ERR.print(f"  {escape(hint)}", soft_wrap=True)
+        line(f"  {hint}")
 
 
 def say(text: str) -> None:
     """A line for a person, on stderr so that stdout stays a result."""
-    ERR.print(escape(text), soft_wrap=True)
+    line(text)
 
 
 def notes(known: Iterable[str]) -> None:
     """What there is to know about a model and its data, a line each."""
     for note in known:
-        say(f"note: {note}")
+        line(note, mark="note:", colour=YELLOW)
 
 
 def emit(result: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
@@ -59,18 +72,24 @@ def emit(result: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
         return
-    for line in lines:
-        OUT.print(escape(line), soft_wrap=True)
+    for text in lines:
+        line(text, sys.stdout)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on stdout."""
-    grid = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    from rich.console import Console  # here, because it takes a tenth of a second, and other verbs do without
+    from rich.markup import escape
+    from rich.table import Table
+
+    LAST.clear()
+    grid = Table(title=escape(clean(title)), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(escape(column))
+        grid.add_column(escape(clean(column)))
     for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
-    OUT.print(grid)
+        grid.add_row(*(escape(clean(cell)) for cell in row))
+    plain = os.environ.get("NO_COLOR")
+    Console(highlight=False, emoji=False, color_system=None if plain else "auto").print(grid)
 
 
 def clock(seconds: float) -> str:
@@ -81,45 +100,63 @@ def clock(seconds: float) -> str:
 
 
 class Reporter:
-    """Progress of training and of evaluation, as one rewritten line on a terminal and a line now and then elsewhere.
+    """Progress of training and of evaluation: a bar on a terminal, and a line now and then elsewhere.
 
     Args:
         quiet: say nothing.
         first: the line before all others, said when there is something to report.
+        name: of the run, by which lines of several processes are told apart.
     """
 
-    def __init__(self, quiet: bool = False, first: str = "") -> None:
+    def __init__(self, quiet: bool = False, first: str = "", name: str = "") -> None:
         self._quiet, self._first = quiet, first
-        self._live = ERR.is_terminal
-        self._last = 0.0
-        self._label = ""
+        self.name = name
+        self._started = self._last = time.monotonic()
 
     def training(self, progress: Progress) -> None:
         """Callback of ``train``."""
-        share = progress.step / max(1, progress.steps)
-        terms = "  ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
-        self._line(
-            f"epoch {progress.epoch + 1}/{progress.epochs}  {100 * share:3.0f}%  {terms}  "
-            f"{progress.images_per_second:.0f} images/s  left {clock(progress.eta)}",
-            finished=progress.step >= progress.steps,
-        )
+        done = progress.step >= progress.steps
+        terms = [f"{name} {value:.3f}" for name, value in progress.terms.items()]
+        self._show(
+            f"epoch {progress.epoch + 1}/{progress.epochs}", progress.step / max(1, progress.steps),
+            [f"left {clock(progress.eta)}", *terms[:1], f"{progress.images_per_second:.0f} images/s", *terms[1:]], done,
+        )  # fmt: skip
 
     def evaluating(self, step: Step) -> None:
         """Callback of ``attack``, ``certify`` and ``mix``."""
         if step.news:  # also beside JSON: it stands on stderr
             say(step.news)
             return
-        left = step.seconds / step.done * (step.total - step.done)
-        self._line(f"{step.label}  {step.done}/{step.total}  left {clock(left)}", finished=step.done == step.total)
+        if step.ahead:
+            self._begin()
+            if not self._quiet:
+                say(f"at most {clock(step.seconds)}: {step.label}" if math.isfinite(step.seconds) else step.label)
+            return
+        done = step.done == step.total
+        share = (step.done + step.inside) / max(1, step.total)
+        left = f"left {clock(step.seconds / share * (1.0 - share))}" if share > 0.0 else ""
+        details = [f"{step.done}/{step.total}", f"in {clock(step.seconds)}" if done else left]
+        self._show(step.label, share, [d for d in details if d], done)
 
-    def _line(self, text: str, finished: bool) -> None:
+    def _begin(self) -> None:
+        if self._first and not self._quiet:
+            say(self._first)
+        self._first = ""
+
+    def _show(self, label: str, share: float, details: Sequence[str], finished: bool) -> None:
+        """A state of the work: what is done, which share of it, and what is worth knowing, the first things first."""
         if self._quiet:
             return
-        if self._first:
-            say(self._first)
-            self._first = ""
-        if self._live:
-            ERR.print(f"\r\x1b[2K{escape(text)}", end="\n" if finished else "", soft_wrap=True)
-        elif finished or time.monotonic() - self._last > PLAIN_SECONDS:
-            self._last = time.monotonic()
-            ERR.print(escape(text), soft_wrap=True)
+        self._begin()
+        now, drawing = time.monotonic(), LAST.mine()
+        pause = DRAWN_SECONDS if drawing else max(PLAIN_SECONDS, PLAIN_SHARE * (now - self._started))
+        if not finished and now - self._last < pause:
+            return
+        self._last = now
+        named = f"{self.name}  {label}" if self.name else label
+        if not drawing:
+            line("  ".join([f"{named}  {100 * share:3.0f}%", *details]))
+            return
+        LAST.draw(fitted(clean(label), share, [clean(d) for d in details], width()))
+        if finished:
+            LAST.keep()

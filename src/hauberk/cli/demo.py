@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,5 +33,6 @@ def demo(
     emit(
         {"report": str(result.report), "seconds": round(result.seconds, 1), "runs": [str(r) for r in result.runs]},
         json,
-        [f"finished in {result.seconds:.0f} s", f"report: {result.report}"],
+        [f"finished in {result.seconds:.0f} s", f"page: {result.report}",
+         f"next: {shlex.join(['hauberk', 'compare', *map(str, result.runs)])}"],
     )

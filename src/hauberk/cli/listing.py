@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -31,6 +32,9 @@ def listing(
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table(f"{len(rows)} {family}", columns, [[row.get(c, "") for c in columns] for row in rows])
+    if rows:
+        verb = "train" if family.rstrip("s") == "recipe" else "explain"
+        emit({}, False, [f"next: hauberk {verb} {shlex.quote(rows[0]['name'])}"])
 
 
 def _recipes() -> list[dict[str, str]]:

@@ -234,6 +234,11 @@ def count(option: str, text: str) -> int | None:
     return number
 
 
+def called(subject: subjects.Subject, shard: str) -> str:
+    """How lines of progress name an evaluation, so that those of several processes are told apart."""
+    return subject.run.path.name + (f" {shard}" if shard != "0/1" else "")
+
+
 def again(subject: subjects.Subject, source: str, trusted: bool = False) -> str:
     """How the next command names this subject, quoted for a shell: a run by its folder, else as it was given."""
     if subject.planned is None:

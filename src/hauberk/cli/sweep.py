@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hauberk.cli import options
-from hauberk.cli.console import Reporter, emit, say, table
+from hauberk.cli.console import Reporter, emit, table
 from hauberk.errors import HauberkError
 from hauberk.later import Later
 
@@ -52,14 +53,18 @@ def sweep(
         raise HauberkError(f"about {total:.0f} minutes, more than the {budget:g} allowed", "cut epochs, images or rows")
     predicted = {"predicted_minutes": round(total, 1), "cells": len(mine)}
     if dry_run:
-        emit(predicted, json, [])
+        emit(predicted, json, [f"next: {shlex.join(['hauberk', 'sweep', str(path), '-o', str(folder)])}"])
         return
     reporter = Reporter(json, line)
     for cell in mine:
-        say(f"{cell.label}, seed {cell.seed}")
+        reporter.name = f"{cell.label} seed {cell.seed}"
         table_of_runs.run_cell(cell, reporter.training, reporter.evaluating, where)
     done = [c for c in cells if c.done]
     table_of_runs.tidy(done)
     lines = table_of_runs.results(done)
     saved = table_of_runs.save(plan, lines, folder)
-    emit(predicted | {"table": str(saved), "lines": lines}, json, saved.read_text().splitlines())
+    following = f"next: {shlex.join(['hauberk', 'report', *(str(cell.path) for cell in done)])}"
+    emit(
+        predicted | {"table": str(saved), "lines": lines}, json,
+        [*saved.read_text().splitlines(), *([following] if done else [])],
+    )  # fmt: skip

@@ -35,7 +35,7 @@ def train(
     trusted = options.trust_code(trust_code, *(set_ or []))
     options.threads(threads)
     where, products, line = options.device(device, precision)
-    report = Reporter(json or not distributed.is_main(), line).training
+    report = Reporter(json or not distributed.is_main(), line, out.name if out else "").training
     run = verb.train(recipes.read(recipe, set_ or []), out, report, where, products)
     if distributed.is_main():
         _say(run, json, trusted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +58,7 @@ def verify(
     broken = sum(bool(v.problems) for _, v in every)
     lines = [line for path, verdicts in results for line in _lines(path, verdicts)]
     lines += [f"sample drawn with --seed {drawn}"] if weights else []
+    following = [] if broken else [f"next: {shlex.join(['hauberk', 'report', *map(str, runs)])}"]
     emit(
         {
             "ok": not broken,
@@ -68,7 +70,7 @@ def verify(
             "runs": [{"run": str(path)} | _ledger(path, verdicts) for path, verdicts in results],
         },
         json,
-        [*lines, f"{sum(v.rows for _, v in every)} rows, {broken} evaluations with problems"],
+        [*lines, f"{sum(v.rows for _, v in every)} rows, {broken} evaluations with problems", *following],
     )
     if broken:
         raise typer.Exit(1)

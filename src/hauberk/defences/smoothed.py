@@ -13,6 +13,7 @@ from hauberk.batch import keep_freed_memory
 from hauberk.capabilities import Decides, NamesItself
 from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
 from hauberk.noises import Noise
+from hauberk.pulse import beat
 from hauberk.randomness import Consecutive, Key, stream, stream_on
 from hauberk.specs import Rows
 from hauberk.statistics import two_sided_binomial_p
@@ -49,6 +50,7 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: Noise, count: int, key: S
     for start in range(0, count, tile):
         draws = noise.sample(randomness, *image.shape).to(image)
         logits = base(draws.add_(image))[: min(tile, count - start)]
+        beat(len(logits))
         top = logits.topk(2, dim=1)
         clear = top.values[:, 0] > top.values[:, 1]
         votes = torch.bincount(top.indices[clear, 0], minlength=logits.shape[1])

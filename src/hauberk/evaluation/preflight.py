@@ -33,7 +33,9 @@ from hauberk.threats import Threat, norms
 
 TRIALS = 3
 TRIED = 6  # most passes of the whole on an image, in an attack on a part
-IMAGE, LENGTHS = (1, 4, 4), (10, 20)  # of the images, and of the walks, on which passes are counted
+IMAGE = (1, 4, 4)  # of the images on which passes are counted
+# of walks, and how often they are repeated
+LENGTHS = {"steps": (10, 20), "queries": (10, 20), "targets": (1, 2), "restarts": (1, 2), "eot": (1, 2)}
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _gradients(model: nn.Module, images: Tensor) -> Finding:
     return Finding("input gradient", dead == 0, said)
 
 
-def measure(model: nn.Module, images: Tensor) -> Speed:
+def measure(model: nn.Module, images: Tensor, trials: int = TRIALS) -> Speed:
     """Time forward and gradient passes on one tile; the best of a few trials after a warm-up."""
 
     def forward() -> None:
@@ -189,13 +191,13 @@ def measure(model: nn.Module, images: Tensor) -> Speed:
                 torch.autograd.grad(value, leaf, allow_unused=True)
 
     with frozen(model), attackable(model):
-        return Speed(_timed(forward) / len(images), _timed(gradient) / len(images))
+        return Speed(_timed(forward, trials) / len(images), _timed(gradient, trials) / len(images))
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _timed(work: Callable[[], None], trials: int) -> float:
     work()
     best = float("inf")
-    for _ in range(TRIALS):
+    for _ in range(trials):
         started = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - started)
@@ -235,8 +237,9 @@ def passes(attack: Attack, num_classes: int) -> tuple[int, int]:
     """Most forward and backward passes that an attack spends on one image that withstands it.
 
     Counted on a linear classifier with its border at five times the budget: a minimum-norm attack gets there and pays
-    for its way back, and no image falls.  Long walks are counted at two short lengths; passes grow evenly with it.  A
-    registered loss takes the passes of cross-entropy, and an attack on a part is counted as one on the whole.
+    for its way back, and no image falls.  Long and repeated walks are counted at two short lengths; passes grow evenly
+    with each.  A registered loss takes the passes of cross-entropy, and an attack on a part is counted as one on the
+    whole.
     """
     stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)
     found = [_passes(stage, num_classes) for stage in stages]
@@ -249,12 +252,13 @@ def _passes(attack: Attack, num_classes: int) -> tuple[int, int]:
         return forwards + TRIED, backwards
     if isinstance(attack.loss, AttackLoss):
         attack = replace(attack, loss="ce")
-    for name in ("steps", "queries"):
-        length = getattr(attack, name, 0)
-        if length > LENGTHS[1]:
-            walks: list[Any] = [{name: n} for n in LENGTHS]
-            short, longer = (_count(replace(attack, **walk), num_classes) for walk in walks)
-            more = (length - LENGTHS[1]) / (LENGTHS[1] - LENGTHS[0])
+    for name, (less, enough) in LENGTHS.items():
+        length = getattr(attack, name, None) or 0
+        length = min(length, num_classes - 1) if name == "targets" else length
+        if length > enough:
+            walks: list[Any] = [{name: n} for n in (less, enough)]
+            short, longer = (_passes(replace(attack, **walk), num_classes) for walk in walks)
+            more = (length - enough) / (enough - less)
             forwards, backwards = (b + math.ceil(more * (b - a)) for a, b in zip(short, longer, strict=True))
             return forwards, backwards
     return _count(attack, num_classes)

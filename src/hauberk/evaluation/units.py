@@ -16,19 +16,24 @@ from torch import Tensor, nn
 
 from hauberk import registry
 from hauberk.attacks import Attack, AutoAttack
+from hauberk.attacks.gradients import EOT_DRAWS
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate
 from hauberk.classifier import Decides, predictor_name, traits
 from hauberk.devices import device_of
 from hauberk.draws import PROBES, drawn, is_random
+from hauberk.evaluation.cost import vote_count
 from hauberk.evaluation.diagnostics import VERSION as DIAGNOSIS_VERSION
+from hauberk.evaluation.diagnostics import cost as diagnostic_cost
 from hauberk.evaluation.diagnostics import diagnose
 from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
+from hauberk.evaluation.preflight import passes
 from hauberk.evaluation.work import Columns, Task, Work, done
 from hauberk.randomness import Key
 from hauberk.records import Part, RecordKind
 from hauberk.verify.attacks import OWN_DECISIONS
 
+USUAL_STEPS = 100  # of an attack that does not say how many it has
 UNIT_TILES = 4  # tiles in one unit of an attack
 
 
@@ -63,6 +68,14 @@ class Attacking(Task):
             | {"revisions": revisions(self.attack, stage)}
             | ({"suite": registry.spec(self.attack), "stage": number} if suite else {})
             for number, stage in enumerate(_stages(self.attack))
+        ]
+
+    def passes(self) -> Sequence[float]:
+        """As counted on a net that withstands everything."""
+        classes, random = len(self.setting.classes), bool(self.facts["stochastic"])
+        return [
+            (EOT_DRAWS if random and stage.eot is None else 1) * sum(passes(stage, classes))
+            for stage in _stages(self.attack)
         ]
 
     def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:
@@ -151,6 +164,10 @@ class Certifying(Task):
 
     kind: ClassVar[RecordKind] = "certificate"
 
+    def passes(self) -> Sequence[float]:
+        """The votes, where there are some."""
+        return (vote_count(self.certificate),)
+
     def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:  # noqa: ARG002
         """Class, radius and evidence; what rows share of the evidence is a fact."""
         found = self.certificate(self.model, images, self.setting.seed, self.setting.tile)
@@ -195,6 +212,10 @@ class Diagnosing(Task):
     def size(self) -> int:
         """All images."""
         return self.images
+
+    def passes(self) -> Sequence[float]:
+        """As the checks are planned."""
+        return (diagnostic_cost(getattr(self.attack, "steps", USUAL_STEPS)),)
 
     def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:  # noqa: ARG002
         """One row a check."""

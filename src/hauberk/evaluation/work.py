@@ -31,6 +31,7 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation.fingerprint import Answers, answers, check_copy
 from hauberk.evaluation.keys import Setting
 from hauberk.executors import Crew, Executor, Inline
+from hauberk.pulse import watched
 from hauberk.records import Part, RecordKind, data_hash, part, read, unit_key, write, write_once
 
 Columns = dict[str, Any]
@@ -39,13 +40,26 @@ INLINE = Inline()
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of an evaluation: units done and in all, seconds since the start, what is being done, and any news."""
+    """Progress of an evaluation.
+
+    Args:
+        done: units done.
+        total: units in all.
+        seconds: since the start.
+        label: what is being done.
+        news: something that the reader must know; else empty.
+        inside: of the units under way, the share that is done, in units.
+        ahead: nothing is begun yet: the label says what is going to be done, of how many images (``total``) and in
+            how many seconds at most (NaN where nobody knows).
+    """
 
     done: int
     total: int
     seconds: float
     label: str
     news: str = ""
+    inside: float = 0.0
+    ahead: bool = False
 
 
 Report = Callable[[Step], None]
@@ -125,6 +139,10 @@ class Task(ABC):
         """For each stage, what its key says beside what the task says."""
         return ({},)
 
+    def passes(self) -> Sequence[float]:
+        """For each stage, the model calls that an image takes at most; empty where nobody knows."""
+        return ()
+
     def left(self, found: Part, images: Batch) -> Batch:  # noqa: ARG002
         """The images that are left for the next stage."""
         return images
@@ -174,6 +192,43 @@ def done(task: Task, samples: Samples, work: Work) -> list[Part]:
 Chain = Generator[Unit, Part, None]  # the units of some images, each made of the record of the one before
 
 
+BEATS = 0.1  # seconds between two words from inside a unit
+
+
+class _Inside:
+    """How far a unit is that this process does: passes done of passes that it takes at most."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._unit: Unit | None = None
+        self._done, self._said = 0, time.monotonic()
+        self._passes: Sequence[float] | None = None
+
+    def begun(self, unit: Unit) -> None:
+        self._unit, self._done = unit, 0
+
+    def beat(self, passes: int) -> bool:
+        """Count; whether it is time for a word."""
+        self._done += passes
+        now = time.monotonic()
+        if now - self._said < BEATS:
+            return False
+        self._said = now
+        return True
+
+    @property
+    def share(self) -> float:
+        """Of the unit's images, all stages counted: stages before this one are done."""
+        if self._passes is None:
+            with watched(lambda _: None):  # counting the passes makes some
+                self._passes = self._task.passes()
+        if self._unit is None or not sum(self._passes):
+            return 0.0
+        stage = self._unit.stage
+        own = min(1.0, self._done / max(1.0, len(self._unit.images) * self._passes[stage]))
+        return (sum(self._passes[:stage]) + own * self._passes[stage]) / sum(self._passes)
+
+
 class _Driver:
     """Hands out the units of one shard, keeps their records, and says what is done."""
 
@@ -186,12 +241,13 @@ class _Driver:
         self._started, self._done = time.monotonic(), 0
         self._busy: dict[int, Chain] = {}
         self._parts: dict[int, list[Part]] = defaultdict(list)
+        self._inside = _Inside(task)
         if asked.news:
             self._say(asked.news)
 
     def run(self) -> list[Part]:
         """As many units at a time as the executor has places."""
-        with self._work.executor.at(self._task) as crew:
+        with watched(self._beat if self._work.report else None), self._work.executor.at(self._task) as crew:
             for number, rows in enumerate(self._rows):
                 self._go_on(self._chain(number, rows), crew)
                 while len(self._busy) >= crew.places:
@@ -224,6 +280,7 @@ class _Driver:
             self._report()
             return
         self._busy[unit.number] = chain
+        self._inside.begun(unit)
         crew.give(unit)
 
     def _take(self, crew: Crew) -> None:
@@ -237,11 +294,20 @@ class _Driver:
     def _path(self, unit: Unit) -> Path:
         return self._work.folder / f"{self._task.kind}-{unit_key(self._task.kind, unit.about)}.parquet"
 
+    def _beat(self, passes: int) -> None:
+        """Say how far the unit is that is under way in this process."""
+        if self._work.report is not None and self._inside.beat(passes):
+            self._work.report(self._step(self._inside.share))
+
+    def _step(self, inside: float = 0.0) -> Step:
+        seconds = time.monotonic() - self._started
+        return Step(self._done, len(self._rows), seconds, self._label, inside=inside)
+
     def _report(self) -> None:
         """Say that all is done with some images."""
         self._done += 1
         if self._work.report is not None:
-            self._work.report(Step(self._done, len(self._rows), time.monotonic() - self._started, self._label))
+            self._work.report(self._step())
 
     def _say(self, news: str) -> None:
         if self._work.report is not None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from hauberk.attacks import APGD, Attack, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import Version, by_scores
 from hauberk.capabilities import HasParts, NamedOutputs, ScoresOnly
+from hauberk.evaluation.cost import foretell
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import attack_records, diagnosis_records
 from hauberk.evaluation.work import INLINE, Report, Work
@@ -41,6 +42,7 @@ def attack(
         executor: does the units.
     """
     samples, setting = setting_of(target, plan, *attacks)
+    foretell(target.model, samples, attacks, plan.tile, len(setting.classes), shard, report)
     started = time.monotonic()
     work = Work(target.run.records, shard, report, target.begin, executor)
     done = [part for item in attacks for part in attack_records(target.model, samples, item, setting, work)]

@@ -10,6 +10,7 @@ from hauberk.certificates.rounding import exact_forward
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.devices import place
 from hauberk.errors import HauberkError
+from hauberk.evaluation.cost import foretell
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import INLINE, Report, Work
@@ -38,6 +39,7 @@ def certify(
     if plan.precision != "float32":
         raise HauberkError(f"nothing is certified in {plan.precision}", "leave --precision out: it is for attacks")
     samples, setting = setting_of(target, plan, *certificates)
+    foretell(target.model, samples, certificates, plan.tile, len(setting.classes), shard, report)
     started = time.monotonic()
     work = Work(target.run.records, shard, report, target.begin, executor)
     done = []

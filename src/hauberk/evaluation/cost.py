@@ -1,0 +1,68 @@
+"""What an evaluation takes at most, from a glance at the model: said before it is begun."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hauberk.attacks import Attack
+from hauberk.attacks.gradients import EOT_DRAWS, draws
+from hauberk.batch import Samples
+from hauberk.certificates import Certificate, MixedCertificate, SmoothingCertificate
+from hauberk.devices import device_of
+from hauberk.evaluation.preflight import Speed, measure, passes
+from hauberk.evaluation.work import Report, Step
+
+AT_ONCE = 0.02  # seconds that one image may take where a whole tile is timed as well
+
+
+def foretell(
+    model: nn.Module, samples: Samples, methods: Sequence[Attack | Certificate], tile: int, classes: int,
+    shard: tuple[int, int], report: Report | None,
+) -> None:  # fmt: skip
+    """Report how long an evaluation takes at most, if somebody listens.
+
+    Args:
+        model: in eval mode, on its device.
+        samples: all images of the evaluation.
+        methods: attacks or certificates.
+        tile: rows of a model call.
+        classes: K.
+        shard: (i, n) where every n-th unit is done.
+        report: who listens.
+    """
+    if report is None or not len(samples):
+        return
+    count = math.ceil(len(samples) / shard[1])
+    images = samples.select(slice(0, min(tile, len(samples)))).batch().to(device_of(model)).images
+    random = draws(model, images[:1]) > 1
+    speed = glance(model, images)
+    each = sum(seconds(method, speed, classes, random) for method in methods)
+    names = ", ".join(dict.fromkeys(type(m).__name__ for m in methods))
+    report(Step(0, count, each * count, f"{names} on {count} images", ahead=True))
+
+
+def glance(model: nn.Module, images: Tensor) -> Speed:
+    """Seconds an image: on the whole tile, or on one image where a tile would take long."""
+    with torch.random.fork_rng(devices=[]):
+        one = measure(model, images[:1], 1)
+        return measure(model, images, 1) if one.gradient < AT_ONCE else one
+
+
+def seconds(method: Attack | Certificate, speed: Speed, classes: int, random: bool = False) -> float:
+    """Of one image that withstands to the end; NaN for a certificate whose cost is not a number of passes."""
+    if isinstance(method, Attack):
+        forwards, backwards = passes(method, classes)
+        more = EOT_DRAWS if random and method.eot is None else 1
+        return more * (forwards * speed.forward + backwards * (speed.gradient - speed.forward))
+    votes = vote_count(method)
+    return votes * speed.forward if votes else math.nan
+
+
+def vote_count(certificate: Certificate) -> int:
+    """The votes that a certificate takes on each image; 0 for one that does not vote."""
+    inner = certificate.base if isinstance(certificate, MixedCertificate) else certificate
+    return inner.n0 + inner.n if isinstance(inner, SmoothingCertificate) else 0

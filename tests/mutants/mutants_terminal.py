@@ -1,0 +1,22 @@
+"""Mutants of the terminal: who draws, what fits, and what is said before and inside a unit."""
+
+from __future__ import annotations
+
+from mutant import Mutant
+
+HERE = "tests/cli/test_terminal.py::"
+PLAIN = f"{HERE}test_plain_lines_where_no_line_can_be_taken_back"
+ONE = f"{HERE}test_training_is_one_bar_on_a_terminal_of_any_width"
+INSIDE = f"{HERE}test_word_comes_from_inside_a_unit_and_what_it_takes_at_most_before"
+
+TERMINAL = [
+    Mutant("terminal", "cli/lastline.py", "not obeys() or not _in_foreground()", "not obeys()", f"{PLAIN}[background]"),
+    Mutant("terminal", "cli/lastline.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH", f"{PLAIN}[another]"),
+    Mutant("terminal", "cli/lastline.py", 'os.environ.get("NO_COLOR") or ', "", f"{PLAIN}[NO_COLOR]"),
+    Mutant("terminal", "cli/bar.py", "room = columns - 1", "room = columns", ONE),
+    Mutant("terminal", "cli/console.py", "    LAST.clear()\n    stream", "    stream",
+           f"{HERE}test_lines_and_errors_do_not_run_into_the_bar"),
+    Mutant("terminal", "attacks/query.py", "        beat(_length(rows) * self.eot * (1 + len(gradients)))\n", "", INSIDE),
+    Mutant("terminal", "verbs/attack.py",
+           "    foretell(target.model, samples, attacks, plan.tile, len(setting.classes), shard, report)\n", "", INSIDE),
+]  # fmt: skip
