@@ -210,7 +210,7 @@ def test_listing_and_explaining(hauberk: Typed) -> None:
 def test_mistakes(arguments: list[str], message: str, hint: str, hauberk: Typed) -> None:
     code, _, error = hauberk(*arguments)
     assert code == 1
-    assert error.startswith("error: ")
+    assert "\nerror: " in f"\n{error}"
     assert message in error
     assert hint in error
     assert "Traceback" not in error
@@ -240,5 +240,5 @@ def test_the_installed_command_exits_with_the_code(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from hauberk.cli import main; main()", "attack", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ), check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: there is no run directory nowhere")
+    assert done.stderr.startswith("attacking nowhere\nerror: there is no run directory nowhere")
     assert done.stdout == ""

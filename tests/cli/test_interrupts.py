@@ -35,7 +35,8 @@ def test_while_a_library_is_imported(module: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, module, str(Path(cli.__file__).parents[2])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 130, done.stderr
-    assert done.stderr == "error: stopped before anything was begun\n"
+    begun = "certifying nowhere\n" if module in ("numpy", "torch") else ""
+    assert done.stderr == f"{begun}error: stopped before anything was begun\n"
     assert done.stdout == ""
 
 

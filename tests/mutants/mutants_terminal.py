@@ -16,7 +16,9 @@ TERMINAL = [
     Mutant("terminal", "cli/bar.py", "room = columns - 1", "room = columns", ONE),
     Mutant("terminal", "cli/console.py", "    LAST.clear()\n    stream", "    stream",
            f"{HERE}test_lines_and_errors_do_not_run_into_the_bar"),
-    Mutant("terminal", "attacks/query.py", "        beat(_length(rows) * self.eot * (1 + len(gradients)))\n", "", INSIDE),
+    Mutant("terminal", "attacks/query.py",
+           "        beat(_length(rows) * self.eot * (1 + len(gradients)))\n", "", INSIDE),
     Mutant("terminal", "verbs/attack.py",
-           "    foretell(target.model, samples, attacks, plan.tile, len(setting.classes), shard, report)\n", "", INSIDE),
+           "    foretell(target.model, samples, attacks, plan.tile, len(setting.classes), shard, report)\n", "",
+           INSIDE),
 ]  # fmt: skip
