@@ -179,7 +179,7 @@ DATA: list[Mutant] = [
     *group("observations", "report/words.py", NOTES, ("return [*said, *subject.notes]", "return said")),
     *group("observations", "cli/results.py", NOTES, ('(f"  note: {note}" for note in subject.notes)', "()")),
     *group("observations", "verbs/samples.py", NOTES, ('info["notes"] = list(target.notes)', "pass")),
-    *group("observations", "cli/console.py", NOTES, ('say(f"note: {note}")', "pass")),
+    *group("observations", "cli/console.py", NOTES, ('line(note, mark="note:", colour=YELLOW)', "pass")),
     *group(
         "observations", "cli/options.py", NOTES,
         ('"first" if given.pop("first", None) else None', 'None if given.pop("first", None) else None'),

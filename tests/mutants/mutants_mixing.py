@@ -267,7 +267,7 @@ WORK = [
         "tests/evaluation/test_preflight.py::test_passes_of_pgd_by_hand"
         " tests/evaluation/test_preflight.py::test_a_bill_is_passes_times_speed"
         " tests/evaluation/test_preflight.py::test_no_image_takes_more_than_the_bill",
-        ("(length - LENGTHS[1]) / (LENGTHS", "(length - LENGTHS[0]) / (LENGTHS"),
+        ("more = (length - enough)", "more = (length - less)"),
         ("5.0 * small.eps / norms", "0.5 * small.eps / norms"),
         ("backwards * (speed.gradient - speed.forward)", "backwards * speed.gradient"),
         ("sum(b for _, b in found)", "max(b for _, b in found)"),

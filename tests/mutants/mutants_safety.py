@@ -78,7 +78,7 @@ SAFETY: list[Mutant] = [
     ),
     *group(
         "reading", "cli/console.py", "tests/cli/test_console.py",
-        ("    return _escape(clean(text))", "    return _escape(text)"),
+        (' if mark else f"{clean(text)}', ' if mark else f"{text}'),
         ('("Cc", "Cf", "Cs", "Zl", "Zp")', '("Cc",)'),
     ),
     *group(
