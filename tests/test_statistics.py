@@ -17,6 +17,7 @@ from hauberk.statistics import (
     paired_difference,
     student,
     two_sided_binomial_p,
+    unpaired_difference,
     wilson,
 )
 
@@ -201,6 +202,17 @@ def test_the_paired_interval_at_its_edges() -> None:
     every, _ = paired_difference(*pairs(20, 0, 20))
     assert every.high == 1.0
     assert 0.5 < every.low < 1.0
+
+
+def test_the_unpaired_interval_is_newcombes_and_covers() -> None:
+    published = unpaired_difference((56, 70), (48, 80))  # Newcombe 1998, Table II, contrast (a), method 10
+    assert (published.low, published.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    n, m = 30, 20
+    for first, second in ((0.9, 0.7), (0.5, 0.5), (0.95, 0.95)):
+        chances = np.outer(stats.binom.pmf(np.arange(n + 1), n, first), stats.binom.pmf(np.arange(m + 1), m, second))
+        found = [[unpaired_difference((a, n), (b, m)) for b in range(m + 1)] for a in range(n + 1)]
+        covered = [[i.low <= first - second <= i.high for i in row] for row in found]
+        assert 0.93 < chances[np.array(covered)].sum() <= 1.0
 
 
 def test_holm_is_the_closed_test_of_bonferroni() -> None:

@@ -230,6 +230,35 @@ def student(values: ArrayLike, confidence: float = 0.95) -> tuple[Interval, floa
     return Interval(mean, mean - reach, mean + reach, n), p
 
 
+# --- two proportions on different samples ---------------------------------------------------------------------
+
+
+def unpaired_difference(first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95) -> Interval:
+    r"""Difference of two independent proportions: Newcombe's interval from the two of Wilson.
+
+    With the intervals :math:`[l_1, u_1]` and :math:`[l_2, u_2]` it is
+    :math:`d - \sqrt{(p_1 - l_1)^2 + (u_2 - p_2)^2}` to :math:`d + \sqrt{(u_1 - p_1)^2 + (p_2 - l_2)^2}`.
+
+    Args:
+        first: how often it happened and how often it could have.
+        second: likewise, of other samples.
+        confidence: of the two-sided interval, approximate.
+
+    Returns:
+        the interval of the first proportion less the second; NaN where either has no samples.
+
+    Raises:
+        HauberkError: if the counts or the confidence are impossible.
+
+    Reference: Newcombe 1998, method 10.
+    """
+    one, other = wilson(*first, confidence), wilson(*second, confidence)
+    difference = one.value - other.value
+    below = math.hypot(one.value - one.low, other.high - other.value)
+    above = math.hypot(one.high - one.value, other.value - other.low)
+    return Interval(difference, difference - below, difference + above, one.n + other.n)
+
+
 # --- two proportions on the same samples ----------------------------------------------------------------------
 
 

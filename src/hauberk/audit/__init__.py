@@ -19,6 +19,7 @@ from hauberk.data import Dataset, load
 from hauberk.records import MEASURED, Part, group
 from hauberk.subjects import subject
 from hauberk.verify import Verdict, claims
+from hauberk.verify.calibrations import CALIBRATED
 from hauberk.verify.files import open_run
 from hauberk.verify.run import verify_files
 from hauberk.verify.verdict import MALFORMED, one_line
@@ -82,9 +83,13 @@ def _data(recipe: Mapping[str, Any]) -> tuple[Dataset | None, str]:
     """The data of a recipe, or why it is not there; a stranger's recipe may name data, and nothing else to be built."""
     spec = recipe.get("data")
     spec = {"name": spec} if isinstance(spec, str) else spec
-    if not isinstance(spec, dict) or any(isinstance(v, dict) for v in spec.values()):
+    spec = spec if isinstance(spec, dict) else {}
+    held = spec.get("name") == CALIBRATED
+    inner = spec.get("of") if held else spec
+    if not isinstance(inner, dict) or not inner or any(isinstance(v, dict) for v in inner.values()):
         return None, "the data set: the recipe names none"
+    here = {k: v for k, v in inner.items() if k != "download"}
     try:
-        return load({k: v for k, v in spec.items() if k != "download"}), ""
+        return load({**spec, "of": here} if held else here), ""
     except MALFORMED as error:
         return None, f"the data set: it is not here ({one_line(error)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import get_args
 
 import numpy as np
@@ -66,6 +67,9 @@ def data_problems(part: Part, dataset: Dataset) -> Iterator[str]:
     if told != here:
         yield f"{method}: it is about {told[0]} with {len(told[1])} classes of shape {told[2]}, the data is {here[0]}"
         return
+    held = None if dataset.calibration is None else asdict(dataset.calibration)
+    if facts.get("calibration") != held:
+        yield f"{method}: it names the calibration part {facts.get('calibration')}, that of the data is {held}"
     split = split_of(dataset, str(facts["split"]))
     ids = part.column("id")
     places = {int(i): n for n, i in enumerate(split.ids.tolist())}

@@ -14,3 +14,4 @@ FAMILY.add("fashion_mnist", "hauberk.data.idx:fashion_mnist", "28x28 grey clothe
 FAMILY.add("medmnist", "hauberk.data.medmnist:medmnist", "any MedMNIST set, by flag", "Yang et al. 2023")
 FAMILY.add("npz", "hauberk.data.npz:npz", "arrays of your own in one .npz file")
 FAMILY.add("image_folder", "hauberk.data.folder:image_folder", "one folder a class, PNG, JPEG or WebP")
+FAMILY.add("calibrated", "hauberk.data.calibrated:calibrated", "another set, with a part of its test to choose on")

@@ -39,6 +39,7 @@ def attack(
     ] = False,
     arch: options.Arch = None,
     data: options.Data = None,
+    calibrate_on: options.CalibrateOn = None,
     split: options.Split = None,
     images: options.Images = None,
     first: options.First = False,
@@ -61,7 +62,7 @@ def attack(
     where = options.method(executor, "executor")
     if suite is not None:
         options.choice("--suite", suite, [v for v in get_args(autoattack.Version) if v != "custom"])
-    subject = subjects.subject(target, out, options.data(data), arch=arch)
+    subject = subjects.subject(target, out, options.calibrated(options.data(data), calibrate_on), arch=arch)
     notes(subject.notes)
     how = {"split": split, "seed": seed, "tile": tile, "first": first}
     plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)

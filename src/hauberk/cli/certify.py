@@ -35,6 +35,7 @@ def certify(
     alpha: Annotated[float | None, typer.Option(help="Failure probability of smoothing.")] = None,
     arch: options.Arch = None,
     data: options.Data = None,
+    calibrate_on: options.CalibrateOn = None,
     split: options.Split = None,
     images: options.Images = None,
     first: options.First = False,
@@ -59,7 +60,7 @@ def certify(
     if bound is not None:
         options.choice("--bound", bound, get_args(mixed.Bound))
     given = {"sigma": sigma, "n": n, "alpha": alpha, "norm": norm}
-    subject = subjects.subject(target, out, options.data(data), arch=arch)
+    subject = subjects.subject(target, out, options.calibrated(options.data(data), calibrate_on), arch=arch)
     notes(subject.notes)
     how = {"split": split, "seed": seed, "tile": tile, "first": first}
     plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)

@@ -38,6 +38,7 @@ def check(
     ] = None,
     arch: options.Arch = None,
     data: options.Data = None,
+    calibrate_on: options.CalibrateOn = None,
     seed: options.Seed = None,
     tile: options.Tile = None,
     device: options.Device = "auto",
@@ -53,7 +54,7 @@ def check(
     ball = None if threat is None else registry.build(threat, "threat")
     if diagnose and ball is None:
         raise HauberkError("--diagnose judges an attack, and an attack needs a threat", "add --threat linf:8/255")
-    subject = subjects.subject(target, out, options.data(data), arch=arch)
+    subject = subjects.subject(target, out, options.calibrated(options.data(data), calibrate_on), arch=arch)
     notes(subject.notes)
     plan = options.plan(subject.recipe, images, seed=seed, tile=tile, device=where)
     most = len(samples.evaluation_samples(subject.dataset, plan.split, plan.images))

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from hauberk.recipes import Evaluation
     from hauberk.runs import Run
     from hauberk.subjects import Subject
+    from hauberk.verbs import known_images as knowing
     from hauberk.verbs import mix as mixing
 else:
     subjects, mixing = Later("hauberk.subjects"), Later("hauberk.verbs.mix")
+    knowing = Later("hauberk.verbs.known_images")
 
 WIDTH = 0.1  # of a range of weights
 USUAL = 1000  # validation images
@@ -56,6 +58,7 @@ def mix(
         str | None, typer.Option(help="Validation images that a wish is judged on; 1000 by default, or all there are.")
     ] = None,
     data: options.Data = None,
+    calibrate_on: options.CalibrateOn = None,
     out: options.Out = None,
     split: options.Split = None,
     images: options.Images = None,
@@ -77,7 +80,7 @@ def mix(
     kind = _kind(alpha, wish, choose, network, width, scales)
     ball = registry.build(threat, "threat")
     asked = options.count("--calibration-images", calibration_images or str(USUAL))
-    first, second, net = _subjects(accurate, robust, network, options.data(data))
+    first, second, net = _subjects(accurate, robust, network, options.calibrated(options.data(data), calibrate_on))
     notes(second.notes)
     how_many = {"split": split, "seed": seed, "tile": tile, "first": first_images}
     plan = options.plan({}, images, device=placed[0], precision=placed[1], **how_many)
@@ -93,12 +96,16 @@ def mix(
         logits = mixing.gather(first, second, mixing.default_attack(ball), calibration, net)
         helps = mixing.mixability(logits)
         say(helps.sentence)
+        known = knowing.known_images((first, second), (logits.accurate, logits.robust), logits.labels, plan)
+        for sentence in known:
+            say(f"warning: {sentence}")
         if net is not None:
             scales = mixing.scales_of(net)
         width = WIDTH if width is None else width
         how, choice = mixing.choose(logits, kind, **wish, scales=scales, width=width)
-        promise = {"mixability": helps.sentence, "on_validation": asdict(choice)}
+        promise = {"mixability": helps.sentence, "on_validation": asdict(choice), "known_images": known}
     run = _write(first, second, net, how, out, plan, Reporter(json, placed[2]).evaluating)
+    knowing.keep(run, promise.get("known_images", []))
     foreign = trust_code or any(subject.planned is not None for subject in (first, second))
     trusted = ["--trust-code"] if foreign else []
     settings = ", ".join(f"{key} {value:.6g}" for key, value in how.items() if key != "name")

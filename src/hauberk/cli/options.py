@@ -76,6 +76,14 @@ Data = Annotated[
 Arch = Annotated[
     str | None, typer.Option(help="Of a checkpoint: module:factory of the network that its weights fill; it is run.")
 ]
+CalibrateOn = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="With --data: choose on this many test images, picked by hash, and report the others; for models from "
+        "elsewhere, which may have learnt the validation images.",
+    ),
+]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the code outside Hauberk that the run or recipe names.")
 ]
@@ -136,6 +144,19 @@ def data(text: str | None) -> dict[str, Any] | None:
     spec = described(text)
     registry.entry(spec["name"], "dataset")
     return {key: _from_home(value) if isinstance(value, str) else value for key, value in spec.items()}
+
+
+def calibrated(data: dict[str, Any] | None, images: int | None) -> dict[str, Any] | None:
+    """The description of the data with a part of its test images to choose on.
+
+    Raises:
+        HauberkError: without the data's description, since a run has its own.
+    """
+    if images is None:
+        return data
+    if data is None:
+        raise HauberkError("--calibrate-on needs --data", "a run keeps the part that it was chosen on: leave it out")
+    return {"name": "calibrated", "of": data, "images": images}
 
 
 def described(text: str) -> dict[str, Any]:

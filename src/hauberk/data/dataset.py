@@ -17,6 +17,19 @@ from hauberk.data.split import Split, SplitName, full_scale
 from hauberk.errors import HauberkError
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """The part of the test split that choices are made on, see :func:`hauberk.data.calibrated.calibrated`.
+
+    Args:
+        images: how many.
+        border: the largest hash of an id of the part; no image of the test split has a smaller one.
+    """
+
+    images: int
+    border: str
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set with its three splits.
@@ -28,6 +41,7 @@ class Dataset:
         val: what choices are made on (early stopping, alpha); shares no sample with ``train``.
         test: what results are reported on; the publisher's own test images, where there are any.
         remarks: what its loader changed or passed over, in sentences.
+        calibration: the test images that ``val`` was taken from, where it was.
 
     Raises:
         HauberkError: if the splits differ in image shape or depth, share a sample, or hold a label without a class.
@@ -39,6 +53,7 @@ class Dataset:
     val: Split
     test: Split
     remarks: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:

@@ -13,6 +13,7 @@ from hauberk import registry
 from hauberk.batch import Batch, Samples
 from hauberk.classifier import TILE, weights_hash
 from hauberk.data.choice import Choice
+from hauberk.data.dataset import Calibration
 from hauberk.devices import Precision, device_of
 from hauberk.evaluation.fingerprint import dtype_of
 from hauberk.identity import foreign_code, structure
@@ -33,6 +34,7 @@ class Setting:
         gallery: the first so many images are kept in the records for the report's pictures.
         choice: how the images were chosen, ``hashed`` or ``first``.
         precision: of the products on a GPU.
+        calibration: the part of the test split that choices were made on, where there is one.
         probes: images of the data set that the model is asked about before its records are used, see ``fingerprint``.
     """
 
@@ -44,6 +46,7 @@ class Setting:
     gallery: int = 12
     choice: Choice = "first"
     precision: Precision = "float32"
+    calibration: Calibration | None = None
     probes: Batch | None = field(default=None, compare=False)
 
 
@@ -67,7 +70,8 @@ def unit_of(model: nn.Module, predictor: str, method: registry.Spec, setting: Se
 def facts_of(samples: Samples, setting: Setting) -> dict[str, Any]:
     """What is needed to read the rows of any kind."""
     choice = {} if setting.choice == "first" else {"choice": setting.choice}  # which records from before it lack
-    return choice | {
+    held = {} if setting.calibration is None else {"calibration": dataclasses.asdict(setting.calibration)}
+    return choice | held | {
         "dataset": setting.dataset,
         "split": setting.split,
         "classes": list(setting.classes),

@@ -79,10 +79,10 @@ def setting_of(target: Subject, plan: Plan, *methods: object) -> tuple[Selection
         check_target(target, samples)
     names = (data.name, plan.split, data.classes)
     numbers = (plan.seed, plan.tile, plan.gallery)
-    return samples, Setting(*names, *numbers, plan.choice, plan.precision, probes(data.test))
+    return samples, Setting(*names, *numbers, plan.choice, plan.precision, data.calibration, probes(data.test))
 
 
 def note(target: Subject) -> None:
     """Keep with the run what there is to know about its model and data, for the report."""
     with target.begin().editing() as info:
-        info["notes"] = list(target.notes)
+        info["notes"] = [*target.notes, *info.get("known_images", ())]

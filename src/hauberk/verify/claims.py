@@ -5,6 +5,7 @@ ORIGIN = "run.json itself: hashes show damage, not origin, so compare its SHA-25
 PLANNED = "the samples are those that were planned: none missing, none invented, none twice"
 SELECTION = "the planned samples are the ones that the selection rule takes from the data, not others that suit better"
 FACTS = "what each record says about itself agrees with its predictor, its method, the recipe and the configuration"
+HELD_BACK = "no image on record is of the part of the test split that choices were made on"
 LABELS = "labels, classes and images are those of the data"
 RADII = "every certified class and radius follows from its evidence"
 EVIDENCE = "the evidence itself: logits, Lipschitz constants and votes are those of the model"

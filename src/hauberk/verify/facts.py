@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hauberk.records import Part
+from hauberk.verify.calibrations import CALIBRATED, calibration_problems
 from hauberk.verify.derive import noise_of
 
 SPLITS = ("train", "val", "test")
@@ -35,6 +36,7 @@ def facts_problems(
     """
     yield from form_problems(part)
     yield from _data_problems(part, recipe, config)
+    yield from calibration_problems(part, recipe)
     yield from _model_problems(part, info, config)
     yield from _setting_problems(part, recipe)
     if part.kind == "mix":
@@ -95,6 +97,7 @@ def _threat_problems(unit: Mapping[str, Any]) -> Iterator[str]:
 def _data_problems(part: Part, recipe: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
     asked, name = recipe.get("data", {}), str(part.facts["dataset"])
     asked = {"name": asked} if isinstance(asked, str) else asked
+    asked = asked.get("of", {}) if asked.get("name") == CALIBRATED else asked
     known = [str(v) for v in asked.values() if isinstance(v, str)] if asked.get("name") in PUBLISHED else []
     # a published set is called as its loader or its flag; one that cuts labels or sizes adds to that
     if known and not any(name == k or name.startswith((f"{k}_", f"{k}-")) for k in known):

@@ -139,6 +139,8 @@ def _verdict(part: Part, problems: Iterable[str], found: Files | None = None) ->
     if part.kind == "attack" and any(v is not None for v in part.table.column("image").to_pylist()):
         checked.append(claims.KEPT)
         trusted.append(claims.POINTS)
+    if part.facts.get("calibration") is not None:
+        checked.append(claims.HELD_BACK)
     if part.kind == "attack" and (part.facts.get("stochastic") or part.facts.get("decides")):
         trusted.append(claims.OWN)
     if part.kind != "diagnosis":
