@@ -29,9 +29,10 @@ from hauberk.storage import atomic_write
 
 HASHED_ROWS = 64  # images that are floats at one time while they are hashed
 
-RecordKind = Literal["attack", "certificate", "mix", "diagnosis", "fingerprint", "array"]
+RecordKind = Literal["attack", "certificate", "mix", "diagnosis", "fingerprint", "array", "votes", "plan"]
 MEASURED: tuple[RecordKind, ...] = ("attack", "certificate", "mix", "diagnosis")
-BESIDE: tuple[RecordKind, ...] = ("fingerprint", "array")  # of which function; and numbers that many records share
+# of which function; numbers that many records share; votes that certificates rest on, and what was planned before
+BESIDE: tuple[RecordKind, ...] = ("fingerprint", "array", "votes", "plan")
 INLINE = 10_000  # numbers that facts hold themselves; a larger array is a file of its own, which they name
 
 SCHEMAS: dict[RecordKind, pa.Schema] = {
@@ -89,6 +90,21 @@ SCHEMAS: dict[RecordKind, pa.Schema] = {
         ("id", pa.int64()),  # of an image of the data; below 0 it is noise
         ("logits", pa.list_(pa.float64())),  # of the model, and beside them of the models that it is made of
     ]),
+    "votes": pa.schema([  # one row for each image and block of its votes under noise
+        ("id", pa.int64()),
+        ("purpose", pa.string()),  # counts0 choose the class, counts bound its probability
+        ("start", pa.int64()),  # number of the block's first vote
+        ("stop", pa.int64()),
+        ("counts", pa.list_(pa.int64())),  # for each class
+    ]),
+    "plan": pa.schema([  # of votes, fixed before the first of them: one row
+        ("id", pa.int64()),
+        ("noise", pa.string()),  # JSON
+        ("n0", pa.int64()),
+        ("n", pa.int64()),
+        ("alpha", pa.float64()),
+        ("rule", pa.string()),  # fixed, or anytime: then any n may follow
+    ]),
     "array": pa.schema([  # shared evidence of many units, such as pairwise Lipschitz constants
         ("id", pa.int64()),  # number of the row
         ("values", pa.list_(pa.float64())),
@@ -130,7 +146,7 @@ class Part:
     """The rows of one unit of work.
 
     Args:
-        kind: ``attack``, ``certificate``, ``mix``, ``diagnosis`` or ``fingerprint``.
+        kind: of what.
         unit: all that the result depends on, plain JSON values; its hash is the key.
         facts: what else the rows need to be read, the same for every row (a model's Lipschitz bounds, class names).
         table: the rows.
@@ -293,7 +309,7 @@ def group(parts: Iterable[Part]) -> list[Part]:
     the last bits of an attack may differ.
 
     The joined part is a unit whose data is the set of the parts' data, so it may be written and read like any other.
-    Fingerprints stay as they are.
+    Votes are joined over their blocks too.  Fingerprints, arrays and plans stay as they are.
 
     Raises:
         HauberkError: if one sample appears twice in one evaluation with different rows.
@@ -301,19 +317,25 @@ def group(parts: Iterable[Part]) -> list[Part]:
     groups: dict[str, list[Part]] = {}
     alone: list[Part] = []
     for item in merge(parts):
-        if item.kind not in MEASURED:
+        if item.kind not in (*MEASURED, "votes"):
             alone.append(item)
             continue
-        shared = {k: v for k, v in item.unit.items() if k != "data"}
+        shared = {k: v for k, v in item.unit.items() if k not in _apart(item)}
         groups.setdefault(content_hash({"kind": item.kind, "unit": shared, "facts": dict(item.facts)}), []).append(item)
     joined = alone
     for found in groups.values():
         items = _largest(found)
-        table = _each_sample_once(pa.concat_tables([i.table for i in items]).sort_by("id"))
-        data = sorted(str(i.unit["data"]) for i in items)
-        unit = {**items[0].unit, "data": data[0] if len(data) == 1 else content_hash(data)}
+        table = _each_sample_once(pa.concat_tables([i.table for i in items]))
+        data = sorted({str(i.unit["data"]) for i in items})
+        unit = {k: v for k, v in items[0].unit.items() if k not in _apart(items[0])}
+        unit |= {"data": data[0] if len(data) == 1 else content_hash(data)}
         joined.append(Part(items[0].kind, unit, items[0].facts, table))
     return joined
+
+
+def _apart(item: Part) -> tuple[str, ...]:
+    """In what the units of one evaluation differ; the rows of votes name their blocks too."""
+    return ("data", "purpose", "start", "stop") if item.kind == "votes" else ("data",)
 
 
 def _largest(items: list[Part]) -> list[Part]:
@@ -335,9 +357,15 @@ def _same(one: Part, other: Part) -> bool:
 
 
 def _each_sample_once(table: pa.Table) -> pa.Table:
-    """Drop repeated rows, which must say the same."""
+    """Rows in the order of their ids, and of votes of their blocks; repeated ones, which must say the same, once."""
+    names = [name for name in ("id", "purpose", "start", "stop") if name in table.column_names]
+    table = table.sort_by([(name, "ascending") for name in names])
     ids = table.column("id").to_numpy()
-    again = np.flatnonzero(ids[1:] == ids[:-1]) + 1
+    same = np.ones(len(ids) - 1, dtype=bool)
+    for name in names:
+        values = table.column(name).to_numpy()
+        same &= values[1:] == values[:-1]
+    again = np.flatnonzero(same) + 1
     for row in again.tolist():
         if not table.slice(row, 1).equals(table.slice(row - 1, 1)):
             raise HauberkError("one sample has two rows in one evaluation", "the data changed between the runs")

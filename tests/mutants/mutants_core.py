@@ -67,9 +67,49 @@ SMOOTHING = [
     ),
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
-        ('f"smoothing-{name}"', '"smoothing"'),
-        ("clopper_pearson_lower(seen.counts[seen.chosen], self.n, self.alpha)", "seen.counts[seen.chosen] / self.n"),
+        ("lower(seen.counts[seen.chosen], self.n, self.alpha)", "seen.counts[seen.chosen] / self.n"),
+        ('anytime_lower if self.rule == "anytime"', 'clopper_pearson_lower if self.rule == "anytime"'),
         ("if seen.plan != self.plan:", "if False:"),
+    ),
+    *group(
+        "smoothing", "certificates/votes.py", "tests/certificates/test_smoothing.py",
+        ('f"smoothing-{block.purpose}@{block.start}"', 'f"smoothing-{block.start}"'),
+    ),
+    *group(
+        "votes", "certificates/votes.py", "tests/evaluation/test_voting.py",
+        ("min(max(2 * start, FIRST), count)", "min(start + count // 2 + 1, count)"),
+    ),
+    *group(
+        "votes", "certificates/evidence.py", "tests/evaluation/test_voting.py",
+        ('(replace(self, n=other.n) if self.rule == "anytime" else self)', "replace(self, n=other.n)"),
+        ('(replace(self, n=other.n) if self.rule == "anytime" else self)', "self"),
+    ),
+    *group(
+        "votes", "evaluation/voting.py", "tests/evaluation/test_voting.py",
+        ("[] if path.exists() else [asked]", "[]"),
+        ("{} if planned.allows(poll.plan) else planned.plain()", "{}"),
+        ('DRAWN = ("predictor", "weights", "structure", "seed", "device")', 'DRAWN = ("predictor",)'),
+    ),
+    *group(
+        "votes", "records.py", "tests/evaluation/test_voting.py",
+        ('("data", "purpose", "start", "stop") if item.kind == "votes" else ("data",)', '("data",)'),
+    ),
+    *group(
+        "votes", "verify/polls.py", "tests/evaluation/test_voting.py",
+        ("if not _is_block(r, classes) or", "if"),
+        ("if _poll(part) not in plans:", "if False:"),
+        ('.get("SmoothingCertificate", 0) >= SINCE:', '.get("SmoothingCertificate", 0) > SINCE:'),
+        ("if name not in plans:\n        yield", "if name not in plans:\n        0"),
+        ("if of_others or noise_of(plan.unit) != noise_of(shared):", "if False:"),
+        ("elif summed != evidence[purpose]:", "elif False:"),
+        ("if summed is None:", "if False:"),
+        ("(np.asarray(v) < np.asarray(few)).any()", "False"),
+        ('if other and "exploratory" not in part.facts:', "if False:"),
+    ),
+    *group(
+        "votes", "verify/derive/votes.py", "tests/evaluation/test_voting.py",
+        ('_anytime if shared.get("rule", "fixed") == "anytime" else _fixed', "_fixed"),
+        ("+ np.log(alpha)", "+ 0.5 * np.log(alpha)"),
     ),
     *group(
         "evidence", "certificates/lipschitz.py", "tests/certificates/test_base.py",

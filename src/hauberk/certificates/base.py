@@ -7,9 +7,10 @@ radius 0 or an error, never a guess.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass as plain_dataclass
 from typing import Any, ClassVar, Generic, Literal
@@ -22,8 +23,9 @@ from typing_extensions import TypeVar
 
 from hauberk.batch import Batch
 from hauberk.boundary import check_batch
-from hauberk.certificates.evidence import Evidence
+from hauberk.certificates.evidence import Evidence, VoteCounts
 from hauberk.certificates.gate import black_box
+from hauberk.certificates.votes import Poll
 from hauberk.classifier import ABSTAIN, TILE, check_eval
 from hauberk.threats import CONFIG, Norm
 
@@ -74,14 +76,23 @@ class Certificate(ABC, Generic[E]):
     a mix, a sweep over alpha and an outsider all start from the same evidence.
     """
 
-    norm: ClassVar[Norm]
-    kind: ClassVar[Proof]
     revision: ClassVar[int] = 1  # raised when its answers change: records of the older code are then not its own
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "gather" in vars(cls):
-            cls.gather = _behind_the_gate(cls.gather)  # type: ignore[method-assign]
+        for name in ("gather", "gather_from"):
+            if name in vars(cls):
+                setattr(cls, name, _behind_the_gate(getattr(cls, name)))
+
+    @property
+    @abstractmethod
+    def norm(self) -> Norm:
+        """In which the radii are."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> Proof:
+        """What the radii are worth."""
 
     def admitted(self, model: nn.Module, batch: Batch, tile: int) -> AbstractContextManager[None]:
         """Pass the model through the gate (``certificates.gate``), which looks again after what is done inside.
@@ -96,6 +107,14 @@ class Certificate(ABC, Generic[E]):
 
         Whatever a subclass writes here runs behind the gate, see ``admitted``, on images that were checked.
         """
+
+    def poll(self, model: nn.Module) -> Poll | None:  # noqa: ARG002
+        """The votes that the evidence rests on, which an evaluation keeps as records of their own; None without any."""
+        return None
+
+    def gather_from(self, votes: Sequence[VoteCounts], model: nn.Module, batch: Batch, seed: int, tile: int) -> list[E]:
+        """Evidence on each image where the votes of ``poll`` are there already; whoever has a poll writes it."""
+        raise NotImplementedError
 
     @abstractmethod
     def decision(self, seen: E) -> int:
@@ -118,7 +137,14 @@ class Certificate(ABC, Generic[E]):
         """The probability that one row is wrong; 0 unless the proof is probabilistic."""
         return 0.0
 
-    def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> Certificates:
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        seed: int = 0,
+        tile: int = TILE,
+        votes: Sequence[VoteCounts] | None = None,
+    ) -> Certificates:
         """Certify every image; the result does not depend on batch size or order (as exactly as ``Attack`` says).
 
         Args:
@@ -126,11 +152,13 @@ class Certificate(ABC, Generic[E]):
             batch: images in [0, 1] and ids; labels are not read.
             seed: with each sample's id, the source of all randomness.
             tile: rows of every model call.
+            votes: of ``poll``, one for each image, where they were counted before.
 
         Raises:
             HauberkError: on a model in train mode, bad images, or a model this certificate cannot treat.
         """
-        evidence = self.gather(model, batch, seed, tile)
+        given = (model, batch, seed, tile)
+        evidence = self.gather(*given) if votes is None else self.gather_from(votes, *given)
         decisions = [self.decision(seen) for seen in evidence]
         radii = [self.radius(seen) if d != ABSTAIN else 0.0 for seen, d in zip(evidence, decisions, strict=True)]
         return Certificates(
@@ -147,13 +175,15 @@ class Certificate(ABC, Generic[E]):
 
 def _behind_the_gate(gather: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     """No evidence without the checks and the gate, whoever asks for it."""
+    signature = inspect.signature(gather)
 
     @functools.wraps(gather)
-    def gated(self: Certificate, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[Any]:
-        check_eval(model)
-        check_batch(batch)
-        with self.admitted(model, batch, tile):
-            return gather(self, model, batch, seed, tile)
+    def gated(self: Certificate, *given: Any, **named: Any) -> list[Any]:
+        asked = signature.bind(self, *given, **named).arguments
+        check_eval(asked["model"])
+        check_batch(asked["batch"])
+        with self.admitted(asked["model"], asked["batch"], asked["tile"]):
+            return gather(self, *given, **named)
 
     return gated
 

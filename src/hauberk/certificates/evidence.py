@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from hauberk.records import INLINE
 from hauberk.threats import Norm
 
 Plain = dict[str, Any]
+Rule = Literal["fixed", "anytime"]
 Floats = NDArray[np.float64]
 
 
@@ -136,16 +137,29 @@ class VotePlan:
         n0: votes that choose the class.
         n: votes that bound its probability.
         alpha: failure probability.
+        rule: ``fixed``, the bound holds for this n alone; ``anytime``, it holds for all n at once.
     """
 
     noise: Noise
     n0: int
     n: int
     alpha: float
+    rule: Rule = "fixed"
+
+    def allows(self, other: VotePlan) -> bool:
+        """Whether what another plan concludes from the same votes keeps the failure probability of this one."""
+        return other == (replace(self, n=other.n) if self.rule == "anytime" else self)
 
     def plain(self) -> Plain:
         """For the record."""
-        return {"noise": registry.spec(self.noise), "n0": self.n0, "n": self.n, "alpha": self.alpha}
+        noise = registry.spec(self.noise)
+        return {"noise": noise, "n0": self.n0, "n": self.n, "alpha": self.alpha, "rule": self.rule}
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> VotePlan:
+        """From the record; one from before there was a choice of noise has sigma alone, and a fixed n."""
+        noise = registry.build(told["noise"], "noise") if "noise" in told else Gaussian(told["sigma"])
+        return cls(noise, told.get("n0", 1), told["n"], told["alpha"], told.get("rule", "fixed"))
 
 
 @dataclass(frozen=True)
@@ -177,10 +191,8 @@ class VoteCounts:
 
     @classmethod
     def read(cls, row: Mapping[str, Any], shared: Mapping[str, Any]) -> VoteCounts:
-        """From the record; one from before there was a choice of noise has sigma alone."""
-        noise = registry.build(shared["noise"], "noise") if "noise" in shared else Gaussian(shared["sigma"])
-        plan = VotePlan(noise, shared.get("n0", 1), shared["n"], shared["alpha"])
-        return cls(tuple(row["counts0"]), tuple(row["counts"]), plan)
+        """From the record."""
+        return cls(tuple(row["counts0"]), tuple(row["counts"]), VotePlan.read(shared))
 
 
 # --- points that a search found ---------------------------------------------------------------------------------

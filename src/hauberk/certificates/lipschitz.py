@@ -36,7 +36,7 @@ class LipschitzCertificate(Certificate[LogitMargins]):
         norm: in which the image moves, and the radius is measured.
     """
 
-    norm: Norm = "l2"  # type: ignore[misc]
+    norm: Norm = "l2"
     kind: ClassVar[Proof] = "deterministic"
     revision: ClassVar[int] = 2
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from hauberk.certificates.base import Certificate, Proof
 from hauberk.certificates.evidence import WorstPoints
 from hauberk.classifier import ABSTAIN, Decides, logits_of, predictor_name
 from hauberk.errors import HauberkError
-from hauberk.threats import CONFIG, Threat
+from hauberk.threats import CONFIG, Norm, Threat
 
 Floats = NDArray[np.float64]
 
@@ -123,7 +123,7 @@ class LocalLipschitz(Certificate[WorstPoints]):
             raise ValueError("a local Lipschitz constant needs a budget above 0")
 
     @property
-    def norm(self) -> Any:  # type: ignore[override]
+    def norm(self) -> Norm:
         """That of the threat."""
         return self.threat.norm
 

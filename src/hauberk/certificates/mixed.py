@@ -14,17 +14,18 @@ from torch import nn
 
 from hauberk import registry
 from hauberk.batch import Batch
-from hauberk.certificates.base import Certificate, round_down
+from hauberk.certificates.base import Certificate, Proof, round_down
 from hauberk.certificates.evidence import Evidence, LogitMargins, OfMix, VoteCounts, WorstPoints
 from hauberk.certificates.gate import black_box, check_composite, check_part, decided, winners
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz, class_constants
 from hauberk.certificates.smoothing import SmoothingCertificate
+from hauberk.certificates.votes import Poll
 from hauberk.classifier import ABSTAIN, logits_of, predictor_name
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.threats import CONFIG
+from hauberk.threats import CONFIG, Norm
 
 Bound = Literal["exact", "theorem_3_5", "theorem_a1"]
 Constants = tuple[Sequence[float], float, Sequence[float]]
@@ -123,14 +124,13 @@ class MixedCertificate(Certificate[OfMix]):
         """That of the base."""
         return self.base.failure_probability
 
-    # class-level facts of the base, read from the object
     @property
-    def norm(self) -> Any:  # type: ignore[override]
+    def norm(self) -> Norm:
         """That of the base."""
         return self.base.norm
 
     @property
-    def kind(self) -> Any:  # type: ignore[override]
+    def kind(self) -> Proof:
         """That of the base."""
         return self.base.kind
 
@@ -152,7 +152,22 @@ class MixedCertificate(Certificate[OfMix]):
     def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[OfMix]:
         """The base's evidence on the robust model, with the least alpha."""
         assert isinstance(model, MixedClassifier)  # noqa: S101 - the gate saw to it
-        found = self.base.gather(self._robust(model), batch, seed, tile)
+        return self._of_mix(self.base.gather(self._robust(model), batch, seed, tile), model, batch, seed, tile)
+
+    def poll(self, model: nn.Module) -> Poll | None:
+        """That of the base."""
+        return self.base.poll(model.robust) if isinstance(model, MixedClassifier) else None
+
+    def gather_from(
+        self, votes: Sequence[VoteCounts], model: nn.Module, batch: Batch, seed: int, tile: int
+    ) -> list[OfMix]:
+        """The votes for the robust model, with the least alpha."""
+        assert isinstance(model, MixedClassifier)  # noqa: S101 - the gate saw to it
+        return self._of_mix(votes, model, batch, seed, tile)
+
+    def _of_mix(
+        self, found: Sequence[Any], model: MixedClassifier, batch: Batch, seed: int, tile: int
+    ) -> list[OfMix]:
         if isinstance(self.base, LipschitzCertificate) and model.robust_scale != 1.0:
             constants = found[0].constants.scaled(model.robust_scale)
             found = [seen.scaled(model.robust_scale, constants) for seen in found]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import nn
 
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Proof, round_down
-from hauberk.certificates.evidence import VoteCounts, VotePlan
+from hauberk.certificates.evidence import Rule, VoteCounts, VotePlan
 from hauberk.certificates.gate import black_box, check_composite, check_part
+from hauberk.certificates.votes import Poll
 from hauberk.classifier import ABSTAIN, predictor_name
-from hauberk.defences.smoothed import SmoothedClassifier, noisy_votes, smoothed_name
+from hauberk.defences.smoothed import SmoothedClassifier, smoothed_name
 from hauberk.errors import HauberkError
 from hauberk.noises import Noise
-from hauberk.statistics import clopper_pearson_lower
+from hauberk.statistics import anytime_lower, clopper_pearson_lower
 from hauberk.threats import CONFIG, Norm
 
 
@@ -28,33 +29,37 @@ class SmoothingCertificate(Certificate[VoteCounts]):
 
     .. math:: R = \sigma\,F^{-1}(\underline{p_A}), \quad \underline{p_A} = \text{Beta}^{-1}(\alpha; n_A, n - n_A + 1)
 
-    F is the noise's, the normal distribution function of Gaussian noise.  The bound is one-sided Clopper-Pearson at
-    level :math:`1-\alpha`; at or below 1/2 the certificate abstains.  What is certified is the smoothed classifier g,
-    not its base.  n is fixed before looking.
+    F is the noise's, the normal distribution function of Gaussian noise.  The bound is one-sided at level
+    :math:`1-\alpha`; at or below 1/2 the certificate abstains.  What is certified is the smoothed classifier g, not its
+    base.  The rule of the bound is fixed before the first vote: Clopper-Pearson holds for the n that was planned,
+    ``statistics.anytime_lower`` for all n at once, so that votes may be added after looking.
 
     Args:
         noise: its distribution, which decides the norm; ``sigma: 0.25`` is short for Gaussian noise.
         n0: votes that choose the class.
         n: votes that bound its probability.
         alpha: failure probability of one image.
+        rule: ``fixed`` or ``anytime``.
     """
 
     noise: Noise
     n0: Annotated[int, Field(ge=1)] = 100
     n: Annotated[int, Field(ge=1)] = 100_000
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    rule: Rule = "fixed"
 
     kind: ClassVar[Proof] = "probabilistic"
+    revision: ClassVar[int] = 2
 
     @property
-    def norm(self) -> Norm:  # type: ignore[override]
+    def norm(self) -> Norm:
         """That of the noise."""
         return self.noise.norm
 
     @property
     def plan(self) -> VotePlan:
         """What is fixed before the first vote."""
-        return VotePlan(self.noise, self.n0, self.n, self.alpha)
+        return VotePlan(self.noise, self.n0, self.n, self.alpha, self.rule)
 
     @property
     def failure_probability(self) -> float:
@@ -71,18 +76,19 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         with black_box(base, batch.images, tile, self.noise.sigma, "base"):
             yield
 
+    def poll(self, model: nn.Module) -> Poll:
+        """The votes of the base."""
+        return Poll(self._base(model), self.plan, lambda batch, tile: self.admitted(model, batch, tile))
+
     def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[VoteCounts]:
         """Vote counts of two separate samples for each row."""
-        base, plan = self._base(model), self.plan
+        return self.poll(model).all(batch, seed, tile)
 
-        def votes(image: Tensor, sample_id: int, name: str, count: int) -> tuple[int, ...]:
-            key = (seed, sample_id, f"smoothing-{name}")  # two separate streams
-            return tuple(noisy_votes(base, image, self.noise, count, key, tile).tolist())
-
-        return [
-            VoteCounts(votes(image, i, "counts0", self.n0), votes(image, i, "counts", self.n), plan)
-            for image, i in zip(batch.images, batch.ids.tolist(), strict=True)
-        ]
+    def gather_from(
+        self, votes: Sequence[VoteCounts], model: nn.Module, batch: Batch, seed: int, tile: int  # noqa: ARG002
+    ) -> list[VoteCounts]:
+        """The votes themselves."""
+        return list(votes)
 
     def _base(self, model: nn.Module) -> nn.Module:
         if not isinstance(model, SmoothedClassifier):
@@ -105,7 +111,8 @@ class SmoothingCertificate(Certificate[VoteCounts]):
                 f"the votes were planned as {seen.plan}, the certificate asks for {self.plan}",
                 "certify by the plan of the votes",
             )
-        return clopper_pearson_lower(seen.counts[seen.chosen], self.n, self.alpha)
+        lower = anytime_lower if self.rule == "anytime" else clopper_pearson_lower
+        return lower(seen.counts[seen.chosen], self.n, self.alpha)
 
     def decision(self, seen: VoteCounts) -> int:
         """The chosen class where its bound exceeds 1/2, else abstain."""

@@ -19,15 +19,16 @@ from hauberk.attacks import Attack, AutoAttack
 from hauberk.attacks.gradients import EOT_DRAWS
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate
+from hauberk.certificates.evidence import VoteCounts
 from hauberk.classifier import Decides, predictor_name, traits
 from hauberk.devices import device_of
 from hauberk.draws import PROBES, drawn, is_random
-from hauberk.evaluation.cost import vote_count
 from hauberk.evaluation.diagnostics import VERSION as DIAGNOSIS_VERSION
 from hauberk.evaluation.diagnostics import cost as diagnostic_cost
 from hauberk.evaluation.diagnostics import diagnose
 from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
 from hauberk.evaluation.preflight import passes
+from hauberk.evaluation.voting import count_votes
 from hauberk.evaluation.work import Columns, Task, Work, done
 from hauberk.randomness import Key
 from hauberk.records import Part, RecordKind
@@ -158,21 +159,25 @@ def _pictures(images: Tensor, keep: list[bool]) -> list[bytes | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Certifying(Task):
-    """Units of a certificate: one tile."""
+    """Units of a certificate: one tile.
+
+    Args:
+        certificate: what proves.
+        votes: of each image, where the certificate rests on votes.
+    """
 
     certificate: Certificate
+    votes: Mapping[int, VoteCounts] | None
 
     kind: ClassVar[RecordKind] = "certificate"
 
-    def passes(self) -> Sequence[float]:
-        """The votes, where there are some."""
-        return (vote_count(self.certificate),)
-
     def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:  # noqa: ARG002
         """Class, radius and evidence; what rows share of the evidence is a fact."""
-        found = self.certificate(self.model, images, self.setting.seed, self.setting.tile)
+        ids = images.ids.tolist()
+        votes = None if self.votes is None else [self.votes[i] for i in ids]
+        found = self.certificate(self.model, images, self.setting.seed, self.setting.tile, votes)
         columns = {
-            "id": images.ids.tolist(),
+            "id": ids,
             "label": images.labels.tolist(),
             "prediction": found.prediction.tolist(),
             "radius": found.radius.tolist(),
@@ -184,7 +189,11 @@ class Certifying(Task):
 def certificate_records(
     model: nn.Module, samples: Samples, certificate: Certificate, setting: Setting, work: Work
 ) -> list[Part]:
-    """Certify every image in units; arguments as ``attack_records``."""
+    """Certify every image in units; arguments as ``attack_records``.
+
+    Votes are counted first, in records of their own.  What does not keep to the plan that stands before them is put on
+    record as an estimate.
+    """
     about = unit_of(model, certificate.predictor(model), registry.spec(certificate), setting)
     about |= {"revisions": revisions(certificate)}
     facts = facts_of(samples, setting) | {
@@ -192,7 +201,13 @@ def certificate_records(
         "proof": certificate.kind,
         "failure_probability": certificate.failure_probability,
     }
-    task = Certifying(model=model, setting=setting, about=about, facts=facts, certificate=certificate)
+    counted = count_votes(model, samples, certificate, setting, work)
+    if counted is not None:
+        facts |= {"votes": counted.poll}
+        if exploratory := counted.exploratory:
+            facts |= {"proof": "estimate", "failure_probability": 1.0, "exploratory": exploratory}
+    votes = None if counted is None else counted.votes
+    task = Certifying(model=model, setting=setting, about=about, facts=facts, certificate=certificate, votes=votes)
     return done(task, samples, work)
 
 

@@ -177,16 +177,16 @@ def execute(task: Task, unit: Unit) -> Part:
     return part(task.kind, unit.about, task.facts | found, columns)
 
 
-def done(task: Task, samples: Samples, work: Work) -> list[Part]:
+def done(task: Task, samples: Samples, work: Work, before: Sequence[Part] = ()) -> list[Part]:
     """Every unit of this shard, those that are there already read and the others done, in the order of the images.
 
-    The model's fingerprint, where it is new, is written before the first record.
+    The model's fingerprint, where it is new, is written before the first record, and so is what stands ``before`` it.
     """
     first = samples.select(slice(1)).batch().to(device_of(task.model))
     with arithmetic(task.setting.precision):
         asked = answers(task.model, first.images, task.setting.probes, work.folder)
     whole = replace(task, about=task.about | {"answers": asked.id}, asked=asked)
-    return _Driver(whole, samples, work, asked).run()
+    return _Driver(whole, samples, work, asked, before).run()
 
 
 Chain = Generator[Unit, Part, None]  # the units of some images, each made of the record of the one before
@@ -232,11 +232,13 @@ class _Inside:
 class _Driver:
     """Hands out the units of one shard, keeps their records, and says what is done."""
 
-    def __init__(self, task: Task, samples: Samples, work: Work, asked: Answers) -> None:
+    def __init__(
+        self, task: Task, samples: Samples, work: Work, asked: Answers, before: Sequence[Part]
+    ) -> None:
         index, count = work.shard
         self._task, self._samples, self._work = task, samples, work
         self._rows = torch.split(samples.order(), task.size)[index::count] if len(samples) else ()
-        self._new = list(asked.new)
+        self._new = [*asked.new, *before]
         self._label = f"{task.kind} {task.about['method']['name']}"
         self._started, self._done = time.monotonic(), 0
         self._busy: dict[int, Chain] = {}

@@ -34,6 +34,14 @@ def _of(part: Part, classes: Sequence[str]) -> list[str]:
         said.append(f"All {n:,} images are of one class, {only}: nothing here is about the other {len(classes) - 1}.")
     if part.facts.get("randomness") == "global":
         said.append("The model draws random numbers by itself, so that its rows cannot be repeated one by one.")
+    if planned := part.facts.get("exploratory"):
+        asked = part.facts["shared"]
+        other = ", ".join(f"{k} = {planned[k]}" for k in ("n0", "n", "alpha", "rule") if planned[k] != asked[k])
+        said.append(
+            f"The {part.unit['method']['name'].replace('_', ' ')} certificate with n = {asked['n']} is exploratory and "
+            f"proves nothing: its votes were planned with {other}, and may have been looked at since. "
+            f"Another seed draws fresh votes; rule = anytime allows any n."
+        )
     decided = answers[answers >= 0]
     if n > 1 and len(decided) > 1 and len(set(decided.tolist())) == 1:
         always = class_name(decided[0], classes)

@@ -16,6 +16,7 @@ from hauberk.verify.files import Files, hash_verdict, open_run, read_records
 from hauberk.verify.fingerprints import fingerprint_problems
 from hauberk.verify.paths import path_problems
 from hauberk.verify.plans import left_out, plan_problems, unplanned
+from hauberk.verify.polls import poll_problems
 from hauberk.verify.proofs import proof_problems
 from hauberk.verify.rows import row_problems
 from hauberk.verify.together import together_problems
@@ -91,6 +92,7 @@ def _evaluations(found: Files, about: tuple[str, ...]) -> list[Verdict]:
     joined, clashes = _joined(whole)
     verdicts = [_verdict(p, _problems(p, found, joined), found) for p in joined]
     problems = [*about, *clashes, *guarded(fingerprint_problems, found.parts), *guarded(together_problems, joined)]
+    problems += guarded(poll_problems, found.parts)
     problems += [] if broken else guarded(_left_out, joined, found)
     missing = [] if broken or not found.info else guarded(_not_run, joined, found)
     together = Verdict(

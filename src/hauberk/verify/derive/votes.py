@@ -49,7 +49,8 @@ def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     r"""Class and radius from vote counts: :math:`F^{-1}(\underline p) - F^{-1}((1+m)/2)`, F of one pixel's noise.
 
     The bound is the p at which seeing at least this many votes has probability alpha: the root of the binomial's
-    upper tail, not the Beta quantile that the certificate uses.
+    upper tail, not the Beta quantile that the certificate uses.  The one that holds at any time is where the
+    beta-binomial law, of a p that is itself drawn, makes these votes 1/alpha times as likely as p does.
     """
     first, second = np.asarray(row["counts0"]), np.asarray(row["counts"])
     if first.sum() > shared["n0"] or second.sum() > shared["n"]:  # a copy with a tie or NaN votes for no class
@@ -58,9 +59,20 @@ def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     votes, total, alpha = int(second[top]), int(shared["n"]), float(shared["alpha"])
     if votes == 0:
         return -1, 0.0
-    bound = float(optimize.brentq(lambda p: stats.binom.sf(votes - 1, total, p) - alpha, 0.0, 1.0, xtol=1e-15))
+    bound = (_anytime if shared.get("rule", "fixed") == "anytime" else _fixed)(votes, total, alpha)
     least = (1.0 + margin) / 2.0
     if bound <= least:
         return (top if bound > 0.5 else -1), 0.0
     law = law_of(shared)
     return top, float(law.ppf(bound) - law.ppf(least))
+
+
+def _fixed(votes: int, total: int, alpha: float) -> float:
+    return float(optimize.brentq(lambda p: stats.binom.sf(votes - 1, total, p) - alpha, 0.0, 1.0, xtol=1e-15))
+
+
+def _anytime(votes: int, total: int, alpha: float) -> float:
+    level = stats.betabinom.logpmf(votes, total, 0.5, 0.5) + np.log(alpha)
+    return float(
+        optimize.brentq(lambda p: level - stats.binom.logpmf(votes, total, p), 1e-300, votes / total, xtol=1e-15)
+    )

@@ -1,0 +1,85 @@
+"""Votes under noise in blocks, each with a stream of its own, so that more of them can be added later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from hauberk.batch import Batch
+from hauberk.certificates.evidence import VoteCounts, VotePlan
+from hauberk.defences.smoothed import noisy_votes
+
+Purpose = Literal["counts0", "counts"]
+FIRST = 1024  # votes of the first block
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive votes of one image.
+
+    Args:
+        purpose: ``counts0`` choose the class, ``counts`` bound its probability.
+        start: number of the first vote, which names the stream.
+        stop: number after the last one.
+    """
+
+    purpose: Purpose
+    start: int
+    stop: int
+
+
+def blocks(purpose: Purpose, count: int) -> Iterator[Block]:
+    """The blocks of so many votes: [0, 1024), [1024, 2048), then each as long as all before it; the last is cut.
+
+    Where a block starts does not depend on ``count``, so counts of more votes share all blocks but the last one.
+    """
+    start = 0
+    while start < count:
+        stop = min(max(2 * start, FIRST), count)
+        yield Block(purpose, start, stop)
+        start = stop
+
+
+@dataclass(frozen=True)
+class Poll:
+    """The votes that a certificate's evidence rests on.
+
+    Args:
+        base: the classifier that votes.
+        plan: of the votes.
+        admitted: the gate that the base has to pass, given images and the rows of a tile.
+    """
+
+    base: nn.Module
+    plan: VotePlan
+    admitted: Callable[[Batch, int], AbstractContextManager[None]]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Those that choose, then those that bound."""
+        return [*blocks("counts0", self.plan.n0), *blocks("counts", self.plan.n)]
+
+    def count(self, batch: Batch, seed: int, tile: int, block: Block) -> list[list[int]]:
+        """The votes of one block for each class, of each image, (B, K); the caller has passed the gate."""
+        purpose = f"smoothing-{block.purpose}@{block.start}"
+        return [
+            noisy_votes(self.base, image, self.plan.noise, block.stop - block.start, (seed, i, purpose), tile).tolist()
+            for image, i in zip(batch.images, batch.ids.tolist(), strict=True)
+        ]
+
+    def all(self, batch: Batch, seed: int, tile: int) -> list[VoteCounts]:
+        """Every vote of the plan; the caller has passed the gate."""
+        found = [(block, self.count(batch, seed, tile, block)) for block in self.blocks]
+        return [self.seen([(block, counts[row]) for block, counts in found]) for row in range(len(batch))]
+
+    def seen(self, counts: Sequence[tuple[Block, Sequence[int]]]) -> VoteCounts:
+        """The evidence that the blocks of one image add up to."""
+        totals = {
+            purpose: tuple(map(sum, zip(*(c for block, c in counts if block.purpose == purpose), strict=True)))
+            for purpose in ("counts0", "counts")
+        }
+        return VoteCounts(totals["counts0"], totals["counts"], self.plan)

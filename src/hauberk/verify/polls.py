@@ -1,0 +1,138 @@
+"""Votes: what their records say of themselves, the counts that certificates make of them, and the plan before them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hauberk.records import Part, unit_key
+from hauberk.verify.derive import noise_of
+from hauberk.verify.verdict import samples
+
+FIRST = 1024  # votes of the first block; each later one is as long as all before it
+SINCE = 2  # the revision of the certificate from which on votes are records of their own
+DRAWN = ("predictor", "weights", "structure", "seed", "device")
+OWN = ("predictor", "method", "revisions", "data", "purpose", "start", "stop")  # of a unit, no matter to a vote
+
+Counts = dict[int, dict[tuple[str, int, int], list[int]]]  # by sample and block
+
+
+def poll_problems(parts: Sequence[Part]) -> Iterator[str]:
+    """Whatever in the votes of a run is none, and whatever certificates do not take from them or from their plan."""
+    plans = {part.key: part for part in parts if part.kind == "plan"}
+    polls: dict[str, Counts] = defaultdict(lambda: defaultdict(dict))
+    for part in (p for p in parts if p.kind == "votes"):
+        yield from _block_problems(part)
+        if _poll(part) not in plans:
+            yield f"there are votes under {part.unit['method']['noise']}, and no plan that stands before them"
+        found = polls[_circumstances(part)]
+        for row in part.table.to_pylist():
+            found[row["id"]][row["purpose"], row["start"], row["stop"]] = row["counts"]
+    for counts in polls.values():
+        yield from _prefix_problems(counts)
+    for part in (p for p in parts if p.kind == "certificate"):
+        if "n0" in part.facts.get("shared", {}):
+            yield from _certificate_problems(part, plans, polls)
+
+
+def _poll(part: Part) -> str:
+    """The name of the plan that stands before these votes."""
+    unit = {k: part.unit[k] for k in DRAWN if k in part.unit} | {"noise": part.unit["method"]["noise"]}
+    return unit_key("plan", unit | {"dataset": part.facts["dataset"], "split": part.facts["split"]})
+
+
+def _circumstances(part: Part) -> str:
+    """Under what votes were counted, beside who asked for them."""
+    noise = part.unit["method"]["noise"] if part.kind == "votes" else part.facts["shared"]["noise"]
+    rest = {k: v for k, v in part.unit.items() if k not in OWN}
+    about = [rest, noise_of({"noise": noise}), part.facts["dataset"], part.facts["split"]]
+    return json.dumps(about, sort_keys=True)
+
+
+def _block_problems(part: Part) -> Iterator[str]:
+    """Whether every row is a block that votes come in, with no more votes than it has."""
+    said = {name: part.unit[name] for name in ("purpose", "start", "stop") if name in part.unit}
+    classes = len(part.facts["classes"])
+    wrong = {r["id"] for r in part.table.to_pylist() if not _is_block(r, classes) or any(r[k] != said[k] for k in said)}
+    if wrong:
+        yield f"{samples(sorted(wrong))}: a block of votes is none"
+
+
+def _is_block(row: Mapping[str, Any], classes: int) -> bool:
+    start, stop, counts = row["start"], row["stop"], row["counts"]
+    begins = start == 0 or (start % FIRST == 0 and (start // FIRST).bit_count() == 1)
+    lies = row["purpose"] in ("counts0", "counts") and begins and start < stop <= max(2 * start, FIRST)
+    return lies and len(counts) == classes and min(counts) >= 0 and sum(counts) <= stop - start
+
+
+def _prefix_problems(counts: Counts) -> Iterator[str]:
+    """The votes of a block that was cut are among those of the same block when more were asked for."""
+    wrong = []
+    for sample, found in counts.items():
+        for (purpose, start, stop), few in found.items():
+            more = [v for (p, s, e), v in found.items() if (p, s) == (purpose, start) and e > stop]
+            if any((np.asarray(v) < np.asarray(few)).any() for v in more):
+                wrong.append(sample)
+    if wrong:
+        yield f"{samples(sorted(set(wrong)))}: a longer block of votes has fewer of a class than its beginning"
+
+
+def _certificate_problems(part: Part, plans: Mapping[str, Part], polls: Mapping[str, Counts]) -> Iterator[str]:
+    shared, name = part.facts["shared"], part.facts.get("votes")
+    if name is None:
+        if part.unit.get("revisions", {}).get("SmoothingCertificate", 0) >= SINCE:
+            yield "a certificate names no votes"
+        return
+    if name not in plans:
+        yield "the plan of a certificate's votes is not there"
+        return
+    plan = plans[name]
+    of_others = [k for k in ("weights", "seed", "device") if plan.unit.get(k) != part.unit.get(k)]
+    if of_others or noise_of(plan.unit) != noise_of(shared):
+        yield f"a certificate names the plan of other votes ({', '.join(of_others) or 'noise'})"
+    yield from _plan_problems(part, plan)
+    yield from _sum_problems(part, polls.get(_circumstances(part), {}))
+
+
+def _sum_problems(part: Part, counts: Counts) -> Iterator[str]:
+    """Whether the counts of a certificate are the sums of the votes on record."""
+    shared, wrong, lost = part.facts["shared"], [], []
+    for row in part.table.to_pylist():
+        evidence, found = json.loads(row["evidence"]), counts.get(row["id"], {})
+        for purpose, total in (("counts0", shared["n0"]), ("counts", shared["n"])):
+            summed = _sum(found, purpose, total)
+            if summed is None:
+                lost.append(row["id"])
+            elif summed != evidence[purpose]:
+                wrong.append(row["id"])
+    if lost:
+        yield f"{samples(sorted(set(lost)))}: certified, and some of the votes are not on record"
+    if wrong:
+        yield f"{samples(sorted(set(wrong)))}: certified from other counts than the votes on record add up to"
+
+
+def _sum(found: Mapping[tuple[str, int, int], Sequence[int]], purpose: str, total: int) -> list[int] | None:
+    """The votes of the blocks up to a number, or None where one is missing."""
+    start, summed = 0, None
+    while start < total:
+        stop = min(max(2 * start, FIRST), total)
+        counts = found.get((purpose, start, stop))
+        if counts is None:
+            return None
+        summed = np.asarray(counts) if summed is None else summed + np.asarray(counts)
+        start = stop
+    return None if summed is None else summed.tolist()
+
+
+def _plan_problems(part: Part, plan: Part) -> Iterator[str]:
+    """What keeps to the plan of the votes may be called proved, and nothing else may."""
+    (first,) = plan.table.to_pylist()
+    shared = part.facts["shared"]
+    names = ("n0", "alpha", "rule") if first["rule"] == "anytime" else ("n0", "alpha", "rule", "n")
+    other = [f"{k} = {first[k]}" for k in names if first[k] != shared[k]]
+    if other and "exploratory" not in part.facts:
+        yield f"a certificate asks for another plan than was fixed before the votes ({', '.join(other)}): exploratory"

@@ -1,0 +1,215 @@
+"""Votes on record: blocks that add up, shared by certificates, more of them later, and the plan that comes first."""
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from torch import nn
+
+from hauberk.certificates import Certificate, MixedCertificate, SmoothingCertificate
+from hauberk.certificates.votes import Block, blocks
+from hauberk.conformance import LinearOracle
+from hauberk.defences import MixedClassifier
+from hauberk.evaluation import voting
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import certificate_records
+from hauberk.evaluation.work import Work
+from hauberk.noises import Gaussian, Laplace
+from hauberk.records import Part, group, part, read_all, write
+from hauberk.verify.polls import poll_problems
+from hauberk.verify.proofs import verify_part
+
+MODEL = LinearOracle.random((1, 3, 3), num_classes=4, seed=1)
+BATCH = LinearOracle.random((1, 3, 3), num_classes=4, seed=3).batch(8)
+
+
+def plan(n: int, **other: Any) -> SmoothingCertificate:
+    return SmoothingCertificate(**({"noise": Gaussian(0.25), "n0": 10, "n": n, "alpha": 0.01} | other))
+
+
+def certified(
+    folder: Path, certificate: Certificate, model: nn.Module = MODEL, shard: tuple[int, int] = (0, 1), seed: int = 0,
+    tile: int = 256,
+) -> Part:
+    setting = Setting("toy", "test", tuple("abcd"), tile=tile, seed=seed)
+    return group(certificate_records(model, BATCH, certificate, setting, Work(folder, shard)))[0]
+
+
+def everything(folder: Path) -> list[Part]:
+    return [p for kind in ("certificate", "fingerprint", "votes", "plan") for p in read_all(folder, kind)]  # type: ignore[arg-type]
+
+
+def problems(folder: Path) -> list[str]:
+    return list(poll_problems(everything(folder)))
+
+
+def test_blocks_start_where_they_start_whatever_is_asked_for() -> None:
+    assert list(blocks("counts", 100)) == [Block("counts", 0, 100)]
+    assert [(b.start, b.stop) for b in blocks("counts", 5000)] == [(0, 1024), (1024, 2048), (2048, 4096), (4096, 5000)]
+    for count in (1, 1023, 1024, 1025, 4096, 100_000):
+        found = list(blocks("counts", count))
+        assert found[0].start == 0
+        assert found[-1].stop == count
+        assert all(a.stop == b.start for a, b in itertools.pairwise(found))
+        assert {b.start for b in found} <= {b.start for b in blocks("counts", 10**6)}
+
+
+@pytest.mark.parametrize("rule", ["fixed", "anytime"])
+def test_more_votes_later_equal_having_asked_at_once(tmp_path: Path, rule: str) -> None:
+    certified(tmp_path / "twice", plan(600, rule=rule))
+    later, at_once = (certified(tmp_path / name, plan(1100, rule=rule)) for name in ("twice", "once"))
+    assert later.table.equals(at_once.table)
+    direct = plan(1100, rule=rule)(MODEL, BATCH, tile=256)
+    assert [json.loads(e) for e in at_once.table.column("evidence").to_pylist()] == direct.rows
+    assert at_once.column("radius").tolist() == direct.radius.tolist()
+    assert later.facts["proof"] == ("estimate" if rule == "fixed" else "probabilistic")
+    assert at_once.facts["proof"] == "probabilistic"
+    assert problems(tmp_path / "twice") == problems(tmp_path / "once") == []
+    assert verify_part(later).problems == verify_part(at_once).problems == ()
+
+
+def test_votes_that_are_there_are_not_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certified(tmp_path, plan(3000, rule="anytime"))
+    asked: list[Block] = []
+    count = voting.Poll.count
+
+    def counting(self: voting.Poll, batch: Any, seed: int, tile: int, block: Block) -> list[list[int]]:
+        asked.append(block)
+        return count(self, batch, seed, tile, block)
+
+    monkeypatch.setattr(voting.Poll, "count", counting)
+    certified(tmp_path, plan(3000, rule="anytime"))
+    assert asked == []
+    certified(tmp_path, plan(5000, rule="anytime"))
+    assert set(asked) == {Block("counts", 2048, 4096), Block("counts", 4096, 5000)}
+
+
+@pytest.mark.parametrize("other", [{"n": 600}, {"alpha": 0.05}, {"n0": 20}, {"rule": "anytime"}], ids=str)
+def test_what_keeps_to_no_plan_is_exploratory(tmp_path: Path, other: dict[str, Any]) -> None:
+    first = certified(tmp_path, plan(500))
+    later = certified(tmp_path, plan(**({"n": 500} | other)))
+    assert first.facts["proof"] == "probabilistic"
+    assert (later.facts["proof"], later.facts["failure_probability"]) == ("estimate", 1.0)
+    assert later.facts["exploratory"]["n"] == 500
+    again = certified(tmp_path, plan(500))  # the plan itself stays what it was
+    assert again.facts == first.facts
+    assert problems(tmp_path) == []
+    forged = Part("certificate", later.unit, {k: v for k, v in later.facts.items() if k != "exploratory"}, later.table)
+    assert any("exploratory" in p for p in poll_problems([*everything(tmp_path), forged]))
+
+
+@pytest.mark.parametrize("fresh", [{"seed": 1}, {"noise": Gaussian(0.5)}, {"noise": Laplace(0.25)}], ids=str)
+def test_fresh_votes_have_a_plan_of_their_own(tmp_path: Path, fresh: dict[str, Any]) -> None:
+    certified(tmp_path, plan(500))
+    noise = fresh.get("noise", Gaussian(0.25))
+    assert certified(tmp_path, plan(600, noise=noise), seed=fresh.get("seed", 0)).facts["proof"] == "probabilistic"
+    assert len(read_all(tmp_path, "plan")) == 2
+    assert problems(tmp_path) == []
+
+
+def test_the_certificates_of_a_mix_share_the_votes_for_its_robust_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mix = MixedClassifier(LinearOracle.random((1, 3, 3), num_classes=4, seed=5), MODEL, 0.9, 1.0, 1.0).eval()
+    found = certified(tmp_path, MixedCertificate(plan(500)), mix)
+    direct = MixedCertificate(plan(500))(mix, BATCH, tile=256)
+    assert [json.loads(e) for e in found.table.column("evidence").to_pylist()] == direct.rows
+    monkeypatch.setattr(voting.Poll, "count", None)
+    for bound in ("theorem_3_5", "theorem_a1"):
+        other = certified(tmp_path, MixedCertificate(plan(500), bound=bound), mix)
+        assert other.facts["proof"] == "probabilistic"
+    assert problems(tmp_path) == []
+
+
+def test_shards_and_joined_units_say_the_same(tmp_path: Path) -> None:
+    whole = certified(tmp_path / "whole", plan(1100), tile=4)
+    for index in (1, 0):
+        certified(tmp_path / "shards", plan(1100), shard=(index, 2), tile=4)
+    names = [sorted(p.name for p in (tmp_path / folder).iterdir()) for folder in ("whole", "shards")]
+    assert names[0] == names[1]
+    assert group(read_all(tmp_path / "shards", "certificate"))[0].table.equals(whole.table)
+    (joined,) = group(read_all(tmp_path / "whole", "votes"))
+    assert joined.table.num_rows == 8 * 3
+    others = [p for p in everything(tmp_path / "whole") if p.kind != "votes"]
+    assert list(poll_problems([*others, joined])) == []
+    write(tmp_path / "joined", joined)
+    assert read_all(tmp_path / "joined", "votes")[0].table.equals(joined.table)
+
+
+# --- what verify sees ---------------------------------------------------------------------------------------------
+
+
+def replaced(item: Part, name: str, change: Callable[[Any], Any]) -> Part:
+    values = [change(v) if i == 3 else v for i, v in enumerate(item.table.column(name).to_pylist())]
+    index = item.table.schema.get_field_index(name)
+    field = item.table.schema.field(name)
+    return Part(item.kind, item.unit, item.facts, item.table.set_column(index, field, pa.array(values, field.type)))
+
+
+def _moved(counts: list[int]) -> list[int]:
+    top = counts.index(max(counts))
+    return [c - 1 if k == top else c + 1 if k == (top + 1) % 4 else c for k, c in enumerate(counts)]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("counts", _moved, "add up to"),
+        ("counts", lambda c: [*c[:3], c[3] + 10**6], "is none"),
+        ("counts", lambda c: [*c, 0], "is none"),
+        ("counts", lambda c: [-1, *c[1:]], "is none"),
+        ("start", lambda s: s + 1, "is none"),
+        ("stop", lambda s: s - 1, "not on record"),
+        ("stop", lambda s: s + 2000, "is none"),
+        ("purpose", lambda p: {"counts": "counts0", "counts0": "counts"}[p], "not on record"),
+    ],
+)  # fmt: skip
+def test_verify_sees_votes_that_were_changed(
+    tmp_path: Path, name: str, change: Callable[[Any], Any], said: str
+) -> None:
+    certified(tmp_path, plan(500))
+    found = group(everything(tmp_path))
+    forged = [replaced(p, name, change) if p.kind == "votes" else p for p in found]
+    assert any(said in problem for problem in poll_problems(forged))
+
+
+def test_verify_sees_votes_plans_and_names_that_are_gone(tmp_path: Path) -> None:
+    certified(tmp_path, plan(500))
+    found = everything(tmp_path)
+    assert any("not on record" in p for p in poll_problems([p for p in found if p.kind != "votes"]))
+    assert any("no plan" in p for p in poll_problems([p for p in found if p.kind != "plan"]))
+    assert any("is not there" in p for p in poll_problems([p for p in found if p.kind != "plan"]))
+    nameless = [
+        Part(p.kind, p.unit, {k: v for k, v in p.facts.items() if k != "votes"}, p.table)
+        if p.kind == "certificate" else p for p in found
+    ]  # fmt: skip
+    assert any("names no votes" in p for p in poll_problems(nameless))
+
+
+def test_verify_sees_the_plan_of_other_votes(tmp_path: Path) -> None:
+    certified(tmp_path, plan(500))
+    certified(tmp_path, plan(600), seed=1)
+    found = everything(tmp_path)
+    names = {p.unit["seed"]: p.key for p in found if p.kind == "plan"}
+    crossed = [
+        Part(p.kind, p.unit, p.facts | {"votes": names[1 - p.unit["seed"]]}, p.table)
+        if p.kind == "certificate" else p for p in found
+    ]  # fmt: skip
+    assert any("plan of other votes" in p for p in poll_problems(crossed))
+
+
+def test_verify_sees_a_longer_block_without_its_beginning(tmp_path: Path) -> None:
+    certified(tmp_path, plan(500, rule="anytime"))
+    certified(tmp_path, plan(900, rule="anytime"))
+    found = everything(tmp_path)
+    longer = [p for p in found if p.kind == "votes" and p.unit["stop"] == 900]
+    forged = part("votes", longer[0].unit, longer[0].facts, {
+        name: [[0, 0, 0, 0] if name == "counts" else v for v in longer[0].table.column(name).to_pylist()]
+        for name in longer[0].table.column_names
+    })  # fmt: skip
+    rest = [p for p in found if p is not longer[0]]
+    assert any("than its beginning" in p for p in poll_problems([*rest, forged]))
