@@ -99,7 +99,7 @@ SMOOTHING = [
         ("if not _is_block(r, classes) or", "if"),
         ("if _poll(part) not in plans:", "if False:"),
         ('.get("SmoothingCertificate", 0) >= SINCE:', '.get("SmoothingCertificate", 0) > SINCE:'),
-        ("if name not in plans:\n        yield", "if name not in plans:\n        0"),
+        ("if name not in plans:", "if False:"),
         ("if of_others or noise_of(plan.unit) != noise_of(shared):", "if False:"),
         ("elif summed != evidence[purpose]:", "elif False:"),
         ("if summed is None:", "if False:"),

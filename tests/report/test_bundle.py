@@ -5,7 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hauberk.records import BESIDE, MEASURED, Part, group, read_all
+from hauberk.certificates import SmoothingCertificate
+from hauberk.conformance import LinearOracle
+from hauberk.evaluation.keys import Setting
+from hauberk.evaluation.units import certificate_records
+from hauberk.evaluation.work import Work
+from hauberk.noises import Gaussian
+from hauberk.records import MEASURED, Part, group, read_all
 from hauberk.report import summary
 from hauberk.report.bundle import write_bundle
 from hauberk.runs import Run
@@ -19,9 +25,9 @@ def test_a_bundle_says_the_same_as_its_run(tiny_run: Path, tmp_path: Path) -> No
     whole, small = (sorted(group(read_all(run / "records")), key=_about) for run in (tiny_run, bundle))
     names = [path.name for path in (bundle / "records").iterdir()]
     assert len(small) == len(whole) == sum(name.startswith(MEASURED) for name in names)
-    for kind in BESIDE:  # fingerprints come along as they are
-        beside = [path.name for path in (tiny_run / "records").glob(f"{kind}-*")]
-        assert (beside or kind == "array") and sorted(beside) == sorted(name for name in names if name.startswith(kind))
+    beside = [path.name for path in (tiny_run / "records").glob("fingerprint-*")]  # they come along as they are
+    assert beside
+    assert sorted(beside) == sorted(name for name in names if name.startswith("fingerprint"))
     assert all(a.table.equals(b.table) for a, b in zip(whole, small, strict=True))
     assert not verify_hashes(bundle).problems
     assert all(not verdict.problems for verdict in verify_folder(bundle / "records"))
@@ -29,6 +35,20 @@ def test_a_bundle_says_the_same_as_its_run(tiny_run: Path, tmp_path: Path) -> No
     run, copy = summary([tiny_run]), summary([bundle])
     assert np.array_equal(sorted(run), sorted(copy))
     assert Run.open(bundle).metrics() == Run.open(tiny_run).metrics()
+
+
+def test_votes_come_along_in_one_file(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {"name": "toy", "data": {"name": "digits"}})
+    model, votes = LinearOracle.random((1, 3, 3), 4, 1), SmoothingCertificate(Gaussian(0.25), n0=10, n=1100)
+    work = Work(run.records)
+    certificate_records(model, model.batch(4), votes, Setting("toy", "test", tuple("abcd"), tile=2), work)
+    bundle = write_bundle(run, tmp_path / "bundle")
+    counted, joined, plans = (
+        len(list((where / "records").glob(f"{kind}-*")))
+        for where, kind in ((run.path, "votes"), (bundle, "votes"), (bundle, "plan"))
+    )
+    assert (counted, joined, plans) == (6, 1, 1)
+    assert all(not verdict.problems for verdict in verify_folder(bundle / "records"))
 
 
 def _about(part: Part) -> str:

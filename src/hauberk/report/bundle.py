@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from hauberk.records import BESIDE, group, read_all, write
+from hauberk.records import BESIDE, MEASURED, group, read_all, write
 from hauberk.runs import Run
 
 
@@ -26,8 +26,8 @@ def write_bundle(run: Run, out: Path) -> Path:
         HauberkError: if the folder holds another run, or the records contradict each other.
     """
     bundle = Run.prepare(out, run.recipe)
-    beside = [part for kind in BESIDE for part in read_all(run.records, kind)]
-    paths = [write(bundle.records, part) for part in (*group(read_all(run.records)), *beside)]
+    parts = (part for kind in (*MEASURED, *BESIDE) for part in read_all(run.records, kind))
+    paths = [write(bundle.records, part) for part in group(parts)]
     info = run.info
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     bundle.keep_metrics(run.metrics())
