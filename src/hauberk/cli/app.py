@@ -20,6 +20,7 @@ VERBS = {
     "lipschitz": ("lipschitz", "lipschitz"),
     "check": ("check", "check"),
     "compare": ("compare", "compare"),
+    "gate": ("gate", "gate"),
     "mix": ("mix", "mix"),
     "report": ("report", "report"),
     "bundle": ("bundle", "bundle"),

@@ -203,7 +203,7 @@ def _attacked(predictor: str, parts: list[Part]) -> list[Attacked]:
     found = []
     for (norm, eps), items in sorted(threats.items()):
         ids, right, survived = worst_case(items)
-        survived &= ~_reached(ids, [p for p in parts if p.unit["threat"]["name"] == norm], eps)
+        survived &= ~reached(ids, [p for p in parts if p.unit["threat"]["name"] == norm], eps)
         methods = sorted(
             (_method(p) for p in items),
             key=lambda m: (m.suite, m.stage if m.suite else m.accuracy.value, m.name, m.seed),
@@ -258,7 +258,7 @@ def worst_case(parts: list[Part]) -> tuple[Ids, metrics.Bools, metrics.Bools]:
     return ids, right, survived
 
 
-def _reached(ids: Ids, parts: list[Part], eps: float) -> metrics.Bools:
+def reached(ids: Ids, parts: list[Part], eps: float) -> metrics.Bools:
     """Which images some attack of the norm broke at a distance within eps, whatever budget it was run with."""
     found = np.zeros(len(ids), dtype=np.bool_)
     for part in parts:

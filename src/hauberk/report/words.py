@@ -92,8 +92,8 @@ def number(value: float) -> str:
 
 def typed(norm: str, eps: float) -> str:
     """A threat as it is typed to get exactly this budget: ``linf:8/255``."""
-    steps = round(eps * 255)
-    return f"{norm}:{steps}/255" if steps and steps / 255 == eps else f"{norm}:{eps!r}"
+    exact = (text for text in (epsilon(eps), f"{round(eps * 255)}/255") if registry.number(text) == eps)
+    return f"{norm}:{next(exact, repr(eps))}"
 
 
 def budget(norm: str, eps: float) -> str:

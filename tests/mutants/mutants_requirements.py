@@ -1,0 +1,40 @@
+"""Mutants of the gate: what may pass, what must not, and which exit code says so."""
+
+from __future__ import annotations
+
+from mutant import Mutant
+
+GATE = "tests/verbs/test_gate.py::"
+UPPER = f"{GATE}test_a_robust_accuracy_is_an_upper_bound"
+CODES = f"{GATE}test_exit_codes_reasons_and_junit"
+DROP = "tests/comparison/test_drop.py::test_exact_counts"
+
+
+def mutant(file: str, old: str, new: str, tests: str) -> Mutant:
+    """One of the gate's."""
+    return Mutant("requirements", file, old, new, tests)
+
+
+REQUIREMENTS = [
+    mutant("verbs/gate.py", "found.value.low if requirement.lower else", "found.value.value if requirement.lower else",
+           f"{GATE}test_the_estimate_or_its_lower_limit_must_reach_the_number"),
+    mutant("verbs/gate.py", "    if problems:\n", "    if False:\n",
+           f"{GATE}test_records_that_do_not_verify_tell_nothing"),
+    mutant("verbs/gate.py", "    if found.doubt:\n", "    if False:\n", UPPER),
+    mutant("verbs/gate.py", 'first.verdict == "sound" or first.verdict in allowed', "True", UPPER),
+    mutant("verbs/gate.py", "if j.norm == quantity.norm and math.isclose(j.eps, quantity.eps, rel_tol=1e-9)]", "]",
+           UPPER),
+    mutant("verbs/gate.py", "    survived &= ~collect.reached", "    survived |= collect.reached",
+           f"{GATE}test_numbers_are_those_of_the_report"),
+    mutant("verbs/gate.py", '("fail", "cannot tell", "pass")\n    return',
+           '("cannot tell", "fail", "pass")\n    return',
+           CODES),
+    mutant("verbs/gate.py", 'if found.verdict == "pass" and effect.fewer:', "if False:",
+           f"{GATE}test_a_run_against_itself_and_against_another"),
+    mutant("cli/gate.py", "raise typer.Exit(NOT_APPLIED)", "raise typer.Exit(1)",
+           f"{GATE}test_what_cannot_be_judged_has_the_code_of_a_usage_error"),
+    mutant("comparison/drop.py", "lost > won and p <= 2.0 * alpha", "lost > won and p <= 4.0 * alpha", DROP),
+    mutant("comparison/drop.py", "lost > won and p", "p", DROP),
+    mutant("comparison/drop.py", 'if change.low > -(tolerated + unseen) else', 'if True else', DROP),
+    mutant("comparison/drop.py", "change.high < -tolerated", "change.value < -tolerated", DROP),
+]  # fmt: skip
