@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import nn
 
 from hauberk import registry
 from hauberk.data import Dataset, load
+from hauberk.data.given import PATHS, Takes, completed, described, placed
 from hauberk.errors import HauberkError
 from hauberk.models.source import KNOWN, Source, check_arch, is_file, open_source
+from hauberk.models.takes import sizes, tried
 from hauberk.records import content_hash
 from hauberk.runs import Run
 from hauberk.trust import require, trusted
@@ -83,11 +86,11 @@ def subject(
         check_arch(text, arch)
         raise HauberkError("a model of your own needs --data", "for example --data cifar10")
     opened = open_source(text, arch)
-    description = _description(data)
+    description, chosen = completed(_description(data), Takes(partial(tried, opened.model), sizes(opened.model)))
     recipe = {"name": Path(text).name if is_file(text) else text, "data": description, "model": opened.named}
     run = Run(out or home(text, description, opened.named))
     run.check(recipe)
-    return Subject(run, opened.model, load(description), recipe, opened.remarks)
+    return Subject(run, opened.model, load(description), recipe, (*opened.remarks, *chosen))
 
 
 def _of_run(
@@ -98,7 +101,7 @@ def _of_run(
     run = Run.open(path)
     run.sweep()
     known = run.recipe["data"]
-    if data is not None and _description(data) != known:
+    if data is not None and not _same(_description(data), known):
         raise HauberkError(f"{path} belongs to the data {known['name']!r} of its recipe", "leave --data out")
     named = {} if run.has_model else {k: str(v) for k, v in run.recipe.get("model", {}).items() if k in _NAMED}
     if not named:
@@ -134,7 +137,12 @@ def _source_of(path: Path, named: Mapping[str, str], model: str | None, arch: st
 
 
 def _description(data: str | registry.Spec) -> registry.Spec:
-    return {"name": data} if isinstance(data, str) else dict(data)
+    return described(data) if isinstance(data, str) else dict(data)
+
+
+def _same(given: registry.Spec, known: registry.Spec) -> bool:
+    """Whether a description says nothing else than the one on record, which its model may have completed."""
+    return all(key in known and known[key] == value for key, value in placed(given).items())
 
 
 def home(source: str, data: registry.Spec, named: Mapping[str, Any] | None = None) -> Path:
@@ -150,4 +158,5 @@ def home(source: str, data: registry.Spec, named: Mapping[str, Any] | None = Non
     about |= named if named and "file" in named else {}
     mark = f"-{content_hash(about)[:8]}" if about else ""
     name = Path(source).stem if is_file(source) else f"{module.rpartition('.')[2]}-{factory}"
-    return Path("runs") / f"{name}-{data['name']}{mark}"
+    place = data.get(PATHS.get(str(data["name"]), ""))
+    return Path("runs") / f"{name}-{Path(str(place)).stem if place else data['name']}{mark}"

@@ -66,6 +66,19 @@ def check_npz(path: Path) -> None:
 
 def _claimed(path: Path, member: zipfile.ZipInfo) -> int:
     """The bytes that the head of an array says it has: they are set aside before they are read."""
+    shape, size = _head(path, member)
+    return math.prod(shape) * size
+
+
+def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the arrays of an .npz file; what is no array has the shape ()."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    return {member.filename.removesuffix(".npy"): _head(path, member)[0] for member in members}
+
+
+def _head(path: Path, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], int]:
+    """Shape of an array of an .npz file and bytes of one value; () and 0 where it is none."""
     from numpy.lib import format as npy
 
     try:
@@ -74,8 +87,8 @@ def _claimed(path: Path, member: zipfile.ZipInfo) -> int:
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, _, dtype = read(handle)
     except Exception:  # no array, or damaged in any way: its reader says so
-        return 0
-    return math.prod(shape) * dtype.itemsize
+        return (), 0
+    return shape, dtype.itemsize
 
 
 def gunzip(packed: bytes, where: object) -> bytes:

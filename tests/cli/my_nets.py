@@ -72,8 +72,8 @@ AFTER = {
 globals().update({name: (lambda after=after: Net(after=after)) for name, after in AFTER.items()})
 
 
-def colour():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+def channels():
+    return nn.Sequential(nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(144, 10))
 
 
 def large():

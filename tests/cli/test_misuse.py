@@ -79,7 +79,7 @@ CONTRACT = [  # model, what is said, and whether it is said of every verb
     ("whole", "got torch.int64", "logits.to(torch.float32)"),
     ("narrow_logits", "got torch.bfloat16", "logits.to(torch.float32)"),
     ("wide_logits", "got torch.float64", "logits.to(torch.float32)"),
-    ("colour", "takes 3 channels, the images have 1", "take data that has them"),
+    ("channels", "takes 4 channels, the images have 1", "take data that has them"),
     ("large", "takes 784 values, an image has 64", "images of its size"),
     ("on_meta", "weights are on the meta device", "build it on the CPU"),
     ("precise", "weights are torch.float64", "model.to(torch.float32)"),
@@ -317,7 +317,7 @@ def test_one_model_on_two_data_sets_has_two_folders(here: Path, typed: Typed) ->
         assert typed(f"certify my_nets:plain --data {data} --images 2")[0] == 0
     first, second = sorted(path.name for path in (here / "runs").iterdir())
     assert first == "my_nets-plain-digits"
-    assert second.startswith("my_nets-plain-npz-")
+    assert second.startswith("my_nets-plain-few-")
     code, said = typed(f"certify my_nets:plain {FEW} -o runs/my_nets-plain-digits")
     assert code == 1
     assert "its data.name is 'digits', this one's is 'npz'" in said
@@ -338,7 +338,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"fast": (APGD(threat, steps=2), APGD(threat, steps=2, loss="dlr", targets=2))}
 
     monkeypatch.setattr(autoattack, "sequences", stages)
-    monkeypatch.setattr("hauberk.cli.attack.OTHER_STEPS", 2)
+    monkeypatch.setattr("hauberk.verbs.attack.OTHER_STEPS", 2)
 
 
 def next_lines(said: str) -> list[str]:

@@ -6,6 +6,7 @@ from mutant import group
 
 CHECKPOINT = "tests/models/test_checkpoint_file.py"
 PROGRAM = "tests/models/test_program_file.py"
+GIVEN = "tests/data/test_given.py"
 SUBJECTS = "tests/test_subjects.py"
 
 DOOR = [
@@ -31,6 +32,18 @@ DOOR = [
     *group(
         "door", "models/program_file.py", f"{PROGRAM}::test_an_export_of_two_rows_takes_five",
         ("if rows is None or rows == len(held):", "if True:"),
+    ),
+    *group(
+        "door", "data/given.py", GIVEN,
+        ("        if len(every) == 1:\n", "        if every:\n"),
+        ("if own is not None and own <= LARGE else []", "if own is not None else []"),
+        ("    if takes.tried(own, side) or not takes.tried(other, side):\n", "    if True:\n"),
+        ("and not (data_root(None) / named).exists() else spec", "else spec"),
+        ('{"test_fraction": 1.0, "val_fraction": 0.0})', "{})"),
+    ),
+    *group(
+        "door", "data/folder.py", GIVEN,
+        ('    if alone and set(names) <= {"test", "val", "extra"}:\n', "    if False:\n"),
     ),
     *group(
         "door", "subjects.py", SUBJECTS,

@@ -130,7 +130,7 @@ MISUSE = [
         "    Run.create(run.path, recipe)\n",
         contract("broken"),
     ),
-    Mutant("misuse", "subjects.py", "-{data['name']}{mark}", "", FOLDERS),
+    Mutant("misuse", "subjects.py", "{Path(str(place)).stem if place else data['name']}{mark}", "", FOLDERS),
     Mutant(
         "misuse", "verbs/train.py",
         "        if new and is_main():\n            run.abandon()\n",
@@ -143,7 +143,7 @@ MISUSE = [
         "next(names)",
         "tests/cli/test_misuse.py::test_a_report_without_a_name_is_a_new_file_here",
     ),
-    Mutant("misuse", "subjects.py", "if data is not None and _description(data) != known:", "if False:", LEFT),
+    Mutant("misuse", "subjects.py", "if data is not None and not _same(_description(data), known):", "if False:", LEFT),
     Mutant("misuse", "cli/options.py", 'dict(recipe.get("evaluation", {})) | changed', "changed", ASKED),
     Mutant("misuse", "cli/options.py", "if number < 1:", "if number < 0:", typed("attack_good_ATTACK_--images_0")),
     Mutant(

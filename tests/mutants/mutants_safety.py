@@ -97,7 +97,7 @@ SAFETY: list[Mutant] = [
     ),
     *group(
         "reading", "data/image_file.py", "tests/data/test_hostile.py",
-        (", formats=_FORMATS)", ")"),
+        ("BytesIO(content), formats=_FORMATS)", "BytesIO(content))"),
         ("    if math.prod(opened.size) > reading.PIXELS:\n", "    if False:\n"),
     ),
     *group(

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     import pydantic
 
     from hauberk import devices, recipes, subjects
+    from hauberk.data import given
 else:
     pydantic, recipes, subjects = (Later(name) for name in ("pydantic", "hauberk.recipes", "hauberk.subjects"))
-    devices = Later("hauberk.devices")
+    devices, given = Later("hauberk.devices"), Later("hauberk.data.given")
 
 MOST_THREADS = 256
 ALL = "all"
@@ -71,7 +72,7 @@ Device = Annotated[str, typer.Option(help="auto (the best there is), cpu or cuda
 Precision = Annotated[str, typer.Option(help="float32, or on a GPU tf32: products of rounded numbers, for attacks.")]
 Data = Annotated[
     str | None,
-    typer.Option(help="For a model of your own: cifar10, or with settings image_folder,folder=x,size=28."),
+    typer.Option(help="For a model of your own: a folder of class folders, an .npz or YAML file, or a name: cifar10."),
 ]
 Arch = Annotated[
     str | None, typer.Option(help="Of a checkpoint: module:factory of the network that its weights fill; it is run.")
@@ -138,11 +139,11 @@ def method(text: str, kind: registry.Kind, **extra: Any) -> Any:
 
 
 def data(text: str | None) -> dict[str, Any] | None:
-    """The description of a data set, ``cifar10`` or ``image_folder,folder=x,size=28``."""
+    """The description of a data set: ``cifar10``, ``image_folder,folder=x,size=28``, or a path, ``xrays,size=28``."""
     if text is None:
         return None
     spec = described(text)
-    registry.entry(spec["name"], "dataset")
+    spec = given.described(_from_home(str(spec.pop("name")))) | spec
     return {key: _from_home(value) if isinstance(value, str) else value for key, value in spec.items()}
 
 

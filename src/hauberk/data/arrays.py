@@ -13,7 +13,8 @@ from hauberk.errors import HauberkError
 Layout = Literal["NHWC", "NCHW", "NHW"]
 Part = TypeVar("Part", bound=str)
 NEAR = 1e-4  # of a 255th: floats nearer than this to bytes are bytes
-_COLOUR = (1, 3, 4)
+COLOUR = (1, 3, 4)
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs red, green and blue
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +61,31 @@ def to_nchw(images: np.ndarray, layout: Layout, name: str) -> np.ndarray:
         return images[:, None]
     first, last = images.shape[1], images.shape[3]
     channels, other = (first, last) if layout == "NCHW" else (last, first)
-    if channels not in _COLOUR and other in _COLOUR:
+    if channels not in COLOUR and other in COLOUR:
         right = "NHWC" if layout == "NCHW" else "NCHW"
         raise HauberkError(
             f"{name}: shape {images.shape} read as {layout} would have {channels} channels", f"say layout: {right}"
         )
     return images if layout == "NCHW" else images.transpose(0, 3, 1, 2)
+
+
+def to_channels(images: np.ndarray, channels: int | None, name: str) -> np.ndarray:
+    """Grey images with three equal channels, or colours made grey by their luma; None leaves them as they are.
+
+    Args:
+        images: uint8 or uint16 array, shape (N, C, H, W).
+        channels: 1 or 3.
+        name: what the array is called, for messages.
+    """
+    own = images.shape[1]
+    if channels in (None, own):
+        return images
+    if own not in (1, 3):
+        raise HauberkError(f"{name} has {own} channels, which are neither grey nor colour", "leave channels out")
+    if channels == 3:
+        return images.repeat(3, axis=1)
+    grey: np.ndarray = np.rint(np.einsum("nchw,c->nhw", images, LUMA)).astype(images.dtype)
+    return grey[:, None]
 
 
 def one_depth(parts: Mapping[Part, Arrays]) -> dict[Part, Arrays]:

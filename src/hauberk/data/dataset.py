@@ -37,7 +37,7 @@ class Dataset:
     Args:
         name: what records and reports call it.
         classes: the name of each class, in the order of the labels.
-        train: what is learnt from.
+        train: what is learnt from; empty where the images are for judging alone.
         val: what choices are made on (early stopping, alpha); shares no sample with ``train``.
         test: what results are reported on; the publisher's own test images, where there are any.
         remarks: what its loader changed or passed over, in sentences.
@@ -158,9 +158,8 @@ def check_splits(name: str, splits: dict[SplitName, tuple[Tensor, Tensor]]) -> N
     depths = {key: images.dtype for key, (images, _) in splits.items()}
     if len(set(depths.values())) > 1:
         raise HauberkError(f"{name}: expected one depth, got {depths}", "8-bit values times 257 are 16-bit ones")
-    for key in ("train", "test"):
-        if not len(splits[key][0]):
-            raise HauberkError(f"{name}: the {key} split is empty", "add images to it")
+    if not len(splits["test"][0]):
+        raise HauberkError(f"{name}: the test split is empty", "add images to it")
     shared = set(splits["train"][1].tolist()) & set(splits["val"][1].tolist())
     if shared:
         raise HauberkError(
@@ -172,7 +171,7 @@ def check_splits(name: str, splits: dict[SplitName, tuple[Tensor, Tensor]]) -> N
 def learnable(dataset: Dataset) -> Dataset:
     """A user's own data set, unless a class has no training image: that is a mistake, and nothing can learn it."""
     missing = sorted(set(range(dataset.num_classes)) - set(dataset.train.labels.tolist()))
-    if missing:
+    if missing and len(dataset.train):
         raise HauberkError(
             f"{dataset.name}: no training image is of class {named([dataset.classes[k] for k in missing])}",
             "add images of it, or leave the class out and count the classes from 0",

@@ -116,6 +116,18 @@ def unpack(archive: Path, folder: str, sums: Mapping[str, str]) -> None:
         raise HauberkError(message, "remove it and fetch it again") from error
 
 
+def arrays_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the arrays of a ``.npz`` file, from their heads.
+
+    Raises:
+        HauberkError: if it is damaged.
+    """
+    unpacking.check_npz(path)
+    if not zipfile.is_zipfile(path):
+        raise HauberkError(f"{path} is not a whole .npz file", "fetch it again, or write it with numpy.savez")
+    return unpacking.npz_shapes(path)
+
+
 def read_npz(path: Path, required: list[str], optional: tuple[str, ...] = (), hint: str = "") -> dict[str, np.ndarray]:
     """The named arrays of a ``.npz`` file; pickled objects are refused.
 

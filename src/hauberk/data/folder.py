@@ -17,13 +17,14 @@ from hauberk import reading
 from hauberk.data import files
 from hauberk.data.arrays import Arrays, one_depth
 from hauberk.data.dataset import Dataset, learnable
-from hauberk.data.image_file import ENDINGS, Form, ImageFile, read_image
+from hauberk.data.image_file import ENDINGS, Form, ImageFile, head, read_image
 from hauberk.data.inspection import counted, named
 from hauberk.data.split import SplitName
 from hauberk.data.splits import SPLIT_SEED, assemble, split, tenth
 from hauberk.errors import HauberkError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+SURVEYED = 200  # images whose heads are looked at before any is read
 MOST = 4096  # pixels a side: one image of that size takes 48 MiB
 _LEFTOVERS = ("__MACOSX",)  # what archive programs leave beside the data
 
@@ -35,7 +36,7 @@ def image_folder(
     channels: Literal[1, 3] = 3,
     root: Path | None = None,
     val_size: Annotated[int, Field(ge=0)] | None = None,
-    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2,
+    test_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2,
     val_fraction: Fraction = 0.1,
     classes: tuple[str, ...] | None = None,
 ) -> Dataset:
@@ -56,7 +57,7 @@ def image_folder(
         root: the folder of data sets; see :func:`hauberk.data.load` for the default.
         val_size: with ``train`` but no ``val`` folder, how many train images are held out for validation;
             by default a tenth, 1,000 at most.
-        test_fraction: without a ``train`` folder, the share of images for test.
+        test_fraction: without a ``train`` folder, the share of images for test; 1 where nothing is trained on them.
         val_fraction: without a ``train`` folder, the share of images for validation.
         classes: the names of the class folders, in the order of their labels.
 
@@ -91,9 +92,34 @@ def image_folder(
     ))  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What a few of a folder's images are like: their widths and heights, and whether all are grey."""
+
+    sizes: frozenset[tuple[int, int]]
+    grey: bool
+
+
+def survey(base: Path) -> Stored:
+    """Look at the heads of a few images below a folder, evenly spread over them.
+
+    Raises:
+        HauberkError: if there are none.
+    """
+    below = sorted(p for p in base.rglob("*") if p.suffix.lower() in ENDINGS)
+    paths = [p for p in below if not any(map(_hidden, p.relative_to(base).parts))]
+    found = [seen for path in paths[:: max(1, len(paths) // SURVEYED)] if (seen := head(path)) is not None]
+    if not found:
+        raise HauberkError(f"{base} holds no images", f"{_EXPECTED}, in one folder for each class")
+    return Stored(frozenset(size for size, _ in found), all(grey for _, grey in found))
+
+
 def _check_names(base: Path) -> None:
     """Raise if a folder of images is called nearly like a split: it would be passed over, or taken for a class."""
     names = _folders(base)
+    alone = {"test", "val"} & set(names)
+    if alone and set(names) <= {"test", "val", "extra"}:
+        raise HauberkError(f"{base} has a folder {min(alone)} and none called train", f"for it alone, give {base}/test")
     splits = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
     for name in names if {"train", "training", "test", "testing"} & {n.casefold() for n in names} else ():
         meant = splits.get(name.casefold(), name.casefold())
@@ -262,7 +288,7 @@ def _by(size: tuple[int, int]) -> str:
 def _by_hash(
     base: Path, classes: tuple[str, ...], reading: _Reading, test_fraction: float, val_fraction: float
 ) -> Dataset:
-    if test_fraction + val_fraction >= 1.0:
+    if test_fraction + val_fraction >= 1.0 and (test_fraction, val_fraction) != (1.0, 0.0):
         raise HauberkError(
             f"expected test_fraction + val_fraction below 1, got {test_fraction} + {val_fraction}",
             "leave some images to train on",

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hauberk import reading
+from hauberk.data.arrays import LUMA
 from hauberk.data.png16 import is_png16, read_png16
 from hauberk.errors import HauberkError, reason
 
@@ -21,7 +22,6 @@ _FORMATS = ("PNG", "JPEG", "WEBP")  # whatever a file is called: other readers o
 _MODES: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
 _GREY = ("1", "L", "LA")
 _KNOWN = (*_GREY, "P", "PA", "RGB", "RGBA")
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs red, green and blue
 _ORIENTATION = 0x0112
 
 
@@ -83,6 +83,16 @@ def read_image(path: Path, form: Form) -> ImageFile:
         raise HauberkError(f"cannot read the image {path}: {reason(error)}", "remove it or replace it") from error
 
 
+def head(path: Path) -> tuple[tuple[int, int], bool] | None:
+    """Width and height of an image file, and whether it has no colours, from its head; None where it cannot be read."""
+    try:
+        reading.check_regular(path)
+        with Image.open(path, formats=_FORMATS) as opened:
+            return opened.size, opened.mode in _GREY or opened.mode.startswith("I")
+    except (HauberkError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
 def _check(opened: Image.Image, path: Path) -> None:
     if math.prod(opened.size) > reading.PIXELS:
         raise HauberkError(f"{path} has {opened.width} x {opened.height} pixels", f"at most {reading.PIXELS:,} in all")
@@ -121,7 +131,7 @@ def _deep(content: bytes, opened: Image.Image, form: Form) -> ImageFile:
         transparent = int(cover.min()) < 65535
         values = np.rint(values * (cover / 65535.0))  # over black
     if form.channels == 1 and values.shape[2] == 3:
-        values = np.rint(values @ _LUMA)[:, :, None]
+        values = np.rint(values @ LUMA)[:, :, None]
     planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(values, 2, 0)]
     fitted = [
         _central_square(_upright(plane, orientation)).resize((form.size, form.size), Image.Resampling.BICUBIC)

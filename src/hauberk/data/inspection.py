@@ -26,7 +26,9 @@ def inspected(data: Sequence[Split], classes: Sequence[str]) -> tuple[str, ...]:
     for place, one in enumerate(splits):
         for other in splits[place + 1 :]:
             said += _shared(one, other, keys)
-    return (*said, *_range(data[0]))
+    if not len(data[0]):
+        said.append("There are no training images: nothing here shows whether the model has learnt from these.")
+    return (*said, *_range(next(s for s in data if len(s))))
 
 
 def named(names: Sequence[str]) -> str:
@@ -47,7 +49,9 @@ def pixel_keys(split: Split) -> list[bytes]:
 
 def _alone(split: Split, keys: list[bytes], classes: Sequence[str]) -> list[str]:
     """What is to be said of one split."""
-    said = []
+    said: list[str] = []
+    if not len(split):
+        return said
     empty = sorted(set(range(len(classes))) - set(split.labels.tolist()))
     if len(empty) == len(classes) - 1:
         only = classes[int(split.labels[0])]
@@ -81,14 +85,14 @@ def _shared(one: Split, other: Split, keys: Mapping[SplitName, list[bytes]]) -> 
     ]
 
 
-def _range(train: Split) -> list[str]:
+def _range(some: Split) -> list[str]:
     """Values that use little of their range, as 12-bit data in 16 bits do."""
-    largest = max(int(part.to(torch.int32).max()) for part in torch.split(train.images, 256))
-    full = full_scale(train.images)
+    largest = max(int(part.to(torch.int32).max()) for part in torch.split(some.images, 256))
+    full = full_scale(some.images)
     if 0 < largest <= DARK * full:
         return [
-            f"No pixel of the train split is brighter than {largest} of {full}: if {largest} or so is white, scale the "
-            "values up, since a budget is measured against the full range."
+            f"No pixel of the {some.name} split is brighter than {largest} of {full}: if {largest} or so is white, "
+            "scale the values up, since a budget is measured against the full range."
         ]
     return []
 

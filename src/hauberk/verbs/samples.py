@@ -48,8 +48,11 @@ def evaluation_batch(
 
 
 def probe_batch(dataset: Dataset, images: int) -> Batch:
-    """A few images that nothing is reported on: of the validation split, or of the training split without one."""
-    split = dataset.val if len(dataset.val) else dataset.train
+    """A few images that nothing is reported on: of the validation split, or of the training split without one.
+
+    Of data that is for judging alone they are test images; nothing is chosen by them.
+    """
+    split = next(part for part in (dataset.val, dataset.train, dataset.test) if len(part))
     return evaluation_batch(dataset, split.name, min(images, len(split)), "hashed")
 
 

@@ -82,6 +82,8 @@ def train(
 
 def check_start(model: nn.Module, dataset: Dataset) -> None:
     """Raise unless an untrained model takes the images of its data and has a logit for each class."""
+    if not len(dataset.train):
+        raise HauberkError(f"{dataset.name} has no training images", "it is for judging: hauberk evaluate, or attack")
     few = dataset.train.select(slice(0, 2)).batch()
     with torch.random.fork_rng(devices=[]), evaluating(model):
         logits = answer(model, few.images)
