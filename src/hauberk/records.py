@@ -104,6 +104,7 @@ SCHEMAS: dict[RecordKind, pa.Schema] = {
         ("n", pa.int64()),
         ("alpha", pa.float64()),
         ("rule", pa.string()),  # fixed, or anytime: then any n may follow
+        ("rival", pa.string()),
     ]),
     "array": pa.schema([  # shared evidence of many units, such as pairwise Lipschitz constants
         ("id", pa.int64()),  # number of the row

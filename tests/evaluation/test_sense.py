@@ -55,10 +55,18 @@ def test_without_a_shape_only_linf_is_known(threat) -> None:
 
 @pytest.mark.parametrize("alpha", [0.5, 0.3, 0.05, 0.01, 0.001, 1e-4, 2**-10, 1e-9, 1e-300])
 def test_the_fewest_votes_are_those_that_can_decide(alpha) -> None:
-    n = needed_votes(alpha)
+    n = needed_votes(SmoothingCertificate(Gaussian(0.5), alpha=alpha))
     assert clopper_pearson_lower(n, n, alpha) > 0.5
     assert n == 1 or clopper_pearson_lower(n - 1, n - 1, alpha) <= 0.5 + 1e-12
     assert alpha ** (1 / n) > 0.5
+
+
+@pytest.mark.parametrize(("more", "needed"), [({"rival": "runner_up"}, 11), ({"rule": "anytime"}, 13)])
+def test_other_rules_need_other_numbers_of_votes(more, needed) -> None:
+    votes = SmoothingCertificate(Gaussian(0.5), alpha=0.001, **more)
+    assert needed_votes(votes) == needed
+    with pytest.raises(HauberkError, match=f"{needed} votes are needed"):
+        check_sense(SmoothingCertificate(Gaussian(0.5), n=needed - 1, alpha=0.001, **more))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hauberk.certificates import Certificate, MixedCertificate, SmoothingCertifi
 from hauberk.certificates.votes import Block, blocks
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
-from hauberk.evaluation import voting
+from hauberk.evaluation import voting, work
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import Work
@@ -88,7 +88,23 @@ def test_votes_that_are_there_are_not_counted_again(tmp_path: Path, monkeypatch:
     assert set(asked) == {Block("counts", 2048, 4096), Block("counts", 4096, 5000)}
 
 
-@pytest.mark.parametrize("other", [{"n": 600}, {"alpha": 0.05}, {"n0": 20}, {"rule": "anytime"}], ids=str)
+def test_the_plan_is_on_record_before_the_first_vote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[bool] = []
+    keep = work.write
+
+    def watching(folder: Path, item: Part) -> Path:
+        there.append(bool(list(folder.glob("plan-*"))))
+        return keep(folder, item)
+
+    monkeypatch.setattr(work, "write", watching)
+    certified(tmp_path, plan(500))
+    assert there
+    assert all(there)
+
+
+@pytest.mark.parametrize(
+    "other", [{"rival": "runner_up"}, {"n": 600}, {"alpha": 0.05}, {"n0": 20}, {"rule": "anytime"}], ids=str
+)
 def test_what_keeps_to_no_plan_is_exploratory(tmp_path: Path, other: dict[str, Any]) -> None:
     first = certified(tmp_path, plan(500))
     later = certified(tmp_path, plan(**({"n": 500} | other)))

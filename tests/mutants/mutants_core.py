@@ -48,9 +48,12 @@ SMOOTHING = [
         "smoothing", "noises/base.py", "tests/noises",
         ("self.quantile(0.5 * (1.0 + margin))", "self.quantile(0.5 * (1.0 - margin))"),
         ("float(self.sigma * (self.quantile(probability)", "float(0.5 * self.sigma * (self.quantile(probability)"),
-        ("2.0 * self.cdf(self.quantile(probability) - radius / self.sigma) - 1.0",
-         "self.cdf(self.quantile(probability) - radius / self.sigma)"),
-        ("radius / self.sigma", "radius * self.sigma"),
+        ("kept = self.cdf(self.quantile(probability) - radius / self.sigma)",
+         "kept = self.cdf(self.quantile(probability))"),
+        ("reached = 1.0 - kept if rival is None else", "reached = 0.0 if rival is None else"),
+        ("self.cdf(self.quantile(rival) + radius / self.sigma)", "self.cdf(self.quantile(rival))"),
+        ("float(0.5 * self.sigma * (self.quantile(probability) - self.quantile(rival)))",
+         "float(self.sigma * (self.quantile(probability) - self.quantile(rival)))"),
         # Theorem A.1 as printed
         ("float(self.sigma * (self.quantile(probability) - self.quantile(0.5 * (1.0 + margin))))",
          "float(0.5 * self.sigma * (self.quantile(probability / (1 + margin))"
@@ -67,9 +70,21 @@ SMOOTHING = [
     ),
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
-        ("lower(seen.counts[seen.chosen], self.n, self.alpha)", "seen.counts[seen.chosen] / self.n"),
-        ('anytime_lower if self.rule == "anytime"', 'clopper_pearson_lower if self.rule == "anytime"'),
+        ("lower = below(own, self.n, self.alpha)", "lower = own / self.n"),
+        ('below = anytime_lower if anytime else', 'below = clopper_pearson_lower if anytime else'),
         ("if seen.plan != self.plan:", "if False:"),
+    ),
+    *group(
+        "smoothing", "certificates/smoothing.py", "tests/certificates/test_runner_up.py",
+        ("below(own, self.n, 0.5 * self.alpha), 0.5 * self.alpha", "below(own, self.n, self.alpha), self.alpha"),
+        ("other = max(c for k, c in enumerate(seen.counts) if k != seen.chosen)", "other = min(seen.counts)"),
+        ("return lower, min(upper, 1.0 - lower)", "return lower, 1.0 - lower"),
+    ),
+    *group(
+        "smoothing", "noises/uniform.py", "tests/noises/test_uniform.py",
+        (".mul_(self.sigma * _ROOT)", ".mul_(self.sigma)"),
+        ("0.5 + 0.5 * value / _ROOT", "0.5 + value / _ROOT"),
+        ("return 0.5 / (_ROOT * self.sigma)", "return 1.0 / (_ROOT * self.sigma)"),
     ),
     *group(
         "smoothing", "certificates/votes.py", "tests/certificates/test_smoothing.py",
@@ -121,9 +136,10 @@ SMOOTHING = [
     ),
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
-        ("return seen.chosen if self.bound(seen) > 0.5 else", "return seen.chosen if self.bound(seen) > 0.0 else"),
-        ("seen.chosen], self.n, self.alpha)", "seen.chosen], sum(seen.counts), self.alpha)"),
-        ("return round_down(self.noise.radius(bound, margin)) if", "return self.noise.radius(bound) if"),
+        ("return seen.chosen if lower > upper else", "return seen.chosen if lower > 0.0 else"),
+        ("lower = below(own, self.n, self.alpha)", "lower = below(own, sum(seen.counts), self.alpha)"),
+        ("return round_down(self.noise.radius(lower, margin, self._rival(upper))) if",
+         "return self.noise.radius(lower, 0.0, self._rival(upper)) if"),
         ("if model.noise != self.noise:", "if False:"),
     ),
     *group(
@@ -216,7 +232,7 @@ VERIFY = group(
 ) + group(
     "verify", "verify/derive/votes.py", "tests/test_verify.py",
     ("stats.binom.sf(votes - 1, total, p)", "stats.binom.sf(votes, total, p)"),
-    ("least = (1.0 + margin) / 2.0", "least = 0.5"),
+    ("law.ppf((1.0 + margin) / 2.0)", "law.ppf(0.5)"),
     ('if first.sum() > shared["n0"] or second.sum() > shared["n"]:', "if False:"),
 ) + group(
     "verify", "verify/derive/mixes.py", "tests/test_verify.py",

@@ -154,7 +154,7 @@ DATA: list[Mutant] = [
         ("pixels and math.sqrt(pixels)", "pixels and float(pixels)"),
         ('"l1": pixels and float(pixels)', '"l1": pixels and math.sqrt(pixels)'),
         ("if threat.eps / 255 < diameter else", "if False else"),
-        ("if 0.5**n < alpha)", "if 0.5**n <= alpha)"),
+        ("!= ABSTAIN\n", "== ABSTAIN\n"),
         ("if 2.0 * 0.5**n <= alpha)", "if 0.5**n <= alpha)"),
         ("if votes < needed:", "if False:"),
         ("elif isinstance(found, SmoothingCertificate):", "elif False:"),

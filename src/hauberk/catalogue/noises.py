@@ -12,3 +12,7 @@ FAMILY.add(
     "laplace", "hauberk.noises.laplace:Laplace", "independent Laplace noise, sigma a pixel",
     "Teng et al. 2020, Theorem 1", norm="L1",
 )  # fmt: skip
+FAMILY.add(
+    "uniform", "hauberk.noises.uniform:Uniform", "independent uniform noise, sigma a pixel",
+    "Yang et al. 2020, Table 1", norm="L1",
+)  # fmt: skip

@@ -22,6 +22,7 @@ from hauberk.threats import Norm
 
 Plain = dict[str, Any]
 Rule = Literal["fixed", "anytime"]
+Rival = Literal["rest", "runner_up"]
 Floats = NDArray[np.float64]
 
 
@@ -138,6 +139,8 @@ class VotePlan:
         n: votes that bound its probability.
         alpha: failure probability.
         rule: ``fixed``, the bound holds for this n alone; ``anytime``, it holds for all n at once.
+        rival: ``rest``, every other class has at most what the chosen one leaves; ``runner_up``, at most an upper bound
+            from the most votes that another class has, so that each of the two bounds may fail with alpha / 2.
     """
 
     noise: Noise
@@ -145,6 +148,7 @@ class VotePlan:
     n: int
     alpha: float
     rule: Rule = "fixed"
+    rival: Rival = "rest"
 
     def allows(self, other: VotePlan) -> bool:
         """Whether what another plan concludes from the same votes keeps the failure probability of this one."""
@@ -153,13 +157,15 @@ class VotePlan:
     def plain(self) -> Plain:
         """For the record."""
         noise = registry.spec(self.noise)
-        return {"noise": noise, "n0": self.n0, "n": self.n, "alpha": self.alpha, "rule": self.rule}
+        return {"noise": noise, "n0": self.n0, "n": self.n, "alpha": self.alpha, "rule": self.rule,
+                "rival": self.rival}  # fmt: skip
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> VotePlan:
-        """From the record; one from before there was a choice of noise has sigma alone, and a fixed n."""
+        """From the record; one from before there was a choice has the sigma of Gaussian noise, and a fixed n."""
         noise = registry.build(told["noise"], "noise") if "noise" in told else Gaussian(told["sigma"])
-        return cls(noise, told.get("n0", 1), told["n"], told["alpha"], told.get("rule", "fixed"))
+        rule, rival = told.get("rule", "fixed"), told.get("rival", "rest")
+        return cls(noise, told.get("n0", 1), told["n"], told["alpha"], rule, rival)
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,8 @@ class MixedCertificate(Certificate[OfMix]):
         if self.base.decision(seen.base) == ABSTAIN:
             return -1.0
         if self.bound == "theorem_a1":
-            return self._votes().noise.margin(alpha * self._votes().bound(cast(VoteCounts, seen.base)), radius)
+            own, other = self._shares(seen)
+            return self._votes().noise.margin(own, radius, other)
         margins, own, others = self._constants(seen.base)
         kept = min(m - (own + other) * radius for m, other in zip(margins, others, strict=True))
         reached = not isinstance(self.base, LocalLipschitz) or radius <= self.base.threat.eps
@@ -228,8 +229,8 @@ class MixedCertificate(Certificate[OfMix]):
         if self.bound == "exact":
             return self.base.radius(seen.base, needed)
         if self.bound == "theorem_a1":
-            share = alpha * self._votes().bound(cast(VoteCounts, seen.base))
-            return round_down(self._votes().noise.radius(share, margin)) if share > 0.5 * (1.0 + margin) else 0.0
+            own, other = self._shares(seen)
+            return round_down(self._votes().noise.radius(own, margin, other)) if own - other > margin else 0.0
         found = theorem_3_5_radius(*self._constants(seen.base), alpha, margin)
         if isinstance(self.base, LocalLipschitz):  # changes over the whole budget say nothing of other distances
             return self.base.threat.eps if found > self.base.threat.eps else 0.0
@@ -245,6 +246,11 @@ class MixedCertificate(Certificate[OfMix]):
     def _votes(self) -> SmoothingCertificate:
         return cast(SmoothingCertificate, self.base)  # __post_init__ saw to it
 
+    def _shares(self, seen: OfMix) -> tuple[float, float]:
+        r"""What Theorem A.1 takes for the two probabilities: :math:`\alpha p_A` and :math:`\alpha p_B + 1 - \alpha`."""
+        lower, upper = self._votes().bounds(cast(VoteCounts, seen.base))
+        return seen.alpha * lower, seen.alpha * upper + 1.0 - seen.alpha
+
     def _constants(self, seen: Evidence) -> Constants:
         """Margins at the image, the Lipschitz constant of the robust model's probability, and those of its rivals."""
         y = self.base.decision(seen)
@@ -253,7 +259,8 @@ class MixedCertificate(Certificate[OfMix]):
             return (seen.clean[y] - np.delete(seen.clean, y)).tolist(), own, others.tolist()
         if isinstance(seen, VoteCounts):
             constant = self._votes().noise.steepest
-            return [2.0 * self._votes().bound(seen) - 1.0], constant, [constant]
+            lower, upper = self._votes().bounds(seen)
+            return [lower - upper], constant, [constant]
         assert isinstance(seen, LogitMargins)  # noqa: S101 - __post_init__ saw to it
         gaps, _ = cast(LipschitzCertificate, self.base).gaps(seen)
         margins = -np.expm1(-gaps) / (1.0 + np.exp(-gaps).sum())

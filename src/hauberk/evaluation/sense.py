@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from hauberk.certificates.evidence import VoteCounts
 from hauberk.certificates.smoothing import SmoothingCertificate
+from hauberk.classifier import ABSTAIN
 from hauberk.defences.smoothed import SmoothedClassifier
 from hauberk.errors import HauberkError
 from hauberk.threats import Threat
@@ -32,7 +34,7 @@ def check_sense(*methods: Any, shape: Sequence[int] | None = None) -> None:
             if isinstance(found, Threat):
                 check_budget(found, shape)
             elif isinstance(found, SmoothingCertificate):
-                _check_votes(found.n, found.alpha, needed_votes(found.alpha), "--n")
+                _check_votes(found.n, found.alpha, needed_votes(found), "--n")
                 _check_noise(found.noise.sigma)
 
 
@@ -65,9 +67,14 @@ def check_votes(model: nn.Module) -> None:
             _check_votes(module.votes, module.alpha, _needed_decision_votes(module.alpha), "votes:")
 
 
-def needed_votes(alpha: float) -> int:
-    r"""The fewest votes n that can decide: :math:`\alpha^{1/n} > 1/2`, that is :math:`2^{-n} < \alpha`."""
-    return next(n for n in range(1, 1100) if 0.5**n < alpha)
+def needed_votes(certificate: SmoothingCertificate) -> int:
+    r"""The fewest votes n that can decide, all for one class; of one Clopper-Pearson bound :math:`2^{-n} < \alpha`."""
+
+    def decides(n: int) -> bool:
+        asked = dataclasses.replace(certificate, n=n)
+        return asked.decision(VoteCounts((1, 0), (n, 0), asked.plan)) != ABSTAIN
+
+    return next(n for n in range(1, 2200) if decides(n))
 
 
 def _needed_decision_votes(alpha: float) -> int:

@@ -118,7 +118,7 @@ def _plan_part(drawn: Mapping[str, Any], facts: Mapping[str, Any], plan: VotePla
     """The record of a plan, named by what the votes depend on: there is one for the same votes, the first."""
     unit = {**drawn, "dataset": facts["dataset"], "split": facts["split"]}
     told = plan.plain()
-    columns = {name: [told[name]] for name in ("n0", "n", "alpha", "rule")}
+    columns = {name: [told[name]] for name in ("n0", "n", "alpha", "rule", "rival")}
     return part("plan", unit, {}, {"id": [0], "noise": [json.dumps(told["noise"])], **columns})
 
 

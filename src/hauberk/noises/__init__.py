@@ -3,5 +3,6 @@
 from hauberk.noises.base import Noise
 from hauberk.noises.gaussian import Gaussian
 from hauberk.noises.laplace import Laplace
+from hauberk.noises.uniform import Uniform
 
-__all__ = ["Gaussian", "Laplace", "Noise"]
+__all__ = ["Gaussian", "Laplace", "Noise", "Uniform"]

@@ -11,10 +11,12 @@ in its norm.  Radius and margin follow from F.
 from __future__ import annotations
 
 import abc
+import math
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from scipy import optimize
 from torch import Tensor
 
 from hauberk.randomness import Randomness
@@ -54,18 +56,40 @@ class Noise(abc.ABC):
         It is :math:`\max F' / \sigma`.
         """
 
-    def radius(self, probability: float, margin: float = 0.0) -> float:
+    def radius(self, probability: float, margin: float = 0.0, rival: float | None = None) -> float:
         r"""Largest radius in which the top class keeps a margin, given a lower bound p of its probability.
 
-        .. math:: R = \sigma\,\big(F^{-1}(p) - F^{-1}(\tfrac{1+m}{2})\big)
+        .. math:: R = \max\{r : F(F^{-1}(p) - r/\sigma) - F(F^{-1}(q) + r/\sigma) \ge m\}
 
-        The rival has at most :math:`1 - p`, so that both meet where each has moved by the same amount.  With Gaussian
-        noise and m = 0 this is Cohen et al. 2019, Theorem 1 with :math:`p_B = 1 - p_A`.  With
-        :math:`m = (1-\alpha)/\alpha` it is the exact radius for the mixed classifier, where Bai et al. 2024, Theorem
-        A.1 is loose.
+        q is an upper bound of every rival's probability.  Where it is :math:`1 - p`, both meet where each has moved by
+        the same amount, and :math:`R = \sigma(F^{-1}(p) - F^{-1}(\tfrac{1+m}{2}))`; where m is 0,
+        :math:`R = \tfrac\sigma2 (F^{-1}(p) - F^{-1}(q))`, which with Gaussian noise is Cohen et al. 2019, Theorem 1.
+        With :math:`m = (1-\alpha)/\alpha` it is the exact radius for the mixed classifier, where Bai et al. 2024,
+        Theorem A.1 is loose.
+
+        Args:
+            probability: p.
+            margin: m.
+            rival: q; None takes 1 - p.
         """
-        return float(self.sigma * (self.quantile(probability) - self.quantile(0.5 * (1.0 + margin))))
+        if rival is None:
+            return float(self.sigma * (self.quantile(probability) - self.quantile(0.5 * (1.0 + margin))))
+        ends = float(0.5 * self.sigma * (self.quantile(probability) - self.quantile(rival)))
+        if margin == 0.0 or not ends > 0.0:
+            return ends
 
-    def margin(self, probability: float, radius: float) -> float:
-        r"""Lower bound of :math:`p_y - p_j` at distance r: :math:`2F(F^{-1}(p) - r/\sigma) - 1`."""
-        return float(2.0 * self.cdf(self.quantile(probability) - radius / self.sigma) - 1.0)
+        def over(r: float) -> float:
+            return self.margin(probability, r, rival) - margin
+
+        if not over(0.0) > 0.0:
+            return 0.0
+        return float(optimize.brentq(over, 0.0, ends, xtol=1e-15)) if math.isfinite(ends) else ends
+
+    def margin(self, probability: float, radius: float, rival: float | None = None) -> float:
+        r"""Lower bound of :math:`p_y - p_j` at distance r, with q as in ``radius``.
+
+        Where q is 1 - p, it is :math:`2F(F^{-1}(p) - r/\sigma) - 1`.
+        """
+        kept = self.cdf(self.quantile(probability) - radius / self.sigma)
+        reached = 1.0 - kept if rival is None else self.cdf(self.quantile(rival) + radius / self.sigma)
+        return float(kept - reached)

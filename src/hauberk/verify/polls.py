@@ -132,7 +132,7 @@ def _plan_problems(part: Part, plan: Part) -> Iterator[str]:
     """What keeps to the plan of the votes may be called proved, and nothing else may."""
     (first,) = plan.table.to_pylist()
     shared = part.facts["shared"]
-    names = ("n0", "alpha", "rule") if first["rule"] == "anytime" else ("n0", "alpha", "rule", "n")
+    names = ("n0", "alpha", "rule", "rival", *(() if first["rule"] == "anytime" else ("n",)))
     other = [f"{k} = {first[k]}" for k in names if first[k] != shared[k]]
     if other and "exploratory" not in part.facts:
         yield f"a certificate asks for another plan than was fixed before the votes ({', '.join(other)}): exploratory"

@@ -69,8 +69,11 @@ def statement_problems(part: Part) -> list[str]:
         for name in ("n0", "n", "alpha")
         if probabilistic and shared[name] != asked[name]
     ]
-    if probabilistic and shared.get("rule", "fixed") != asked.get("rule", "fixed"):
-        found.append("was asked for another rule of its bound than its evidence has")
+    found += [
+        f"was asked for another {name} than its evidence has"
+        for name, usual in (("rule", "fixed"), ("rival", "rest"))
+        if probabilistic and shared.get(name, usual) != asked.get(name, usual)
+    ]
     estimated = estimated or "exploratory" in part.facts  # concluded outside the plan of the votes
     if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic else 0.0):
         found.append(f"claims failure probability {claimed}, its evidence says otherwise")

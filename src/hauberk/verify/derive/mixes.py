@@ -10,7 +10,7 @@ from scipy import optimize, special, stats
 
 from hauberk.verify.derive.logits import lipschitz
 from hauberk.verify.derive.points import local_lipschitz
-from hauberk.verify.derive.votes import law_of, smoothing
+from hauberk.verify.derive.votes import law_of, smoothing, vote_bounds
 
 
 def mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float]:
@@ -40,9 +40,8 @@ def _mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[in
     if top < 0 or not radius > 0.0:
         return -1, 0.0
     if bound == "theorem_a1" and base == "smoothing":
-        law = law_of(shared)
-        p = law.cdf(radius)
-        found = 0.5 * float(law.ppf(alpha * p) - law.ppf(alpha * (1.0 - p) + 1.0 - alpha))
+        law, (_, lower, upper) = law_of(shared), vote_bounds(row, shared)
+        found = 0.5 * float(law.ppf(alpha * lower) - law.ppf(alpha * upper + 1.0 - alpha))
         return (top, found) if found > 0.0 else (-1, 0.0)
     levels, slopes = _lines(row, shared, top, radius)
     left = alpha * levels - (1.0 - alpha)
@@ -65,9 +64,8 @@ def _lines(
     of one pixel's noise at 0; of recorded points, the largest change over the budget.
     """
     if shared["base"] == "smoothing":
-        law = law_of(shared)
-        p = float(law.cdf(radius))
-        return np.array([p - (1.0 - p)]), np.array([2.0 * law.pdf(0.0)])
+        _, lower, upper = vote_bounds(row, shared)
+        return np.array([lower - upper]), np.array([2.0 * law_of(shared).pdf(0.0)])
     if shared["base"] == "local_lipschitz":
         probabilities = np.asarray(row["clean"], dtype=np.float64)
         change = np.vstack([probabilities, np.asarray(row["points"], dtype=np.float64)]) - probabilities

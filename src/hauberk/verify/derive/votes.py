@@ -14,6 +14,7 @@ from hauberk.errors import HauberkError
 LAWS: dict[str, tuple[str, Callable[[float], Any]]] = {
     "gaussian": ("l2", lambda sigma: stats.norm(scale=sigma)),
     "laplace": ("l1", lambda sigma: stats.laplace(scale=sigma * 0.5**0.5)),
+    "uniform": ("l1", lambda sigma: stats.uniform(loc=-sigma * 3.0**0.5, scale=2.0 * sigma * 3.0**0.5)),
 }
 
 
@@ -46,32 +47,56 @@ def _known(noise: Mapping[str, Any]) -> tuple[str, Callable[[float], Any]]:
 
 
 def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
-    r"""Class and radius from vote counts: :math:`F^{-1}(\underline p) - F^{-1}((1+m)/2)`, F of one pixel's noise.
+    """Class and radius from vote counts: where F, moved back from the class and on to a rival, keeps just the margin.
 
-    The bound is the p at which seeing at least this many votes has probability alpha: the root of the binomial's
-    upper tail, not the Beta quantile that the certificate uses.  The one that holds at any time is where the
-    beta-binomial law, of a p that is itself drawn, makes these votes 1/alpha times as likely as p does.
+    F is the law of one pixel's noise.
+    """
+    top, lower, upper = vote_bounds(row, shared)
+    if top < 0 or not lower > upper:
+        return -1, 0.0
+    if not lower - upper > margin:
+        return top, 0.0
+    law = law_of(shared)
+    if shared.get("rival", "rest") == "rest":
+        return top, float(law.ppf(lower) - law.ppf((1.0 + margin) / 2.0))
+    meet = float(law.ppf(lower) - law.ppf(upper)) / 2.0
+    if margin == 0.0:
+        return top, meet
+    near, far = float(law.ppf(lower)), float(law.ppf(upper))
+    return top, float(
+        optimize.brentq(lambda r: law.cdf(near - r) - law.cdf(far + r) - margin, 0.0, meet, xtol=1e-15)
+    )
+
+
+def vote_bounds(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float, float]:
+    """The class with most of the first votes, a lower bound of its probability, and an upper one of every rival's.
+
+    A bound is the p at which seeing at least, or at most, this many votes has the probability that it may fail with:
+    a root of the binomial's tail, not the Beta quantile that the certificate uses.  One that holds at any time is where
+    the beta-binomial law, of a p that is itself drawn, makes these votes 1/alpha times as likely as p does.
     """
     first, second = np.asarray(row["counts0"]), np.asarray(row["counts"])
     if first.sum() > shared["n0"] or second.sum() > shared["n"]:  # a copy with a tie or NaN votes for no class
-        return -1, 0.0
-    top = int(np.argmax(first))
-    votes, total, alpha = int(second[top]), int(shared["n"]), float(shared["alpha"])
-    if votes == 0:
-        return -1, 0.0
-    bound = (_anytime if shared.get("rule", "fixed") == "anytime" else _fixed)(votes, total, alpha)
-    least = (1.0 + margin) / 2.0
-    if bound <= least:
-        return (top if bound > 0.5 else -1), 0.0
-    law = law_of(shared)
-    return top, float(law.ppf(bound) - law.ppf(least))
+        return -1, 0.0, 1.0
+    top, total, alpha = int(np.argmax(first)), int(shared["n"]), float(shared["alpha"])
+    below = _anytime if shared.get("rule", "fixed") == "anytime" else _fixed
+    if shared.get("rival", "rest") == "rest":
+        lower = below(int(second[top]), total, alpha)
+        return top, lower, 1.0 - lower
+    lower = below(int(second[top]), total, alpha / 2.0)
+    most = int(np.delete(second, top).max())
+    return top, lower, min(1.0 - below(total - most, total, alpha / 2.0), 1.0 - lower)
 
 
 def _fixed(votes: int, total: int, alpha: float) -> float:
+    if votes == 0:
+        return 0.0
     return float(optimize.brentq(lambda p: stats.binom.sf(votes - 1, total, p) - alpha, 0.0, 1.0, xtol=1e-15))
 
 
 def _anytime(votes: int, total: int, alpha: float) -> float:
+    if votes == 0:
+        return 0.0
     level = stats.betabinom.logpmf(votes, total, 0.5, 0.5) + np.log(alpha)
     return float(
         optimize.brentq(lambda p: level - stats.binom.logpmf(votes, total, p), 1e-300, votes / total, xtol=1e-15)
