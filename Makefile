@@ -10,7 +10,7 @@ STAMP := $(VENV)/installed
 SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test tests lint readme readme-check bench mutants clean
+.PHONY: help install demo test tests lint readme readme-check wheel bench mutants clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | sort
@@ -44,6 +44,10 @@ readme: $(STAMP)  ## write the generated tables of README.md and docs/ again
 
 readme-check: $(STAMP)  ## fail when a generated table is stale or a number (also one of results/README.md) has no record behind it
 	$(BIN)/python benchmarks/readme.py --check
+
+wheel: $(STAMP)  ## build dist/: the sdist and the wheel
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t sdist -t wheel
 
 RUNS := runs/small_cifar10
 PEER := $(SINGLE) $(BIN)/python benchmarks/autoattack_peer.py

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -139,9 +140,8 @@ def test_word_comes_from_inside_a_unit_and_what_it_takes_at_most_before(
 ) -> None:
     monkeypatch.setattr(work, "BEATS", 0.0)
     steps: list[Step] = []
-    target = hauberk.subject(tiny_run)
-    target.run.records  # noqa: B018
-    monkeypatch.setattr(type(target.run), "records", tmp_path)
+    target = hauberk.subject(Path(shutil.copytree(tiny_run, tmp_path / "copied")))
+    shutil.rmtree(target.run.records)
     hauberk.attack(target, [PGD(Linf(0.01), steps=12)], Plan(images=16, tile=16), report=steps.append)
     ahead, *inside, last = steps
     assert ahead.ahead and ahead.total == 16 and 0.0 < ahead.seconds < 600.0

@@ -1,9 +1,11 @@
 """A bundle says the same as its run."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hauberk.certificates import SmoothingCertificate
 from hauberk.conformance import LinearOracle
@@ -12,7 +14,7 @@ from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import Work
 from hauberk.noises import Gaussian
 from hauberk.records import MEASURED, Part, group, read_all
-from hauberk.report import summary
+from hauberk.report import bundle, summary
 from hauberk.report.bundle import write_bundle
 from hauberk.runs import Run
 from hauberk.verify import verify_folder, verify_hashes
@@ -35,6 +37,25 @@ def test_a_bundle_says_the_same_as_its_run(tiny_run: Path, tmp_path: Path) -> No
     run, copy = summary([tiny_run]), summary([bundle])
     assert np.array_equal(sorted(run), sorted(copy))
     assert Run.open(bundle).metrics() == Run.open(tiny_run).metrics()
+
+
+def test_small_weights_come_along_where_they_are_asked_for(
+    tiny_run: Path, tmp_path: Path, hauberk: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, text, error = hauberk("bundle", tiny_run, "--weights", "-o", tmp_path / "bundle")
+    assert code == 0, error
+    assert text.splitlines()[-1] == f"next: hauberk verify {tmp_path / 'bundle'} --weights"
+    code, text, _ = hauberk("verify", tmp_path / "bundle", "--weights", "--rows", 4)
+    assert code == 0, text
+    assert "0 evaluations with problems" in text
+    names = ("model.safetensors", "config.json")
+    assert sorted(path.name for path in (tmp_path / "bundle" / "checkpoints").iterdir()) == sorted(names)
+    plain = write_bundle(Run.open(tiny_run), tmp_path / "plain")
+    code, _, error = hauberk("bundle", plain, "--weights", "-o", tmp_path / "again")
+    assert (code, "has no weights" in error, (tmp_path / "again").exists()) == (1, True, False)
+    monkeypatch.setattr(bundle, "MOST_BYTES", 1000)
+    code, _, error = hauberk("bundle", tiny_run, "--weights", "-o", tmp_path / "large")
+    assert (code, "at most 0.001" in error, (tmp_path / "large").exists()) == (1, True, False)
 
 
 def test_votes_come_along_in_one_file(tmp_path: Path) -> None:

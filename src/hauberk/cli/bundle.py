@@ -22,8 +22,12 @@ else:
 def bundle(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     out: options.Out = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Take weights of at most 1 MB along, for: hauberk verify --weights.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """Copy a run without its weights, small enough to commit: records, recipe, environment, hashes."""
-    path = bundles.write_bundle(runs.Run.open(run), out or run.with_name(f"{run.name}-bundle"))
-    emit({"bundle": str(path)}, json, [f"bundle: {path}", f"next: hauberk verify {shlex.quote(str(path))}"])
+    """Copy a run, small enough to commit: records, recipe, environment, hashes, and with --weights a small model."""
+    path = bundles.write_bundle(runs.Run.open(run), out or run.with_name(f"{run.name}-bundle"), weights)
+    following = shlex.join(["hauberk", "verify", str(path), *(["--weights"] if weights else [])])
+    emit({"bundle": str(path)}, json, [f"bundle: {path}", f"next: {following}"])

@@ -19,7 +19,7 @@ DEEDS = {
     "report": ("writing a page about {}", "runs"),
     "compare": ("comparing {}", "runs"),
     "verify": ("checking {}", "runs"),
-    "bundle": ("copying {} without its weights", "run"),
+    "bundle": ("copying {}", "run"),
     "gate": ("holding {} against what is required", "run"),
 }
 # settings that say how: the option, and the words around its value

@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from hauberk import reading
+from hauberk.errors import HauberkError
 from hauberk.records import BESIDE, MEASURED, group, read_all, write
 from hauberk.runs import Run
+from hauberk.storage import atomic_write
+
+MOST_BYTES = 1_000_000  # of weights: what a repository takes
+MODEL = ("model.safetensors", "config.json")  # in this order: the second says that the model is whole
 
 
-def write_bundle(run: Run, out: Path) -> Path:
-    """Copy a run without its weights, the units of each evaluation joined into one file.
+def write_bundle(run: Run, out: Path, weights: bool = False) -> Path:
+    """Copy a run, the units of each evaluation joined into one file, without its weights or with small ones.
 
     Recipe, environment, timings, hashes and metrics come along; ``hauberk report`` and ``hauberk verify`` work on a
     bundle as on the run itself.  The hash of the weights stays, so that they can be matched later.
@@ -18,21 +24,40 @@ def write_bundle(run: Run, out: Path) -> Path:
     Args:
         run: a run with records.
         out: the bundle's folder.
+        weights: take the weights along, so that ``hauberk verify --weights`` works too.
 
     Returns:
         ``out``.
 
     Raises:
-        HauberkError: if the folder holds another run, or the records contradict each other.
+        HauberkError: if the folder holds another run, the records contradict each other, or the weights are not there
+            or too large.
     """
+    model = _model(run) if weights else {}
     bundle = Run.prepare(out, run.recipe)
     parts = (part for kind in (*MEASURED, *BESIDE) for part in read_all(run.records, kind))
     paths = [write(bundle.records, part) for part in group(parts)]
     info = run.info
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     bundle.keep_metrics(run.metrics())
+    for name, content in model.items():
+        atomic_write(bundle.checkpoints / name, content)
     # what makes it a bundle comes after all that it speaks of, and before an older one is taken away
     bundle.update(**info | {"hashes": info.get("hashes", {}) | {"records": dict(sorted(files.items()))}})
     for stale in set(bundle.records.glob("*.parquet")) - set(paths):
         stale.unlink()
     return out
+
+
+def _model(run: Run) -> dict[str, bytes]:
+    """The files of a run's model, by name."""
+    if not run.has_model:
+        raise HauberkError(f"{run.path} has no weights", "leave --weights out, or bundle the run that has them")
+    files = {name: reading.inside(run.checkpoints, name) for name in MODEL}
+    size = files[MODEL[0]].stat().st_size
+    if size > MOST_BYTES:
+        raise HauberkError(
+            f"the weights have {size / 1e6:.1f} MB, a bundle takes at most {MOST_BYTES / 1e6:g}",
+            "leave --weights out: their hash stays in the bundle, so that they can be matched",
+        )
+    return {name: path.read_bytes() for name, path in files.items()}
