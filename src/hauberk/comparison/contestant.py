@@ -15,7 +15,9 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation.metrics import Bools, Floats
 from hauberk.records import Part
 from hauberk.report import collect, words
-from hauberk.report.collect import Ids, Key, RunFacts
+from hauberk.report.collect import Key, RunFacts
+from hauberk.report.outcomes import Ids, right_by_id, worst_case
+from hauberk.report.outcomes import correct as is_right
 from hauberk.report.subject import preference
 from hauberk.threats import Norm, Threat, epsilon
 
@@ -144,17 +146,17 @@ def _single(
     predictor, dataset, split = key
     attacks = [p for p in parts if p.kind == "attack"]
     certificates = [p for p in parts if p.kind == "certificate"]
-    right = collect.right_by_id(attacks or certificates)
+    right = right_by_id(attacks or certificates)
     outcomes = {Quantity("clean"): _outcome(np.array([*right]), np.array([*right.values()], bool))}
     for norm, eps in budgets:
         own = [p for p in attacks if _budget(p) == (norm, eps)]
         if own:
-            ids, correct, survived = collect.worst_case(own)
+            ids, correct, survived = worst_case(own)
             outcomes[Quantity("attacked", norm, eps)] = _outcome(ids, correct & survived, _attacks(own))
         proofs = [p for p in certificates if p.facts["norm"] == norm and p.facts["proof"] != "estimate"]
         if proofs:
             best = max(proofs, key=lambda p: preference(p.facts["proof"], p.unit["method"], p.unit["seed"]))
-            reached = collect.correct(best) & (best.column("radius") >= eps)
+            reached = is_right(best) & (best.column("radius") >= eps)
             how = frozenset({str(best.unit["method"]["name"])})
             outcomes[Quantity("certified", norm, eps)] = _outcome(best.column("id"), reached, how)
     labels = {i: y for p in parts if p.kind != "diagnosis"

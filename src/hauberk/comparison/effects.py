@@ -12,7 +12,7 @@ from hauberk.comparison.contestant import Contestant, Outcome, Quantity, check_l
 from hauberk.comparison.line import above
 from hauberk.errors import HauberkError
 from hauberk.evaluation.metrics import Floats
-from hauberk.report.collect import Ids
+from hauberk.report.outcomes import Ids
 from hauberk.report.words import listed, typed
 from hauberk.statistics import Interval, paired_difference, student
 

@@ -13,6 +13,7 @@ import vl_convert
 
 from hauberk.errors import HauberkError
 from hauberk.later import Later
+from hauberk.report.board import Board
 from hauberk.report.mixing import Dot, Mix
 from hauberk.report.subject import Attacked, Curve, Level, one_axis
 from hauberk.report.words import NORMS
@@ -31,6 +32,8 @@ ESTIMATED = "var(--estimated)"
 INK, MUTED, RULE, PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--paper)"
 FONT = "system-ui, sans-serif"
 HEIGHT = 300
+COLOURS = 8
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
 
 
 @functools.cache
@@ -85,6 +88,62 @@ def accuracy_against_epsilon(clean: Interval, attacked: Sequence[Attacked], curv
     rows["measured"] = [_row(Level(a.eps, a.accuracy), factor) for a in attacked]
     layers += [*_measured("clean", x, INK, "circle"), *_measured("measured", x, ATTACKED, "diamond")]
     return styled(alt.LayerChart(layer=layers), rows, f"Accuracy against the budget in {NORMS.get(norm, norm)}")
+
+
+def overlay(board: Board) -> Spec:
+    """All classifiers in one norm: measured points, and staircases where something is proved.
+
+    Each classifier has the colour and the shape of its place on the page; the script marks the budget in ``chosen``.
+
+    Returns:
+        a Vega-Lite specification.
+    """
+    factor, title = epsilon_axis(board.norm)
+    lines = sorted(board.lines, key=lambda line: line.number)
+    rows: dict[str, list[Row]] = {"measured": [], "certified": [], "chosen": [{"x": board.eps * factor}]}
+    for line in lines:
+        own = [a for a in line.subject.attacked if a.norm == board.norm]
+        if own or line.curve:
+            points = [Level(0.0, line.subject.clean), *(Level(a.eps, a.accuracy) for a in own)]
+            rows["measured"] += [_row(p, factor) | {"who": str(line.number)} for p in points]
+    end = 1.04 * max([board.eps * factor, *(float(row["x"]) for row in rows["measured"])])
+    for line in lines:
+        if line.curve:
+            steps = _closed(thinned([s for s in line.curve.steps if s.eps * factor < end]), end / factor)
+            rows["certified"] += [_row(s, factor) | {"who": str(line.number)} for s in steps]
+    x = alt.X("x:Q", title=title, scale=alt.Scale(domain=[0, end], nice=False))
+    named = [str(line.number) for line in lines]
+    tint = alt.Color("who:N", legend=None, scale=alt.Scale(domain=named, range=[colour(line.number) for line in lines]))
+    shape = alt.Shape("who:N", legend=None, scale=alt.Scale(domain=named, range=[form(line.number) for line in lines]))
+    measured, certified, chosen = (alt.Chart(alt.NamedData(n)) for n in ("measured", "certified", "chosen"))
+    return styled(alt.LayerChart(layer=[
+        chosen.mark_rule(color=MUTED, strokeDash=[2, 3]).encode(x),
+        certified.mark_line(interpolate="step-after", strokeWidth=2.5, clip=True).encode(
+            x, _share_axis(), tint, order="x:Q"
+        ),
+        measured.mark_line(strokeWidth=1, strokeDash=[1, 4]).encode(x, _share_axis(), tint, order="x:Q"),
+        measured.mark_rule(strokeWidth=1.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), tint),
+        measured.mark_point(size=70, filled=True, opacity=1).encode(x, _share_axis(), tint, shape),
+    ]), rows, f"Every classifier against the budget in {NORMS.get(board.norm, board.norm)}", 250)  # fmt: skip
+
+
+def colour(number: int) -> str:
+    """The colour of a classifier, by its place on the page."""
+    return f"var(--c{(number - 1) % COLOURS})"
+
+
+def form(number: int) -> str:
+    """The shape of a classifier's points, by its place on the page."""
+    return SHAPES[(number - 1) % len(SHAPES)]
+
+
+def thinned(steps: Sequence[Level], most: int = 200) -> list[Level]:
+    """Fewer steps of a falling staircase, never above it: a step that covers several takes the lowest of them."""
+    if len(steps) <= most:
+        return list(steps)
+    kept = [k * (len(steps) - 1) // (most - 1) for k in range(most)]
+    last = [*(k - 1 for k in kept[1:]), len(steps) - 1]
+    return [Level(steps[k].eps, steps[end].accuracy) for k, end in zip(kept, last, strict=True)]
 
 
 def accuracy_against_radius(curve: Curve) -> Spec:
@@ -182,10 +241,10 @@ def _label(dots: alt.Chart, condition: str, align: Literal["left", "right"], shi
     return encoded
 
 
-def styled(chart: alt.LayerChart, rows: Mapping[str, list[Row]], description: str) -> Spec:
+def styled(chart: alt.LayerChart, rows: Mapping[str, list[Row]], description: str, height: int = HEIGHT) -> Spec:
     """Size, fonts and colours of the house, with the rows of the chart's named data (too many for Altair to check)."""
     found: Spec = chart.properties(
-        width="container", height=HEIGHT, background="transparent", description=description,
+        width="container", height=height, background="transparent", description=description,
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
         padding={"left": 0, "right": 4, "top": 6, "bottom": 0},
     ).configure_view(stroke=None).configure_axis(

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hauberk import records
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
+from hauberk.evaluation.by_class import by_class
 from hauberk.records import Part
 from hauberk.report.mixing import certificate
 from hauberk.report.observations import observed
+from hauberk.report.outcomes import clean_rows, images_hash, in_order, outcomes, right_by_id
+from hauberk.report.outcomes import correct as correct
+from hauberk.report.outcomes import reached as reached
+from hauberk.report.outcomes import worst_case as worst_case
 from hauberk.report.subject import (
     Attacked,
     Contradiction,
@@ -36,7 +40,6 @@ from hauberk.verify import Verdict, verify_once
 
 Draws: TypeAlias = tuple[metrics.RandomAccuracy, metrics.RandomAccuracy]
 VERDICTS = ("sound", "questionable", "broken")
-Ids = NDArray[np.int64]
 Key: TypeAlias = tuple[str, str, str]  # predictor, dataset, split
 MOST_STEPS = 1000
 
@@ -114,18 +117,6 @@ def _key(part: Part) -> Key:
     return str(part.unit["predictor"]), str(part.facts["dataset"]), str(part.facts["split"])
 
 
-def correct(part: Part) -> metrics.Bools:
-    """Which rows are right before any attack; an abstention is wrong."""
-    name = "clean_prediction" if part.kind == "attack" else "prediction"
-    right: metrics.Bools = part.column(name) == part.column("label")
-    return right
-
-
-def images_hash(ids: Ids) -> str:
-    """A name for a set of image ids."""
-    return records.content_hash(sorted(int(i) for i in ids))
-
-
 def _subject(key: Key, parts: list[Part]) -> Subject:
     predictor, dataset, split = key
     for name in ("classes", "shape"):
@@ -156,6 +147,7 @@ def _subject(key: Key, parts: list[Part]) -> Subject:
         checks=tuple(_checks(attacks, certificates)),
         judgements=judged,
         notes=observed(parts, tuple(map(str, parts[0].facts["classes"]))),
+        by_class=by_class(*clean_rows(source)[1:]),
     )
 
 
@@ -184,15 +176,6 @@ def _check_labels(predictor: str, parts: list[Part]) -> None:
                 )
 
 
-def right_by_id(parts: Iterable[Part]) -> dict[int, bool]:
-    """Which images are right before any attack, as the first part says that holds them."""
-    known: dict[int, bool] = {}
-    for part in parts:
-        for i, right in zip(part.column("id").tolist(), correct(part).tolist(), strict=True):
-            known.setdefault(i, right)
-    return known
-
-
 # --- attacks --------------------------------------------------------------------------------------------------
 
 
@@ -202,15 +185,15 @@ def _attacked(predictor: str, parts: list[Part]) -> list[Attacked]:
         threats.setdefault((part.unit["threat"]["name"], float(part.unit["threat"]["eps"])), []).append(part)
     found = []
     for (norm, eps), items in sorted(threats.items()):
-        ids, right, survived = worst_case(items)
-        survived &= ~reached(ids, [p for p in parts if p.unit["threat"]["name"] == norm], eps)
+        own = outcomes([p for p in parts if p.unit["threat"]["name"] == norm], eps)
         methods = sorted(
             (_method(p) for p in items),
             key=lambda m: (m.suite, m.stage if m.suite else m.accuracy.value, m.name, m.seed),
         )
         found.append(Attacked(
-            predictor, norm, eps, metrics.robust_accuracy(right, survived),
-            metrics.attack_success_rate(right, survived), tuple(methods), images_hash(ids), *_last_words(items),
+            predictor, norm, eps, metrics.robust_accuracy(own.right, own.survived),
+            metrics.attack_success_rate(own.right, own.survived), tuple(methods), images_hash(own.ids),
+            *_last_words(items), by_class(own.labels, own.after, own.standing),
         ))  # fmt: skip
     return found
 
@@ -224,7 +207,7 @@ def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None
     rows: dict[int, dict[str, Any]] = {}
     least: dict[int, float] = {}
     wanted = ("id", "label", "success", "clean_probabilities", "probabilities", "clean_draws", "draws")
-    for part in sorted(parts, key=lambda p: (str(p.unit.get("suite", "")), int(p.unit.get("stage", 0)), p.key)):
+    for part in in_order(parts):
         for row in part.table.select([*wanted, "probability_margin"]).to_pylist():
             least[row["id"]] = min(least.get(row["id"], np.inf), row.pop("probability_margin"))
             if row["id"] not in rows or not rows[row["id"]]["success"]:
@@ -244,27 +227,6 @@ def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None
         return gaps, None
     clean, attacked = (metrics.random_accuracy(columns[name], labels) for name in ("clean_draws", "draws"))
     return gaps, (clean, attacked)
-
-
-def worst_case(parts: list[Part]) -> tuple[Ids, metrics.Bools, metrics.Bools]:
-    """Ids, right before, survived every attack that saw it (a later attack may be run on survivors only)."""
-    ids = np.unique(np.concatenate([p.column("id") for p in parts]))
-    right = np.ones(len(ids), dtype=np.bool_)
-    survived = np.ones(len(ids), dtype=np.bool_)
-    for part in parts:
-        at = np.searchsorted(ids, part.column("id"))
-        right[at] &= correct(part)
-        survived[at] &= ~part.column("success").astype(np.bool_)
-    return ids, right, survived
-
-
-def reached(ids: Ids, parts: list[Part], eps: float) -> metrics.Bools:
-    """Which images some attack of the norm broke at a distance within eps, whatever budget it was run with."""
-    found = np.zeros(len(ids), dtype=np.bool_)
-    for part in parts:
-        _, mine, theirs = np.intersect1d(ids, part.column("id"), return_indices=True)
-        found[mine] |= part.column("nearest")[theirs] <= eps
-    return found
 
 
 def _method(part: Part) -> Method:

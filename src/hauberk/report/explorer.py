@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hauberk.report import charts, words
 from hauberk.report.mixing import Dot, Mix
 from hauberk.report.subject import Subject
@@ -133,24 +136,37 @@ def summary(mix: Mix) -> dict[str, Any]:
 
 
 def _numbers(mix: Mix) -> dict[str, Any]:
-    """What the script counts, sorted: the mix is right at alpha for #(low < alpha) - #(high <= alpha) images."""
-    ends = [r for r in mix.right if r is not None]
+    """What the script shows at each step of the slider, as counts: their number does not grow with the images."""
     targets = _targets(mix)
     known = [(len(t["kinds"]), len(t["dots"])) for t in targets]
     full = [i for i, k in enumerate(known) if k == max(known)]
+    steps = 100 if all(abs(a * 100 - round(a * 100)) < 1e-9 for a in mix.chosen) else 1000
+    alphas = np.arange(steps + 1) / steps
     return {
         "images": len(mix.right),
         "alpha": mix.chosen[0],
-        "step": 0.01 if all(abs(a * 100 - round(a * 100)) < 1e-9 for a in mix.chosen) else 0.001,
-        "low": sorted(a for a, _ in ends),
-        "high": sorted(b for _, b in ends),
-        "needed": [sorted(row[k] for row in mix.certified if row[k] is not None) for k in range(len(mix.eps))],
-        "estimates": [
-            {"images": len(e.ids), "needed": sorted(a for a in e.needed if a is not None)} for e in mix.estimates
-        ],
+        "steps": steps,
+        "clean": _right_at(mix, alphas),
+        "needed": [_from(alphas, (row[k] for row in mix.certified)) for k in range(len(mix.eps))],
+        "estimates": [{"images": len(e.ids), "needed": _from(alphas, e.needed)} for e in mix.estimates],
         "targets": targets,
         "target": full[(len(full) - 1) // 2],
     }
+
+
+def _right_at(mix: Mix, alphas: NDArray[np.float64]) -> list[int]:
+    """How many images are right at each alpha: #(low < alpha) - #(high <= alpha)."""
+    ends = np.array([r for r in mix.right if r is not None]).reshape(-1, 2)
+    low, high = np.sort(ends[:, 0]), np.sort(ends[:, 1])
+    counts: list[int] = (np.searchsorted(low, alphas, "left") - np.searchsorted(high, alphas, "right")).tolist()
+    return counts
+
+
+def _from(alphas: NDArray[np.float64], needed: Iterable[float | None]) -> list[int]:
+    """How many images count at each alpha, given the alpha from which each does."""
+    known = np.sort(np.array([a for a in needed if a is not None], dtype=np.float64))
+    counts: list[int] = np.searchsorted(known, alphas, "right").tolist()
+    return counts
 
 
 def _targets(mix: Mix) -> list[dict[str, Any]]:

@@ -2,6 +2,9 @@
 (() => {
   const text = new Intl.NumberFormat("en-GB", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
+  const charts = new Map();
+  const settled = () => { document.documentElement.dataset.ready = "yes"; };
+
   const draw = async (element) => {
     const spec = JSON.parse(document.getElementById(element.dataset.spec).textContent);
     const { view } = await vegaEmbed(element, spec, { actions: false, defaultStyle: false, renderer: "svg" });
@@ -12,14 +15,10 @@
     return view;
   };
 
-  // how many of the sorted values are below the bound, or at most the bound
-  const count = (sorted, bound, inclusive) => {
-    let low = 0, high = sorted.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (sorted[middle] < bound || (inclusive && sorted[middle] === bound)) low = middle + 1; else high = middle;
-    }
-    return low;
+  const copy = (picture) => {
+    const made = picture.cloneNode();
+    made.removeAttribute("id");
+    return made;
   };
 
   const parameters = () => new URLSearchParams(location.hash.slice(1));
@@ -33,12 +32,13 @@
     const write = (name, value) => parts(name).forEach((place) => { place.textContent = value; });
     const view = await draw(section.querySelector(".plane"));
     const images = grid(section, data, write);
-    const clean = (alpha) => count(data.low, alpha, false) - count(data.high, alpha, true);
+    const step = (alpha) => Math.round(alpha * data.steps);  // the counts are listed by step of the slider
+    const clean = (alpha) => data.clean[step(alpha)];
     const share = (k, n, round) => `${text.format(round(1000 * k / n) / 10)} %`;
     const replace = (name, rows) => view.data(name, rows);
     const target = () => data.targets[Number(choice.value)];
 
-    // both lines of the plane: a sorted list of the alphas from which each image counts, and of how many images
+    // both lines of the plane: how many images count at each step, and of how many images
     const lines = () => {
       const { index, estimate } = target(), guess = data.estimates[estimate];
       return {
@@ -47,18 +47,18 @@
       };
     };
     const point = (alpha, line) =>
-      ({ alpha, x: count(line.needed, alpha, true) / line.images, y: clean(alpha) / data.images });
+      ({ alpha, x: line.needed[step(alpha)] / line.images, y: clean(alpha) / data.images });
     const points = (alphas, line) =>
       line === null ? [] : alphas.filter((alpha) => alpha >= line.from).map((alpha) => point(alpha, line));
     const figure = (name, alpha, line, round, missing) => {
-      const known = line !== null && alpha >= line.from, found = known ? count(line.needed, alpha, true) : 0;
+      const known = line !== null && alpha >= line.from, found = known ? line.needed[step(alpha)] : 0;
       write(name, known ? share(found, line.images, round) : "–");
       write(`${name}-count`, known ? `${found} of ${line.images} images` : missing);
     };
 
     const show = () => {
       const alpha = Number(slider.value), { dots, estimate, index, where } = target(), { proved, guessed } = lines();
-      write("alpha", alpha.toFixed(data.step === 0.01 ? 2 : 3));
+      write("alpha", alpha.toFixed(data.steps === 100 ? 2 : 3));
       write("where", where);
       write("clean", share(clean(alpha), data.images, Math.round));
       write("clean-count", `${clean(alpha)} of ${data.images} images`);
@@ -78,8 +78,8 @@
       view.runAsync();
     };
     const retarget = () => {
-      const steps = Math.round(1 / data.step), { proved, guessed } = lines();
-      const alphas = Array.from({ length: steps + 1 }, (_, k) => k / steps);
+      const { proved, guessed } = lines();
+      const alphas = Array.from({ length: data.steps + 1 }, (_, k) => k / data.steps);
       replace("path", points(alphas, proved));
       replace("guess", points(alphas, guessed));
       replace("dots", target().dots);
@@ -98,7 +98,7 @@
       [slider, choice, filter].forEach((control) => { if (control) wanted.set(control.name, control.value); });
       history.replaceState(null, "", `#${wanted}`);
     };
-    const copy = async () => {
+    const copied = async () => {
       const code = part("command");
       try {
         await navigator.clipboard.writeText(code.textContent);
@@ -112,7 +112,7 @@
     slider.addEventListener("change", share_link);
     choice.addEventListener("change", () => { retarget(); share_link(); });
     filter?.addEventListener("change", () => { show(); share_link(); });
-    section.querySelector("button").addEventListener("click", copy);
+    section.querySelector("button").addEventListener("click", copied);
     window.addEventListener("hashchange", follow);
     follow();
   };
@@ -121,9 +121,7 @@
   const grid = (section, data, write) => {
     const filter = section.querySelector("select[name^=show]"), items = section.querySelectorAll(".grid li");
     items.forEach((item) => {
-      const picture = document.getElementById(item.dataset.picture).cloneNode();
-      picture.removeAttribute("id");
-      item.prepend(picture);
+      item.prepend(copy(document.getElementById(item.dataset.picture)));
     });
     return (alpha, index, estimate) => {
       let shown = 0;
@@ -146,6 +144,14 @@
     };
   };
 
-  const work = [...[...document.querySelectorAll(".mix")].map(mix), ...[...document.querySelectorAll(".chart")].map(draw)];
-  Promise.all(work).then(() => { document.documentElement.dataset.ready = "yes"; });
-})();
+  // what is folded is drawn when it is opened: a chart has no width before
+  const drawn = new WeakSet();
+  const work = (root) => {
+    const found = [...root.querySelectorAll(".mix, .chart")].filter((e) => !drawn.has(e) && e.getClientRects().length > 0);
+    return Promise.all(found.map((element) => {
+      drawn.add(element);
+      return element.matches(".mix") ? mix(element) : draw(element).then((view) => charts.set(element, view));
+    }));
+  };
+  const unfold = (event) => { if (event.target.open) work(event.target).then(settled); };
+  document.addEventListener("toggle", unfold, true);

@@ -21,12 +21,17 @@ import yaml
 import hauberk
 from hauberk.records import Part
 from hauberk.report import charts, explorer, lipschitz, words
-from hauberk.report.collect import RunFacts, load, subjects
+from hauberk.report.board import Board, Line, boards, first
+from hauberk.report.classes import ClassView, class_view
+from hauberk.report.collect import RunFacts, by_predictor, load, subjects
 from hauberk.report.mixing import mixes
+from hauberk.report.pairs import Pair, pairs
 from hauberk.report.pictures import Picture, pictures
+from hauberk.report.provenance import provenance, run_summary
 from hauberk.report.subject import Attacked, Curve, Level, Subject
+from hauberk.report.verdict import Verdict, verdict
+from hauberk.statistics import Interval
 from hauberk.storage import atomic_write
-from hauberk.verify import Verdict, ledger
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,17 @@ class SubjectView:
     headline: Attacked | None
     curve: Curve | None
     level: Level | None
+    classes: ClassView | None
+
+
+@dataclass(frozen=True)
+class BoardView:
+    """What the page shows of a threat."""
+
+    board: Board
+    label: str
+    verdict: Verdict
+    chart: str
 
 
 def write_report(runs: Sequence[Path], output: Path) -> Path:
@@ -93,7 +109,7 @@ def summary(runs: Sequence[Path]) -> dict[str, Any]:
         "subjects": [dataclasses.asdict(s) for s in known],
         "mixes": [explorer.summary(m) for m in mixes(parts, known)],
         "lipschitz": [dataclasses.asdict(v) for v in lipschitz.views(found)],
-        "runs": [_run_summary(r) for r in found],
+        "runs": [run_summary(r) for r in found],
     })
     return result
 
@@ -102,15 +118,26 @@ def render(runs: Sequence[RunFacts]) -> str:
     """The page of these runs as text."""
     parts = [p for run in runs for p in run.parts]
     known = sorted(subjects(parts), key=lambda s: -len(s.attacked) - len(s.certified))
-    script, library = _source("page.js"), charts.library()
+    script, library = _source("page.js") + _source("views.js"), charts.library()
+    short = names(runs)
     views = [_view(s, parts) for s in known]
     shown = [explorer.Shown(v.subject, i, tuple(p.id for p in v.pictures)) for i, v in enumerate(views, 1)]
-    return _environment().get_template("template.html.j2", globals={"short": names(runs)}).render(
+    found = boards(known, [short(s.predictor) for s in known])
+    own = by_predictor(parts)
+    budgets = list(dict.fromkeys((b.norm, b.eps) for b in found))
+    held = pairs(known, [own[s.predictor, s.dataset, s.split] for s in known], budgets)
+    first_board = first(found) if found else 0
+    return _environment().get_template("template.html.j2", globals={"short": short}).render(
         views=views,
+        boards=_board_views(found, held),
+        first=first_board,
+        best=found[first_board].lines[0].number if found else 1,
+        overlays=_overlays(found),
+        pairs=held,
         mixes=[explorer.view(m, shown, folders(runs)) for m in mixes(parts, known)],
         lipschitz=lipschitz.views(runs),
         gradients=lipschitz.gradients(runs),
-        runs=[_run_summary(r) for r in runs],
+        provenance=provenance(runs),
         title=" and ".join(sorted({f"{s.dataset}, {s.split} split" for s in known})),
         version=hauberk.__version__,
         style=_source("style.css"),
@@ -127,7 +154,9 @@ def _environment() -> jinja2.Environment:
         autoescape=True, loader=jinja2.PackageLoader("hauberk.report", "."), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.globals.update({"words": words, "yaml": lambda value: yaml.safe_dump(_plain(value), sort_keys=False)})
+    environment.globals.update({
+        "words": words, "charts": charts, "yaml": lambda value: yaml.safe_dump(_plain(value), sort_keys=False),
+    })  # fmt: skip
     return environment
 
 
@@ -149,13 +178,54 @@ def names(runs: Sequence[RunFacts]) -> Callable[[str], str]:
     return short
 
 
+# --- views ----------------------------------------------------------------------------------------------------
+
+
+def _board_views(found: Sequence[Board], held: Iterable[Pair]) -> list[BoardView]:
+    known = {(p.first, p.second, p.quantity): p.difference for p in held}
+    several = len({(b.dataset, b.split) for b in found}) > 1
+    views = []
+    for board in found:
+        where = words.budget(board.norm, board.eps)
+        label = f"{where}, {board.dataset} {board.split}" if several else where
+        views.append(BoardView(board, label, verdict(board, _difference(board, known)), _axis(board)))
+    return views
+
+
+def _difference(
+    board: Board, known: Mapping[tuple[int, int, tuple[str, str, float]], Interval]
+) -> Callable[[Line, Line], Interval | None]:
+    """Attacked accuracy of one line less that of another, from the pairs; the pairs know each two in one order."""
+
+    def difference(one: Line, other: Line) -> Interval | None:
+        quantity = ("attacked", board.norm, board.eps)
+        found = known.get((one.number, other.number, quantity))
+        turned = known.get((other.number, one.number, quantity))
+        return found or (Interval(-turned.value, -turned.high, -turned.low, turned.n) if turned else None)
+
+    return difference
+
+
+def _overlays(found: Iterable[Board]) -> dict[str, charts.Spec]:
+    """One chart for each axis."""
+    specs: dict[str, charts.Spec] = {}
+    for board in found:
+        if _axis(board) not in specs:
+            specs[_axis(board)] = charts.overlay(board)
+    return specs
+
+
+def _axis(board: Board) -> str:
+    return f"{board.dataset} {board.split} {board.norm}"
+
+
 def _view(subject: Subject, parts: Iterable[Part]) -> SubjectView:
     bounds = []
     for norm in subject.norms:
         attacked, curve = tuple(a for a in subject.attacked if a.norm == norm), subject.curve(norm)
         if attacked:
             spec = charts.accuracy_against_epsilon(subject.clean, attacked, curve)
-            shaded = curve is not None and all(a.images == curve.images for a in attacked)
+            shaded = curve is not None and any(a.images == curve.images for a in attacked)
             bounds.append(Bounds(norm, attacked, curve, shaded, spec))
     curves = (*subject.certified, *subject.estimated)
     headline = subject.headline
@@ -168,6 +238,7 @@ def _view(subject: Subject, parts: Iterable[Part]) -> SubjectView:
         headline=headline,
         curve=certificate,
         level=_level(certificate, headline),
+        classes=class_view(subject, headline),
     )
 
 
@@ -180,34 +251,7 @@ def _level(curve: Curve | None, headline: Attacked | None) -> Level | None:
     return next(level for level in curve.levels if level.eps == headline.eps)
 
 
-# --- provenance and files -------------------------------------------------------------------------------------
-
-
-def _run_summary(run: RunFacts) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "recipe": dict(run.recipe),
-        "info": {k: v for k, v in run.info.items() if k not in ("lipschitz", "plans")},
-        "verified": _verified(run.verdicts),
-        "records": [
-            {
-                "kind": p.kind,
-                "key": p.key,
-                "rows": p.table.num_rows,
-                "method": p.unit["method"]["name"],
-                "threat": words.budget(p.unit["threat"]["name"], p.unit["threat"]["eps"]) if p.kind == "attack" else "",
-                "seed": p.unit["seed"],
-                "data": p.unit.get("data", "joined"),
-            }
-            for p in run.parts
-        ],
-    }
-
-
-def _verified(verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
-    """What the run's own files show, without data and weights."""
-    checked, trusted = ledger(verdicts)
-    return {"problems": [p for v in verdicts for p in v.problems], "checked": checked, "trusted": trusted}
+# --- files ----------------------------------------------------------------------------------------------------
 
 
 def _plain(value: Any) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,14 @@ from PIL import Image
 
 from hauberk import records
 from hauberk.records import Part
+from hauberk.report.outcomes import correct
 from hauberk.report.subject import Subject
 from hauberk.report.words import class_name
 
-MOST_PICTURES = 12
+MOST_PICTURES = 24
 MOST_BARS = 4
 FACTORS = (1, 2, 5, 10, 20, 50, 100)
+Radius: TypeAlias = tuple[float, str, bool]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Picture:
         factor: by which the difference is magnified.
         bars: the likeliest classes.
         radius: certified radius of the same predictor at this image, with its norm, or None where unknown.
+        state: ``wrong`` before any attack, ``broken`` or ``held``.
+        certified: whether the proof covers the budget of the attack, in its norm and for the right class.
+        nearest: distance of the nearest misclassified point that the attack saw, infinite without one.
     """
 
     id: int
@@ -68,6 +74,9 @@ class Picture:
     factor: int
     bars: tuple[Bar, ...]
     radius: tuple[float, str] | None
+    state: str
+    certified: bool
+    nearest: float
 
 
 def pictures(subject: Subject, parts: Iterable[Part]) -> list[Picture]:
@@ -113,25 +122,27 @@ def magnified(original: NDArray[np.float32], adversarial: NDArray[np.float32]) -
     return (0.5 + factor * change).astype(np.float32), factor
 
 
-def _radii(parts: list[Part]) -> dict[int, tuple[float, str]]:
-    """The certified radius of each image by a proof; the first certificate that has it."""
-    found: dict[int, tuple[float, str]] = {}
+def _radii(parts: list[Part]) -> dict[int, Radius]:
+    """The certified radius of each image by a proof, its norm and whether it is of the right class; the first such."""
+    found: dict[int, Radius] = {}
     for part in parts:
         if part.kind == "certificate" and part.facts["proof"] != "estimate":
-            for i, radius in zip(part.column("id").tolist(), part.column("radius").tolist(), strict=True):
-                found.setdefault(i, (radius, str(part.facts["norm"])))
+            rows = zip(*(part.column(n).tolist() for n in ("id", "radius")), correct(part).tolist(), strict=True)
+            for i, radius, right in rows:
+                found.setdefault(i, (radius, str(part.facts["norm"]), right))
     return found
 
 
-def _picture(subject: Subject, part: Part, row: dict[str, Any], radius: tuple[float, str] | None) -> Picture:
+def _picture(subject: Subject, part: Part, row: dict[str, Any], radius: Radius | None) -> Picture:
     original, adversarial = _pixels(row["image"], subject), _pixels(row["adversarial"], subject)
     difference, factor = magnified(original, adversarial)
+    norm, eps = str(part.unit["threat"]["name"]), float(part.unit["threat"]["eps"])
     label, before, after = (int(row[n]) for n in ("label", "clean_prediction", "prediction"))
     return Picture(
         id=int(row["id"]),
         method=str(part.unit["method"]["name"]),
-        norm=str(part.unit["threat"]["name"]),
-        eps=float(part.unit["threat"]["eps"]),
+        norm=norm,
+        eps=eps,
         distance=float(row["distance"]),
         broken=bool(row["success"]),
         label=class_name(label, subject.classes),
@@ -142,7 +153,10 @@ def _picture(subject: Subject, part: Part, row: dict[str, Any], radius: tuple[fl
         difference=png(difference),
         factor=factor,
         bars=_bars(subject, row, {label, before, after}),
-        radius=radius,
+        radius=radius[:2] if radius else None,
+        state="wrong" if before != label else "broken" if row["success"] else "held",
+        certified=radius is not None and radius[1:] == (norm, True) and radius[0] >= eps,
+        nearest=math.inf if row["nearest"] is None or math.isnan(row["nearest"]) else float(row["nearest"]),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hauberk.errors import HauberkError
+from hauberk.evaluation.by_class import ByClass
 from hauberk.evaluation.metrics import ConfidenceGaps, RandomAccuracy
 from hauberk.statistics import Interval
 
@@ -60,6 +61,7 @@ class Attacked:
         images: a hash of the image ids, so that numbers about other images can be told apart.
         gaps: how sure the model is of right and of wrong answers, before and after the attacks.
         random: of a random model, the accuracy of fresh draws at the images and after the attacks; else None.
+        by_class: which classes stand, and what broken images are taken for.
     """
 
     predictor: str
@@ -71,6 +73,7 @@ class Attacked:
     images: str
     gaps: ConfidenceGaps | None = None
     random: tuple[RandomAccuracy, RandomAccuracy] | None = None
+    by_class: ByClass | None = None
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ class Subject:
     checks: tuple[Contradiction, ...]
     judgements: tuple[Judgement, ...] = ()
     notes: tuple[str, ...] = ()
+    by_class: ByClass | None = None
 
     @property
     def norms(self) -> tuple[str, ...]:

@@ -15,6 +15,12 @@ Rounding = Literal["down", "up", "near"]
 
 NORMS = {"l1": "ℓ₁", "l2": "ℓ₂", "linf": "ℓ∞"}
 
+SHAPES = {
+    "circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "triangle-down": "▼", "cross": "✚",
+    "triangle-right": "▶", "triangle-left": "◀",
+}  # fmt: skip
+MOST_CLASSES = 10  # classes of a table in sight; the rest is folded
+
 GLOSSARY = {
     "Clean accuracy": "Share of images classified right when nobody interferes.",
     "Attacked accuracy": "Share of images that stay right under every attack that was run: an upper bound, because a "
@@ -26,6 +32,10 @@ GLOSSARY = {
     "proved.",
     "Average certified radius": "Mean certified radius over all images; wrong and abstained ones count 0.",
     "Abstained": "Share of images for which the certificate gave no decision; they count as wrong.",
+    "Balanced accuracy": "Mean of the accuracies of all classes, each counting alike, however many images it has. Its "
+    "interval is made of Wilson's limits of the classes, as squares of their distances add up (Zou and Donner 2008).",
+    "Worst class": "The class with the lowest accuracy. It is picked after looking, so its interval is widened to hold "
+    "for all classes together.",
     "Gap": "Between certified and attacked accuracy nothing is known: the true robust accuracy lies there.",
     "Budget ε": "The largest change the attacker may make, in the stated norm, with pixel values from 0 to 1.",
     "ℓ∞, ℓ₂, ℓ₁": "How a change is measured: its largest single pixel value, its Euclidean length, the sum of its "
@@ -99,6 +109,11 @@ def typed(norm: str, eps: float) -> str:
 def budget(norm: str, eps: float) -> str:
     """Norm and budget together."""
     return f"{NORMS.get(norm, norm)}, ε = {epsilon(eps)}"
+
+
+def changes(norm: str, eps: float) -> str:
+    """A threat as a person says it: ``changes of at most 8/255 in ℓ∞``."""
+    return f"changes of at most {epsilon(eps)} in {NORMS.get(norm, norm)}"
 
 
 def attack(name: str) -> str:

@@ -1,0 +1,112 @@
+"""Two classifiers image by image: on which of the images that both saw only one of them holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeAlias
+
+import numpy as np
+
+from hauberk.evaluation import metrics
+from hauberk.records import Part
+from hauberk.report import words
+from hauberk.report.outcomes import Ids, clean_rows, correct, outcomes
+from hauberk.report.subject import Subject, preference
+from hauberk.statistics import Interval, paired_difference
+
+Quantity: TypeAlias = tuple[str, str, float]  # clean, attacked or certified; norm and budget
+Held: TypeAlias = tuple[Ids, metrics.Bools]
+
+CLEAN: Quantity = ("clean", "", 0.0)
+MOST_COMPARED = 12  # classifiers; the pairs grow with their square
+MOST_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two classifiers on the images that both saw.
+
+    Args:
+        first: number of its article on the page, from 1.
+        second: likewise.
+        quantity: what holds: right without attack, under attack, or certified.
+        both: on how many images both hold.
+        only_first: on how many the first alone.
+        only_second: on how many the second alone.
+        neither: on how many none.
+        difference: share of the first less that of the second, with its paired interval.
+        ids: the first few images on which the first alone holds, and the second alone.
+    """
+
+    first: int
+    second: int
+    quantity: Quantity
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    difference: Interval
+    ids: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def what(self) -> str:
+        """The quantity in words."""
+        kind, norm, eps = self.quantity
+        return {"clean": "right without attack"}.get(kind) or f"{kind} at {words.budget(norm, eps)}"
+
+    @property
+    def key(self) -> str:
+        """The quantity as one word, for the script."""
+        kind, norm, eps = self.quantity
+        return f"{kind} {norm} {eps!r}" if norm else kind
+
+
+def pairs(
+    subjects: Sequence[Subject], parts: Sequence[Sequence[Part]], budgets: Sequence[tuple[str, float]]
+) -> list[Pair]:
+    """Every pair of classifiers of one split in every quantity that both have on shared images.
+
+    Args:
+        subjects: in the order of their articles.
+        parts: the joined records of each.
+        budgets: norms and radii of certified accuracy.
+    """
+    shown = list(zip(subjects, parts, strict=True))[:MOST_COMPARED]
+    known = [held(s, own, budgets) for s, own in shown]
+    found = []
+    for one, other in combinations(range(len(shown)), 2):
+        a, b = subjects[one], subjects[other]
+        if (a.dataset, a.split) == (b.dataset, b.split):
+            shared = [q for q in known[one] if q in known[other]]
+            found += [_pair(one + 1, other + 1, q, known[one][q], known[other][q]) for q in shared]
+    return [pair for pair in found if pair.difference.n]
+
+
+def held(
+    subject: Subject, parts: Sequence[Part], budgets: Iterable[tuple[str, float]]
+) -> Mapping[Quantity, Held]:
+    """Which images hold, in each quantity that was measured: what is said of the whole is the mean of these."""
+    attacks, proofs = ([p for p in parts if p.kind == kind] for kind in ("attack", "certificate"))
+    ids, labels, answers = clean_rows(attacks or proofs)
+    found: dict[Quantity, Held] = {CLEAN: (ids, labels == answers)}
+    for a in subject.attacked:
+        seen = outcomes([p for p in attacks if p.unit["threat"]["name"] == a.norm], a.eps)
+        found["attacked", a.norm, a.eps] = (seen.ids, seen.standing)
+    for norm, eps in budgets:
+        own = [p for p in proofs if p.facts["norm"] == norm and p.facts["proof"] != "estimate"]
+        if own:
+            best = max(own, key=lambda p: preference(p.facts["proof"], p.unit["method"], p.unit["seed"]))
+            found["certified", norm, eps] = (best.column("id"), correct(best) & (best.column("radius") >= eps))
+    return found
+
+
+def _pair(first: int, second: int, quantity: Quantity, mine: Held, theirs: Held) -> Pair:
+    ids, here, there = np.intersect1d(mine[0], theirs[0], return_indices=True)
+    one, other = mine[1][here], theirs[1][there]
+    difference, _ = paired_difference(one, other)
+    cells = (one & other, one & ~other, ~one & other, ~one & ~other)
+    both, only_first, only_second, neither = (int(cell.sum()) for cell in cells)
+    few = tuple(tuple(int(i) for i in ids[cell][:MOST_SHOWN]) for cell in cells[1:3])
+    return Pair(first, second, quantity, both, only_first, only_second, neither, difference, (few[0], few[1]))

@@ -1,0 +1,226 @@
+"""What a person would say of a board: which classifier to take, why, what is proved, what measured, what not known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hauberk.report import words
+from hauberk.report.board import Board, Line
+from hauberk.report.subject import Judgement
+from hauberk.statistics import Interval
+
+Difference = Callable[[Line, Line], Interval | None]
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first screen in sentences.
+
+    Args:
+        said: which classifier to take against this threat.
+        reasons: why, and at what price.
+        proved: what no attack can change.
+        measured: what was tried, and whether the trial was any good.
+        unknown: what neither says.
+    """
+
+    said: str
+    reasons: tuple[str, ...]
+    proved: tuple[str, ...]
+    measured: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def verdict(board: Board, difference: Difference) -> Verdict:
+    """Everything that is said of one threat.
+
+    Args:
+        board: the classifiers under it.
+        difference: attacked accuracy of one less that of another on the images that both saw, None without any.
+    """
+    return Verdict(
+        _said(board, difference), tuple(_reasons(board, difference)), tuple(_proved(board)), tuple(_measured(board)),
+        tuple(_unknown(board)),
+    )  # fmt: skip
+
+
+def _said(board: Board, difference: Difference) -> str:
+    where, tried, proved = words.changes(board.norm, board.eps), board.tried, board.proved
+    if not tried and not proved:
+        return f"Nothing here tells what withstands {where}: no attack counts, and nothing is proved."
+    if not tried:
+        return f"{_only(board, proved[0])} against {where}: {_lower(proved[0])}. No attack was run with this budget."
+    best, level = tried[0], _upper(tried[0])
+    if _hopeless(best) and not proved:
+        guess = words.percent(1 / len(best.subject.classes))
+        least = f"Even the best, {best.name}," if len(tried) > 1 else best.name
+        return f"Ship none of these against {where}: {least} keeps {level}; guessing gives {guess}."
+    even = [line for line in tried[1:] if _even(difference(best, line))]
+    if even:
+        names = words.listed([line.name for line in (best, *even)][:MOST_NAMED], "or")
+        said = f"Ship {names} against {where}: the best keeps {level}, and these images cannot tell them apart."
+        return f"{said} If only proofs count, take {proved[0].name}: {_lower(proved[0])}." if proved else said
+    more = ", more than any other here" if len(tried) > 1 else ""
+    said = f"{_only(board, best)} against {where}: it keeps {level}{more}"
+    if not proved:
+        return f"{said}. Nothing is proved; a better attack may break more."
+    if proved[0] is best:
+        return f"{said}, and {_lower(best)}."
+    return f"{said}. If only proofs count, take {proved[0].name}: {_lower(proved[0])}."
+
+
+def _only(board: Board, line: Line) -> str:
+    """A single classifier is not the best of several."""
+    return f"Ship {line.name}" if len(board.lines) > 1 else f"What {line.name} is worth"
+
+
+def _upper(line: Line) -> str:
+    if line.attacked is None:
+        return "nothing"
+    return f"{words.percent(line.attacked.accuracy.value, 'up')} of the images right under all attacks that were run"
+
+
+def _lower(line: Line) -> str:
+    if line.certified is None:
+        return "nothing is proved"
+    return f"at least {words.percent(line.certified.value, 'down')} of the images are proved to stay right"
+
+
+def _hopeless(line: Line) -> bool:
+    """No better than guessing, by the upper end of its interval's value."""
+    return line.attacked is not None and line.attacked.accuracy.value <= 1 / len(line.subject.classes)
+
+
+def _even(difference: Interval | None) -> bool:
+    return difference is not None and difference.low <= 0.0 <= difference.high
+
+
+# --- why, and at what price -----------------------------------------------------------------------------------
+
+
+def _reasons(board: Board, difference: Difference) -> list[str]:
+    tried, said = board.tried, []
+    best = (tried or board.proved or board.lines)[0]
+    if len(tried) > 1:
+        said += _next(tried[0], tried[1], difference(tried[0], tried[1]))
+    sharpest = max(board.lines, key=lambda line: line.subject.clean.value)
+    own = words.share(best.subject.clean)
+    if sharpest.subject.clean.value > best.subject.clean.value:
+        top = words.percent(sharpest.subject.clean.value)
+        said.append(f"Without attack {best.name} gets {own} % right; the most accurate here, {sharpest.name}, {top}.")
+    else:
+        more = ", the most of all here" if len(board.lines) > 1 else ""
+        said.append(f"Without attack {best.name} gets {own} % right{more}.")
+    if best.here:
+        said.append(trust(best))
+    return said
+
+
+def _next(best: Line, line: Line, difference: Interval | None) -> list[str]:
+    level = words.percent(line.attacked.accuracy.value, "up") if line.attacked else "–"
+    if difference is None:
+        return [f"The next is {line.name} with at most {level}, on other images."]
+    told = "" if _even(difference) else ", beyond what chance explains in this pair"
+    said = f"The next is {line.name} with at most {level}: {words.points(difference)} points on the same images{told}."
+    alike = best.attacked and line.attacked and _methods(best) == _methods(line)
+    return [said] if alike else [said, "The two were not attacked alike, so the one attacked less looks better."]
+
+
+def _methods(line: Line) -> set[str]:
+    return {m.name for m in line.attacked.methods} if line.attacked else set()
+
+
+def trust(line: Line) -> str:
+    """Whether the attacks on one classifier can be believed, in a sentence."""
+    judged = line.judgement
+    if judged is None:
+        return f"Whether the attacks on {line.name} work was not checked: hauberk check --diagnose does it."
+    place = "" if judged.eps == line.eps else f", as looked at with ε = {words.epsilon(judged.eps)}"
+    return f"The evaluation of {line.name} is {judged.verdict}{place}: {_meaning(judged)}."
+
+
+def _meaning(judgement: Judgement) -> str:
+    return {
+        "sound": f"{len(judgement.findings)} checks on {judgement.images} images show no sign of a failing attack",
+        "questionable": "a better attack may find more",
+        "broken": "its attacked accuracy must not be believed",
+    }[judgement.verdict]
+
+
+# --- proved, measured, not known ------------------------------------------------------------------------------
+
+
+def _proved(board: Board) -> list[str]:
+    said = []
+    for line in board.proved[:MOST_NAMED]:
+        if line.certified and line.curve:
+            kind = "" if line.curve.proof == "deterministic" else f" ({line.curve.proof})"
+            share = words.share(line.certified, "down")
+            said.append(f"{line.name}: at least {share} % of {line.certified.n:,} images{kind}.")
+    more, rest = len(board.proved) - MOST_NAMED, len(board.lines) - len(board.proved)
+    if not board.proved:
+        said.append("Nothing at this budget.")
+    elif more > 0 or rest:
+        counted = [f"less of {more} more"] * (more > 0) + [f"nothing of the other {rest}"] * (rest > 0)
+        said.append(f"{words.listed(counted).capitalize()}.")
+    checks = [c for line in board.lines for c in line.subject.checks if c.norm == board.norm]
+    compared, found = sum(c.compared for c in checks), sum(c.found for c in checks)
+    if compared:
+        told = f"{found} were" if found else "none was"
+        said.append(f"Of {compared:,} images attacked and certified in this norm {told} broken within its radius.")
+    return said
+
+
+def _measured(board: Board) -> list[str]:
+    tried = [line for line in board.lines if line.here and line.attacked]
+    if not tried:
+        return ["No attack was run with this budget."]
+    images = sorted({line.attacked.accuracy.n for line in tried if line.attacked})
+    many = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+    names = words.attacks(m for line in tried for m in (line.attacked.methods if line.attacked else ()))
+    said = [f"{len(tried)} of {len(board.lines)} classifiers attacked on {many} images, with {names}."]
+    for word in ("broken", "questionable", "sound"):
+        judged = [line.name for line in tried if line.judgement and line.judgement.verdict == word]
+        if judged:
+            said.append(f"Evaluation {word}: {words.listed(judged)}.")
+    unjudged = [line.name for line in tried if line.judgement is None]
+    if unjudged:
+        said.append(f"Not checked whether the attacks work: {_few(unjudged)}.")
+    return [*said, *_remarks(board)]
+
+
+def _remarks(board: Board) -> list[str]:
+    """What stands out in the answers themselves."""
+    said = []
+    for line in board.lines:
+        known = line.subject.by_class
+        if known and known.constant is not None:
+            always = words.class_name(known.constant, line.subject.classes)
+            said.append(f"{line.name} answers {always} for every image, so its accuracy is the share of that class.")
+    return said
+
+
+def _unknown(board: Board) -> list[str]:
+    said = []
+    for line in board.tried[:MOST_NAMED]:
+        if line.attacked and line.certified and line.curve and line.curve.images == line.attacked.images:
+            low, high = line.certified.value, line.attacked.accuracy.value
+            if low < high:
+                share = f"{words.percent(low, 'down').removesuffix(' %')} and {words.percent(high, 'up')}"
+                said.append(f"{line.name}: whether it keeps {share} or something between.")
+        elif line.attacked and line.attacked.accuracy.value > 0:
+            top = words.percent(line.attacked.accuracy.value, "up")
+            said.append(f"{line.name}: how far below {top} a better attack brings it.")
+    absent = [line.name for line in board.lines if not line.here]
+    if absent:
+        said.append(f"Not attacked with this budget: {_few(absent)}.")
+    said.append("Changes of another kind: rotation, blur, patches, new cameras, poisoned training data.")
+    return said
+
+
+def _few(names: Sequence[str]) -> str:
+    if len(names) <= MOST_NAMED:
+        return words.listed(list(names))
+    return f"{', '.join(names[: MOST_NAMED - 1])} and {len(names) - MOST_NAMED + 1} more"
