@@ -203,10 +203,10 @@ def test_every_chart_is_drawn_within_the_window(tab: Page, url: str, width: int,
     tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     tab.open(url)
     tab.run("document.querySelectorAll('details').forEach((d) => d.open = true)")
-    assert tab.run("document.documentElement.scrollWidth") <= width
-    charts = "[...document.querySelectorAll('.chart, .plane')]"
+    charts = "[...document.querySelectorAll('.chart, .plane')].filter((c) => c.getClientRects().length)"
+    tab.wait(f"{charts}.every((c) => c.querySelectorAll('svg path').length > 5)")
     assert tab.run(f"{charts}.length") >= 5
-    assert tab.run(f"{charts}.every((c) => c.querySelectorAll('svg path').length > 5)")
+    assert tab.run("document.documentElement.scrollWidth") <= width
     assert tab.run(f"{charts}.every((c) => c.querySelector('svg').getBoundingClientRect().right <= {width})")
     assert tab.run("[...document.images].every((i) => i.complete && i.naturalWidth === 8)")
     assert tab.complaints() == []
@@ -259,6 +259,7 @@ def test_the_explorer_by_keyboard(tab: Page, bare_url: str, bare: mixing.Mix, wi
     ids = [int(n.rpartition("-")[2]) for n in tab.run(
         "[...document.querySelectorAll('.grid li')].map((li) => li.dataset.picture)")]  # fmt: skip
     expected = at(bare, 0.84, ids)
+    tab.run("document.querySelector('details.images').open = true")
     tab.run("document.querySelector('[name=show]').focus()")
     for number, (name, kept) in enumerate(expected.items()):
         if number:
@@ -324,3 +325,91 @@ def test_certified_images_are_named(tab: Page, url: str, mix: mixing.Mix) -> Non
     certified = [mix.certified[mix.ids.index(i)][0] for i in ids]
     assert [s == "right, certified" for s in states] == [a is not None and a <= 0.95 for a in certified]
     assert any(s == "right, certified" for s in states)
+
+
+# --- the first screen, the images and the pairs ---------------------------------------------------------------
+
+
+PICK = (
+    "((name, value) => {{ const choice = document.getElementById(name); choice.value = value; "
+    "choice.dispatchEvent(new Event('change')); }})('{0}', '{1}')"
+)
+
+
+def pick(tab: Page, name: str, value: str) -> None:
+    tab.run(PICK.format(name, value))
+
+
+def test_the_first_screen_answers_and_the_page_is_short(tab: Page, url: str) -> None:
+    tab.call("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)
+    tab.open(url)
+    assert tab.run("document.documentElement.scrollHeight") <= 6 * 800
+    seen = "(e) => e.getClientRects().length > 0 && e.getBoundingClientRect().top < 800"
+    for selector in (".verdict", ".ranking", ".overlay svg", ".three h2"):
+        assert tab.run(f"[...document.querySelectorAll('{selector}')].some({seen})"), selector
+    tab.run("scrollTo(0, document.documentElement.scrollHeight)")
+    assert tab.run("document.querySelector('.contents').getBoundingClientRect().top") == 0
+    tab.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_the_reader_picks_the_threat_by_keyboard_and_by_link(tab: Page, url: str) -> None:
+    tab.open(url)
+    boards = "[...document.querySelectorAll('.board')].filter((b) => !b.hidden).map((b) => b.dataset.board)"
+    chosen = int(tab.run("document.getElementById('threat').value"))
+    assert set(tab.run(boards)) == {str(chosen)}
+    tab.run("document.getElementById('threat').focus()")
+    tab.press("ArrowDown")
+    tab.wait(f"document.getElementById('threat').value === '{chosen + 1}'")
+    assert set(tab.run(boards)) == {str(chosen + 1)}
+    assert tab.run("location.hash") == f"#threat={chosen + 1}"
+    count = tab.run("document.getElementById('threat').options.length")
+    tab.open(f"{url}#threat={count - 1}")
+    assert set(tab.run(boards)) == {str(count - 1)}
+    assert tab.run("[...document.querySelectorAll('[data-overlay]')].filter((f) => !f.hidden).length") == 1
+    assert tab.complaints() == []
+
+
+def test_images_are_filtered_sorted_and_paged(tab: Page, url: str) -> None:
+    tab.open(url)
+    facts = "[...document.querySelectorAll('.pictures > li')].map((li) => [{0}])"
+    every = tab.run(facts.format("li.dataset.of, li.dataset.state, li.dataset.class, li.dataset.certified || ''"))
+    pick(tab, "images-of", "all")
+    for state in ("broken", "held", "certified", "wrong"):
+        pick(tab, "images-state", state)
+        kept = [row for row in every if (row[3] == "yes" if state == "certified" else row[1] == state)]
+        told = tab.text("[data-value=images-shown]")
+        assert told == (f"1 to {min(6, len(kept))} of {len(kept)} images" if kept else "no such image")
+    pick(tab, "images-state", "all")
+    tab.run("document.querySelector('[data-step=\"1\"]').click()")
+    assert tab.text("[data-value=images-shown]").startswith("7 to 12 of")
+    label = every[0][2]
+    pick(tab, "images-class", label)
+    visible = "[...document.querySelectorAll('.pictures > li')].filter((li) => !li.hidden)"
+    assert set(tab.run(f"{visible}.map((li) => li.dataset.class)")) == {label}
+    pick(tab, "images-class", "all")
+    pick(tab, "images-order", "near")
+    near = tab.run(f"{visible}.map((li) => li.dataset.near === '' ? 1e9 : Number(li.dataset.near))")
+    assert near == sorted(near)
+    assert tab.complaints() == []
+
+
+def test_two_classifiers_are_picked(tab: Page, url: str) -> None:
+    tab.open(url)
+    rows = "[...document.querySelectorAll('.pairing')].filter((p) => !p.hidden)"
+    visible = f"{rows}.map((p) => [p.dataset.first, p.dataset.second])"
+    [pair] = tab.run(visible)
+    pick(tab, "pairs-first", pair[1])
+    pick(tab, "pairs-second", pair[0])
+    assert tab.run(visible) == [pair]
+    pick(tab, "pairs-second", pair[1])
+    assert tab.run(visible) == []
+    assert not tab.run("document.querySelector('[data-value=pair-missing]').hidden")
+
+
+def test_a_link_opens_what_it_points_into(tab: Page, url: str) -> None:
+    tab.open(url)
+    closed = tab.run("document.querySelector('details.whole:not([open])').closest('article').id")
+    tab.run(f"location.hash = '#{closed}'")
+    tab.wait(f"document.querySelector('#{closed} > details').open")
+    tab.run("location.hash = '#glossary-title'")
+    assert tab.complaints() == []

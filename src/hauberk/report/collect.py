@@ -20,9 +20,11 @@ from hauberk.evaluation.by_class import by_class
 from hauberk.records import Part
 from hauberk.report.mixing import certificate
 from hauberk.report.observations import observed
-from hauberk.report.outcomes import clean_rows, images_hash, in_order, outcomes, right_by_id
+from hauberk.report.outcomes import Ids as Ids
+from hauberk.report.outcomes import clean_rows, images_hash, in_order, outcomes
 from hauberk.report.outcomes import correct as correct
 from hauberk.report.outcomes import reached as reached
+from hauberk.report.outcomes import right_by_id as right_by_id
 from hauberk.report.outcomes import worst_case as worst_case
 from hauberk.report.subject import (
     Attacked,
