@@ -1,19 +1,24 @@
 """Votes on record: blocks that add up, shared by certificates, more of them later, and the plan that comes first."""
 
+import functools
 import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 from torch import nn
 
 from hauberk.certificates import Certificate, MixedCertificate, SmoothingCertificate
+from hauberk.certificates.evidence import VoteCounts
 from hauberk.certificates.votes import Block, blocks
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
+from hauberk.errors import HauberkError
 from hauberk.evaluation import voting, work
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import certificate_records
@@ -49,8 +54,8 @@ def problems(folder: Path) -> list[str]:
 
 def test_blocks_start_where_they_start_whatever_is_asked_for() -> None:
     assert list(blocks("counts", 100)) == [Block("counts", 0, 100)]
-    assert [(b.start, b.stop) for b in blocks("counts", 5000)] == [(0, 1024), (1024, 2048), (2048, 4096), (4096, 5000)]
-    for count in (1, 1023, 1024, 1025, 4096, 100_000):
+    assert [(b.start, b.stop) for b in blocks("counts", 800)] == [(0, 128), (128, 256), (256, 512), (512, 800)]
+    for count in (1, 127, 128, 129, 1024, 4096, 100_000):
         found = list(blocks("counts", count))
         assert found[0].start == 0
         assert found[-1].stop == count
@@ -61,9 +66,9 @@ def test_blocks_start_where_they_start_whatever_is_asked_for() -> None:
 @pytest.mark.parametrize("rule", ["fixed", "anytime"])
 def test_more_votes_later_equal_having_asked_at_once(tmp_path: Path, rule: str) -> None:
     certified(tmp_path / "twice", plan(600, rule=rule))
-    later, at_once = (certified(tmp_path / name, plan(1100, rule=rule)) for name in ("twice", "once"))
+    later, at_once = (certified(tmp_path / name, plan(700, rule=rule)) for name in ("twice", "once"))
     assert later.table.equals(at_once.table)
-    direct = plan(1100, rule=rule)(MODEL, BATCH, tile=256)
+    direct = plan(700, rule=rule)(MODEL, BATCH, tile=256)
     assert [json.loads(e) for e in at_once.table.column("evidence").to_pylist()] == direct.rows
     assert at_once.column("radius").tolist() == direct.radius.tolist()
     assert later.facts["proof"] == ("estimate" if rule == "fixed" else "probabilistic")
@@ -73,7 +78,7 @@ def test_more_votes_later_equal_having_asked_at_once(tmp_path: Path, rule: str) 
 
 
 def test_votes_that_are_there_are_not_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certified(tmp_path, plan(3000, rule="anytime"))
+    certified(tmp_path, plan(600, rule="anytime"))
     asked: list[Block] = []
     count = voting.Poll.count
 
@@ -82,10 +87,10 @@ def test_votes_that_are_there_are_not_counted_again(tmp_path: Path, monkeypatch:
         return count(self, batch, seed, tile, block)
 
     monkeypatch.setattr(voting.Poll, "count", counting)
-    certified(tmp_path, plan(3000, rule="anytime"))
+    certified(tmp_path, plan(600, rule="anytime"))
     assert asked == []
-    certified(tmp_path, plan(5000, rule="anytime"))
-    assert set(asked) == {Block("counts", 2048, 4096), Block("counts", 4096, 5000)}
+    certified(tmp_path, plan(700, rule="anytime"))
+    assert set(asked) == {Block("counts", 512, 700)}
 
 
 def test_the_plan_is_on_record_before_the_first_vote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +147,9 @@ def test_the_certificates_of_a_mix_share_the_votes_for_its_robust_model(
 
 
 def test_shards_and_joined_units_say_the_same(tmp_path: Path) -> None:
-    whole = certified(tmp_path / "whole", plan(1100), tile=4)
+    whole = certified(tmp_path / "whole", plan(250), tile=4)
     for index in (1, 0):
-        certified(tmp_path / "shards", plan(1100), shard=(index, 2), tile=4)
+        certified(tmp_path / "shards", plan(250), shard=(index, 2), tile=4)
     names = [sorted(p.name for p in (tmp_path / folder).iterdir()) for folder in ("whole", "shards")]
     assert names[0] == names[1]
     assert group(read_all(tmp_path / "shards", "certificate"))[0].table.equals(whole.table)
@@ -154,6 +159,67 @@ def test_shards_and_joined_units_say_the_same(tmp_path: Path) -> None:
     assert list(poll_problems([*others, joined])) == []
     write(tmp_path / "joined", joined)
     assert read_all(tmp_path / "joined", "votes")[0].table.equals(joined.table)
+
+
+# --- a goal -------------------------------------------------------------------------------------------------------
+
+
+def test_a_goal_stops_each_image_when_it_is_settled(tmp_path: Path) -> None:
+    """Counts are those of the first blocks of the whole; what is certified at the goal by all votes mostly is here."""
+    asked = {"noise": Gaussian(0.1), "rule": "anytime"}
+    whole = certified(tmp_path / "whole", plan(4000, **asked), tile=4)
+    goal = 0.6 * float(whole.column("radius").max())
+    found = certified(tmp_path / "goal", plan(4000, goal=goal, **asked), tile=4)
+    direct = plan(4000, goal=goal, **asked)(MODEL, BATCH, tile=4)
+    rows = [json.loads(e) for e in found.table.column("evidence").to_pylist()]
+    assert rows == direct.rows
+    drawn = [row.get("drawn", 4000) for row in rows]
+    assert min(drawn) == 128
+    assert set(drawn) <= {b.stop for b in blocks("counts", 4000)}
+    votes = voting.counted(read_all(tmp_path / "whole", "votes"))
+    for i, (row, n) in enumerate(zip(rows, drawn, strict=True)):
+        first = [c for b, c in votes[i] if b.purpose == "counts" and b.stop <= n]
+        assert [sum(c) for c in zip(*first, strict=True)] == row["counts"]
+    reached, all_of_them = (p.column("radius") >= goal for p in (found, whole))
+    assert 0 < reached.sum() < 8
+    assert (reached == all_of_them).mean() > 0.8
+    assert problems(tmp_path / "goal") == []
+    assert verify_part(found).problems == ()
+    more = certified(tmp_path / "goal", plan(8000, goal=0.5 * goal, **asked), tile=4)  # another stop is as valid
+    assert more.facts["proof"] == "probabilistic"
+    assert problems(tmp_path / "goal") == []
+
+
+def test_a_goal_needs_a_bound_that_holds_at_any_time() -> None:
+    with pytest.raises(ValueError, match="rule=anytime"):
+        plan(500, goal=0.1)
+    few = VoteCounts((10, 0), (128, 0), plan(500).plan, drawn=128)
+    with pytest.raises(HauberkError, match="planned"):
+        plan(500).radius(few)
+
+
+@pytest.mark.parametrize("rival", ["rest", "runner_up"])
+@pytest.mark.parametrize("excess", [0.0, -0.01])
+def test_false_certificates_at_the_goal_are_as_rare_as_alpha_says(rival: str, excess: float) -> None:
+    """4,000 images just too near the boundary, looked at after every block: at most alpha of them, up to chance."""
+    goal, alpha, noise = 0.1, 0.05, Gaussian(0.25)
+    votes = plan(2048, goal=goal, rule="anytime", rival=rival, alpha=alpha)
+    p = noise.cdf(goal / noise.sigma) + excess
+    draws = np.random.default_rng(3)
+    counts = np.stack([draws.binomial(b.stop - b.start, p, 4000) for b in blocks("counts", 2048)], 1).cumsum(1)
+    stops = [b.stop for b in blocks("counts", 2048)]
+
+    @functools.cache
+    def looked(k: int, n: int) -> tuple[bool, bool]:
+        seen = VoteCounts((10, 0), (k, n - k), votes.plan, n)
+        return votes.settled(seen) or n == stops[-1], votes.radius(seen) >= goal
+
+    false = 0
+    for image in counts.tolist():
+        looks = (looked(k, n) for k, n in zip(image, stops, strict=True))
+        false += next(certified for over, certified in looks if over)
+    assert false <= stats.binom.ppf(1 - 1e-6, 4000, alpha)
+    assert excess or false > 0
 
 
 # --- what verify sees ---------------------------------------------------------------------------------------------
@@ -222,7 +288,7 @@ def test_verify_sees_a_longer_block_without_its_beginning(tmp_path: Path) -> Non
     certified(tmp_path, plan(500, rule="anytime"))
     certified(tmp_path, plan(900, rule="anytime"))
     found = everything(tmp_path)
-    longer = [p for p in found if p.kind == "votes" and p.unit["stop"] == 900]
+    longer = [p for p in found if p.kind == "votes" and p.unit["stop"] == 512]
     forged = part("votes", longer[0].unit, longer[0].facts, {
         name: [[0, 0, 0, 0] if name == "counts" else v for v in longer[0].table.column(name).to_pylist()]
         for name in longer[0].table.column_names

@@ -70,14 +70,14 @@ SMOOTHING = [
     ),
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
-        ("lower = below(own, self.n, self.alpha)", "lower = own / self.n"),
+        ("lower = below(own, n, self.alpha)", "lower = own / n"),
         ('below = anytime_lower if anytime else', 'below = clopper_pearson_lower if anytime else'),
-        ("if seen.plan != self.plan:", "if False:"),
+        ("if seen.plan != self.plan or", "if False or"),
     ),
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_runner_up.py",
-        ("below(own, self.n, 0.5 * self.alpha), 0.5 * self.alpha", "below(own, self.n, self.alpha), self.alpha"),
-        ("other = max(c for k, c in enumerate(seen.counts) if k != seen.chosen)", "other = min(seen.counts)"),
+        ("max(_others(seen)), 0.5 * self.alpha", "max(_others(seen)), self.alpha"),
+        ("other, half = max(_others(seen))", "other, half = min(seen.counts)"),
         ("return lower, min(upper, 1.0 - lower)", "return lower, 1.0 - lower"),
     ),
     *group(
@@ -89,6 +89,21 @@ SMOOTHING = [
     *group(
         "smoothing", "certificates/votes.py", "tests/certificates/test_smoothing.py",
         ('f"smoothing-{block.purpose}@{block.start}"', 'f"smoothing-{block.start}"'),
+    ),
+    *group(
+        "votes", "certificates/smoothing.py", "tests/evaluation/test_voting.py",
+        ('if self.goal is not None and self.rule != "anytime":', "if False:"),
+        (' or (self.rule == "fixed" and seen.n != self.n):', ":"),
+        ("return self.radius(seen) >= self.goal or", "return self.radius(seen) >= 0.0 or"),
+        ("or self.noise.radius(most, 0.0, rival) < self.goal", ""),
+    ),
+    *group(
+        "votes", "certificates/evidence.py", "tests/evaluation/test_voting.py",
+        ("return self.plan.n if self.drawn is None else self.drawn", "return self.plan.n"),
+    ),
+    *group(
+        "votes", "verify/polls.py", "tests/evaluation/test_voting.py",
+        ('evidence.get("drawn", shared["n"])', 'shared["n"]'),
     ),
     *group(
         "votes", "certificates/votes.py", "tests/evaluation/test_voting.py",
@@ -123,7 +138,7 @@ SMOOTHING = [
     ),
     *group(
         "votes", "verify/derive/votes.py", "tests/evaluation/test_voting.py",
-        ('_anytime if shared.get("rule", "fixed") == "anytime" else _fixed', "_fixed"),
+        ('_anytime if anytime else _fixed', "_fixed"),
         ("+ np.log(alpha)", "+ 0.5 * np.log(alpha)"),
     ),
     *group(
@@ -137,7 +152,7 @@ SMOOTHING = [
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
         ("return seen.chosen if lower > upper else", "return seen.chosen if lower > 0.0 else"),
-        ("lower = below(own, self.n, self.alpha)", "lower = below(own, sum(seen.counts), self.alpha)"),
+        ("lower = below(own, n, self.alpha)", "lower = below(own, sum(seen.counts), self.alpha)"),
         ("return round_down(self.noise.radius(lower, margin, self._rival(upper))) if",
          "return self.noise.radius(lower, 0.0, self._rival(upper)) if"),
         ("if model.noise != self.noise:", "if False:"),
@@ -233,7 +248,7 @@ VERIFY = group(
     "verify", "verify/derive/votes.py", "tests/test_verify.py",
     ("stats.binom.sf(votes - 1, total, p)", "stats.binom.sf(votes, total, p)"),
     ("law.ppf((1.0 + margin) / 2.0)", "law.ppf(0.5)"),
-    ('if first.sum() > shared["n0"] or second.sum() > shared["n"]:', "if False:"),
+    ('if first.sum() > shared["n0"] or second.sum() > total:', "if False:"),
 ) + group(
     "verify", "verify/derive/mixes.py", "tests/test_verify.py",
     ("if alpha < 0.5:", "if alpha < 0.0:"),

@@ -122,8 +122,8 @@ METRICS = [
     ),
     *group(
         "metrics", "evaluation/units.py", "tests/evaluation/test_units.py::test_stages_see_survivors_alone",
-        ('[~found.column("success").astype(bool)]', ""),
-        ('[~found.column("success").astype(bool)]', '[found.column("success").astype(bool)]'),
+        ('[~found[-1].column("success").astype(bool)]', ""),
+        ('[~found[-1].column("success").astype(bool)]', '[found.column("success").astype(bool)]'),
         ('"stage": number}', '"stage": 0}'),
     ),
     *group(

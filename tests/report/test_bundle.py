@@ -60,7 +60,7 @@ def test_small_weights_come_along_where_they_are_asked_for(
 
 def test_votes_come_along_in_one_file(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", {"name": "toy", "data": {"name": "digits"}})
-    model, votes = LinearOracle.random((1, 3, 3), 4, 1), SmoothingCertificate(Gaussian(0.25), n0=10, n=1100)
+    model, votes = LinearOracle.random((1, 3, 3), 4, 1), SmoothingCertificate(Gaussian(0.25), n0=10, n=250)
     work = Work(run.records)
     certificate_records(model, model.batch(4), votes, Setting("toy", "test", tuple("abcd"), tile=2), work)
     bundle = write_bundle(run, tmp_path / "bundle")

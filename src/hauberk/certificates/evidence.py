@@ -176,11 +176,18 @@ class VoteCounts:
         counts0: of the first, (K).
         counts: of the second, (K); the sums are n0 and n less what was nobody's vote.
         plan: of the votes.
+        drawn: votes of the second sample; None is the plan's n, and fewer need a rule that holds at any time.
     """
 
     counts0: tuple[int, ...]
     counts: tuple[int, ...]
     plan: VotePlan
+    drawn: int | None = None
+
+    @property
+    def n(self) -> int:
+        """Votes of the second sample."""
+        return self.plan.n if self.drawn is None else self.drawn
 
     @property
     def chosen(self) -> int:
@@ -188,8 +195,9 @@ class VoteCounts:
         return int(np.argmax(self.counts0))
 
     def row(self) -> Plain:
-        """The counts."""
-        return {"counts0": list(self.counts0), "counts": list(self.counts)}
+        """The counts, and how many votes the second are of where they are fewer than planned."""
+        fewer = {} if self.n == self.plan.n else {"drawn": self.n}
+        return {"counts0": list(self.counts0), "counts": list(self.counts)} | fewer
 
     def shared(self) -> Plain:
         """The plan."""
@@ -198,7 +206,7 @@ class VoteCounts:
     @classmethod
     def read(cls, row: Mapping[str, Any], shared: Mapping[str, Any]) -> VoteCounts:
         """From the record."""
-        return cls(tuple(row["counts0"]), tuple(row["counts"]), VotePlan.read(shared))
+        return cls(tuple(row["counts0"]), tuple(row["counts"]), VotePlan.read(shared), row.get("drawn"))
 
 
 # --- points that a search found ---------------------------------------------------------------------------------

@@ -43,10 +43,13 @@ class SmoothingCertificate(Certificate[VoteCounts]):
     Args:
         noise: its distribution, which decides the norm; ``sigma: 0.25`` is short for Gaussian noise.
         n0: votes that choose the class.
-        n: votes that bound its probability.
+        n: votes that bound its probability, with a goal at most.
         alpha: failure probability of one image.
         rule: ``fixed`` or ``anytime``.
         rival: ``rest`` or ``runner_up``.
+        goal: a radius; an image gets no more votes once it is certified at it, or once it is beyond doubt, at level
+            alpha too, that it never will be.  Where a whole curve is not needed this takes a small share of the votes.
+            It needs ``rule="anytime"``, under which every stop is valid.
     """
 
     noise: Noise
@@ -55,9 +58,14 @@ class SmoothingCertificate(Certificate[VoteCounts]):
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
     rule: Rule = "fixed"
     rival: Rival = "rest"
+    goal: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     kind: ClassVar[Proof] = "probabilistic"
     revision: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if self.goal is not None and self.rule != "anytime":
+            raise ValueError("a goal stops at an n that nobody fixed: say rule=anytime, whose bound allows it")
 
     @property
     def norm(self) -> Norm:
@@ -86,7 +94,20 @@ class SmoothingCertificate(Certificate[VoteCounts]):
 
     def poll(self, model: nn.Module) -> Poll:
         """The votes of the base."""
-        return Poll(self._base(model), self.plan, lambda batch, tile: self.admitted(model, batch, tile))
+        base = self._base(model)
+        return Poll(base, self.plan, lambda batch, tile: self.admitted(model, batch, tile), self.settled)
+
+    def settled(self, seen: VoteCounts) -> bool:
+        """Whether more votes change nothing about the goal: it is reached, or the class is too seldom to reach it.
+
+        Giving up may be wrong with probability alpha, which costs a certificate and never makes a false one.
+        """
+        if self.goal is None:
+            return False
+        most = 1.0 - anytime_lower(seen.n - seen.counts[seen.chosen], seen.n, self.alpha)
+        least = 0.0 if self.rival == "rest" else anytime_lower(max(_others(seen)), seen.n, self.alpha)
+        rival = 1.0 - most if self.rival == "rest" else min(least, 1.0 - most)
+        return self.radius(seen) >= self.goal or self.noise.radius(most, 0.0, rival) < self.goal
 
     def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[VoteCounts]:
         """Vote counts of two separate samples for each row."""
@@ -114,21 +135,19 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         Raises:
             HauberkError: on votes of another plan, for which alpha is not the failure probability.
         """
-        if seen.plan != self.plan:
+        if seen.plan != self.plan or (self.rule == "fixed" and seen.n != self.n):
             raise HauberkError(
                 f"the votes were planned as {seen.plan}, the certificate asks for {self.plan}",
                 "certify by the plan of the votes",
             )
-        own, anytime = seen.counts[seen.chosen], self.rule == "anytime"
+        own, n, anytime = seen.counts[seen.chosen], seen.n, self.rule == "anytime"
         below = anytime_lower if anytime else clopper_pearson_lower
         if self.rival == "rest":
-            lower = below(own, self.n, self.alpha)
+            lower = below(own, n, self.alpha)
             return lower, 1.0 - lower
-        other = max(c for k, c in enumerate(seen.counts) if k != seen.chosen)
-        lower, half = below(own, self.n, 0.5 * self.alpha), 0.5 * self.alpha
-        upper = 1.0 - anytime_lower(self.n - other, self.n, half) if anytime else (
-            clopper_pearson_upper(other, self.n, half)
-        )
+        other, half = max(_others(seen)), 0.5 * self.alpha
+        lower = below(own, n, half)
+        upper = 1.0 - anytime_lower(n - other, n, half) if anytime else clopper_pearson_upper(other, n, half)
         return lower, min(upper, 1.0 - lower)
 
     def decision(self, seen: VoteCounts) -> int:
@@ -153,3 +172,8 @@ class SmoothingCertificate(Certificate[VoteCounts]):
     def predictor(self, model: nn.Module) -> str:
         """The smoothed classifier."""
         return smoothed_name(predictor_name(self._base(model)), self.noise)
+
+
+def _others(seen: VoteCounts) -> list[int]:
+    """The counts of the classes that were not chosen."""
+    return [count for k, count in enumerate(seen.counts) if k != seen.chosen]

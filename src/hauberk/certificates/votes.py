@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import nn
 
 from hauberk.batch import Batch
@@ -14,7 +15,7 @@ from hauberk.certificates.evidence import VoteCounts, VotePlan
 from hauberk.defences.smoothed import noisy_votes
 
 Purpose = Literal["counts0", "counts"]
-FIRST = 1024  # votes of the first block
+FIRST = 128  # votes of the first block
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Block:
 
 
 def blocks(purpose: Purpose, count: int) -> Iterator[Block]:
-    """The blocks of so many votes: [0, 1024), [1024, 2048), then each as long as all before it; the last is cut.
+    """The blocks of so many votes: [0, 128), [128, 256), then each as long as all before it; the last is cut.
 
     Where a block starts does not depend on ``count``, so counts of more votes share all blocks but the last one.
     """
@@ -52,11 +53,13 @@ class Poll:
         base: the classifier that votes.
         plan: of the votes.
         admitted: the gate that the base has to pass, given images and the rows of a tile.
+        settled: whether an image needs no more blocks, given what was seen of it so far.
     """
 
     base: nn.Module
     plan: VotePlan
     admitted: Callable[[Batch, int], AbstractContextManager[None]]
+    settled: Callable[[VoteCounts], bool]
 
     @property
     def blocks(self) -> list[Block]:
@@ -73,8 +76,18 @@ class Poll:
 
     def all(self, batch: Batch, seed: int, tile: int) -> list[VoteCounts]:
         """Every vote of the plan; the caller has passed the gate."""
-        found = [(block, self.count(batch, seed, tile, block)) for block in self.blocks]
-        return [self.seen([(block, counts[row]) for block, counts in found]) for row in range(len(batch))]
+        found: dict[int, list[tuple[Block, list[int]]]] = {i: [] for i in batch.ids.tolist()}
+        for block in self.blocks:
+            left = [i for i, seen in found.items() if self.goes_on(seen)]
+            images = batch.select(torch.isin(batch.ids, torch.tensor(left, dtype=torch.int64)))
+            if len(images):
+                for i, counts in zip(images.ids.tolist(), self.count(images, seed, tile, block), strict=True):
+                    found[i].append((block, counts))
+        return [self.seen(found[i]) for i in batch.ids.tolist()]
+
+    def goes_on(self, counts: Sequence[tuple[Block, Sequence[int]]]) -> bool:
+        """Whether an image needs more blocks than these; the first of the second sample is counted in any case."""
+        return not any(block.purpose == "counts" for block, _ in counts) or not self.settled(self.seen(counts))
 
     def seen(self, counts: Sequence[tuple[Block, Sequence[int]]]) -> VoteCounts:
         """The evidence that the blocks of one image add up to."""
@@ -82,4 +95,5 @@ class Poll:
             purpose: tuple(map(sum, zip(*(c for block, c in counts if block.purpose == purpose), strict=True)))
             for purpose in ("counts0", "counts")
         }
-        return VoteCounts(totals["counts0"], totals["counts"], self.plan)
+        drawn = max(block.stop for block, _ in counts if block.purpose == "counts")
+        return VoteCounts(totals["counts0"], totals["counts"], self.plan, drawn)

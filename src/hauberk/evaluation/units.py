@@ -83,9 +83,9 @@ class Attacking(Task):
         """What the stage found."""
         return _attack_columns(self.model, images, _stages(self.attack)[stage], self.setting, self.shown), {}
 
-    def left(self, found: Part, images: Batch) -> Batch:
+    def left(self, found: Sequence[Part], images: Batch) -> Batch:
         """The survivors."""
-        survived = found.column("id")[~found.column("success").astype(bool)]
+        survived = found[-1].column("id")[~found[-1].column("success").astype(bool)]
         return images.select(torch.isin(images.ids, torch.as_tensor(survived.copy(), device=images.ids.device)))
 
 

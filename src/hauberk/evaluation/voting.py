@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from hauberk import registry
@@ -70,6 +71,12 @@ class Voting(Task):
         named = {name: [getattr(block, name)] * len(ids) for name in ("purpose", "start", "stop")}
         return {"id": ids, "counts": counts, **named}, {}
 
+    def left(self, found: Sequence[Part], images: Batch) -> Batch:
+        """The images that are not settled."""
+        poll = self._poll
+        going = [i for i, counts in counted(found).items() if poll.goes_on(counts)]
+        return images.select(torch.isin(images.ids, torch.tensor(going, device=images.ids.device)))
+
     @property
     def _poll(self) -> Poll:
         poll = self.certificate.poll(self.model)
@@ -102,16 +109,17 @@ def count_votes(
     if found:
         write_once(work.folder, asked)
     planned = _planned(read(path)) if found else poll.plan
-    return Counted(tally(poll, found), asked.key, {} if planned.allows(poll.plan) else planned.plain())
+    votes = {i: poll.seen(blocks) for i, blocks in counted(found).items()}
+    return Counted(votes, asked.key, {} if planned.allows(poll.plan) else planned.plain())
 
 
-def tally(poll: Poll, parts: Iterable[Part]) -> dict[int, VoteCounts]:
-    """The evidence of each image: the sum of its blocks."""
+def counted(parts: Iterable[Part]) -> dict[int, list[tuple[Block, list[int]]]]:
+    """The blocks of each image."""
     found: dict[int, list[tuple[Block, list[int]]]] = defaultdict(list)
     for item in parts:
         for row in item.table.to_pylist():
             found[row["id"]].append((Block(row["purpose"], row["start"], row["stop"]), row["counts"]))
-    return {i: poll.seen(blocks) for i, blocks in found.items()}
+    return found
 
 
 def _plan_part(drawn: Mapping[str, Any], facts: Mapping[str, Any], plan: VotePlan) -> Part:

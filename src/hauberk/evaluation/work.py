@@ -143,8 +143,8 @@ class Task(ABC):
         """For each stage, the model calls that an image takes at most; empty where nobody knows."""
         return ()
 
-    def left(self, found: Part, images: Batch) -> Batch:  # noqa: ARG002
-        """The images that are left for the next stage."""
+    def left(self, found: Sequence[Part], images: Batch) -> Batch:  # noqa: ARG002
+        """The images that are left for the next stage, given the records of all stages so far."""
         return images
 
     @contextmanager
@@ -270,7 +270,7 @@ class _Driver:
                 return
             found = yield Unit(number, stage, images, {**task.about, **more, "data": data_hash(images)})
             self._parts[number].append(found)
-            images = task.left(found, images)
+            images = task.left(self._parts[number], images)
 
     def _go_on(self, chain: Chain, crew: Crew, found: Part | None = None) -> None:
         """Give the crew the next unit of these images that is not there yet."""

@@ -13,7 +13,7 @@ from hauberk.records import Part, unit_key
 from hauberk.verify.derive import noise_of
 from hauberk.verify.verdict import samples
 
-FIRST = 1024  # votes of the first block; each later one is as long as all before it
+FIRST = 128  # votes of the first block; each later one is as long as all before it
 SINCE = 2  # the revision of the certificate from which on votes are records of their own
 DRAWN = ("predictor", "weights", "structure", "seed", "device")
 OWN = ("predictor", "method", "revisions", "data", "purpose", "start", "stop")  # of a unit, no matter to a vote
@@ -103,7 +103,7 @@ def _sum_problems(part: Part, counts: Counts) -> Iterator[str]:
     shared, wrong, lost = part.facts["shared"], [], []
     for row in part.table.to_pylist():
         evidence, found = json.loads(row["evidence"]), counts.get(row["id"], {})
-        for purpose, total in (("counts0", shared["n0"]), ("counts", shared["n"])):
+        for purpose, total in (("counts0", shared["n0"]), ("counts", evidence.get("drawn", shared["n"]))):
             summed = _sum(found, purpose, total)
             if summed is None:
                 lost.append(row["id"])

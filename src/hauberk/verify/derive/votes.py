@@ -76,10 +76,13 @@ def vote_bounds(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int,
     the beta-binomial law, of a p that is itself drawn, makes these votes 1/alpha times as likely as p does.
     """
     first, second = np.asarray(row["counts0"]), np.asarray(row["counts"])
-    if first.sum() > shared["n0"] or second.sum() > shared["n"]:  # a copy with a tie or NaN votes for no class
+    total, anytime = int(row.get("drawn", shared["n"])), shared.get("rule", "fixed") == "anytime"
+    if first.sum() > shared["n0"] or second.sum() > total:  # a copy with a tie or NaN votes for no class
         return -1, 0.0, 1.0
-    top, total, alpha = int(np.argmax(first)), int(shared["n"]), float(shared["alpha"])
-    below = _anytime if shared.get("rule", "fixed") == "anytime" else _fixed
+    if total != shared["n"] and not (anytime and 0 < total < shared["n"]):
+        return -1, 0.0, 1.0
+    top, alpha = int(np.argmax(first)), float(shared["alpha"])
+    below = _anytime if anytime else _fixed
     if shared.get("rival", "rest") == "rest":
         lower = below(int(second[top]), total, alpha)
         return top, lower, 1.0 - lower

@@ -1,0 +1,106 @@
+"""How many votes a goal saves: sequential decisions against 100,000 votes, at the probabilities of a public log.
+
+    python benchmarks/vote_savings.py sigma_0.50 --sigma 0.5 --out results/vote_savings.json
+
+The log is one that locuslab's certify.py wrote (tab separated: idx, label, predict, radius, correct, time).  The radius
+of an image gives its vote probability; of an abstention nothing is known, and 0.45 is taken, which is hard to decide.
+The votes of both ways are then drawn as binomial numbers, many times for each image, and the certificate decides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from hauberk.certificates import SmoothingCertificate
+from hauberk.certificates.evidence import VoteCounts
+from hauberk.certificates.votes import blocks
+from hauberk.noises import Gaussian
+from hauberk.runs import environment
+from hauberk.statistics import mean_interval, wilson
+
+CAP, ALPHA, ABSTAINED = 100_000, 0.001, 0.45
+
+
+def probabilities(log: Path, sigma: float) -> np.ndarray:
+    """The vote probability of each image of a log."""
+    rows = [line.split("\t") for line in log.read_text().splitlines()[1:]]
+    return np.array([ABSTAINED if int(r[2]) < 0 else float(ndtr(float(r[3]) / sigma)) for r in rows])
+
+
+def sequential(p: np.ndarray, sigma: float, goal: float, draws: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """For each image: votes taken, whether certified at the goal, whether settled before the cap."""
+    votes = SmoothingCertificate(Gaussian(sigma), n=CAP, alpha=ALPHA, rule="anytime", goal=goal)
+
+    @functools.cache
+    def look(k: int, n: int) -> tuple[bool, bool]:
+        seen = VoteCounts((votes.n0, 0), (k, n - k), votes.plan, n)
+        return votes.settled(seen), votes.radius(seen) >= goal
+
+    found = []
+    for share in p:
+        k = n = 0
+        settled = certified = False
+        for block in blocks("counts", CAP):
+            k, n = k + int(draws.binomial(block.stop - block.start, share)), block.stop
+            settled, certified = look(k, n)
+            if settled:
+                break
+        found.append((n + votes.n0, certified, settled))
+    return tuple(np.array(column) for column in zip(*found, strict=True))
+
+
+def fixed(p: np.ndarray, sigma: float, goal: float, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """For each image: certified at the goal with all votes, and whether that or its opposite is beyond doubt."""
+    yes = SmoothingCertificate(Gaussian(sigma), n=CAP, alpha=ALPHA)
+
+    @functools.cache
+    def look(k: int) -> tuple[bool, bool]:
+        reached = yes.radius(VoteCounts((yes.n0, 0), (k, CAP - k), yes.plan)) >= goal
+        rest, _ = yes.bounds(VoteCounts((yes.n0, 0), (CAP - k, k), yes.plan))  # of what was not voted for it
+        return reached, reached or 1.0 - rest < float(ndtr(goal / sigma))
+
+    looks = [look(int(draws.binomial(CAP, share))) for share in p]
+    return tuple(np.array(column) for column in zip(*looks, strict=True))  # type: ignore[return-value]
+
+
+def main() -> None:
+    """Print and keep the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("log", type=Path)
+    parser.add_argument("--sigma", type=float, required=True)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    p, rows = probabilities(given.log, given.sigma), []
+    for goal in (0.25, 0.5, 1.0):
+        draws = np.random.default_rng(0)
+        many = np.tile(p, given.repeats)
+        taken, certified, settled = sequential(many, given.sigma, goal, draws)
+        whole, decided = fixed(many, given.sigma, goal, draws)
+        false = certified & (many < ndtr(goal / given.sigma))
+        each = taken.reshape(given.repeats, -1).mean(0)
+        row: dict[str, Any] = {
+            "goal": goal, "votes": vars(mean_interval(each)), "median_votes": float(np.median(taken)),
+            "saving": CAP / float(each.mean()), "settled": vars(wilson(int(settled.sum()), len(many))),
+            "decided_by_all": vars(wilson(int(decided.sum()), len(many))),
+            "certified": float(certified.mean()), "certified_by_all": float(whole.mean()), "false": int(false.sum()),
+        }  # fmt: skip
+        rows.append(row)
+        print(f"goal {goal}: {row['votes']['value']:,.0f} votes (median {row['median_votes']:.0f}), "
+              f"{row['saving']:.1f} times fewer; settled {settled.mean():.4f} against {decided.mean():.4f}; "
+              f"certified {certified.mean():.4f} against {whole.mean():.4f}; {false.sum()} false")  # fmt: skip
+    if given.out:
+        about = {"log": given.log.name, "images": len(p), "sigma": given.sigma, "cap": CAP, "alpha": ALPHA,
+                 "abstained_as": ABSTAINED, "repeats": given.repeats}  # fmt: skip
+        given.out.write_text(json.dumps({"about": about, "environment": environment(), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
