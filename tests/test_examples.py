@@ -50,3 +50,17 @@ def test_add_objective_trains_and_reports(tmp_path: Path) -> None:
     found = run("add_objective.py", tmp_path)
     assert "every rule holds" in found
     assert Path(re.search(r"report: (.*)", found)[1]).stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluate.md"])
+def test_python_in_the_docs_runs_as_it_stands(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One block after another, as a reader types them."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    space: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), space)
+    assert blocks and re.search("attacked +linf 2/255 +at most", capsys.readouterr().out)
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ from mutant import group
 CHECKPOINT = "tests/models/test_checkpoint_file.py"
 PROGRAM = "tests/models/test_program_file.py"
 GIVEN = "tests/data/test_given.py"
+EVALUATE = "tests/verbs/test_evaluate.py"
 SUBJECTS = "tests/test_subjects.py"
 
 DOOR = [
@@ -39,12 +40,22 @@ DOOR = [
         ("if own is not None and own <= LARGE else []", "if own is not None else []"),
         ("    if takes.tried(own, side) or not takes.tried(other, side):\n", "    if True:\n"),
         ("and not (data_root(None) / named).exists() else spec", "else spec"),
-        ('{"test_fraction": 1.0, "val_fraction": 0.0})', "{})"),
+        ('{"test_fraction": 1.0, "val_fraction": 0.0}', "{}"),
     ),
     *group(
         "door", "data/folder.py", GIVEN,
         ('    if alone and set(names) <= {"test", "val", "extra"}:\n', "    if False:\n"),
     ),
+    *group(
+        "door", "verbs/evaluate.py", EVALUATE,
+        ("    check_sense(*chosen, *judged, *proofs, shape=target.dataset.input_shape)\n", ""),
+        ("    if bad is not None or found.speed is None:\n", "    if found.speed is None:\n"),
+        ("return [] if isinstance(target.model, ScoresOnly) else [APGD(threat)]", "return [APGD(threat)]"),
+        ("    if fitting:\n", "    if fixed:\n"),
+        ("min(DIAGNOSED, len(_samples(target, plan)))", "DIAGNOSED"),
+    ),
+    *group("door", "verbs/attack.py", EVALUATE, ("    if isinstance(model, ScoresOnly):\n", "    if False:\n")),
+    *group("door", "verbs/outcome.py", EVALUATE, ('"attacked": ("at most "', '"attacked": (""')),
     *group(
         "door", "subjects.py", SUBJECTS,
         ("        require(code)  # the run alone names it\n", "        pass\n"),

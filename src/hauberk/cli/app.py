@@ -18,6 +18,7 @@ VERBS = {
     "attack": ("attack", "attack"),
     "certify": ("certify", "certify"),
     "lipschitz": ("lipschitz", "lipschitz"),
+    "evaluate": ("evaluate", "evaluate"),
     "check": ("check", "check"),
     "compare": ("compare", "compare"),
     "gate": ("gate", "gate"),

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from hauberk import reading, registry
 from hauberk.data import folder, npz
+from hauberk.data.arrays import Arrays, to_integers, to_labels, to_nchw
+from hauberk.data.dataset import Dataset
 from hauberk.data.files import data_root
+from hauberk.data.splits import split
 from hauberk.errors import HauberkError
 
 USUAL = (28, 32, 64, 96, 128, 160, 192, 224, 256, 299, 384, 8, 16)  # pixels a side of the images of well-known sets
@@ -54,8 +60,8 @@ def described(name: str) -> Spec:
         what = "folder or file" if len(path.parts) > 1 or path.suffix else "dataset called"
         raise HauberkError(f"there is no {what} {name!r}", hint if "mean" in hint else f"{hint}, here or in {root}")
     if place.is_dir():
-        split = (place / "train").is_dir()
-        return {"name": "image_folder", "folder": name} | ({} if split else {"test_fraction": 1.0, "val_fraction": 0.0})
+        shares = {} if (place / "train").is_dir() else {"test_fraction": 1.0, "val_fraction": 0.0}
+        return {"name": "image_folder", "folder": name} | shares
     if path.suffix.lower() == ".npz":
         return {"name": "npz", "file": name}
     raise HauberkError(f"{name} is no data set", f"expected {KNOWN}")
@@ -162,3 +168,30 @@ def _of_arrays(spec: Spec, path: Path, takes: Takes) -> tuple[Spec, tuple[str, .
     if takes.tried(own, side) or not takes.tried(other, side):
         return spec, ()  # the check says what the model makes of images that it does not take
     return spec | {"channels": other}, (f"The images are given to the model in {COLOURS[other]}, as it takes them.",)
+
+
+def of_arrays(images: np.ndarray, labels: np.ndarray, outputs: Callable[[Tensor], int] | None = None) -> Dataset:
+    """Images in memory as a data set that is for judging: all of them are test images.
+
+    Args:
+        images: as ``npz`` takes them, in any layout that their shape tells.
+        labels: classes, shape (N,).
+        outputs: how many logits the model gives on some images: the data has as many classes, if labels allow it.
+
+    Raises:
+        HauberkError: on other shapes, types or ranges.
+    """
+    layout = npz.likely_layout(images.shape)
+    if layout is None:
+        raise HauberkError(
+            f"which axes? The images have shape {tuple(images.shape)}", "give them as (N, C, H, W), say by permute"
+        )
+    whole = Arrays(to_nchw(to_integers(images, "images"), layout, "images"), to_labels(labels, "labels"))
+    test = split("test", whole, np.arange(len(whole.labels)))
+    if not len(test):
+        raise HauberkError("there are no images", "give some")
+    known = 0 if outputs is None else outputs(test.select(slice(2)).batch().images)
+    classes = max(reading.check_classes(int(whole.labels.max(initial=0)) + 1, "labels"), known, 2)
+    none = Arrays(whole.images[:0], whole.labels[:0])
+    train, val = (split(name, none, np.arange(0)) for name in ("train", "val"))
+    return Dataset("images", tuple(str(k) for k in range(classes)), train, val, test)

@@ -18,7 +18,7 @@ from hauberk.training.progress import Progress
 from hauberk.verbs import mix as mixing
 from hauberk.verbs.attack import attack
 from hauberk.verbs.certify import certify, default_certificate
-from hauberk.verbs.evaluate import evaluate
+from hauberk.verbs.evaluate import follow
 from hauberk.verbs.train import train
 from hauberk.verify import verify_folder
 
@@ -57,7 +57,7 @@ def run_demo(
     for name in RECIPES:
         recipe = recipes.read(name)
         say(f"{name}: {recipe.summary}")
-        runs.append(evaluate(train(recipe, out / name, training, device), evaluating, device))
+        runs.append(follow(train(recipe, out / name, training, device), evaluating, device))
     standard, lipschitz = (subject(out / name) for name in ("demo_standard", "demo_lipschitz"))
     attacks = [registry.build(spec) for spec in lipschitz.run.recipe["evaluation"]["attacks"]]
     for alpha in ALPHAS:

@@ -1,21 +1,172 @@
-"""Run what a run's recipe plans: attacks, certificates and diagnoses."""
+"""Evaluate a model from end to end: look at it, attack it, certify what can be proved, judge the attack."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
 from hauberk import registry
-from hauberk.devices import Device
+from hauberk.attacks import APGD, Attack
+from hauberk.attacks.autoattack import Version
+from hauberk.capabilities import ScoresOnly
+from hauberk.certificates import Certificate
+from hauberk.classifier import decide, is_random
+from hauberk.data import Selection
+from hauberk.data.given import of_arrays
+from hauberk.devices import Device, device_of, place
+from hauberk.errors import HauberkError
+from hauberk.evaluation import cost
+from hauberk.evaluation.diagnostics import cost as diagnosis_cost
+from hauberk.evaluation.preflight import Finding
+from hauberk.evaluation.sense import check_sense
 from hauberk.evaluation.work import INLINE, Report
 from hauberk.executors import Executor
-from hauberk.recipes import parse
+from hauberk.recipes import Plan, parse
 from hauberk.runs import Run
-from hauberk.subjects import subject
-from hauberk.verbs.attack import attack, diagnose
-from hauberk.verbs.certify import certify
+from hauberk.subjects import Subject, subject
+from hauberk.threats import Linf, Threat
+from hauberk.verbs.attack import attack, diagnose, other_norm, suite
+from hauberk.verbs.certify import certify, default_certificate, lipschitz_refusal
+from hauberk.verbs.check import check
+from hauberk.verbs.outcome import Outcome, outcome
+from hauberk.verbs.samples import evaluation_samples, probe_batch
 
 DIAGNOSED = 64  # images on which an attack is judged
+USUAL = 1000  # images of an evaluation where nobody says
+THREAT = Linf(2 / 255)  # where nobody says: a change of two grey levels of 255
+VOTE = "A vote over noise would prove something of a smoothed model: --certify smoothing,sigma=0.25."
+PASSABLE = ("accuracy", "classes", "input gradient")  # what check calls out and an evaluation can still measure
 
 
-def evaluate(run: Run, report: Report | None = None, device: Device = "auto", executor: Executor = INLINE) -> Run:
+@dataclass(frozen=True)
+class Planned:
+    """What an evaluation does.
+
+    Args:
+        attacks: one after another.
+        certificates: what is proved.
+        diagnosed: the attacks that are judged.
+        plan: of the images.
+        seconds: what all of it takes at most, by the speed of a few calls; NaN where a part cannot be foretold.
+        remarks: what it cannot show, in sentences.
+        findings: what the check saw.
+    """
+
+    attacks: tuple[Attack, ...]
+    certificates: tuple[Certificate, ...]
+    diagnosed: tuple[Attack, ...]
+    plan: Plan
+    seconds: float
+    remarks: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+def planned(
+    target: Subject,
+    threat: Threat | None = None,
+    plan: Plan = Plan(),
+    attacks: Sequence[Attack] = (),
+    certificates: Sequence[Certificate] | None = None,
+    version: Version = "fast",
+) -> Planned:
+    """Look at a model, and say what an evaluation of it does and takes; nothing is measured yet.
+
+    Args:
+        target: from ``subject``.
+        threat: of the attacks; None takes what the run's recipe plans, else 2/255 in Linf.
+        plan: split, number of images, seed, tile and device.
+        attacks: in place of AutoAttack.
+        certificates: None takes the recipe's, else what the model's structure allows.
+        version: of AutoAttack.
+
+    Raises:
+        HauberkError: if the check finds what no evaluation can live with.
+    """
+    found = check(target, None, 1, plan.tile, plan.device)
+    bad = next((f for f in found.findings if not f.good and f.name not in PASSABLE), None)
+    if bad is not None or found.speed is None:
+        said = bad or next(f for f in found.findings if not f.good)
+        raise HauberkError(f"this model cannot be evaluated: {said.name}: {said.text}", "all of it: hauberk check")
+    recipe = target.recipe.get("evaluation", {}) if threat is None and not attacks else {}
+    chosen = [registry.build(spec, "attack") for spec in recipe.get("attacks", [])] or list(attacks)
+    if not chosen:
+        ball = threat or THREAT
+        chosen = [*suite(target, ball, version), other_norm(target, ball)]
+    judged = [registry.build(spec, "attack") for spec in recipe.get("diagnoses", [])]
+    judged = judged or _judged(target, chosen[0].threat)
+    proofs, remarks = _proofs(target, certificates, recipe)
+    check_sense(*chosen, *judged, *proofs, shape=target.dataset.input_shape)
+    count = len(_samples(target, plan))
+    random = is_random(target.model, probe_batch(target.dataset, 1).images.to(device_of(target.model)))
+    classes = target.dataset.num_classes
+    each = sum(cost.seconds(m, found.speed, classes, random) for m in (*chosen, *_voting(proofs)))
+    looks = len(judged) * min(DIAGNOSED, count) * diagnosis_cost(random=random) * found.speed.gradient
+    if not judged:
+        remarks += ("No check judges the attack: they follow gradients, and the model gives none.",)
+    return Planned(tuple(chosen), proofs, tuple(judged), plan, count * each + looks, remarks, found.findings)
+
+
+def _judged(target: Subject, threat: Threat) -> list[Attack]:
+    return [] if isinstance(target.model, ScoresOnly) else [APGD(threat)]
+
+
+def _voting(proofs: Sequence[Certificate]) -> list[Certificate]:
+    return [p for p in proofs if cost.vote_count(p)]  # others take about as long as a few passes
+
+
+def _proofs(
+    target: Subject, certificates: Sequence[Certificate] | None, recipe: Any
+) -> tuple[tuple[Certificate, ...], tuple[str, ...]]:
+    """What is proved, and why nothing is where nothing is."""
+    if certificates is not None:
+        return tuple(certificates), ()
+    fixed = [registry.build(spec, "certificate") for spec in recipe.get("certificates", [])]
+    fitting = fixed or [c for c in (default_certificate(target),) if c is not None]
+    if fitting:
+        return tuple(fitting), ()
+    why = lipschitz_refusal(target)
+    return (), (f"Nothing is proved: {why}. {VOTE}",)
+
+
+def carried_out(target: Subject, wanted: Planned, report: Report | None = None, executor: Executor = INLINE) -> Run:
+    """Attack, certify and judge; what is on record already is not done again.
+
+    Args:
+        target: from ``subject``.
+        wanted: from ``planned``.
+        report: called after each unit.
+        executor: does the units.
+    """
+    told = replace(target, remarks=(*target.remarks, *wanted.remarks))
+    attack(told, wanted.attacks, wanted.plan, report=report, executor=executor)
+    if wanted.certificates:
+        certify(told, wanted.certificates, wanted.plan, report=report, executor=executor)
+    plan = wanted.plan
+    few = plan.model_copy(update={"images": min(DIAGNOSED, len(_samples(target, plan)))})
+    place(target.model, plan.device)
+    for item in wanted.diagnosed if _any_right(target, few) else ():
+        diagnose(told, item, few, report)
+    return told.run
+
+
+def _samples(target: Subject, plan: Plan) -> Selection:
+    return evaluation_samples(target.dataset, plan.split, plan.images, plan.choice)
+
+
+def _any_right(target: Subject, few: Plan) -> bool:
+    """Whether some image is classified right: else no attack can fail, and none is judged."""
+    batch = _samples(target, few).batch().to(device_of(target.model))
+    return bool((decide(target.model, batch, few.seed, few.tile) == batch.labels).any())
+
+
+def follow(run: Run, report: Report | None = None, device: Device = "auto", executor: Executor = INLINE) -> Run:
     """Run the attacks, certificates and diagnoses of a run's recipe.
 
     Args:
@@ -36,3 +187,82 @@ def evaluate(run: Run, report: Report | None = None, device: Device = "auto", ex
     for spec in plan.diagnoses:
         diagnose(target, registry.build(spec, "attack"), few, report)
     return run
+
+
+Images = Tensor | np.ndarray
+
+
+def evaluate(
+    model: nn.Module | Subject | Run,
+    images: Images | None = None,
+    labels: Images | Sequence[int] | None = None,
+    threat: Threat | str | None = None,
+    *,
+    certify: Sequence[Certificate] | None = None,
+    plan: Plan | None = None,
+    out: Path | str | None = None,
+    report: Report | None = None,
+) -> Outcome:
+    """Attack a model, prove what can be proved, judge the attack, and give the numbers with their intervals.
+
+    Args:
+        model: in eval mode, from images in [0, 1] to logits; or a run, or what ``hauberk.subject`` opened.
+        images: shape (N, C, H, W), (N, H, W, C) or (N, H, W); bytes, or floats in [0, 1].
+        labels: classes, shape (N,).
+        threat: for example ``"linf:2/255"``, which it is where nobody says.
+        certify: certificates; None takes what the model's structure allows.
+        plan: number of images, seed, tile and device; None takes all images, and of a run what its recipe says.
+        out: a folder for the records, with which the same call goes on where it was stopped; without one the numbers
+            alone are kept.
+        report: called after each unit.
+
+    Returns:
+        the numbers: printed they are a table, in a notebook too; ``frame()`` makes a data frame of them.
+
+    Raises:
+        HauberkError: if images, labels or model are not what is expected.
+    """
+    ball = registry.build(threat, "threat") if isinstance(threat, str) else threat
+    if isinstance(model, Run) and ball is None and certify is None and plan is None:
+        return outcome(follow(model, report))
+    with tempfile.TemporaryDirectory() as scratch:
+        target = _target(model, images, labels, Path(out or Path(scratch) / "run"))
+        default = Plan.model_validate(dict(target.recipe.get("evaluation", {})))
+        wanted = planned(target, ball, plan or default, certificates=certify)
+        found = outcome(carried_out(target, wanted, report))
+        kept = isinstance(model, Run | Subject) or out is not None
+        return found if kept else replace(found, path=None)
+
+
+def _target(
+    model: nn.Module | Subject | Run, images: Images | None, labels: Images | Sequence[int] | None, out: Path
+) -> Subject:
+    if isinstance(model, Run | Subject):
+        if images is not None or labels is not None:
+            raise HauberkError("a run has images of its own", "leave images and labels out")
+        return subject(model.path) if isinstance(model, Run) else model
+    if images is None or labels is None:
+        raise HauberkError("evaluate needs images and their labels", "for example hauberk.evaluate(model, x, y)")
+    dataset = of_arrays(_array(images), _array(labels), _outputs(model))
+    about = {"name": dataset.name, "images": len(dataset.test), "shape": list(dataset.input_shape)}
+    recipe = {"name": type(model).__name__, "data": about, "model": {"class": type(model).__qualname__}}
+    run = Run(out)
+    run.check(recipe)
+    return Subject(run, model, dataset, recipe)
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _outputs(model: nn.Module) -> Any:
+    """A function that says how many logits a model gives on some images, 0 where it cannot be called."""
+
+    def asked(images: Tensor) -> int:
+        try:
+            with torch.no_grad():
+                return int(model(images.to(device_of(model))).shape[1])
+        except Exception:  # the check says why
+            return 0
+
+    return asked

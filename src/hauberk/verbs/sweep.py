@@ -35,7 +35,7 @@ from hauberk.storage import atomic_write
 from hauberk.threats import epsilon
 from hauberk.training.precision import Bfloat16
 from hauberk.training.progress import Progress
-from hauberk.verbs.evaluate import DIAGNOSED, evaluate
+from hauberk.verbs.evaluate import DIAGNOSED, follow
 from hauberk.verbs.samples import probe_batch
 from hauberk.verbs.train import build_model, train
 
@@ -248,7 +248,7 @@ def run_cell(
     device: Device = "auto",
 ) -> Run:  # fmt: skip
     """Train and evaluate one cell; a finished one returns at once."""
-    run = evaluate(train(cell.recipe, cell.path, training, device), report, device)
+    run = follow(train(cell.recipe, cell.path, training, device), report, device)
     run.update(evaluated=cell.plan)
     return run
 
