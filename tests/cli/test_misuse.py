@@ -356,17 +356,26 @@ def next_lines(said: str) -> list[str]:
         "lipschitz tiny --images 1",
         "bundle tiny -o tied",
         "train tiny.yaml --set training.epochs=1 -o trained",
+        "check my_nets:plain FEW",
+        "compare tiny other",
+        "list models",
+        "sweep once.yaml --dry-run",
     ],
 )
-def test_every_next_line_works(first: str, run: Path, brief: None, here: Path, tiny_recipe: Path, typed: Typed) -> None:
+@pytest.mark.usefixtures("run", "brief")
+def test_every_next_line_works(
+    first: str, here: Path, tiny_recipe: Path, hauberk: Callable[..., tuple[int, str, str]]
+) -> None:
     shutil.copy(tiny_recipe, here / "tiny.yaml")
-    if first.startswith("bundle"):
-        assert typed("certify tiny")[0] == 0
+    if first.startswith(("bundle", "compare")):
+        assert hauberk("certify", "tiny")[0] == 0
+        shutil.copytree("tiny", "other")
     waiting, done = [first.replace("FEW", FEW)], set()
     while waiting:
         line = waiting.pop()
-        code, said = typed(line)
-        assert code == 0, f"{line}\n{said}"
+        code, said, error = hauberk(*shlex.split(line))
+        assert code == 0, f"{line}\n{said}{error}"
+        assert said.splitlines()[-1].startswith("next: hauberk ") or line.startswith("explain"), f"{line}\n{said}"
         done.add(line)
         waiting += [new for new in next_lines(said) if new not in done]
     assert len(done) > 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,9 +17,9 @@ from hauberk.errors import HauberkError
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk.report import page
+    from hauberk.report import collect, page
 else:
-    page = Later("hauberk.report.page")
+    collect, page = Later("hauberk.report.collect"), Later("hauberk.report.page")
 
 
 def report(
@@ -31,7 +34,20 @@ def report(
     if out is not None and (out.is_dir() or out.suffix not in ("", ".html", ".htm")):
         raise HauberkError(f"-o expects an HTML file, got {out}", f"for example -o {out.with_suffix('')}.html")
     path = page.write_report(runs, out or _new())
-    emit({"report": str(path), "summary": page.summary(runs)} if json else {}, json, [f"report: {path}"])
+    emit(
+        {"report": str(path), "summary": page.summary(runs)} if json else {},
+        json,
+        [f"report: {path}", f"next: {_following(runs)}"],
+    )
+
+
+def _following(runs: Sequence[Path]) -> str:
+    """The command that holds a run like the first one to what that has, its clean accuracy; or checks the records."""
+    for run, facts in zip(runs, collect.load(runs), strict=True):
+        number = max((math.floor(100 * s.clean.low) for s in collect.subjects(facts.parts)[:1]), default=0)
+        if number:
+            return shlex.join(["hauberk", "gate", str(run), "--require", f"lower(clean)>={number}%"])
+    return shlex.join(["hauberk", "verify", *map(str, runs)])
 
 
 def _new() -> Path:
