@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Watch = Callable[[int], None]
 _watching: list[Watch] = []  # a list and no context variable: looking into it costs nothing beside a model call
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_watching.clear)  # a worker does not draw on its driver's terminal
 
 
 def beat(passes: int) -> None:
@@ -25,4 +28,5 @@ def watched(by: Watch | None) -> Iterator[None]:
     try:
         yield
     finally:
-        _watching.remove(by)
+        if by in _watching:  # a fork has forgotten it
+            _watching.remove(by)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import hauberk
+from hauberk import pulse
 from hauberk.attacks import PGD
 from hauberk.cli import console, lastline
 from hauberk.cli.bar import fitted
@@ -127,6 +128,17 @@ def test_in_a_pipe_there_is_a_line_now_and_then(capsys: pytest.CaptureFixture[st
     assert "\x1b" not in said and "\r" not in said
 
 
+def test_the_first_plain_line_does_not_wait_for_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 0.5, 1.5, 5.0, 12.0, 13.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    reporter = console.Reporter()
+    for done in range(1, 6):
+        reporter.evaluating(Step(done, 9, 2.0, "attack pgd"))
+    assert [line.split("  ")[2] for line in capsys.readouterr().err.replace("   ", "  ").splitlines()] == ["2/9", "4/9"]
+
+
 def test_lines_and_errors_do_not_run_into_the_bar(terminal: Terminal) -> None:
     read, reporter = terminal(80), console.Reporter()
     reporter.evaluating(Step(1, 3, 2.0, "attack pgd"))
@@ -149,6 +161,22 @@ def test_word_comes_from_inside_a_unit_and_what_it_takes_at_most_before(
     assert len(shares) >= 12
     assert shares == sorted(shares) and 0.0 < shares[0] < 0.2 and 0.5 < shares[-1] <= 1.0
     assert (last.done, last.total, last.inside) == (1, 1, 0.0)
+
+
+def test_a_forked_worker_says_nothing_of_its_drivers_work() -> None:
+    heard, said = os.pipe()
+    with pulse.watched(lambda passes: os.write(said, b"x" * passes)):
+        pulse.beat(2)
+        child = os.fork()
+        if child == 0:
+            pulse.beat(3)
+            os._exit(0)
+        os.waitpid(child, 0)
+        pulse.beat(1)
+    pulse.beat(1)  # nobody watches
+    os.close(said)
+    assert os.read(heard, 100) == b"xxx"
+    os.close(heard)
 
 
 def test_the_first_line_comes_before_anything_large_is_loaded() -> None:

@@ -21,4 +21,8 @@ TERMINAL = [
     Mutant("terminal", "verbs/attack.py",
            "    foretell(target.model, samples, attacks, plan.tile, len(setting.classes), shard, report)\n", "",
            INSIDE),
+    Mutant("terminal", "pulse.py", "    os.register_at_fork(after_in_child=_watching.clear)", "    pass",
+           f"{HERE}test_a_forked_worker_says_nothing_of_its_drivers_work"),
+    Mutant("terminal", "cli/console.py", "return min(FIRST_SECONDS, PLAIN_SECONDS)", "return PLAIN_SECONDS",
+           f"{HERE}test_the_first_plain_line_does_not_wait_for_ten_seconds"),
 ]  # fmt: skip

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hauberk.training.progress import Progress
 
 PLAIN_SECONDS, PLAIN_SHARE = 10.0, 0.05  # between two plain lines: so long, and this share of the time so far
+FIRST_SECONDS = 1.0  # until the first of them, which says how long it will take
 DRAWN_SECONDS = 0.1  # between two states of a bar
 RED, YELLOW = "1;31", "33"
 
@@ -112,6 +113,7 @@ class Reporter:
         self._quiet, self._first = quiet, first
         self.name = name
         self._started = self._last = time.monotonic()
+        self._told = False
 
     def training(self, progress: Progress) -> None:
         """Callback of ``train``."""
@@ -138,6 +140,12 @@ class Reporter:
         details = [f"{step.done}/{step.total}", f"in {clock(step.seconds)}" if done else left]
         self._show(step.label, share, [d for d in details if d], done)
 
+    def _pause(self, now: float) -> float:
+        """Seconds until the next plain line."""
+        if not self._told:
+            return min(FIRST_SECONDS, PLAIN_SECONDS)
+        return max(PLAIN_SECONDS, PLAIN_SHARE * (now - self._started))
+
     def _begin(self) -> None:
         if self._first and not self._quiet:
             say(self._first)
@@ -149,10 +157,9 @@ class Reporter:
             return
         self._begin()
         now, drawing = time.monotonic(), LAST.mine()
-        pause = DRAWN_SECONDS if drawing else max(PLAIN_SECONDS, PLAIN_SHARE * (now - self._started))
-        if not finished and now - self._last < pause:
+        if not finished and now - self._last < (DRAWN_SECONDS if drawing else self._pause(now)):
             return
-        self._last = now
+        self._last, self._told = now, True
         named = f"{self.name}  {label}" if self.name else label
         if not drawing:
             line("  ".join([f"{named}  {100 * share:3.0f}%", *details]))

@@ -13,10 +13,11 @@ from hauberk.attacks.gradients import EOT_DRAWS, draws
 from hauberk.batch import Samples
 from hauberk.certificates import Certificate, MixedCertificate, SmoothingCertificate
 from hauberk.devices import device_of
-from hauberk.evaluation.preflight import Speed, measure, passes
+from hauberk.evaluation.preflight import TRIALS, Speed, measure, passes
 from hauberk.evaluation.work import Report, Step
 
-AT_ONCE = 0.02  # seconds that one image may take where a whole tile is timed as well
+SHORT = 0.2  # seconds of a tile that is timed several times
+AT_ONCE = 0.02  # seconds of one image where a whole tile is timed as well
 
 
 def foretell(
@@ -49,7 +50,9 @@ def glance(model: nn.Module, images: Tensor) -> Speed:
     """Seconds an image: on the whole tile, or on one image where a tile would take long."""
     with torch.random.fork_rng(devices=[]):
         one = measure(model, images[:1], 1)
-        return measure(model, images, 1) if one.gradient < AT_ONCE else one
+        if one.gradient > AT_ONCE:
+            return one
+        return measure(model, images, TRIALS if one.gradient * len(images) < SHORT else 1)
 
 
 def seconds(method: Attack | Certificate, speed: Speed, classes: int, random: bool = False) -> float:
