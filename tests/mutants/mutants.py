@@ -32,6 +32,7 @@ from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_misuse import MISUSE
 from mutants_mixing import MIXING
+from mutants_report import REPORT
 from mutants_requirements import REQUIREMENTS
 from mutants_safety import SAFETY
 from mutants_storage import STORAGE
@@ -60,6 +61,7 @@ MUTANTS: list[Mutant] = [
     *FROZEN,
     *GATE,
     *MISUSE,
+    *REPORT,
     *DOOR,
     *TRAINING,
     *EXECUTORS,

@@ -272,6 +272,21 @@ def test_a_curve_is_exact_at_every_radius(lab) -> None:
         assert curve.at(float(eps)).value == (right & (radius >= eps)).mean()
 
 
+def test_a_thinned_staircase_is_never_above_the_exact_one() -> None:
+    draws = np.random.default_rng(0)
+    edges = np.sort(draws.random(5000))
+    steps = [collect.Level(float(e), Interval(1 - k / 5000, 0.0, 1.0, 5000)) for k, e in enumerate(edges)]
+    few = charts.thinned(steps, 200)
+    assert len(few) == 200
+    assert charts.thinned(steps[:200], 200) == steps[:200]
+
+    def at(staircase, eps: float) -> float:
+        return [s.accuracy.value for s in staircase if s.eps <= eps][-1]
+
+    for eps in draws.uniform(edges[0], 1, 200):
+        assert at(few, eps) <= at(steps, eps) <= at(few, eps) + 2 / 200
+
+
 def test_the_library_is_one_script() -> None:
     script = charts.library()
     assert "</script" not in script

@@ -66,7 +66,7 @@ class Pair:
 def pairs(
     subjects: Sequence[Subject], parts: Sequence[Sequence[Part]], budgets: Sequence[tuple[str, float]]
 ) -> list[Pair]:
-    """Every pair of classifiers of one split in every quantity that both have on shared images.
+    """Every pair of classifiers of one split in every quantity that both have on shared images, if anything holds.
 
     Args:
         subjects: in the order of their articles.
@@ -81,7 +81,7 @@ def pairs(
         if (a.dataset, a.split) == (b.dataset, b.split):
             shared = [q for q in known[one] if q in known[other]]
             found += [_pair(one + 1, other + 1, q, known[one][q], known[other][q]) for q in shared]
-    return [pair for pair in found if pair.difference.n]
+    return [pair for pair in found if pair.both + pair.only_first + pair.only_second]
 
 
 def held(

@@ -70,8 +70,9 @@
     if (!section) return;
     const [first, second, what] = section.querySelectorAll("select");
     const rows = [...section.querySelectorAll(".pairing")], missing = section.querySelector("[data-value=pair-missing]");
-    section.querySelectorAll(".thumbs li").forEach((item) => {
-      const picture = document.querySelector(`[id^="picture-"][id$="-${item.dataset.id}"]`);
+    const illustrate = (row) => row.querySelectorAll(".thumbs li:not(:has(img))").forEach((item) => {
+      const places = [row.dataset.first, row.dataset.second].map((n) => `picture-${n}-${item.dataset.id}`);
+      const picture = places.map((place) => document.getElementById(place)).find(Boolean);
       if (picture) item.prepend(copy(picture));
     });
     const show = () => {
@@ -79,6 +80,7 @@
       rows.forEach((row) => {
         const { first: a, second: b, what: kind } = row.dataset;
         row.hidden = !(chosen.includes(a) && chosen.includes(b) && a !== b && kind === what.value);
+        if (!row.hidden) illustrate(row);
       });
       missing.hidden = rows.some((row) => !row.hidden);
     };

@@ -1,0 +1,55 @@
+"""Wrong versions of what a page says first: boards, verdicts, classes and pairs."""
+
+from __future__ import annotations
+
+from mutant import Mutant, group
+
+BOARD, CLASSES = "tests/report/test_board.py", "tests/report/test_classes.py"
+
+REPORT: list[Mutant] = [
+    *group(
+        "page", "report/board.py", BOARD,
+        ('judged.eps == self.eps and judged.verdict == "broken"', "False"),
+        ("judged is not None and judged.eps == self.eps and", "judged is not None and"),
+        ("if a.norm == norm and a.eps <= eps]", "if a.norm == norm]"),
+        ("return not line.here, -upper", "return not line.here, upper"),
+    ),
+    *group(
+        "page", "report/verdict.py", BOARD,
+        ("if _hopeless(best) and not proved:", "if False:"),
+        ("    if even:\n", "    if False:\n"),
+        ("if difference is None:", "if False:"),
+    ),
+    *group(
+        "page", "report/outcomes.py", f"{CLASSES} {BOARD}",
+        ("first = broken & (after[at] == UNKNOWN)", "first = broken"),
+        ("    survived &= nearest > eps\n", ""),
+        ("both: metrics.Bools = self.right & self.survived", "both: metrics.Bools = self.survived"),
+    ),
+    *group(
+        "page", "report/pairs.py", BOARD,
+        ('correct(best) & (best.column("radius") >= eps)', '(best.column("radius") >= eps)'),
+        ("cells = (one & other, one & ~other, ~one & other", "cells = (one & other, ~one & other, one & ~other"),
+    ),
+    *group(
+        "page", "report/page.py", BOARD,
+        ("-turned.value, -turned.high, -turned.low", "turned.value, turned.low, turned.high"),
+    ),
+    *group(
+        "page", "report/subject.py", "tests/report/test_page.py::test_a_curve_is_exact_at_every_radius",
+        ("for step in self.steps if step.eps < eps]", "for step in self.steps if step.eps <= eps]"),
+    ),
+    *group(
+        "page", "report/charts.py", "tests/report/test_page.py",
+        ("steps[end].accuracy) for k, end in zip(kept, last", "steps[k].accuracy) for k, end in zip(kept, last"),
+        ("same = [a for a in attacked if a.images == curve.images]", "same = list(attacked)"),
+    ),
+    *group(
+        "page", "evaluation/by_class.py", "tests/evaluation/test_by_class.py",
+        ("confidence=1 - 0.05 / len(shares)", "confidence=0.95"),
+        ("worst = min(shares", "worst = max(shares"),
+        ("decided = np.unique(said[said >= 0])", "decided = np.unique(said)"),
+        ("len(decided) == 1 and len(y) > 1", "len(decided) == 1"),
+        ("below = math.sqrt(sum((s.value - s.low) ** 2 for s in shares)) / count", "below = 0.0"),
+    ),
+]  # fmt: skip
