@@ -33,7 +33,7 @@ from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
 from hauberk.executors import Inline, Processes, Ray
-from hauberk.noises import Gaussian
+from hauberk.noises import Gaussian, Uniform
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
 from hauberk.objectives.ard import ARD
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
@@ -46,8 +46,12 @@ from hauberk.objectives.gloro import GloRo
 from hauberk.objectives.hkr import HKR
 from hauberk.objectives.iaat import IAAT
 from hauberk.objectives.logit_annealing import LogitAnnealing
+from hauberk.objectives.macer import MACER
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
 from hauberk.objectives.ramp import Ramp
+from hauberk.objectives.smooth_adv import SmoothAdv
+from hauberk.objectives.smoothed_consistency import SmoothedConsistency
+from hauberk.objectives.stability import Stability
 from hauberk.objectives.standard import Standard
 from hauberk.objectives.trades import TRADES
 from hauberk.threats import L1, L2, Linf
@@ -97,6 +101,10 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
     "standard": [Standard(), Standard(label_smoothing=0.1)],
     "gaussian_augmentation": [GaussianAugmentation(Gaussian(0.25))],
+    "macer": [MACER(Gaussian(0.25)), MACER(Gaussian(1.0), copies=4, start=0.5)],
+    "smooth_adv": [SmoothAdv(PGD(L2(1.0), steps=2), Gaussian(0.5)), SmoothAdv(PGD(L2(0.5)), Uniform(0.5), 1, 0.1)],
+    "smoothed_consistency": [SmoothedConsistency(Gaussian(0.25)), SmoothedConsistency(Uniform(0.25), 3, 5.0, 0.0)],
+    "stability": [Stability(Gaussian(0.25)), Stability(Uniform(0.25), weight=1.0)],
     "pgd_adversarial": [PGDAdversarial(PGD(Linf(8 / 255), steps=2)), PGDAdversarial(APGD(L2(0.3), steps=4), 0.5)],
     "detector": [Detector(PGD(Linf(0.1), steps=5, loss=DetectorJoint()))],
     "adaptive_smoothing": [

@@ -100,4 +100,32 @@ TRAINING: list[Mutant] = [
         ("for split in (dataset.val, dataset.test)", "for split in (dataset.test,)"),
         ("if other.classes not in {dataset.classes, numbers}:", "if len(other.classes) != len(dataset.classes):"),
     ),
+    *group(
+        "smoothing training", "objectives/macer.py", "tests/objectives/test_smoothing_objectives.py",
+        ("0.5 * self.noise.sigma * (self.gamma", "0.25 * self.noise.sigma**2 * (self.gamma"),
+        ("kept = right & gap.isfinite()", "kept = gap.isfinite()"),
+        ("& (gap <= self.gamma)", ""),
+        ("right & gap.isfinite() &", "right &"),
+        ("log_mean_softmax(self.temperature * logits)", "log_mean_softmax(logits)"),
+        ("functional.nll_loss(log_mean_softmax(logits), batch.labels)",
+         "functional.cross_entropy(logits.flatten(0, 1), batch.labels.repeat_interleave(self.copies))"),
+    ),
+    *group(
+        "smoothing training", "objectives/smoothed_consistency.py", "tests/objectives/test_smoothing_objectives.py",
+        ("(mean[:, None] - logits.log_softmax(2))).sum(2)", "(mean[:, None] - logits.log_softmax(2))).mean(2)"),
+        ("mean.exp()[:, None] * (", "logits.softmax(2) * ("),
+    ),
+    *group(
+        "smoothing training", "objectives/smooth_adv.py", "tests/objectives/test_smoothing_objectives.py",
+        ("self.attack.perturb(copies,", "self.attack.perturb(model,"),
+        ("min(1.0, context.progress / self.warm_up) if", "1.0 if"),
+    ),
+    *group(
+        "smoothing training", "objectives/stability.py", "tests/objectives/test_smoothing_objectives.py",
+        ("clean.softmax(1) * noisy.log_softmax(1)", "noisy.softmax(1) * clean.log_softmax(1)"),
+    ),
+    *group(
+        "smoothing training", "objectives/noisy_copies.py", "tests/objectives/test_smoothing_objectives.py",
+        ("logits.log_softmax(2).logsumexp(1) - math.log(logits.shape[1])", "logits.mean(1).log_softmax(1)"),
+    ),
 ]  # fmt: skip

@@ -10,6 +10,23 @@ FAMILY.add(
     "cross-entropy under noise", "Cohen et al. 2019, Section 3.3", short={"sigma": ("noise", "gaussian")},
 )  # fmt: skip
 FAMILY.add(
+    "smooth_adv", "hauberk.objectives.smooth_adv:SmoothAdv", "cross-entropy under noise around attacked images",
+    "Salman et al. 2019", short={"sigma": ("noise", "gaussian")},
+)  # fmt: skip
+FAMILY.add(
+    "macer", "hauberk.objectives.macer:MACER", "cross-entropy and certified radius of the soft smoothed classifier",
+    "Zhai et al. 2020, Algorithm 1", short={"sigma": ("noise", "gaussian")},
+)  # fmt: skip
+FAMILY.add(
+    "smoothed_consistency", "hauberk.objectives.smoothed_consistency:SmoothedConsistency",
+    "cross-entropy under noise, plus how far noisy copies are from their mean", "Jeong & Shin 2020",
+    short={"sigma": ("noise", "gaussian")},
+)  # fmt: skip
+FAMILY.add(
+    "stability", "hauberk.objectives.stability:Stability", "outputs under noise are those without it",
+    "Zheng et al. 2016; Li et al. 2019", short={"sigma": ("noise", "gaussian")},
+)  # fmt: skip
+FAMILY.add(
     "pgd_adversarial", "hauberk.objectives.pgd_adversarial:PGDAdversarial", "cross-entropy on attacked images",
     "Madry et al. 2018, Eq. 2.1",
 )  # fmt: skip
