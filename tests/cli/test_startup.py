@@ -84,6 +84,19 @@ def test_the_program_itself(command: list[str], here: Path, tmp_path: Path) -> N
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(("words", "most"), [(["--version"], 0.4), (["list", "attacks"], 0.6)], ids=["version", "list"])
+def test_versions_and_lists_take_little_processor_time(words: list[str], most: float) -> None:
+    def seconds() -> float:
+        child = subprocess.Popen([sys.executable, "-c", "from hauberk.cli import main; main()", *words],
+                                 stdout=subprocess.DEVNULL)  # fmt: skip
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        return used.ru_utime + used.ru_stime
+
+    assert any(seconds() <= most for _ in range(4))  # other processes slow it down: the least counts
+
+
 def test_help_versions_and_lists_load_neither_torch_nor_numpy() -> None:
     """They take a fraction of a second; torch alone takes three."""
     script = """

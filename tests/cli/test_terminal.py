@@ -163,6 +163,17 @@ def test_word_comes_from_inside_a_unit_and_what_it_takes_at_most_before(
     assert (last.done, last.total, last.inside) == (1, 1, 0.0)
 
 
+def test_work_without_a_known_end_counts_its_passes(terminal: Terminal) -> None:
+    read = terminal(80)
+    with console.Reporter(name="a").counting("attacking again"):
+        pulse.beat(64)
+        pulse.beat(64)
+    said = read()
+    assert states(said) == ["attacking again  64 passes  0:00", "attacking again  128 passes  0:00", ""]
+    pulse.beat(1)  # nobody watches
+    assert not read()
+
+
 def test_a_forked_worker_says_nothing_of_its_drivers_work() -> None:
     heard, said = os.pipe()
     with pulse.watched(lambda passes: os.write(said, b"x" * passes)):

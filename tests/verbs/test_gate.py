@@ -1,6 +1,9 @@
 """The gate: what passes, what fails, what cannot be told, and which exit code each has."""
 
+import itertools
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 
 from hauberk.comparison.requirement import parse
 from hauberk.errors import HauberkError
@@ -75,6 +79,17 @@ def test_a_mistyped_requirement_is_one_sentence(text: str, said: str) -> None:
     with pytest.raises(HauberkError) as caught:
         parse(text)
     assert said in f"{caught.value.message}; {caught.value.hint}"
+
+
+def test_the_commands_of_the_documentation_are_accepted() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "gate.md").read_text()
+    blocks = re.findall(r"```(yaml)?\n(.*?)```", page, re.DOTALL)
+    assert all(yaml.safe_load(text) for kind, text in blocks if kind)
+    lines = [line.partition("hauberk gate ") for line in page.splitlines() if "hauberk gate r" in line]
+    commands = [words.split("||")[0] for _, _, words in lines]
+    required = [w for text in commands for a, w in itertools.pairwise(shlex.split(text)) if a == "--require"]
+    assert len(commands) == 5 and len(required) == 6
+    assert all(parse(text) for text in required)
 
 
 # --- verdicts -----------------------------------------------------------------------------------------------------

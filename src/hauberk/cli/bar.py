@@ -8,19 +8,19 @@ from collections.abc import Sequence
 SHORTEST, LONGEST = 8, 40  # columns of the bar itself
 
 
-def fitted(label: str, share: float, details: Sequence[str], columns: int) -> str:
+def fitted(label: str, share: float | None, details: Sequence[str], columns: int) -> str:
     """Label, bar, percentage and details in one line.
 
     Args:
         label: what is being done; cut where it does not fit.
-        share: done, in [0, 1].
+        share: done, in [0, 1]; None where nobody knows, and there is no bar then.
         details: the most important first; those that do not fit are left out.
         columns: of the terminal; the last one stays empty, because some terminals break the line there.
     """
     from rich.cells import cell_len, set_cell_size  # here, because it takes a tenth of a second
 
     room = columns - 1
-    percent = f"{100 * share:3.0f}%"
+    percent = "" if share is None else f"{100 * share:3.0f}%"
     label = label if cell_len(label) + 2 + len(percent) <= room else set_cell_size(label, max(1, room - 7)) + "…"
     used = cell_len(label) + 2 + len(percent)
     kept: list[str] = []
@@ -30,7 +30,8 @@ def fitted(label: str, share: float, details: Sequence[str], columns: int) -> st
         used += 2 + cell_len(detail)
         kept.append(detail)
     free = min(LONGEST, room - used - 2)
-    parts = [label, *([_bar(share, free)] if free >= SHORTEST else []), percent, *kept]
+    bar = _bar(share, free) if share is not None and free >= SHORTEST else ""
+    parts = [part for part in (label, bar, percent, *kept) if part]
     return set_cell_size("  ".join(parts), room) if room < 7 else "  ".join(parts)
 
 

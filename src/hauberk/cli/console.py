@@ -8,9 +8,11 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from hauberk import pulse
 from hauberk.cli.bar import fitted
 from hauberk.cli.lastline import LAST, obeys, width
 
@@ -146,13 +148,33 @@ class Reporter:
             return min(FIRST_SECONDS, PLAIN_SECONDS)
         return max(PLAIN_SECONDS, PLAIN_SHARE * (now - self._started))
 
+    @contextmanager
+    def counting(self, label: str) -> Iterator[None]:
+        """Inside, show how many passes are done, for work whose end nobody knows beforehand."""
+        started, done = time.monotonic(), 0
+
+        def beat(passes: int) -> None:
+            nonlocal done
+            done += passes
+            self._show(label, None, [f"{done} passes", clock(time.monotonic() - started)], finished=False)
+
+        try:
+            with pulse.watched(beat):
+                yield
+        finally:
+            LAST.clear()
+            LAST.leave()
+
     def _begin(self) -> None:
         if self._first and not self._quiet:
             say(self._first)
         self._first = ""
 
-    def _show(self, label: str, share: float, details: Sequence[str], finished: bool) -> None:
-        """A state of the work: what is done, which share of it, and what is worth knowing, the first things first."""
+    def _show(self, label: str, share: float | None, details: Sequence[str], finished: bool) -> None:
+        """A state of the work: what is done, which share of it (None: nobody knows), and what is worth knowing.
+
+        The most important comes first.
+        """
         if self._quiet:
             return
         self._begin()
@@ -162,7 +184,7 @@ class Reporter:
         self._last, self._told = now, True
         named = f"{self.name}  {label}" if self.name else label
         if not drawing:
-            line("  ".join([f"{named}  {100 * share:3.0f}%", *details]))
+            line("  ".join([named, *([] if share is None else [f"{100 * share:3.0f}%"]), *details]))
             return
         LAST.draw(fitted(clean(label), share, [clean(d) for d in details], width()))
         if finished:

@@ -93,7 +93,8 @@ def mix(
         asked = there if asked is None else asked if calibration_images else min(asked, there)
         say(f"attacking both models on {asked} validation images")
         calibration = plan.model_copy(update={"split": "val", "images": asked})
-        logits = mixing.gather(first, second, mixing.default_attack(ball), calibration, net)
+        with Reporter(json).counting("attacking both models"):
+            logits = mixing.gather(first, second, mixing.default_attack(ball), calibration, net)
         helps = mixing.mixability(logits)
         say(helps.sentence)
         known = knowing.known_images((first, second), (logits.accurate, logits.robust), logits.labels, plan)

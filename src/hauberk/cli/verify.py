@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hauberk.cli import options
-from hauberk.cli.console import emit
+from hauberk.cli.console import Reporter, emit
 from hauberk.errors import HauberkError
 from hauberk.later import Later
 
@@ -53,7 +53,8 @@ def verify(
     results: list[tuple[Path, list[Verdict]]] = []
     for path in runs:
         directories.Run.open(path)
-        results.append((path, audit.audit(path, weights, count, drawn, model, arch)))
+        with Reporter(json, name=path.name).counting("certifying and attacking again"):
+            results.append((path, audit.audit(path, weights, count, drawn, model, arch)))
     every = [(path, v) for path, verdicts in results for v in verdicts]
     broken = sum(bool(v.problems) for _, v in every)
     lines = [line for path, verdicts in results for line in _lines(path, verdicts)]

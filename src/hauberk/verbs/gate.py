@@ -16,13 +16,15 @@ from hauberk.comparison.drop import ALPHA, Verdict, dropped
 from hauberk.comparison.requirement import Requirement
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
+from hauberk.evaluation.by_class import by_class
 from hauberk.records import Part
 from hauberk.report import collect, words
 from hauberk.report.collect import Ids, RunFacts
 from hauberk.report.subject import preference
-from hauberk.statistics import Interval, wilson
+from hauberk.statistics import Interval
 
 Lack = Literal["undiagnosed", "questionable", "broken"]  # of the diagnosis of an attack
+ANOTHER = -2  # a wrong answer, of a class that is not asked for
 LACKS: tuple[Lack, ...] = ("undiagnosed", "questionable", "broken")
 
 
@@ -187,21 +189,8 @@ def _share(parts: Sequence[Part], ids: Ids, held: metrics.Bools, requirement: Re
         return metrics.accuracy(held)
     labels = _labels(parts)
     known = np.array([labels[i] for i in ids.tolist()])
-    classes = {k: held[known == k] for k in np.unique(known).tolist()}
-    if requirement.over == "balanced":
-        return _mean([metrics.accuracy(own) for own in classes.values()])
-    lowest = min(classes.values(), key=np.mean)
-    # one of K classes was picked after looking: its interval errs with probability 5 % / K
-    return wilson(int(lowest.sum()), len(lowest), 1.0 - 0.05 / len(classes))
-
-
-def _mean(shares: Sequence[Interval]) -> Interval:
-    """The mean of independent shares, its interval recovered from theirs (Zou and Donner 2008)."""
-    value = sum(s.value for s in shares) / len(shares)
-    below, above = (math.hypot(*ends) / len(shares) for ends in (
-        [s.value - s.low for s in shares], [s.high - s.value for s in shares],
-    ))  # fmt: skip
-    return Interval(value, max(0.0, value - below), min(1.0, value + above), sum(s.n for s in shares))
+    classes = by_class(known, np.where(held, known, ANOTHER), held)
+    return classes.balanced if requirement.over == "balanced" else classes.worst.accuracy
 
 
 def _labels(parts: Sequence[Part]) -> Mapping[int, int]:
