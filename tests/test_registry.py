@@ -21,7 +21,9 @@ from hauberk.attacks import (
     CarliniWagner,
     DeepFool,
     FriendlyPGD,
+    OnGrid,
     Square,
+    Towards,
 )
 from hauberk.attacks.part import PartAttack
 from hauberk.attacks.transfer import Transfer
@@ -31,7 +33,7 @@ from hauberk.classifier import weights_hash
 from hauberk.defences.adaptive_mixed import AlphaDown
 from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
-from hauberk.evaluation import metrics
+from hauberk.evaluation import metrics, minimum
 from hauberk.executors import Inline, Processes, Ray
 from hauberk.noises import Gaussian, Uniform
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
@@ -81,6 +83,8 @@ EXAMPLES: dict[str, list[Any]] = {
     "friendly_pgd": [FriendlyPGD(Linf(8 / 255), tau=1), FriendlyPGD(L2(0.5), steps=3)],
     "fab": [FAB(Linf(8 / 255)), FAB(L1(12.0), targets=9, restarts=2, early_stop=True)],
     "square": [Square(Linf(8 / 255)), Square(L2(0.5), queries=100, p_init=0.3)],
+    "on_grid": [OnGrid(Linf(0.1)), OnGrid(L2(0.5), attack=DDN(L2(0.5)), white=65535)],
+    "towards": [Towards(Linf(0.1)), Towards(L2(0.5), attack=OnGrid(L2(0.5)), target=3)],
     "ddn": [DDN(L2(0.5)), DDN(L2(0.5), steps=20, quantise=256)],
     "fmn": [FMN(L1(12.0)), FMN(Linf(0.1), steps=7, gamma=0.1)],
     "deepfool": [DeepFool(L2(0.5)), DeepFool(Linf(0.1), steps=3, overshoot=0.1)],
@@ -271,9 +275,10 @@ def test_every_layer_with_a_bound_and_every_metric_is_listed() -> None:
     known = [getattr(layers, name) for name in layers.__all__]
     bounded = {c for c in known if isinstance(c, type) and issubclass(c, nn.Module) and hasattr(c, "lipschitz_bound")}
     assert bounded <= {entry.load() for entry in registry.entries("layer")}
-    public = {name for name, value in vars(metrics).items()
-              if not name.startswith("_") and inspect.isfunction(value) and value.__module__ == metrics.__name__}
-    assert {entry.name for entry in registry.entries("metric")} == public - {"worst_case", "confidence_gaps"}
+    public = {name for module in (metrics, minimum) for name, value in vars(module).items()
+              if not name.startswith("_") and inspect.isfunction(value) and value.__module__ == module.__name__}
+    beside = {"worst_case", "confidence_gaps", "nearest_of"}
+    assert {entry.name for entry in registry.entries("metric")} == public - beside
 
 
 @pytest.mark.parametrize("name", ["MaxMin", "accuracy"])

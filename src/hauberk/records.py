@@ -33,6 +33,7 @@ RecordKind = Literal["attack", "certificate", "mix", "diagnosis", "fingerprint",
 MEASURED: tuple[RecordKind, ...] = ("attack", "certificate", "mix", "diagnosis")
 # of which function; numbers that many records share; votes that certificates rest on, and what was planned before
 BESIDE: tuple[RecordKind, ...] = ("fingerprint", "array", "votes", "plan")
+PICTURES = ("image", "adversarial")  # of an attack; an evaluation keeps as many as it is asked for
 INLINE = 10_000  # numbers that facts hold themselves; a larger array is a file of its own, which they name
 
 SCHEMAS: dict[RecordKind, pa.Schema] = {
@@ -194,12 +195,14 @@ def write(folder: Path, item: Part) -> Path:
     """
     path = folder / f"{item.kind}-{item.key}.parquet"
     if path.exists():
-        if not _same(read(path), item):
+        known = read(path)
+        if _same(known, item):
+            return path
+        if not _adds_pictures(known, item):
             raise HauberkError(
                 f"{path.name}: the same unit of work gave different rows",
                 "the machine, library or code changed between the runs; move the old records away",
             )
-        return path
     head = {"kind": item.kind, "unit": dict(item.unit), "facts": dict(item.facts)}
     for values in item.facts.get("shared", {}).values():
         if isinstance(values, np.ndarray):  # before what names it
@@ -355,6 +358,18 @@ def _largest(items: list[Part]) -> list[Part]:
 def _same(one: Part, other: Part) -> bool:
     """Whether two parts say the same, rows and facts."""
     return bool(one.table.equals(other.table)) and content_hash(dict(one.facts)) == content_hash(dict(other.facts))
+
+
+def _adds_pictures(known: Part, item: Part) -> bool:
+    """Whether a part of an attack says the same as one that is there and keeps more pictures."""
+    if item.kind != "attack" or _kept(item) <= _kept(known):
+        return False
+    one, other = (Part(p.kind, p.unit, p.facts, p.table.drop_columns(list(PICTURES))) for p in (known, item))
+    return _same(one, other)
+
+
+def _kept(item: Part) -> int:
+    return int(item.table.num_rows - item.table.column("image").null_count)
 
 
 def _each_sample_once(table: pa.Table) -> pa.Table:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hauberk.attacks import APGD, PGD, Attack, AutoAttack, PartAttack
+from hauberk.attacks import APGD, PGD, Attack, AutoAttack, OnGrid, PartAttack, Towards
 from hauberk.attacks.fab import FAB
 from hauberk.attacks.square import Square
 from hauberk.batch import Batch
@@ -127,3 +127,10 @@ def test_time_is_measured_forwards_and_with_gradient(batch: Batch) -> None:
     found = measure(MODEL, batch.images)
     assert found.forward > 0
     assert found.gradient > 0
+
+
+def test_attacks_around_others_have_the_bill_of_what_is_inside() -> None:
+    inside = APGD(Linf(0.1), "margin", steps=9)
+    plain = passes(inside, 10)
+    assert passes(OnGrid(Linf(0.1), attack=inside), 10) == (plain[0] + 8, plain[1])
+    assert passes(Towards(Linf(0.1), attack=inside, target=1), 10) == (passes(inside, 2)[0] + 2, passes(inside, 2)[1])

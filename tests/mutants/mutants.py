@@ -38,6 +38,7 @@ from mutants_safety import SAFETY
 from mutants_storage import STORAGE
 from mutants_terminal import TERMINAL
 from mutants_training import TRAINING
+from mutants_variants import VARIANTS
 from mutants_verify import VERIFIED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,7 @@ MUTANTS: list[Mutant] = [
     *REPORT,
     *DOOR,
     *TRAINING,
+    *VARIANTS,
     *EXECUTORS,
     *TERMINAL,
     *REQUIREMENTS,

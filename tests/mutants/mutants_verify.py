@@ -90,7 +90,7 @@ VERIFIED: list[Mutant] = [
     ),
     *group(
         "verify", "verify/attacks.py", forged("a survivor against its margins"),
-        ("nothing = ~self.success & (", "nothing = ~self.success & False & ("),
+        ("nothing = ~self.success & ~left_alone & seen", "nothing = ~self.success & False"),
     ),
     *group(
         "verify", "verify/attacks.py", forged("a larger margin of a survivor"),
@@ -98,7 +98,7 @@ VERIFIED: list[Mutant] = [
     ),
     *group(
         "verify", "verify/attacks.py", forged("a larger logit margin of a survivor"),
-        ("yield logit > gap + 0.01 * (1.0 + abs(gap))", "yield logit > np.inf"),
+        ("more = ~left_alone & (logit > gap + 0.01 * (1.0 + abs(gap)))", "more = logit > np.inf"),
     ),
     *group(
         "verify", "verify/attacks.py", forged("no forward passes"),

@@ -13,13 +13,15 @@ from hauberk.attacks.friendly_pgd import FriendlyPGD
 from hauberk.attacks.gradients import BPDA
 from hauberk.attacks.losses import AttackLoss
 from hauberk.attacks.n_fgsm import NFGSM
+from hauberk.attacks.on_grid import OnGrid
 from hauberk.attacks.part import PartAttack
 from hauberk.attacks.pgd import PGD
 from hauberk.attacks.query import Query
 from hauberk.attacks.square import Square
+from hauberk.attacks.towards import Towards
 from hauberk.attacks.transfer import Transfer
 
 __all__ = [
     "APGD", "BPDA", "DDN", "FAB", "FGSM", "FMN", "NFGSM", "PGD", "Attack", "AttackLoss", "AttackResult", "AutoAttack",
-    "CarliniWagner", "DeepFool", "FriendlyPGD", "PartAttack", "Query", "Square", "Transfer",
+    "CarliniWagner", "DeepFool", "FriendlyPGD", "OnGrid", "PartAttack", "Query", "Square", "Towards", "Transfer",
 ]  # fmt: skip

@@ -225,11 +225,10 @@ class Attack(ABC):
         clean_wrong = clean_prediction != batch.labels
         adversarial = torch.where(clean_wrong[:, None, None, None], batch.images, adversarial)
         check = Batch(adversarial, batch.labels, batch.ids)
-        logits, fresh = logits_of(model, check, tile, (seed, 0, "judge")), _draws(model, check, query.eot, tile, seed)
-        prediction = vote(fresh, classes(logits)) if decided is None else decide(model, check, seed, tile)
+        logits, fresh, prediction = answered(model, check, query.eot, tile, seed)
         prediction = torch.where(clean_wrong, clean_prediction, prediction)
         distance = self.threat.distance(adversarial, batch.images)
-        changed = self._changed(model, prediction, batch.labels) & (distance <= self.threat.eps)
+        changed = self.succeeded(model, prediction, batch.labels) & (distance <= self.threat.eps)
         success = clean_wrong | changed
         nearest = self._nearest(model, batch, query, clean_wrong, seed, tile)
         reasons = zip(clean_wrong.tolist(), (~query.active).tolist(), strict=True)
@@ -283,18 +282,25 @@ class Attack(ABC):
         if bool(beyond.any()):
             rows = beyond.nonzero().flatten()
             there = Batch(query.points["nearest"][rows], batch.labels[rows], batch.ids[rows])
-            wrong = self._changed(model, decide(model, there, seed, tile), there.labels)
+            wrong = self.succeeded(model, decide(model, there, seed, tile), there.labels)
             nearest[rows] = torch.where(wrong, nearest[rows], torch.inf)
         # within the budget the verdict on the returned point decides
         return torch.where((nearest <= self.threat.eps) & ~clean_wrong, torch.inf, nearest)
 
     @staticmethod
-    def _changed(model: nn.Module, prediction: Tensor, labels: Tensor) -> Tensor:
+    def succeeded(model: nn.Module, prediction: Tensor, labels: Tensor) -> Tensor:
         """Whether the decision is wrong.  Logits that are NaN are; a vote that is too close to call is not, since it
         does not show that the class of the vote's limit has changed.
         """  # noqa: D205
         wrong = prediction != labels
         return wrong & (prediction != ABSTAIN) if isinstance(model, Decides) else wrong
+
+
+def answered(model: nn.Module, batch: Batch, eot: int, tile: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What a model says at points that are judged: logits (B, K), fresh draws (B, n) and the decision (B,)."""
+    logits, fresh = logits_of(model, batch, tile, (seed, 0, "judge")), _draws(model, batch, eot, tile, seed)
+    own = isinstance(model, Decides)
+    return logits, fresh, decide(model, batch, seed, tile) if own else vote(fresh, classes(logits))
 
 
 def vote(draws: Tensor, single: Tensor) -> Tensor:

@@ -64,3 +64,12 @@ FAMILY.add(
     "an ensemble of attacks on survivors: fast, standard, plus, rand or custom", "Croce & Hein 2020, Section 5",
     norms="L1 L2 Linf", knowledge="white box", cost="standard about 11,000 passes, fast 2,000",
 )  # fmt: skip
+FAMILY.add(
+    "on_grid", "hauberk.attacks.on_grid:OnGrid", "points rounded to whole 8-bit or 16-bit levels and judged again",
+    norms="L1 L2 Linf", knowledge="white box", cost="9 passes, and those of the attack inside",
+)  # fmt: skip
+FAMILY.add(
+    "towards", "hauberk.attacks.towards:Towards", "an attack that wants one chosen class to win",
+    "Carlini & Wagner 2017, Section III", norms="L1 L2 Linf", knowledge="white box",
+    cost="2 passes, and those of the attack inside",
+)  # fmt: skip

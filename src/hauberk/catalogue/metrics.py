@@ -22,6 +22,10 @@ FAMILY.add(
     "the share of all images that an attack breaks, as printed", "lecture, slide on metrics",
 )  # fmt: skip
 FAMILY.add(
+    "eps50", "hauberk.evaluation.minimum:eps50",
+    "the budget within which half of the images that are right are broken, by minimum-norm attacks",
+)  # fmt: skip
+FAMILY.add(
     "certified_accuracy", "hauberk.evaluation.metrics:certified_accuracy",
     "the share that is right with a radius of at least eps", "Cohen et al. 2019",
 )  # fmt: skip

@@ -25,6 +25,7 @@ VERBS = {
     "mix": ("mix", "mix"),
     "report": ("report", "report"),
     "bundle": ("bundle", "bundle"),
+    "export": ("export", "export"),
     "sweep": ("sweep", "sweep"),
     "verify": ("verify", "verify"),
     "list": ("listing", "listing"),

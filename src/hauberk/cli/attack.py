@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
@@ -19,15 +20,19 @@ if TYPE_CHECKING:
     from hauberk.subjects import Subject
     from hauberk.verbs import attack as verb
     from hauberk.verbs import certify as certifying
+    from hauberk.verbs import variants
 else:
     subjects, threats = Later("hauberk.subjects"), Later("hauberk.threats")
     verb, certifying = Later("hauberk.verbs.attack"), Later("hauberk.verbs.certify")
+    variants = Later("hauberk.verbs.variants")
     apgd, autoattack = Later("hauberk.attacks.apgd"), Later("hauberk.attacks.autoattack")
 
 
 def attack(
     target: Annotated[str, typer.Argument(metavar="RUN", help=options.MODELS)],
-    threat: Annotated[str | None, typer.Option(help="For example linf:8/255, l2:0.5 or l1:12.")] = None,
+    threat: Annotated[
+        str | None, typer.Option(help="For example linf:8/255, l2:0.5 or l1:12; several as linf:1/255,2/255,4/255.")
+    ] = None,
     attacks: Annotated[
         list[str] | None, typer.Option("--attack", help="For example apgd,steps=50; may be repeated.")
     ] = None,
@@ -37,6 +42,18 @@ def attack(
     one_norm: Annotated[
         bool, typer.Option("--one-norm", help="Do not attack in another norm as well.")
     ] = False,
+    aim: Annotated[
+        str | None, typer.Option("--target", help="Only points that become this class count: its name or number.")
+    ] = None,
+    eight_bit: Annotated[
+        bool, typer.Option("--eight-bit", help="Round points towards the image to the data's own levels, judge again.")
+    ] = False,
+    eps50: Annotated[
+        bool, typer.Option("--eps50", help="Also look for the nearest error of each image (FMN, in L2 DDN too).")
+    ] = False,
+    keep: Annotated[
+        str | None, typer.Option(help="How many images the records keep with their points, or all; 12 by default.")
+    ] = None,
     arch: options.Arch = None,
     data: options.Data = None,
     calibrate_on: options.CalibrateOn = None,
@@ -58,17 +75,20 @@ def attack(
     options.trust_code(trust_code, target, arch)
     options.threads(threads)
     placed = options.device(device, precision)
-    ball, share = None if threat is None else registry.build(threat, "threat"), options.shard(shard)
+    balls, share = None if threat is None else options.threats(threat), options.shard(shard)
     where = options.method(executor, "executor")
     if suite is not None:
         options.choice("--suite", suite, [v for v in get_args(autoattack.Version) if v != "custom"])
     subject = subjects.subject(target, out, options.calibrated(options.data(data), calibrate_on), arch=arch)
     notes(subject.notes)
-    how = {"split": split, "seed": seed, "tile": tile, "first": first}
+    how = {"split": split, "seed": seed, "tile": tile, "first": first, "gallery": options.kept(keep)}
     plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)
-    planned = _attacks(subject, ball, attacks, suite)
-    if ball is not None and not (one_norm or attacks):
+    planned = [a for ball in balls or (None,) for a in _attacks(subject, ball, attacks, suite)]
+    if balls is not None and not (one_norm or attacks or aim):
         planned += _other_norm(subject, planned)
+    planned = variants.wrapped(subject, planned, aim, eight_bit)
+    if eps50:
+        planned += [a for ball in _largest(balls, planned) for a in variants.nearest(ball)]
     reporter = Reporter(json, placed[2], options.called(subject, shard))
     run = verb.attack(subject, planned, plan, share, reporter.evaluating, where)
     if results.nothing(run.path):
@@ -99,6 +119,13 @@ def _attacks(
     if suite is not None or not found:
         found += verb.suite(subject, ball, cast("autoattack.Version", suite or "fast"))
     return found
+
+
+def _largest(balls: Sequence[threats.Threat] | None, planned: Sequence[Attack]) -> list[threats.Threat]:
+    """The largest budget of each norm: a walk to the nearest error is made once."""
+    every = [*(balls or ()), *(a.threat for a in planned)]
+    norms = dict.fromkeys(t.norm for t in (balls or every))
+    return [max((t for t in every if t.norm == norm), key=lambda t: t.eps) for norm in norms]
 
 
 def _other_norm(subject: Subject, planned: list[Attack]) -> list[Attack]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pydantic
 
     from hauberk import devices, recipes, subjects
+    from hauberk import threats as threat
     from hauberk.data import given
 else:
     pydantic, recipes, subjects = (Later(name) for name in ("pydantic", "hauberk.recipes", "hauberk.subjects"))
@@ -29,6 +30,7 @@ else:
 
 MOST_THREADS = 256
 ALL = "all"
+MOST_KEPT = 100_000  # images that records keep
 
 
 def _folder(path: Path | None) -> Path | None:
@@ -241,6 +243,29 @@ def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> recipes
         problem = error.errors()[0]
         hint = f"got {problem['input']!r}; see: hauberk attack --help"
         raise HauberkError(f"--{problem['loc'][0]}: {problem['msg']}", hint) from error
+
+
+def threats(text: str) -> tuple[threat.Threat, ...]:
+    """``linf:1/255,2/255`` as budgets of one norm, the smallest first, each once.
+
+    Raises:
+        HauberkError: if a budget has another norm.
+    """
+    first, *others = (part.strip() for part in text.split(","))
+    norm = first.partition(":")[0]
+    for other in others:
+        if ":" in other and other.partition(":")[0].lower() != norm.lower():
+            raise HauberkError(f"--threat {text}: budgets of two norms", "one command for each norm")
+    texts = [first, *(other if ":" in other else f"{norm}:{other}" for other in others)]
+    found = {registry.build(one, "threat") for one in texts}
+    return tuple(sorted(found, key=lambda t: t.eps))
+
+
+def kept(text: str | None) -> int | None:
+    """How many images the records keep; None leaves the recipe's."""
+    if text == "0":
+        return 0
+    return None if text is None else count("--keep", text) or MOST_KEPT
 
 
 def count(option: str, text: str) -> int | None:

@@ -54,6 +54,7 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
         names = ", ".join(dict.fromkeys(m.suite or m.name for m in attacked.methods))
         upper = percent(attacked.accuracy, "up")
         yield f"  attacked {attacked.norm} {words.epsilon(attacked.eps)}: {upper} at most ({names})"
+    yield from _variant_lines(subject)
     for judgement in subject.judgements:
         yield f"  evaluation {judgement.verdict}: {words.judged(judgement)}"
         yield from (f"    {f.name.replace('_', ' ')}: {f.reason}" for f in judgement.findings if f.verdict != "sound")
@@ -70,3 +71,24 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
             lower = percent(level.accuracy, "down")
             yield f"  {word} {curve.norm} {words.epsilon(level.eps)}: {lower} at least ({curve.method}{risk})"
         yield f"  mean radius over all images {curve.mean_radius.value:.4f} {curve.norm}"
+
+
+def _variant_lines(subject: Subject) -> Iterator[str]:
+    """Points of whole levels, a chosen class, and the median distance of errors."""
+    for white, found in subject.on_grid:
+        for attacked in found:
+            budget = f"{attacked.norm} {attacked.eps:.4g}"
+            yield f"  attacked {budget} in whole levels of 1/{white}: {percent(attacked.accuracy, 'up')} at most"
+    for one in subject.reached:
+        name, rate = words.class_name(one.target, subject.classes), one.rate
+        grid = "" if one.white is None else f" in whole levels of 1/{one.white}"
+        yield (
+            f"  turned into {name}, {one.norm} {one.eps:.4g}{grid}: {percent(rate, 'down')} at least of {rate.n} "
+            f"images of other classes ({', '.join(one.attacks)})"
+        )
+    for half in subject.half_broken:
+        median = half.eps50
+        yield (
+            f"  eps50 {half.norm}: {median.value:.4g} at most [{median.low:.4g}, {median.high:.4g}], over {median.n} "
+            f"images that are right, {half.standing} of them never broken ({', '.join(half.attacks)})"
+        )

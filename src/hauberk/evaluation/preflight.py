@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hauberk.attacks import Attack, AttackLoss, AutoAttack, PartAttack
+from hauberk.attacks import Attack, AttackLoss, AutoAttack, PartAttack, Towards
 from hauberk.attacks.autoattack import by_scores, sequences
 from hauberk.attacks.gradients import EOT_DRAWS, attackable
+from hauberk.attacks.wrapping import Wrapping
 from hauberk.batch import Batch
 from hauberk.boundary import answer, check_classes, check_images, check_labels, check_logits, check_weights
 from hauberk.capabilities import Baked, ScoresOnly
@@ -33,6 +34,7 @@ from hauberk.threats import Threat, norms
 
 TRIALS = 3
 TRIED = 6  # most passes of the whole on an image, in an attack on a part
+JUDGED, ROUNDED = 2, 8  # passes around an attack towards a class, and around one with points of whole levels
 IMAGE = (1, 4, 4)  # of the images on which passes are counted
 # of walks, and how often they are repeated
 LENGTHS = {"steps": (10, 20), "queries": (10, 20), "targets": (1, 2), "restarts": (1, 2), "eot": (1, 2)}
@@ -241,7 +243,7 @@ def passes(attack: Attack, num_classes: int) -> tuple[int, int]:
     with each.  A registered loss takes the passes of cross-entropy, and an attack on a part is counted as one on the
     whole.
     """
-    stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)
+    stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)  # what is around one counts it inside
     found = [_passes(stage, num_classes) for stage in stages]
     return sum(f for f, _ in found), sum(b for _, b in found)
 
@@ -250,6 +252,10 @@ def _passes(attack: Attack, num_classes: int) -> tuple[int, int]:
     if isinstance(attack, PartAttack):
         forwards, backwards = _passes(attack.search_of, num_classes)
         return forwards + TRIED, backwards
+    if isinstance(attack, Wrapping):
+        towards = isinstance(attack, Towards)
+        forwards, backwards = passes(attack.inner, 2 if towards else num_classes)
+        return forwards + (JUDGED if towards else ROUNDED), backwards
     if isinstance(attack.loss, AttackLoss):
         attack = replace(attack, loss="ce")
     for name, (less, enough) in LENGTHS.items():

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from hauberk import registry
-from hauberk.attacks import Attack, AutoAttack
+from hauberk.attacks import Attack
 from hauberk.attacks.gradients import EOT_DRAWS
+from hauberk.attacks.wrapping import is_sequence, stages_of
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate
 from hauberk.certificates.evidence import VoteCounts
@@ -63,12 +64,12 @@ class Attacking(Task):
     @property
     def stages(self) -> Sequence[Mapping[str, Any]]:
         """The attack, or the attacks of a suite."""
-        suite = isinstance(self.attack, AutoAttack)
+        suite = is_sequence(self.attack)
         return [
             {"method": registry.spec(stage), "threat": registry.spec(stage.threat)}
             | {"revisions": revisions(self.attack, stage)}
             | ({"suite": registry.spec(self.attack), "stage": number} if suite else {})
-            for number, stage in enumerate(_stages(self.attack))
+            for number, stage in enumerate(stages_of(self.attack))
         ]
 
     def passes(self) -> Sequence[float]:
@@ -76,12 +77,18 @@ class Attacking(Task):
         classes, random = len(self.setting.classes), bool(self.facts["stochastic"])
         return [
             (EOT_DRAWS if random and stage.eot is None else 1) * sum(passes(stage, classes))
-            for stage in _stages(self.attack)
+            for stage in stages_of(self.attack)
         ]
 
     def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:
         """What the stage found."""
-        return _attack_columns(self.model, images, _stages(self.attack)[stage], self.setting, self.shown), {}
+        return _attack_columns(self.model, images, stages_of(self.attack)[stage], self.setting, self.shown), {}
+
+    def whole(self, found: Part) -> bool:
+        """Whether the record keeps every picture that is wanted now."""
+        kept = (i for i, image in zip(found.column("id").tolist(), found.table.column("image"), strict=True)
+                if image.is_valid)  # fmt: skip
+        return self.shown & set(found.column("id").tolist()) <= set(kept)
 
     def left(self, found: Sequence[Part], images: Batch) -> Batch:
         """The survivors."""
@@ -114,10 +121,6 @@ def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: 
     shown = frozenset(samples.ids[samples.order()[: setting.gallery]].tolist())
     task = Attacking(model=model, setting=setting, about=about, facts=facts, attack=attack, shown=shown)
     return done(task, samples, work)
-
-
-def _stages(attack: Attack) -> tuple[Attack, ...]:
-    return tuple(attack.stages()) if isinstance(attack, AutoAttack) else (attack,)
 
 
 def _attack_columns(model: nn.Module, tile: Batch, attack: Attack, setting: Setting, shown: frozenset[int]) -> Columns:

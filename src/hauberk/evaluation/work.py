@@ -143,6 +143,10 @@ class Task(ABC):
         """For each stage, the model calls that an image takes at most; empty where nobody knows."""
         return ()
 
+    def whole(self, found: Part) -> bool:  # noqa: ARG002
+        """Whether a record that is there has all that is wanted now; what has not is made again."""
+        return True
+
     def left(self, found: Sequence[Part], images: Batch) -> Batch:  # noqa: ARG002
         """The images that are left for the next stage, given the records of all stages so far."""
         return images
@@ -276,8 +280,8 @@ class _Driver:
         """Give the crew the next unit of these images that is not there yet."""
         try:
             unit = next(chain) if found is None else chain.send(found)
-            while (path := self._path(unit)).exists():
-                unit = chain.send(read(path))
+            while (path := self._path(unit)).exists() and self._task.whole(known := read(path)):
+                unit = chain.send(known)
         except StopIteration:
             self._report()
             return

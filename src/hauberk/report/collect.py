@@ -18,6 +18,7 @@ from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
 from hauberk.evaluation.by_class import by_class
 from hauberk.records import Part
+from hauberk.report import variants
 from hauberk.report.mixing import certificate
 from hauberk.report.observations import observed
 from hauberk.report.outcomes import Ids as Ids
@@ -129,7 +130,7 @@ def _subject(key: Key, parts: list[Part]) -> Subject:
     _check_labels(predictor, parts)
     attacks = [p for p in parts if p.kind == "attack"]
     certificates = [p for p in parts if p.kind == "certificate"]
-    attacked = _attacked(predictor, attacks)
+    attacked = _attacked(predictor, [p for p in attacks if variants.plain(p)], attacks)
     budgets = {n: [a.eps for a in attacked if a.norm == n] for n in {a.norm for a in attacked}}
     curves = [_curve(p, budgets.get(str(p.facts["norm"]), [])) for p in certificates]
     source = attacks or certificates
@@ -150,6 +151,10 @@ def _subject(key: Key, parts: list[Part]) -> Subject:
         judgements=judged,
         notes=observed(parts, tuple(map(str, parts[0].facts["classes"]))),
         by_class=by_class(*clean_rows(source)[1:]),
+        on_grid=tuple((white, tuple(_attacked(predictor, items, items)))
+                      for white, items in sorted(variants.on_grid(attacks).items())),
+        reached=tuple(variants.reached(attacks)),
+        half_broken=tuple(variants.half_broken(attacks)),
     )
 
 
@@ -181,13 +186,15 @@ def _check_labels(predictor: str, parts: list[Part]) -> None:
 # --- attacks --------------------------------------------------------------------------------------------------
 
 
-def _attacked(predictor: str, parts: list[Part]) -> list[Attacked]:
+def _attacked(predictor: str, parts: list[Part], every: list[Part]) -> list[Attacked]:
+    """The worst case at each budget, counting what any attack of the norm found within it."""
     threats: dict[tuple[str, float], list[Part]] = {}
     for part in parts:
         threats.setdefault((part.unit["threat"]["name"], float(part.unit["threat"]["eps"])), []).append(part)
     found = []
     for (norm, eps), items in sorted(threats.items()):
-        own = outcomes([p for p in parts if p.unit["threat"]["name"] == norm], eps)
+        counting, others = ([p for p in some if p.unit["threat"]["name"] == norm] for some in (parts, every))
+        own = outcomes(counting, eps, others)
         methods = sorted(
             (_method(p) for p in items),
             key=lambda m: (m.suite, m.stage if m.suite else m.accuracy.value, m.name, m.seed),

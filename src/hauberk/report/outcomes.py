@@ -45,8 +45,14 @@ class Outcomes:
         return both
 
 
-def outcomes(parts: list[Part], eps: float) -> Outcomes:
-    """Join the attacks of one predictor in one norm; the images are those attacked with the budget eps."""
+def outcomes(parts: list[Part], eps: float, others: Iterable[Part] = ()) -> Outcomes:
+    """Join the attacks of one predictor in one norm; the images are those attacked with the budget eps.
+
+    Args:
+        parts: attacks whose verdicts count.
+        eps: the budget.
+        others: attacks in this norm with another goal; what they found within the budget counts too.
+    """
     own = in_order(p for p in parts if float(p.unit["threat"]["eps"]) == eps)
     ids, right, survived = worst_case(own)
     labels, after = np.zeros(len(ids), np.int64), np.full(len(ids), UNKNOWN)
@@ -56,7 +62,7 @@ def outcomes(parts: list[Part], eps: float) -> Outcomes:
         broken = part.column("success").astype(np.bool_) | ~correct(part)
         first = broken & (after[at] == UNKNOWN)
         after[at[first]] = part.column("prediction")[first]
-    nearest = _nearest(ids, parts)
+    nearest = _nearest(ids, [*parts, *others])
     survived &= nearest > eps
     standing = right & survived
     after[standing] = labels[standing]

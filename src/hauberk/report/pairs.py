@@ -14,6 +14,7 @@ from hauberk.records import Part
 from hauberk.report import words
 from hauberk.report.outcomes import Ids, clean_rows, correct, outcomes
 from hauberk.report.subject import Subject, preference
+from hauberk.report.variants import plain
 from hauberk.statistics import Interval, paired_difference
 
 Quantity: TypeAlias = tuple[str, str, float]  # clean, attacked or certified; norm and budget
@@ -92,12 +93,13 @@ def held(
     ids, labels, answers = clean_rows(attacks or proofs)
     found: dict[Quantity, Held] = {CLEAN: (ids, labels == answers)}
     for a in subject.attacked:
-        seen = outcomes([p for p in attacks if p.unit["threat"]["name"] == a.norm], a.eps)
+        own = [p for p in attacks if p.unit["threat"]["name"] == a.norm]
+        seen = outcomes([p for p in own if plain(p)], a.eps, own)
         found["attacked", a.norm, a.eps] = (seen.ids, seen.standing)
     for norm, eps in budgets:
-        own = [p for p in proofs if p.facts["norm"] == norm and p.facts["proof"] != "estimate"]
-        if own:
-            best = max(own, key=lambda p: preference(p.facts["proof"], p.unit["method"], p.unit["seed"]))
+        proved = [p for p in proofs if p.facts["norm"] == norm and p.facts["proof"] != "estimate"]
+        if proved:
+            best = max(proved, key=lambda p: preference(p.facts["proof"], p.unit["method"], p.unit["seed"]))
             found["certified", norm, eps] = (best.column("id"), correct(best) & (best.column("radius") >= eps))
     return found
 

@@ -77,6 +77,44 @@ class Attacked:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """Attacks towards one class, the best case of each image.
+
+    Args:
+        target: the class.
+        norm: of the budget.
+        eps: the budget, pixel units.
+        rate: of the images with another label, the share that became this class.
+        attacks: their names.
+        white: the level that stands for 1, where points had whole levels; else None.
+    """
+
+    target: int
+    norm: str
+    eps: float
+    rate: Interval
+    attacks: tuple[str, ...]
+    white: int | None = None
+
+
+@dataclass(frozen=True)
+class HalfBroken:
+    """The budget within which half of the images that were right are broken, an upper bound: attacks found it.
+
+    Args:
+        norm: of the distances.
+        eps50: the median distance of the nearest error found, infinite where too many images stand.
+        standing: images that were right and that no search broke at any distance.
+        attacks: the minimum-norm attacks that looked.
+    """
+
+    norm: str
+    eps50: Interval
+    standing: int
+    attacks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Level:
     """Accuracy at one budget."""
 
@@ -182,7 +220,11 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is known about one predictor on one split; notes say what its records show beside their numbers."""
+    """What is known about one predictor on one split; notes say what its records show beside their numbers.
+
+    Attacks whose points have whole levels stand in ``on_grid`` by the level that stands for 1, those towards a class in
+    ``reached``; both are upper bounds of their own, and ``attacked`` is about the others.
+    """
 
     predictor: str
     dataset: str
@@ -200,6 +242,9 @@ class Subject:
     judgements: tuple[Judgement, ...] = ()
     notes: tuple[str, ...] = ()
     by_class: ByClass | None = None
+    on_grid: tuple[tuple[int, tuple[Attacked, ...]], ...] = ()
+    reached: tuple[Reached, ...] = ()
+    half_broken: tuple[HalfBroken, ...] = ()
 
     @property
     def norms(self) -> tuple[str, ...]:

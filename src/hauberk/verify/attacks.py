@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hauberk.records import Part
 from hauberk.verify.verdict import samples
+from hauberk.verify.wrapped import target, wrapped_problems
 
 Rows = NDArray[np.bool_]
 # a point that is projected and classified again may fall back over a border that it crossed by this little
@@ -21,6 +22,10 @@ OWN_DECISIONS = ("smoothed(", "detected")  # their decision is not the argmax of
 
 def attack_problems(part: Part) -> Iterator[str]:
     """Whether each row of an attack agrees with itself."""
+    around = list(wrapped_problems(part))
+    if around:
+        yield from around
+        return
     rows = _Rows(part)
     for wrong, sentence in rows.checks():
         if wrong.any():
@@ -34,6 +39,7 @@ class _Rows:
     def __init__(self, part: Part) -> None:
         self.eps = float(part.unit["threat"]["eps"])
         self.own = decides_itself(part)
+        self.target = target(part)
         for name in ("label", "clean_prediction", "prediction", "forwards", "backwards", "zero_gradients"):
             setattr(self, name, _column(part, name, np.int64))
         for name in ("distance", "loss", "logit_margin", "probability_margin", "nearest"):
@@ -71,9 +77,15 @@ class _Rows:
         if self.random:
             yield from self._votes()
 
+    def reached(self, decided: NDArray[np.int64]) -> Rows:
+        """Which decisions an attack is after: wrong ones, or those for its class where the label is another."""
+        if self.target is None:
+            return np.asarray(decided != self.label)
+        return np.asarray((decided == self.target) & (self.label != self.target))
+
     def _verdicts(self) -> Iterator[tuple[Rows, str]]:
-        wrong_before = self.clean_prediction != self.label
-        changed = self.prediction != self.label
+        wrong_before = self.reached(self.clean_prediction)
+        changed = self.reached(self.prediction)
         if self.own:  # a vote that is too close to call is no success
             changed &= self.prediction != -1
         changed &= self.distance <= self.eps
@@ -100,16 +112,27 @@ class _Rows:
 
     def _margins(self) -> Iterator[tuple[Rows, str]]:
         logit, probability = self.logit_margin, self.probability_margin
-        nothing = ~self.success & ((probability < -BORDER) | ((self.stopped == "found") & (probability > BORDER)))
+        left_alone = self.label == self.target if self.target is not None else np.zeros_like(self.success)
+        seen = (probability < -BORDER) | ((self.stopped == "found") & (probability > BORDER))
+        nothing = ~self.success & ~left_alone & seen
         yield nothing, "a misclassified point was seen, and no success is recorded"
         yield self.success & ((logit > 0.0) & (probability > BORDER)), "success, and every margin seen was positive"
         yield (np.sign(logit) * np.sign(probability) < 0), "the margins of logits and of probabilities differ in sign"
         for table in (self.clean_probabilities, self.probabilities):
-            own, rival = _own_and_rival(table, self.label)
-            yield probability > own - rival + ROUNDING, "the smallest margin of probabilities is not the smallest"
+            own, rival = self._sides(table)
+            if self.target is None:  # towards a class the margin is that of two classes, the best other and this one
+                yield probability > own - rival + ROUNDING, "the smallest margin of probabilities is not the smallest"
             large = (own > SEEN) & (rival > SEEN)
             gap = np.where(large, np.log(np.where(large, own, 1.0)) - np.log(np.where(large, rival, 1.0)), np.inf)
-            yield logit > gap + 0.01 * (1.0 + abs(gap)), "the smallest margin of logits is not the smallest"
+            more = ~left_alone & (logit > gap + 0.01 * (1.0 + abs(gap)))
+            yield more, "the smallest margin of logits is not the smallest"
+
+    def _sides(self, table: NDArray[np.float64]) -> tuple[Any, Any]:
+        """The probability that the attack wants small, and the largest of those that it wants large."""
+        if self.target is None:
+            return _own_and_rival(table, self.label)
+        wanted, others = _own_and_rival(table, np.full_like(self.label, self.target))
+        return others, wanted
 
     def _probabilities(self) -> Iterator[tuple[Rows, str]]:
         places = np.arange(len(self.ids))

@@ -15,6 +15,7 @@ from hauberk.records import Part, content_hash
 from hauberk.verify.attacks import ROUNDING, decides_itself
 from hauberk.verify.paths import NEAR
 from hauberk.verify.verdict import samples
+from hauberk.verify.wrapped import core
 
 # published sequences of AutoAttack, in order; every adaptive loss adds two APGDs
 STAGES = {
@@ -89,7 +90,7 @@ def _stage_problems(parts: Sequence[Part]) -> Iterator[str]:
 
 def _sequence_problems(suite: Mapping[str, Any], stages: Mapping[int, Part]) -> Iterator[str]:
     """Whether each stage of one suite was run on the survivors of the stage before, as long as there were any."""
-    names = _sequence(suite)
+    names = _sequence(core(suite))
     late = [n for n in stages if not 0 <= n < len(names)]
     if late or 0 not in stages:
         yield f"{suite['name']}: it has no stage {late[0]}" if late else f"{suite['name']}: its first stage is missing"
@@ -103,8 +104,8 @@ def _sequence_problems(suite: Mapping[str, Any], stages: Mapping[int, Part]) -> 
         if number not in stages:
             continue
         part = stages[number]
-        if part.unit["method"]["name"] != name:
-            yield f"{here}: {part.unit['method']['name']}, where the sequence has {name}"
+        if (found_name := core(part.unit["method"])["name"]) != name:
+            yield f"{here}: {found_name}, where the sequence has {name}"
         rows = zip(part.table.column("id").to_pylist(), part.table.column("success").to_pylist(), strict=True)
         left = {i for i, success in rows if not success}
 
