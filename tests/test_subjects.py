@@ -13,6 +13,7 @@ from hauberk.attacks import FGSM, PGD
 from hauberk.audit import recompute
 from hauberk.data import load
 from hauberk.errors import HauberkError
+from hauberk.evaluation.work import Step
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 from hauberk.subjects import Subject
@@ -40,8 +41,9 @@ def subject(path: Path, cut: bool) -> Subject:
 
 
 def test_a_run_is_there_with_its_first_record(tmp_path: Path) -> None:
-    def stop(step: object) -> None:
-        raise KeyboardInterrupt
+    def stop(step: Step) -> None:
+        if step.done:  # before, it is said what will be done
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         hauberk.attack(subject(tmp_path / "run", cut=False), [PGD(Linf(0.5), steps=1)], FEW, report=stop)

@@ -14,7 +14,7 @@ from hauberk import registry
 from hauberk.data import Dataset, load
 from hauberk.data.given import PATHS, Takes, completed, described, placed
 from hauberk.errors import HauberkError
-from hauberk.models.source import KNOWN, Source, check_arch, is_file, open_source
+from hauberk.models.source import Source, check_named, is_file, open_source
 from hauberk.models.takes import sizes, tried
 from hauberk.records import content_hash
 from hauberk.runs import Run
@@ -78,13 +78,11 @@ def subject(
     if Path(source).is_dir():
         return _of_run(Path(source), out, data, model, arch)
     text = str(source)
-    if not is_file(text) and ":" not in text:
-        raise HauberkError(
-            f"there is no run directory {text}", f"train one with: hauberk train RECIPE, or give {KNOWN}"
-        )
+    check_named(text, arch)
     if data is None:
-        check_arch(text, arch)
-        raise HauberkError("a model of your own needs --data", "for example --data cifar10")
+        raise HauberkError(
+            "a model of your own needs --data", "a folder of class folders, an .npz file, or a name: --data cifar10"
+        )
     opened = open_source(text, arch)
     description, chosen = completed(_description(data), Takes(partial(tried, opened.model), sizes(opened.model)))
     recipe = {"name": Path(text).name if is_file(text) else text, "data": description, "model": opened.named}

@@ -102,7 +102,7 @@ CONTRACT = [  # model, what is said, and whether it is said of every verb
 ]
 
 
-OTHERS = [f"attack M {ATTACK}", f"certify M {NOISE}", f"lipschitz M {FEW}",
+OTHERS = [f"attack M {ATTACK}", f"certify M {NOISE}", f"certify M {FEW}", f"lipschitz M {FEW}",
           f"mix --accurate my_nets:good --robust M --alpha 0.5 {FEW}"]  # fmt: skip
 
 

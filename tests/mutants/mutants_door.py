@@ -16,7 +16,8 @@ DOOR = [
         ("map_location=\"cpu\", weights_only=True)", "map_location=\"cpu\", weights_only=False)"),
         ("    _check_fit(\n", "    (lambda *_: None)(\n"),
         ("if k in wanted and v.shape != wanted[k].shape]", "if k not in renamed]"),
-        ("        if fit > best:\n", "        if False:\n"),
+        ("        if fit > best and 2 * fit[0] > len(wanted):", "        if False:"),
+        ("fit > best and 2 * fit[0] > len(wanted)", "fit > best"),
         ("    if likely and len(tensors) <= 1:", "    if likely and not tensors:"),
     ),
     *group(
@@ -53,6 +54,10 @@ DOOR = [
         ("return [] if isinstance(target.model, ScoresOnly) else [APGD(threat)]", "return [APGD(threat)]"),
         ("    if fitting:\n", "    if fixed:\n"),
         ("min(DIAGNOSED, len(_samples(target, plan)))", "DIAGNOSED"),
+    ),
+    *group(
+        "door", "verbs/certify.py", "tests/cli/test_misuse.py::test_a_model_that_breaks_the_contract",
+        ("    check_target(target, evaluation_samples(target.dataset, \"test\"))\n", "    pass\n"),
     ),
     *group("door", "verbs/attack.py", EVALUATE, ("    if isinstance(model, ScoresOnly):\n", "    if False:\n")),
     *group("door", "verbs/outcome.py", EVALUATE, ('"attacked": ("at most "', '"attacked": (""')),

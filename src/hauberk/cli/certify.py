@@ -91,6 +91,7 @@ def _certificates(
     elif not specs:
         fitting = verb.default_certificate(subject)
         if fitting is None:
+            verb.check_contract(subject)
             raise HauberkError(
                 f"this model has no deterministic certificate: {verb.lipschitz_refusal(subject)}",
                 "smooth it instead: --method smoothing --sigma 0.25",

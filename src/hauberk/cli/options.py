@@ -144,7 +144,7 @@ def data(text: str | None) -> dict[str, Any] | None:
     """The description of a data set: ``cifar10``, ``image_folder,folder=x,size=28``, or a path, ``xrays,size=28``."""
     if text is None:
         return None
-    spec = described(text)
+    spec = {"name": text} if os.path.exists(text) else described(text)  # noqa: PTH110 - a path may hold a comma
     spec = given.described(_from_home(str(spec.pop("name")))) | spec
     return {key: _from_home(value) if isinstance(value, str) else value for key, value in spec.items()}
 

@@ -149,7 +149,7 @@ def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tupl
     best, chosen = _fitting(state, wanted, "", ""), ("", "")
     for cut, put in sorted({_split(name, first) for name in state}, key=lambda pair: len("".join(pair))):
         fit = _fitting(state, wanted, cut, put)
-        if fit > best:
+        if fit > best and 2 * fit[0] > len(wanted):  # else it is another net, which is said in its own names
             best, chosen = fit, (cut, put)
     return chosen
 

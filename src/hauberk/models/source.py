@@ -46,12 +46,21 @@ def is_file(text: str) -> bool:
     return Path(text).suffix.lower() in FILES and ":" not in text
 
 
-def check_arch(text: str, arch: str | None) -> None:
-    """Raise if code is named for a model that is no checkpoint.
+def check_named(text: str, arch: str | None) -> None:
+    """Raise if a text names no model, as far as can be seen without opening it, or code for one that is no checkpoint.
 
     Raises:
-        HauberkError: saying what to leave out.
+        HauberkError: saying what was expected.
     """
+    if text.endswith(".py"):
+        raise HauberkError(
+            f"{text} is a file of code", f"name what makes the model in it: {Path(text).stem}:build, say"
+        )
+    if not is_file(text) and ":" not in text:
+        hint = f"train one with: hauberk train RECIPE, or give {KNOWN}"
+        raise HauberkError(f"there is no run directory {text}", hint)
+    if is_file(text) and not Path(text).exists():
+        raise HauberkError(f"there is no file {text}", f"expected {KNOWN}")
     if arch is not None and not is_file(text):
         raise HauberkError(f"--arch names the code of a checkpoint, and {text} is none", "leave --arch out")
 
@@ -66,14 +75,11 @@ def open_source(text: str, arch: str | None = None) -> Source:
     Raises:
         HauberkError: if there is none, the file is damaged or does not fit, or it is code that the user does not trust.
     """
-    check_arch(text, arch)
+    check_named(text, arch)
     if not is_file(text):
         return Source(own(text), {"factory": text})
     path = Path(text)
-    try:
-        content = reading.content(path, reading.CHECKPOINT_BYTES)
-    except FileNotFoundError as error:
-        raise HauberkError(f"there is no file {path}", f"expected {KNOWN}") from error
+    content = reading.content(path, reading.CHECKPOINT_BYTES)
     named = {"file": str(path), "sha256": hashlib.sha256(content).hexdigest()}
     kind = _kind(path, content)
     if kind == "checkpoint":

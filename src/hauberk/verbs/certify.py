@@ -18,7 +18,7 @@ from hauberk.executors import Executor
 from hauberk.recipes import Plan
 from hauberk.runs import Run
 from hauberk.subjects import Subject
-from hauberk.verbs.samples import note, probe_batch, setting_of
+from hauberk.verbs.samples import check_target, evaluation_samples, note, probe_batch, setting_of
 
 
 def certify(
@@ -61,6 +61,11 @@ def default_certificate(target: Subject) -> Certificate | None:
         base = default_certificate(Subject(target.run, model.robust, target.dataset))
         return None if base is None else MixedCertificate(base)
     return None if lipschitz_refusal(target) else LipschitzCertificate()
+
+
+def check_contract(target: Subject) -> None:
+    """Raise if the model cannot be called on its data, or gives no logits: nothing certifies it then."""
+    check_target(target, evaluation_samples(target.dataset, "test"))
 
 
 def certifiable(target: Subject) -> bool:
