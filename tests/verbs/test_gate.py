@@ -21,6 +21,7 @@ from hauberk.report.collect import RunFacts
 from hauberk.verbs import gate as verb
 from hauberk.verbs.gate import Finding, gate
 
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 Typed = Callable[..., tuple[int, str, str]]
 
 
@@ -164,6 +165,18 @@ def test_records_that_do_not_verify_tell_nothing(tiny_run: Path, monkeypatch: py
     monkeypatch.setattr(collect, "load", forged)
     found = one(tiny_run, "clean>=0.01")
     assert (found.verdict, "row 3 is forged" in found.reason) == ("cannot tell", True)
+
+
+def test_requirements_that_two_predictors_meet_are_not_met_by_one(hauberk: Typed) -> None:
+    run = RESULTS / "cifar10" / "pgd_cifar10_small-seed0"
+    both = [parse("clean>=0.5"), parse("certified@l2:0.15>=0.5")]
+    assert [f.verdict for f in gate(run, both)] == ["pass", "pass", "cannot tell"]
+    assert [f.verdict for f in gate(run, both, of="smoothed")] == ["pass", "pass"]
+    assert [f.verdict for f in gate(run, both[:1])] == ["pass"]
+    code, _, error = hauberk("gate", run, "--require", "clean>=0.5", "--of", "smothed")
+    assert (code, "there are: small_cnn" in error) == (2, True)
+    names = [f.name for f in gate(run, [], RESULTS / "cifar10" / "standard_cifar10_small-seed0", of="smoothed")]
+    assert names == [f"against {RESULTS / 'cifar10' / 'standard_cifar10_small-seed0'}"]  # which has no smoothed version
 
 
 # --- against a baseline -------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class Reporter:
 
     def __init__(self, quiet: bool = False, first: str = "", name: str = "") -> None:
         self._quiet, self._first = quiet, first
-        self.name = name
+        self.name, self.foretold = name, False  # whether the verb has said itself what all takes at most
         self._started = self._last = time.monotonic()
         self._told = False
 
@@ -133,8 +133,8 @@ class Reporter:
             return
         if step.ahead:
             self._begin()
-            if not self._quiet:
-                say(f"at most {clock(step.seconds)}: {step.label}" if math.isfinite(step.seconds) else step.label)
+            if math.isfinite(step.seconds) and not (self._quiet or self.foretold):
+                say(f"at most {clock(step.seconds)}: {step.label}")
             return
         done = step.done == step.total
         share = (step.done + step.inside) / max(1, step.total)

@@ -78,6 +78,7 @@ def evaluate(
         for text in _ahead(wanted, threat is None and not chosen):
             say(text)
     reporter = Reporter(json, placed[2], options.called(subject, "0/1"))
+    reporter.foretold = True
     run = verb.carried_out(subject, wanted, reporter.evaluating, where)
     written = page.write_report([run.path], run.path / "report.html")
     folder = shlex.quote(str(run.path))

@@ -46,6 +46,9 @@ def gate(
         list[str] | None,
         typer.Option(help="undiagnosed, questionable or broken: let a robust accuracy pass with such a diagnosis."),
     ] = None,
+    of: Annotated[
+        str, typer.Option(help="A part of the predictor's name, where a run has several: smoothed.")
+    ] = "",
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the findings as JUnit XML.")] = None,
     json: options.Json = False,
 ) -> None:
@@ -53,7 +56,7 @@ def gate(
     try:
         wanted = [requirement.parse(text) for text in require or ()]
         allowed = [cast("verb.Lack", options.choice("--allow", name, verb.LACKS)) for name in allow or ()]
-        findings = verb.gate(run, wanted, against, drop, unseen, allowed)
+        findings = verb.gate(run, wanted, against, drop, unseen, allowed, of)
         if junit is not None:
             file.write(junit, f"hauberk gate {run}", findings)
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,9 @@ from hauberk.records import Part
 from hauberk.report import collect, words
 from hauberk.report.collect import Ids, RunFacts
 from hauberk.report.subject import preference
+from hauberk.runs import Run
 from hauberk.statistics import Interval
+from hauberk.threats import Threat
 
 Lack = Literal["undiagnosed", "questionable", "broken"]  # of the diagnosis of an attack
 ANOTHER = -2  # a wrong answer, of a class that is not asked for
@@ -47,17 +49,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A measure of the run, and how it came about: the words for it, and whether a pass can be believed."""
+    """A measure of the run: the words for it, whose it is, and whether a pass can be believed."""
 
     value: Interval
     how: str
+    predictor: str
     doubt: str = ""
     missing: tuple[str, ...] = ()
 
 
 def gate(
     run: Path, requirements: Sequence[Requirement], against: Path | None = None, tolerated: float = 0.0,
-    unseen: float = 0.05, allowed: Collection[Lack] = (),
+    unseen: float = 0.05, allowed: Collection[Lack] = (), of: str = "",
 ) -> list[Finding]:  # fmt: skip
     """Judge each requirement, then each share that the run and the baseline both have; all from records.
 
@@ -68,17 +71,22 @@ def gate(
         tolerated: how far a share may fall, see ``comparison.drop``.
         unseen: what a drop may exceed that by and be missed.
         allowed: what may be wrong with the diagnosis of an attack.
+        of: a part of the name of the predictor that is meant, where the records are about several.
 
     Raises:
-        HauberkError: if a run cannot be read, or nothing is asked.
+        HauberkError: if a run cannot be read, nothing is asked, or no predictor has such a name.
     """
     if not requirements and against is None:
         raise HauberkError("nothing is required", "add --require 'clean>=0.8' or --against BASELINE")
-    facts = collect.load([run])[0]
+    facts = _about(collect.load([run])[0], of)
     problems = [problem for verdict in facts.verdicts for problem in verdict.problems]
-    findings = [_judged(facts, run, r, problems, allowed) for r in requirements]
+    judged = [_judged(facts, run, r, problems, allowed) for r in requirements]
+    findings = [finding for finding, _ in judged]
+    met = dict.fromkeys(predictor for finding, predictor in judged if finding.verdict == "pass" and predictor)
+    if len(met) > 1:  # each is met by another function, and none may meet all
+        findings.append(Finding("one model", "cannot tell", f"met by several: {'; '.join(met)}; name one with --of"))
     if against is not None:
-        findings += _compared(run, against, [r for r in requirements if not r.radius], tolerated, unseen)
+        findings += _compared(run, against, [r for r in requirements if not r.radius], tolerated, unseen, of)
     return findings
 
 
@@ -89,18 +97,33 @@ def worst(findings: Sequence[Finding]) -> Verdict:
     return next(v for v in order if v in verdicts)
 
 
+def _about(facts: RunFacts, of: str) -> RunFacts:
+    """The records of the predictors that have such a name."""
+    parts = tuple(part for part in facts.parts if of in str(part.unit["predictor"]))
+    if of and not parts:
+        known = sorted({str(part.unit["predictor"]) for part in facts.parts})
+        raise HauberkError(f"no predictor of {facts.name} has {of!r} in its name", f"there are: {'; '.join(known)}")
+    return replace(facts, parts=parts)
+
+
 # --- one requirement ----------------------------------------------------------------------------------------------
 
 
 def _judged(
     facts: RunFacts, run: Path, requirement: Requirement, problems: Sequence[str], allowed: Collection[Lack]
-) -> Finding:
+) -> tuple[Finding, str]:
+    """The finding, and whose it is."""
     if problems:
-        return Finding(requirement.text, "cannot tell", f"the records do not verify: {problems[0]}",
-                       ("verify", str(run)))  # fmt: skip
+        why = f"the records do not verify: {problems[0]}"
+        return Finding(requirement.text, "cannot tell", why, ("verify", str(run))), ""
     found = _measured(facts, run, requirement, allowed)
     if isinstance(found, Finding):
-        return found
+        return found, ""
+    return _held(found, requirement), found.predictor
+
+
+def _held(found: _Measured, requirement: Requirement) -> Finding:
+    """The measure against the number."""
     reached = (found.value.low if requirement.lower else found.value.value) >= requirement.number
     attacked = requirement.quantity.kind == "attacked"
     said = f"{_number(found.value, requirement)}; {found.how}"
@@ -132,7 +155,7 @@ def _measured(facts: RunFacts, run: Path, requirement: Requirement, allowed: Col
         value, how = measured
         named = "" if len(groups) == 1 else f"{key[0]} on {key[1]}/{key[2]}, "
         doubt, missing = _doubt(parts, run, requirement.quantity, allowed)
-        return _Measured(value, named + how, doubt, missing)
+        return _Measured(value, named + how, key[0], doubt, missing)
     return Finding(requirement.text, "cannot tell", "nothing on record says it", _missing(run, requirement))
 
 
@@ -234,16 +257,23 @@ def _doubt(
 
 
 def _compared(
-    run: Path, against: Path, required: Sequence[Requirement], tolerated: float, unseen: float
+    run: Path, against: Path, required: Sequence[Requirement], tolerated: float, unseen: float, of: str
 ) -> list[Finding]:
     """A finding for each share: those that are required, or without any all that both runs have."""
     threats = [r.threat for r in required if r.threat is not None]
-    new, old = (contestant.read([path], threats) for path in (run, against))
+    new, old = (_contestants(path, threats, of) for path in (run, against))
     both = [q for q in dict.fromkeys(q for c in new for q in c.outcomes) if any(q in c.outcomes for c in old)]
     shared = [*dict.fromkeys(r.quantity for r in required)] or both
     if not shared:
         return [Finding(f"against {against}", "cannot tell", "the two runs have no measure in common")]
     return [_against(new, old, q, run, against, (tolerated, unseen), ALPHA / len(shared)) for q in shared]
+
+
+def _contestants(path: Path, threats: Sequence[Threat], of: str) -> list[Contestant]:
+    """The predictors of a run that have such a name; the run's own goes by the name of the run."""
+    own = str(Run.open(path).info.get("predictor", ""))
+    found = contestant.read([path], threats)
+    return [one for one in found if of in (one.name.partition(": ")[2] or own)]
 
 
 def _against(
