@@ -20,9 +20,15 @@ from torch import Tensor
 
 from hauberk.errors import HauberkError
 
+BITS = 63  # of an integer draw
+
 
 class Randomness(Protocol):
     """A source of one draw for each row of a batch of B rows."""
+
+    def bits(self, *shape: int) -> Tensor:
+        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        ...
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""
@@ -54,6 +60,10 @@ class DeviceStream:
         self._device = device
         self._generator = torch.Generator(device)
         self._generator.manual_seed(_key(seed, sample_id, purpose) % 2**63)
+
+    def integers(self, low: int, high: int, shape: Sequence[int], dtype: object = np.int64) -> Tensor:  # noqa: ARG002
+        """Uniform integers of 63 bits, whatever the ends."""
+        return torch.empty(tuple(shape), dtype=torch.int64, device=self._device).random_(generator=self._generator)
 
     def random(self, shape: Sequence[int], dtype: object = np.float32) -> Tensor:  # noqa: ARG002
         """Uniform on [0, 1), float32."""
@@ -92,6 +102,10 @@ class PerSample:
     ) -> None:
         self._streams = [stream_on(device, seed, int(i), purpose) for i in ids]
 
+    def bits(self, *shape: int) -> Tensor:
+        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        return self._stack([s.integers(0, 2**BITS, shape, dtype=np.int64) for s in self._streams])
+
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""
         return self._stack([s.random(shape, dtype=np.float32) for s in self._streams])
@@ -114,6 +128,11 @@ class Consecutive:
 
     def __init__(self, generator: np.random.Generator | DeviceStream, rows: int) -> None:
         self._generator, self._rows = generator, rows
+
+    def bits(self, *shape: int) -> Tensor:
+        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        draws = self._generator.integers(0, 2**BITS, (self._rows, *shape), dtype=np.int64)
+        return torch.as_tensor(draws)  # where it was drawn
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""
@@ -144,6 +163,11 @@ class Shared:
         if offset + rows > self._total:
             raise ValueError(f"rows {offset} to {offset + rows} do not lie in a batch of {self._total}")
         self._own = slice(offset, offset + rows)
+
+    def bits(self, *shape: int) -> Tensor:
+        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        draws = torch.empty(self._total, *shape, dtype=torch.int64, device=self.generator.device)
+        return draws.random_(generator=self.generator)[self._own]
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""

@@ -9,7 +9,7 @@ from scipy import stats
 
 from hauberk.certificates import ABSTAIN, MixedCertificate, SmoothingCertificate
 from hauberk.certificates.evidence import OfMix, VoteCounts, on_record
-from hauberk.noises import Gaussian, Laplace, Noise, Uniform
+from hauberk.noises import Gaussian, GridGaussian, Laplace, Noise, Uniform
 from hauberk.verify.derive import DERIVE
 
 LECTURE = (4600, 1500, 1500, 1200, 1200)
@@ -64,7 +64,7 @@ def test_it_fails_with_at_most_alpha_by_enumeration(p: tuple[float, float, float
 
 @pytest.mark.parametrize("rule", ["fixed", "anytime"])
 @pytest.mark.parametrize("rival", ["rest", "runner_up"])
-@pytest.mark.parametrize("noise", [Gaussian(0.5), Laplace(0.3), Uniform(0.4)], ids=str)
+@pytest.mark.parametrize("noise", [Gaussian(0.5), GridGaussian(0.5), Laplace(0.3), Uniform(0.4)], ids=str)
 def test_verify_derives_the_same_by_other_means(noise: Noise, rival: str, rule: str) -> None:
     votes = certificate(noise=noise, n=500, rival=rival, rule=rule)
     mixes = [MixedCertificate(votes, bound) for bound in ("exact", "theorem_3_5", "theorem_a1")]

@@ -70,7 +70,7 @@ SMOOTHING = [
     ),
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
-        ("lower = below(own, n, self.alpha)", "lower = own / n"),
+        ("below(own, n, self.alpha) - self.noise.slack", "own / n"),
         ('below = anytime_lower if anytime else', 'below = clopper_pearson_lower if anytime else'),
         ("if seen.plan != self.plan or", "if False or"),
     ),
@@ -78,7 +78,15 @@ SMOOTHING = [
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_runner_up.py",
         ("max(_others(seen)), 0.5 * self.alpha", "max(_others(seen)), self.alpha"),
         ("other, half = max(_others(seen))", "other, half = min(seen.counts)"),
-        ("return lower, min(upper, 1.0 - lower)", "return lower, 1.0 - lower"),
+        ("min(upper + self.noise.slack, 1.0 - lower)", "1.0 - lower"),
+    ),
+    *group(
+        "smoothing", "noises/grid_gaussian.py", "tests/noises/test_grid_gaussian.py",
+        ("return LEVELS * self.sigma * 2.0**-27", "return 0.0"),
+        (".add_(image.mul(LEVELS).round_()).div_(LEVELS)", ".div_(LEVELS).add_(image)"),
+        ("image.mul(LEVELS).round_()", "image.mul(LEVELS)"),
+        ("right=True).sub_(len(table) // 2)", "right=True).sub_(len(table) // 2 - 1)"),
+        ("(k - 0.5) / spread", "k / spread"),
     ),
     *group(
         "smoothing", "noises/uniform.py", "tests/noises/test_uniform.py",
@@ -152,7 +160,7 @@ SMOOTHING = [
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
         ("return seen.chosen if lower > upper else", "return seen.chosen if lower > 0.0 else"),
-        ("lower = below(own, n, self.alpha)", "lower = below(own, sum(seen.counts), self.alpha)"),
+        ("below(own, n, self.alpha) - self", "below(own, sum(seen.counts), self.alpha) - self"),
         ("return round_down(self.noise.radius(lower, margin, self._rival(upper))) if",
          "return self.noise.radius(lower, 0.0, self._rival(upper)) if"),
         ("if model.noise != self.noise:", "if False:"),

@@ -175,6 +175,7 @@ def test_the_budget_grows_over_the_warm_up(still, batch, monkeypatch) -> None:
     perturb = PGD.perturb
 
     def watched(self, *given):
+        assert isinstance(given[0], NoisyCopies)  # what is attacked is the smoothed model
         seen.append(given[-1])
         return perturb(self, *given)
 

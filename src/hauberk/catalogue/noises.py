@@ -9,6 +9,10 @@ FAMILY.add(
     "Cohen et al. 2019, Theorem 1", norm="L2",
 )  # fmt: skip
 FAMILY.add(
+    "grid_gaussian", "hauberk.noises.grid_gaussian:GridGaussian",
+    "Gaussian noise on the grid of 8-bit images, added as integers", "Voracek & Hein 2023", norm="L2",
+)  # fmt: skip
+FAMILY.add(
     "laplace", "hauberk.noises.laplace:Laplace", "independent Laplace noise, sigma a pixel",
     "Teng et al. 2020, Theorem 1", norm="L1",
 )  # fmt: skip

@@ -143,12 +143,12 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         own, n, anytime = seen.counts[seen.chosen], seen.n, self.rule == "anytime"
         below = anytime_lower if anytime else clopper_pearson_lower
         if self.rival == "rest":
-            lower = below(own, n, self.alpha)
+            lower = max(0.0, below(own, n, self.alpha) - self.noise.slack)
             return lower, 1.0 - lower
         other, half = max(_others(seen)), 0.5 * self.alpha
-        lower = below(own, n, half)
+        lower = max(0.0, below(own, n, half) - self.noise.slack)
         upper = 1.0 - anytime_lower(n - other, n, half) if anytime else clopper_pearson_upper(other, n, half)
-        return lower, min(upper, 1.0 - lower)
+        return lower, min(upper + self.noise.slack, 1.0 - lower)
 
     def decision(self, seen: VoteCounts) -> int:
         """The chosen class where its lower bound exceeds the upper one of its rivals, else abstain."""

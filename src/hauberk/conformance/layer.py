@@ -109,6 +109,9 @@ class _Repeated:
     single: Randomness
     count: int
 
+    def bits(self, *shape: int) -> Tensor:
+        return self.single.bits(*shape).expand(self.count, *shape).clone()
+
     def uniform(self, *shape: int) -> Tensor:
         return self.single.uniform(*shape).expand(self.count, *shape).clone()
 

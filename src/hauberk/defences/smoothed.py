@@ -48,8 +48,7 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: Noise, count: int, key: S
     randomness = Consecutive(stream_on(image.device, *key), tile)
     counts: Tensor | None = None
     for start in range(0, count, tile):
-        draws = noise.sample(randomness, *image.shape).to(image)
-        logits = base(draws.add_(image))[: min(tile, count - start)]
+        logits = base(noise.noisy(image, randomness))[: min(tile, count - start)]
         beat(len(logits))
         top = logits.topk(2, dim=1)
         clear = top.values[:, 0] > top.values[:, 1]

@@ -40,6 +40,18 @@ class Noise(abc.ABC):
     def sample(self, randomness: Randomness, *shape: int) -> Tensor:
         """One draw for each row, float32, shape (B, *shape)."""
 
+    def noisy(self, image: Tensor, randomness: Randomness) -> Tensor:
+        """Copies of one image (C, H, W) under the noise of each row, (B, C, H, W), in the image's precision."""
+        return self.sample(randomness, *image.shape).to(image).add_(image)
+
+    @property
+    def slack(self) -> float:
+        """How far the probability of any event under the draws may be from that under the law; comes off every bound.
+
+        A family that adds floats says 0: its proof is about real numbers, see ``GridGaussian`` for one that is not.
+        """
+        return 0.0
+
     @abc.abstractmethod
     def cdf(self, value: float) -> float:
         """F, increasing from 0 to 1, with F(-t) = 1 - F(t)."""

@@ -13,6 +13,7 @@ from hauberk.errors import HauberkError
 # of each family: the norm of its radii, and the distribution of one pixel's noise of standard deviation sigma
 LAWS: dict[str, tuple[str, Callable[[float], Any]]] = {
     "gaussian": ("l2", lambda sigma: stats.norm(scale=sigma)),
+    "grid_gaussian": ("l2", lambda sigma: stats.norm(scale=sigma)),
     "laplace": ("l1", lambda sigma: stats.laplace(scale=sigma * 0.5**0.5)),
     "uniform": ("l1", lambda sigma: stats.uniform(loc=-sigma * 3.0**0.5, scale=2.0 * sigma * 3.0**0.5)),
 }
@@ -82,13 +83,18 @@ def vote_bounds(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int,
     if total != shared["n"] and not (anytime and 0 < total < shared["n"]):
         return -1, 0.0, 1.0
     top, alpha = int(np.argmax(first)), float(shared["alpha"])
-    below = _anytime if anytime else _fixed
+    below, slack = _anytime if anytime else _fixed, _slack(noise_of(shared))
     if shared.get("rival", "rest") == "rest":
-        lower = below(int(second[top]), total, alpha)
+        lower = max(0.0, below(int(second[top]), total, alpha) - slack)
         return top, lower, 1.0 - lower
-    lower = below(int(second[top]), total, alpha / 2.0)
+    lower = max(0.0, below(int(second[top]), total, alpha / 2.0) - slack)
     most = int(np.delete(second, top).max())
-    return top, lower, min(1.0 - below(total - most, total, alpha / 2.0), 1.0 - lower)
+    return top, lower, min(1.0 - below(total - most, total, alpha / 2.0) + slack, 1.0 - lower)
+
+
+def _slack(noise: Mapping[str, Any]) -> float:
+    """How far draws on the grid may be from their law: a table of float64 for 2^24 values; others say nothing."""
+    return 255.0 * float(noise["sigma"]) / 2**27 if noise["name"] == "grid_gaussian" else 0.0
 
 
 def _fixed(votes: int, total: int, alpha: float) -> float:

@@ -1,0 +1,73 @@
+"""Gaussian noise on the grid of 8-bit images, whose proof holds in floating point too."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from pydantic.dataclasses import dataclass
+from scipy.special import ndtr
+from torch import Tensor
+
+from hauberk.noises.gaussian import Gaussian
+from hauberk.randomness import BITS, Randomness
+from hauberk.threats import CONFIG
+
+LEVELS = 255
+VALUES = 2**24  # of an image at most; sums of two levels below it are exact in float32 too
+FAR = 9.0  # deviations to which levels are drawn; beyond them lies 2.3e-19
+
+
+@dataclass(frozen=True, config=CONFIG)
+class GridGaussian(Gaussian):
+    r"""Gaussian noise that is rounded to multiples of 1/255, added to the image as integers, and converted once.
+
+    Floating-point addition leaves traces of the image in the noisy one, by which a base classifier could tell images
+    apart that are equally likely under exact noise; a smoothed classifier may then flip well inside its radius.  Here
+    the base sees a function of the integer sum alone.  Rounding commutes with shifts by whole levels,
+
+    .. math:: \mathrm{round}(255(x + z)) = 255 x + \mathrm{round}(255 z),
+
+    so that this is exact Gaussian smoothing of the base behind a rounding of its input.  An image off the grid is
+    rounded first: that too is part of the predictor, and the certificate holds for all grid images within the radius.
+
+    A level is drawn by inversion of a table of 63-bit integers.  Of one value the table is off by at most
+    :math:`255\sigma\,2^{-51}` in total variation (float64 of :math:`\Phi`, four units in the last place, and tails), of
+    :math:`2^{24}` values by :attr:`slack`, which comes off every bound.
+
+    Reference: Voracek & Hein 2023, Section 4.
+    """
+
+    @property
+    def slack(self) -> float:
+        r""":math:`255\sigma\,2^{-27}`."""
+        return LEVELS * self.sigma * 2.0**-27
+
+    def sample(self, randomness: Randomness, *shape: int) -> Tensor:
+        """One draw for each row, float32, shape (B, *shape): levels / 255."""
+        return self._levels(randomness, *shape).div_(LEVELS)
+
+    def noisy(self, image: Tensor, randomness: Randomness) -> Tensor:
+        """Copies of one image, (B, C, H, W): sums of integers, divided once."""
+        if image.numel() > VALUES:
+            raise ValueError(f"an image of {image.numel()} values is beyond the {VALUES} that the slack covers")
+        return self._levels(randomness, *image.shape).to(image).add_(image.mul(LEVELS).round_()).div_(LEVELS)
+
+    def _levels(self, randomness: Randomness, *shape: int) -> Tensor:
+        """Rounded noise in levels, float32."""
+        bits = randomness.bits(*shape)
+        table = thresholds(self.sigma).to(bits.device)
+        return torch.searchsorted(table, bits, right=True).sub_(len(table) // 2).float()
+
+
+@lru_cache(maxsize=8)
+def thresholds(sigma: float) -> Tensor:
+    r""":math:`\lfloor 2^{63}\,\Phi((k + \tfrac12) / 255\sigma)\rfloor` for the levels k of nine deviations, int64.
+
+    Those above 0 are mirrored, so that the small tails are exact on both sides.
+    """
+    spread = LEVELS * sigma
+    most = max(1, math.ceil(FAR * spread))
+    lower = [int(math.ldexp(float(ndtr(-(k - 0.5) / spread)), BITS)) for k in range(most, 0, -1)]
+    return torch.tensor([*lower, *(2**BITS - v for v in reversed(lower))], dtype=torch.int64)
