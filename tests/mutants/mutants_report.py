@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mutant import Mutant, group
 
-BOARD, CLASSES = "tests/report/test_board.py", "tests/report/test_classes.py"
+BOARD = "tests/report/test_board.py"
 
 REPORT: list[Mutant] = [
     *group(
@@ -21,7 +21,7 @@ REPORT: list[Mutant] = [
         ("if difference is None:", "if False:"),
     ),
     *group(
-        "page", "report/outcomes.py", f"{CLASSES} {BOARD}",
+        "page", "report/outcomes.py", "tests/report/test_outcomes.py",
         ("first = broken & (after[at] == UNKNOWN)", "first = broken"),
         ("    survived &= nearest > eps\n", ""),
         ("both: metrics.Bools = self.right & self.survived", "both: metrics.Bools = self.survived"),

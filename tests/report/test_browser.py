@@ -344,6 +344,8 @@ def test_the_first_screen_answers_and_the_page_is_short(tab: Page, url: str) -> 
     tab.call("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)
     tab.open(url)
     assert tab.run("document.documentElement.scrollHeight") <= 6 * 800
+    assert tab.run("document.querySelectorAll('#provenance details[open], #glossary details[open]').length") == 0
+    assert tab.run("document.querySelectorAll('article > details[open]').length") == 1
     seen = "(e) => e.getClientRects().length > 0 && e.getBoundingClientRect().top < 800"
     for selector in (".verdict", ".ranking", ".overlay svg", ".three h2"):
         assert tab.run(f"[...document.querySelectorAll('{selector}')].some({seen})"), selector

@@ -114,6 +114,20 @@ def test_the_numbers_are_those_of_the_records(lab, reader) -> None:
     assert f"of {n} images that were both attacked in ℓ₂ and certified by lipschitz, none was broken" in reader.text
 
 
+def test_every_share_stands_beside_its_interval(written) -> None:
+    shares = re.findall(r'<span class="number">[\d.–]+', written)
+    assert len(shares) > 100
+    both = re.findall(r'<span class="number">[^<]+</span>\s*<span class="span">[\d.]+ to [\d.]+', written)
+    assert len(both) == len(shares)
+
+
+def test_the_first_screen_says_whether_the_records_verify(lab, reader) -> None:
+    wrong = {r.name for r in collect.load(lab.runs) if any(v.problems for v in r.verdicts)}
+    assert wrong  # hand-made records have no evidence
+    assert all(f"Verification of {name}:" in reader.text for name in wrong)
+    assert "The records verify from their files alone" not in reader.text
+
+
 def test_the_slider_gets_what_it_needs_to_count(lab, reader) -> None:
     [numbers] = [strict(text) for name, text in reader.blocks if name == "mix-1"]
     x, y, _ = lab.data

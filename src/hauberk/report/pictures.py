@@ -97,9 +97,9 @@ def pictures(subject: Subject, parts: Iterable[Part]) -> list[Picture]:
         return []
     chosen: dict[int, tuple[tuple[bool, float], Part, dict[str, Any]]] = {}
     for part in (p for p in kept if p.unit["threat"] == kept[0].unit["threat"]):
-        for row in part.table.to_pylist():
+        for row in part.table.filter(part.table.column("image").is_valid()).to_pylist():
             rank = (not row["success"], float(row["logit_margin"]))
-            if row["image"] is not None and (row["id"] not in chosen or rank < chosen[row["id"]][0]):
+            if row["id"] not in chosen or rank < chosen[row["id"]][0]:
                 chosen[row["id"]] = (rank, part, row)
     radii = _radii(own)
     return [_picture(subject, chosen[i][1], chosen[i][2], radii.get(i)) for i in sorted(chosen)[:MOST_PICTURES]]

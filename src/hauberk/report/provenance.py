@@ -39,6 +39,11 @@ class Provenance:
     checked: tuple[Shared, ...]
     trusted: tuple[Shared, ...]
 
+    @property
+    def problems(self) -> int:
+        """How many claims of the records are wrong."""
+        return sum(len(run["verified"]["problems"]) for run in self.runs)
+
 
 def provenance(runs: Sequence[RunFacts]) -> Provenance:
     """Everything that the end of the page says of these runs."""
