@@ -85,7 +85,8 @@ SMOOTHING = [
         ("return LEVELS * self.sigma * 2.0**-27", "return 0.0"),
         (".add_(image.mul(LEVELS).round_()).div_(LEVELS)", ".div_(LEVELS).add_(image)"),
         ("image.mul(LEVELS).round_()", "image.mul(LEVELS)"),
-        ("right=True).sub_(len(table) // 2)", "right=True).sub_(len(table) // 2 - 1)"),
+        ("found.sub_(len(table) // 2)", "found.sub_(len(table) // 2 - 1)"),
+        ("torch.where(first == last, first, -1)", "first"),
         ("(k - 0.5) / spread", "k / spread"),
     ),
     *group(

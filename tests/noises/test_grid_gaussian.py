@@ -52,6 +52,20 @@ def test_samples_are_levels_with_the_gaussian_law() -> None:
     assert stats.chisquare(np.histogram(levels, edges)[0], expected).pvalue > 1e-4
 
 
+@pytest.mark.parametrize("sigma", [0.002, 0.25])
+def test_the_short_way_to_a_level_is_the_long_one(sigma: float) -> None:
+    class Fixed:
+        def bits(self, *shape: int) -> Tensor:
+            return draws.view(1, *shape)
+
+    table = thresholds(sigma)
+    near = torch.cat([table - 1, table, table + 1, torch.tensor([0, 2**BITS - 1])]).clamp(0, 2**BITS - 1)
+    draws = torch.cat([near, PerSample(0, [1], "test").bits(3000).flatten()])
+    found = GridGaussian(sigma).sample(Fixed(), len(draws)) * 255  # type: ignore[arg-type]
+    expected = [sum(t <= d for t in table.tolist()) - len(table) // 2 for d in draws.tolist()]
+    assert found.round().int().flatten().tolist() == expected
+
+
 def test_the_base_sees_a_function_of_the_integer_sum_alone() -> None:
     """Whatever image and noise a sum comes from, its floats are the same bits."""
     noise = GridGaussian(0.25)

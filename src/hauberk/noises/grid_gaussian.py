@@ -16,6 +16,7 @@ from hauberk.threats import CONFIG
 
 LEVELS = 255
 VALUES = 2**24  # of an image at most; sums of two levels below it are exact in float32 too
+SHORT = 16  # bits by which most draws are told
 FAR = 9.0  # deviations to which levels are drawn; beyond them lies 2.3e-19
 
 
@@ -57,8 +58,11 @@ class GridGaussian(Gaussian):
     def _levels(self, randomness: Randomness, *shape: int) -> Tensor:
         """Rounded noise in levels, float32."""
         bits = randomness.bits(*shape)
-        table = thresholds(self.sigma).to(bits.device)
-        return torch.searchsorted(table, bits, right=True).sub_(len(table) // 2).float()
+        table, short = thresholds(self.sigma).to(bits.device), buckets(self.sigma).to(bits.device)
+        found = short[bits >> BITS - SHORT]
+        divided = found < 0
+        found[divided] = torch.searchsorted(table, bits[divided], right=True).to(found)
+        return found.sub_(len(table) // 2).float()
 
 
 @lru_cache(maxsize=8)
@@ -71,3 +75,12 @@ def thresholds(sigma: float) -> Tensor:
     most = max(1, math.ceil(FAR * spread))
     lower = [int(math.ldexp(float(ndtr(-(k - 0.5) / spread)), BITS)) for k in range(most, 0, -1)]
     return torch.tensor([*lower, *(2**BITS - v for v in reversed(lower))], dtype=torch.int64)
+
+
+@lru_cache(maxsize=8)
+def buckets(sigma: float) -> Tensor:
+    """For each value of a draw's upper bits, how many thresholds are at most the draw; -1 where lower bits decide."""
+    starts = torch.arange(2**SHORT, dtype=torch.int64) << BITS - SHORT
+    ends = starts + 2 ** (BITS - SHORT) - 1
+    first, last = (torch.searchsorted(thresholds(sigma), draws, right=True).int() for draws in (starts, ends))
+    return torch.where(first == last, first, -1)
