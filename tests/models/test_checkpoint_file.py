@@ -86,6 +86,7 @@ def less(*names: str) -> dict[str, torch.Tensor]:
         (prefixed("") | {"conv.weight": torch.ones(3, 3, 3, 3)}, "conv.weight is 3x3x3x3, expected 3x1x3x3"),
         (less("norm.running_mean"), "1 missing (norm.running_mean)"),
         ({"other": torch.ones(2)}, "missing"),
+        ({"stem.weight": torch.ones(3, 1, 3, 3), "stem.bias": torch.ones(3)}, "(stem.weight, stem.bias)"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence(state: dict[str, torch.Tensor], said: str, tmp_path: Path) -> None:

@@ -59,6 +59,10 @@ DOOR = [
         "door", "verbs/certify.py", "tests/cli/test_misuse.py::test_a_model_that_breaks_the_contract",
         ("    check_target(target, evaluation_samples(target.dataset, \"test\"))\n", "    pass\n"),
     ),
+    *group(
+        "door", "report/words.py", "tests/report/test_words.py",
+        ('_knowledge(n) in ("scores", "decisions") for n in names', '_knowledge(n) == "" for n in names'),
+    ),
     *group("door", "verbs/attack.py", EVALUATE, ("    if isinstance(model, ScoresOnly):\n", "    if False:\n")),
     *group("door", "verbs/outcome.py", EVALUATE, ('"attacked": ("at most "', '"attacked": (""')),
     *group(

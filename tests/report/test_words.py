@@ -32,6 +32,16 @@ def test_a_difference_has_a_sign_and_a_table_no_bars_in_its_cells() -> None:
     assert markdown.table(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |\n"
 
 
+def test_attacks_that_know_less_or_all_the_same_are_called_out() -> None:
+    def said(*names: str) -> str:
+        attacked = [SimpleNamespace(methods=[SimpleNamespace(name=n, settings={}) for n in names])]
+        return " ".join(words._weak_attacks(SimpleNamespace(attacked=attacked, stochastic=False)))  # type: ignore[arg-type]
+
+    assert "No attack followed the model's gradients" in said("square")
+    assert "No attack without gradients" in said("apgd", "fab")
+    assert said("apgd", "square") == ""
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("eps", [8 / 255, 36 / 255, 0.5, 1 / 3, 1e-9, 12.0, 0.031372])
 def test_a_threat_that_a_hint_names_is_that_very_one(norm: str, eps: float) -> None:

@@ -245,6 +245,8 @@ def _weak_attacks(subject: Subject) -> list[str]:
         said.append(f"Only {attack(names[0])} was run; several kinds of attack together usually break more images.")
     if all(_knowledge(n) == "white box" for n in names):
         said.append("No attack without gradients was run, so gradients that mislead an attacker would go unnoticed.")
+    if all(_knowledge(n) in ("scores", "decisions") for n in names):
+        said.append("No attack followed the model's gradients; one that does may break many images that these leave.")
     if subject.stochastic and all(m.settings.get("eot") == 1 for m in methods):
         said.append("The classifier is random, and no attack averaged over its randomness.")
     return said
