@@ -124,7 +124,7 @@ def overlay(board: Board) -> Spec:
         measured.mark_line(strokeWidth=1, strokeDash=[1, 4]).encode(x, _share_axis(), tint, order="x:Q"),
         measured.mark_rule(strokeWidth=1.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), tint),
         measured.mark_point(size=70, filled=True, opacity=1).encode(x, _share_axis(), tint, shape),
-    ]), rows, f"Every classifier against the budget in {NORMS.get(board.norm, board.norm)}", 250)  # fmt: skip
+    ]), rows, f"Every classifier against the budget in {NORMS.get(board.norm, board.norm)}", 215)  # fmt: skip
 
 
 def colour(number: int) -> str:

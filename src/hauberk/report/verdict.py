@@ -163,7 +163,7 @@ def _proved(board: Board) -> list[str]:
     if not board.proved:
         said.append("Nothing at this budget.")
     elif more > 0 or rest:
-        counted = [f"less of {more} more"] * (more > 0) + [f"nothing of the other {rest}"] * (rest > 0)
+        counted = [f"a smaller share of {more} more"] * (more > 0) + [f"nothing of the other {rest}"] * (rest > 0)
         said.append(f"{words.listed(counted).capitalize()}.")
     checks = [c for line in board.lines for c in line.subject.checks if c.norm == board.norm]
     compared, found = sum(c.compared for c in checks), sum(c.found for c in checks)
