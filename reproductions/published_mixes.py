@@ -41,6 +41,10 @@ def known(run: Path) -> Known:
     for part in parts:
         right = part.column("clean_prediction") == part.column("label")
         clean |= dict(zip(part.column("id").tolist(), right.tolist(), strict=True))
+    for path in group(read_all(run / "records", "mix")):  # of one weight the path says where it is right
+        alpha = float(path.facts["alpha"])
+        right = (path.column("alpha_low") < alpha) & (alpha < path.column("alpha_high"))
+        clean |= dict(zip(path.column("id").tolist(), right.tolist(), strict=True))
     own = [p for p in parts if abs(float(p.unit["threat"]["eps"]) - EPS) < 1e-9]
     ids, right, survived = worst_case(own)
     robust = dict(zip(ids.tolist(), (right & survived).tolist(), strict=True))
