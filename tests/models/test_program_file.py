@@ -134,3 +134,14 @@ def test_an_onnx_file_of_another_form() -> None:
             OnnxFile(content, "net.onnx")(IMAGES)
     named = OnnxFile(linear(dense(), shape, outputs=("logits", "features")), "net.onnx")
     assert named(IMAGES).shape == (5, 4)
+
+
+def test_an_onnx_file_that_ends_in_a_softmax_gives_logits_up_to_a_constant(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "net.onnx").write_bytes(linear(dense(), ["rows", 1, 4, 4], softmax=True))
+    found = open_source(str(tmp_path / "net.onnx"))
+    expected = dense()(IMAGES.flatten(1)).log_softmax(1)
+    assert torch.allclose(found.model(IMAGES), expected, atol=1e-5)
+    assert any("probabilities" in remark for remark in found.remarks)
+    (tmp_path / "net.onnx").write_bytes(linear(dense(), ["rows", 1, 4, 4]))
+    assert len(open_source(str(tmp_path / "net.onnx")).remarks) == 1

@@ -8,6 +8,7 @@ CHECKPOINT = "tests/models/test_checkpoint_file.py"
 PROGRAM = "tests/models/test_program_file.py"
 GIVEN = "tests/data/test_given.py"
 EVALUATE = "tests/verbs/test_evaluate.py"
+SOFTMAX = f"{PROGRAM}::test_an_onnx_file_that_ends_in_a_softmax_gives_logits_up_to_a_constant"
 SUBJECTS = "tests/test_subjects.py"
 
 DOOR = [
@@ -30,6 +31,10 @@ DOOR = [
         "door", "classifier.py", f"{PROGRAM}::test_a_file_saved_in_train_mode_shows_by_its_answers",
         ("    if is_random(model, images[:8]):\n", "    if False:\n"),
         ("        check_separate(model, images)\n    except", "        pass\n    except"),
+    ),
+    *group(
+        "door", "models/onnx_file.py", SOFTMAX,
+        ("partial(_logarithm, call) if _gives_probabilities(call, size) else call", "call"),
     ),
     *group(
         "door", "models/program_file.py", f"{PROGRAM}::test_an_export_of_two_rows_takes_five",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +16,16 @@ REMARK = (
     "The model is an ONNX file, computed by onnxruntime on the CPU: it gives no gradients, so only attacks by scores "
     "are run. An attack that follows gradients of the model it was made from may break many images that these leave."
 )
+SOFTMAX = "The file gives probabilities; their logarithms, which decide alike, are taken for logits."
+NEAR = 1e-4  # of 1, which probabilities sum to
 FLOATS = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16}
 
 
 class OnnxFile(ScoresOnly, ProgramFile):
     """The classifier of an ``.onnx`` file, which onnxruntime computes.
 
-    A file that says that its images have the channels last gets them so.
+    A file that says that its images have the channels last gets them so.  One that gives probabilities on noise of its
+    own size is followed by a logarithm, so that differences of what comes out are differences of logits.
     """
 
     traits = Traits(declared=False)
@@ -49,7 +53,13 @@ class OnnxFile(ScoresOnly, ProgramFile):
             (answer,) = session.run([given], {taken.name: held.numpy()})
             return torch.from_numpy(answer).to(images.dtype)
 
-        return call, (shape[0], shape[3], shape[1], shape[2]) if last else shape
+        size = (shape[0], shape[3], shape[1], shape[2]) if last else shape
+        return (partial(_logarithm, call) if _gives_probabilities(call, size) else call), size
+
+    @property
+    def softmax(self) -> bool:
+        """Whether the file gives probabilities."""
+        return isinstance(self._called()[0], partial)
 
     def _only_input(self, session: Any) -> Any:
         known = {node.name for node in session.get_overridable_initializers()}
@@ -69,6 +79,24 @@ class OnnxFile(ScoresOnly, ProgramFile):
                 f"{self._name} gives {len(names)} outputs ({', '.join(names)})", "export the logits alone, shape (B, K)"
             )
         return names[0] if len(names) == 1 else "logits"
+
+
+def _logarithm(call: Call, images: Tensor) -> Tensor:
+    answer: Tensor = call(images)
+    return answer.clamp_min(torch.finfo(answer.dtype).tiny).log()
+
+
+def _gives_probabilities(call: Call, size: tuple[int | None, ...]) -> bool:
+    """Whether rows are non-negative and sum to 1 on noise; of a file that takes any size nothing is known."""
+    rows, *rest = size
+    if None in rest:
+        return False
+    noise = torch.rand(rows or 2, *(n or 1 for n in rest), generator=torch.Generator().manual_seed(0))
+    try:
+        answer = call(noise)
+    except Exception:  # whatever onnxruntime raises: the first call says it
+        return False
+    return answer.dim() == 2 and bool((answer >= 0).all()) and bool((answer.sum(1) - 1).abs().max() < NEAR)
 
 
 def _runtime() -> Any:

@@ -14,7 +14,7 @@ from torch import nn
 from hauberk import reading, trust
 from hauberk.errors import HauberkError
 from hauberk.models.checkpoint_file import fill, read_state
-from hauberk.models.onnx_file import REMARK, OnnxFile
+from hauberk.models.onnx_file import REMARK, SOFTMAX, OnnxFile
 from hauberk.models.own import own
 from hauberk.models.program_file import ExportedFile, TorchScriptFile
 
@@ -87,7 +87,8 @@ def open_source(text: str, arch: str | None = None) -> Source:
     if arch is not None:
         raise HauberkError(f"{path} is a {PROGRAM[kind]} file, which has its network inside", "leave --arch out")
     if kind == "onnx":
-        return Source(OnnxFile(content, path.name), named | {"kind": kind}, (REMARK,))
+        model = OnnxFile(content, path.name)
+        return Source(model, named | {"kind": kind}, (REMARK, SOFTMAX) if model.softmax else (REMARK,))
     trust.require_file(str(path), PROGRAM[kind])
     made = TorchScriptFile if kind == "torchscript" else ExportedFile
     return Source(made(content, path.name), named | {"kind": kind})
