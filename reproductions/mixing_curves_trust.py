@@ -27,8 +27,15 @@ TRUSTS: dict[Trust, str] = {"constant": "R = 1", "gradient": "R = ‖∇g_i‖",
                             "gradient_ratio": "R = ‖∇g_i‖ / ‖∇h_i‖"}  # fmt: skip
 SCALES: tuple[Scale, ...] = ("probabilities", "logits")
 PLACES = (0.1, 0.25, 0.4, 0.55, 0.75)  # share of the way from h's clean accuracy to g's, on validation images
+
+
+def written(threat: Threat) -> str:
+    """A threat as the committed results write it, with a decimal budget."""
+    return f"{threat.norm}:{threat.eps:.6g}"
+
+
 WORDS = {"pgd": "h adversarially trained", "trades_6": "h by TRADES, beta 6", "pgd_l2": "h adversarially trained in L2",
-         str(Linf(8 / 255)): "Linf 8/255", str(L2(0.5)): "L2 0.5"}  # fmt: skip
+         written(Linf(8 / 255)): "Linf 8/255", written(L2(0.5)): "L2 0.5"}  # fmt: skip
 JACOBIAN: tuple[Trust, ...] = ("gradient", "gradient_ratio")  # a backward pass a class: fewer images
 FEWER = 2
 
@@ -142,7 +149,7 @@ def measure(store: Curve, count: int) -> None:
         "mixes weighted by gradient lengths, Eq. 4", ["standard", *(part.robust for part in parts)],
         f"the first {count} of the test split, the first {count // FEWER} for ‖∇g_i‖ and the ratio; gamma is "
         f"chosen on the first {count} of the validation split", places=PLACES,
-        parts={p.name: {"robust": p.robust, "threat": str(p.threat), "steps": p.steps} for p in parts},
+        parts={p.name: {"robust": p.robust, "threat": written(p.threat), "steps": p.steps} for p in parts},
     )  # fmt: skip
     for part in parts:
         bench = Bench(part, count)
@@ -217,7 +224,7 @@ def page(store: Curve) -> list[str]:
             *table(["Mix", "gamma", "Clean", "PGD", "worst"], rows), "",
         ]  # fmt: skip
     missing = [part for part in PARTS[store.name] if part.name not in store.data["summary"]]
-    return lines + [f"Not run: {WORDS[part.robust]}, {WORDS[str(part.threat)]}." for part in missing]
+    return lines + [f"Not run: {WORDS[part.robust]}, {WORDS[written(part.threat)]}." for part in missing]
 
 
 def _title(key: str) -> str:
