@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,5 +35,12 @@ def demo(
         {"report": str(result.report), "seconds": round(result.seconds, 1), "runs": [str(r) for r in result.runs]},
         json,
         [f"finished in {result.seconds:.0f} s", f"page: {result.report}",
-         f"next: {shlex.join(['hauberk', 'compare', *map(str, result.runs)])}"],
+         f"next: {_following(result.runs)}"],
     )
+
+
+def _following(runs: Sequence[Path]) -> str:
+    """The command that holds the mixes against the line between the two nets that they are made of."""
+    mixes = [str(run) for run in runs if run.name.startswith("mix_")]
+    ends = [str(run) for run in runs if run.name in ("demo_standard", "demo_lipschitz")]
+    return shlex.join(["hauberk", "compare", *mixes, "--line", *ends])
