@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from hauberk.report import collect, page
+from hauberk.report import charts, collect, page
 from hauberk.report.board import Board, boards, first
 from hauberk.report.pairs import CLEAN, held, pairs
 from hauberk.report.subject import Judgement
@@ -72,6 +72,18 @@ def test_the_best_is_named_with_its_reason(board) -> None:
     assert told.said.startswith(f"Ship {best.name} against changes of at most 0.5 in ℓ₂")
     assert "more than any other here" in told.said
     assert "+20.0 (+10.0 to +30.0) points" in told.reasons[0]
+
+
+def test_a_single_classifier_is_the_best_of_nothing(board) -> None:
+    alone = dataclasses.replace(board, lines=board.tried[:1])
+    told = verdict(alone, nothing)
+    assert told.said.startswith(f"Against changes of at most 0.5 in ℓ₂ {board.tried[0].name} keeps")
+    assert "any other" not in " ".join((told.said, *told.reasons))
+    assert told.measured[0].startswith("Attacked on 120 images")
+
+
+def test_no_two_of_many_classifiers_look_alike() -> None:
+    assert len({(charts.colour(n), charts.form(n)) for n in range(1, 65)}) == 64
 
 
 def test_what_these_images_cannot_tell_apart_is_said(board) -> None:

@@ -133,8 +133,8 @@ def colour(number: int) -> str:
 
 
 def form(number: int) -> str:
-    """The shape of a classifier's points, by its place on the page."""
-    return SHAPES[(number - 1) % len(SHAPES)]
+    """The shape of a classifier's points, by its place on the page; no two share both colour and shape."""
+    return SHAPES[(number - 1 + (number - 1) // COLOURS) % len(SHAPES)]
 
 
 def thinned(steps: Sequence[Level], most: int = 200) -> list[Level]:

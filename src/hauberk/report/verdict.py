@@ -51,7 +51,9 @@ def _said(board: Board, difference: Difference) -> str:
     if not tried and not proved:
         return f"Nothing here tells what withstands {where}: no attack counts, and nothing is proved."
     if not tried:
-        return f"{_only(board, proved[0])} against {where}: {_lower(proved[0])}. No attack was run with this budget."
+        name = proved[0].name
+        opening = f"Ship {name} against {where}" if len(board.lines) > 1 else f"{name} against {where}"
+        return f"{opening}: {_lower(proved[0])}. No attack was run with this budget."
     best, level = tried[0], _upper(tried[0])
     if _hopeless(best) and not proved:
         guess = words.percent(1 / len(best.subject.classes))
@@ -63,17 +65,14 @@ def _said(board: Board, difference: Difference) -> str:
         said = f"Ship {names} against {where}: the best keeps {level}, and these images cannot tell them apart."
         return f"{said} If only proofs count, take {proved[0].name}: {_lower(proved[0])}." if proved else said
     more = ", more than any other here" if len(tried) > 1 else ""
-    said = f"{_only(board, best)} against {where}: it keeps {level}{more}"
+    several = len(board.lines) > 1  # a single classifier is not the best of all
+    said = f"Ship {best.name} against {where}: it" if several else f"Against {where} {best.name}"
+    said = f"{said} keeps {level}{more}"
     if not proved:
         return f"{said}. Nothing is proved; a better attack may break more."
     if proved[0] is best:
         return f"{said}, and {_lower(best)}."
     return f"{said}. If only proofs count, take {proved[0].name}: {_lower(proved[0])}."
-
-
-def _only(board: Board, line: Line) -> str:
-    """A single classifier is not the best of several."""
-    return f"Ship {line.name}" if len(board.lines) > 1 else f"What {line.name} is worth"
 
 
 def _upper(line: Line) -> str:
@@ -180,7 +179,8 @@ def _measured(board: Board) -> list[str]:
     images = sorted({line.attacked.accuracy.n for line in tried if line.attacked})
     many = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
     names = words.attacks(m for line in tried for m in (line.attacked.methods if line.attacked else ()))
-    said = [f"{len(tried)} of {len(board.lines)} classifiers attacked on {many} images, with {names}."]
+    who = f"{len(tried)} of {len(board.lines)} classifiers attacked" if len(board.lines) > 1 else "Attacked"
+    said = [f"{who} on {many} images, with {names}."]
     for word in ("broken", "questionable", "sound"):
         judged = [line.name for line in tried if line.judgement and line.judgement.verdict == word]
         if judged:
