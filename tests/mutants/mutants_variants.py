@@ -21,8 +21,6 @@ VARIANTS: list[Mutant] = [
     *group(
         "variants", "attacks/towards.py", CLASS,
         ("success = ~own & ((clean", "success = ((clean"),
-        ("(said[2] == self.target) &", "(said[2] != batch.labels) &"),
-        ("((clean == self.target) | reached)", "reached"),
         ("if self.target >= logits.shape[1]:\n            raise", "if False:\n            raise"),
     ),
     *group("variants", "attacks/wrapping.py", GRID, ("if self.inner.threat != self.threat:", "if False:")),
@@ -44,6 +42,6 @@ VARIANTS: list[Mutant] = [
     ),
     *group("variants", "verify/attacks.py", ASKED,
            ("(decided == self.target) & (self.label != self.target)", "decided != self.label")),
-    *group("variants", "cli/options.py", ASKED, ("key=lambda t: t.eps)", "key=lambda t: -t.eps)"),
+    *group("variants", "cli/options.py", ASKED,
            ("if \":\" in other and other.partition(\":\")[0].lower() != norm.lower():", "if False:")),
 ]  # fmt: skip
