@@ -1,5 +1,6 @@
 """The preflight: every fault is seen before anything is spent, and no attack takes more than its bill says."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -121,6 +122,23 @@ def test_a_bill_is_passes_times_speed() -> None:
     assert 5000 + 10 * 100 + 9 * 100 * 2 < found["standard"].forwards < 5000 + 10 * 101 + 9 * 100 * 2 + 20
     assert 10 * 100 + 9 * 100 < found["standard"].backwards < 10 * 101 + 9 * 101 + 20
     assert [b.name for b in bills(Linf(0.1), Speed(1.0, 2.0), 10, 3, random=True)] == ["rand"]
+    slow = bills(Linf(8 / 255), Speed(forward=0.5, gradient=2.0, beside=0.25), 10, images=3)
+    assert slow[0].seconds == pytest.approx(3 * (0.75 * found["fast"].forwards + 1.5 * found["fast"].backwards))
+
+
+def test_what_a_search_takes_beside_a_tiny_net_is_in_its_bill(batch: Batch) -> None:
+    """Square's own work is most of its time there: without it, the bill is several times too small."""
+    images = torch.rand(64, *batch.images.shape[1:], generator=torch.Generator().manual_seed(0))
+    sure = Batch(images, MODEL(images).argmax(1), torch.arange(64))
+    started = time.perf_counter()
+    Square(Linf(1e-6), queries=400)(MODEL, sure, tile=64)
+    taken = time.perf_counter() - started
+    found = measure(MODEL, images)
+    assert found.beside > found.forward
+    assert 64 * 401 * found.forward < 0.6 * taken
+    assert 0.3 * taken < 64 * found.seconds(401, 0) < 4.0 * taken
+
+
 
 
 def test_time_is_measured_forwards_and_with_gradient(batch: Batch) -> None:

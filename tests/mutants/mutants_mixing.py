@@ -269,7 +269,7 @@ WORK = [
         " tests/evaluation/test_preflight.py::test_no_image_takes_more_than_the_bill",
         ("more = (length - enough)", "more = (length - less)"),
         ("5.0 * small.eps / norms", "0.5 * small.eps / norms"),
-        ("backwards * (speed.gradient - speed.forward)", "backwards * speed.gradient"),
+        ("speed.seconds(forwards, backwards)", "speed.seconds(0, backwards)"),
         ("sum(b for _, b in found)", "max(b for _, b in found)"),
     ),
 ]  # fmt: skip

@@ -60,7 +60,7 @@ def seconds(method: Attack | Certificate, speed: Speed, classes: int, random: bo
     if isinstance(method, Attack):
         forwards, backwards = passes(method, classes)
         more = EOT_DRAWS if random and method.eot is None else 1
-        return more * (forwards * speed.forward + backwards * (speed.gradient - speed.forward))
+        return more * speed.seconds(forwards, backwards)
     votes = vote_count(method)
     return votes * speed.forward if votes else math.nan
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hauberk.attacks import Attack, AttackLoss, AutoAttack, PartAttack, Towards
+from hauberk.attacks import Attack, AttackLoss, AutoAttack, PartAttack, Square, Towards
 from hauberk.attacks.autoattack import by_scores, sequences
 from hauberk.attacks.gradients import EOT_DRAWS, attackable
 from hauberk.attacks.wrapping import Wrapping
@@ -30,9 +30,11 @@ from hauberk.classifier import (
     traits,
 )
 from hauberk.errors import HauberkError
-from hauberk.threats import Threat, norms
+from hauberk.threats import Linf, Threat, norms
 
 TRIALS = 3
+SHORT = 0.02  # seconds of a tile, above which what a search adds is little
+QUERIES = (100, 200)  # of two runs of Square, which differ by the passes and what is beside them
 TRIED = 6  # most passes of the whole on an image, in an attack on a part
 JUDGED, ROUNDED = 2, 8  # passes around an attack towards a class, and around one with points of whole levels
 IMAGE = (1, 4, 4)  # of the images on which passes are counted
@@ -62,10 +64,16 @@ class Speed:
     Args:
         forward: of one forward pass.
         gradient: of one forward and one backward pass to the input.
+        beside: that a search spends on each pass beside the model; 0 where the model takes long.
     """
 
     forward: float
     gradient: float
+    beside: float = 0.0
+
+    def seconds(self, forwards: float, backwards: float) -> float:
+        """Of a search with so many passes on one image."""
+        return forwards * (self.forward + self.beside) + backwards * (self.gradient - self.forward)
 
 
 @dataclass(frozen=True)
@@ -193,10 +201,34 @@ def measure(model: nn.Module, images: Tensor, trials: int = TRIALS) -> Speed:
                 torch.autograd.grad(value, leaf, allow_unused=True)
 
     with frozen(model), attackable(model):
-        return Speed(_timed(forward, trials) / len(images), _timed(gradient, trials) / len(images))
+        once, there_and_back = _timed(forward, trials), _timed(gradient, trials)
+    own = search_seconds(images) if once < SHORT else 0.0
+    return Speed(once / len(images), there_and_back / len(images), own)
 
 
-def _timed(work: Callable[[], None], trials: int) -> float:
+def search_seconds(images: Tensor) -> float:
+    """Seconds an image and pass that a search takes by itself: Square's queries on a model that costs nothing."""
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    batch = Batch(images.detach().clamp(0.1, 1.0), labels, torch.arange(len(images), device=images.device))
+    model, taken = _Mean().eval(), []
+    for queries in QUERIES:
+        attack = Square(Linf(8 / 255), queries=queries)
+        taken.append(_timed(lambda: attack(model, batch, tile=len(images)), 1))  # noqa: B023 - called at once
+    return max(0.0, (taken[1] - taken[0]) / (QUERIES[1] - QUERIES[0]) / len(images))
+
+
+class _Mean(nn.Module):
+    """Class 0, as long as the image is not black."""
+
+    traits = traits(nn.Identity())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shape (B, C, H, W) to (B, 2)."""
+        mean = images.flatten(1).mean(1, keepdim=True)
+        return torch.cat([mean, -mean], 1)
+
+
+def _timed(work: Callable[[], object], trials: int) -> float:
     work()
     best = float("inf")
     for _ in range(trials):
@@ -230,7 +262,7 @@ def bills(
         for stage in (*planned[version], *beside):
             known.setdefault(stage, passes(stage, num_classes))
             forwards, backwards = forwards + known[stage][0], backwards + known[stage][1]
-        seconds = images * (forwards * speed.forward + backwards * (speed.gradient - speed.forward))
+        seconds = images * speed.seconds(forwards, backwards)
         found.append(Bill(version, forwards, backwards, seconds))
     return found
 

@@ -201,7 +201,7 @@ def _attack_seconds(attack: Attack, speed: Speed, num_classes: int, standing: fl
     An attack that goes on after an error spends them on every image.
     """
     forwards, backwards = passes(attack, num_classes)
-    whole = forwards * speed.forward + backwards * (speed.gradient - speed.forward)
+    whole = speed.seconds(forwards, backwards)
     return whole * standing if attack.early_stop else whole
 
 
