@@ -180,3 +180,12 @@ def test_the_smoothed_classifier_is_named_not_its_base() -> None:
     with pytest.raises(HauberkError, match="smoothed with Gaussian"):
         batch = Batch(torch.rand(2, 1, 2, 2), torch.zeros(2).long(), torch.arange(2))
         SMALL(smoothed(net, 0.5).eval(), batch)
+
+
+@pytest.mark.parametrize("p", [0.6, 0.8, 0.95, 0.999])
+def test_what_a_bound_for_all_n_costs(p: float) -> None:
+    """2 to 10 % of the radius at 10,000 votes, as docs/smoothing.md says."""
+    counts = round(p * 10_000), round((1 - p) * 10_000)
+    fixed, anytime = (SmoothingCertificate(Gaussian(1.0), n=10_000, rule=rule) for rule in ("fixed", "anytime"))
+    radii = [votes.radius(VoteCounts((100, 0), counts, votes.plan)) for votes in (fixed, anytime)]
+    assert 0.89 <= radii[1] / radii[0] <= 0.98

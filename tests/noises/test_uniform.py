@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from hauberk.certificates import SmoothingCertificate
 from hauberk.conformance import check_certificate, check_noise
@@ -60,3 +60,9 @@ def test_two_bounds_meet_where_the_margin_is_used_up(noise: Noise, p: float, q: 
             assert found <= 0.0
     assert noise.radius(0.9, 0.3, 0.1) == pytest.approx(noise.radius(0.9, 0.3), rel=1e-12)
     assert noise.margin(0.9, 0.1, 0.1) == pytest.approx(noise.margin(0.9, 0.1), abs=1e-12)
+
+
+def test_uniform_radii_are_larger_than_those_of_laplace_up_to_a_probability() -> None:
+    """What docs/smoothing.md says of them."""
+    meet = optimize.brentq(lambda p: Uniform(1.0).radius(p) - Laplace(1.0).radius(p), 0.8, 0.99)
+    assert meet == pytest.approx(0.943, abs=1e-3)
