@@ -79,6 +79,7 @@ def in_files(name: str, forgery: Forgery, run: str = "rich") -> None:
 
 # --- the set ------------------------------------------------------------------------------------------------------
 
+with_others = lambda rows: [*rows, *({**r, "id": r["id"] + 10**6} for r in rows)]  # noqa: E731
 certified = lambda rows: [r for r in rows if r["radius"] >= 0.25]  # noqa: E731
 in_files("certificates below 0.25 removed", lambda f: f.change("certificate", "lipschitz", rows=certified))
 in_files(
@@ -441,8 +442,9 @@ DATA |= {
     ),
     "invented samples planned": (
         "rich",
-        lambda f: f.change(
-            "certificate", "smoothing", rows=lambda rs: [*rs, *({**r, "id": r["id"] + 10**6} for r in rs)], plan=True
+        lambda f: (
+            f.change("certificate", "smoothing", rows=with_others, plan=True)
+            or f.count_again()
         ),
         claims.SELECTION,
     ),
@@ -672,17 +674,25 @@ def in_its_own_way(f: Forger, **fact: bool) -> None:
     f.change("attack", "apgd", head=facts(**fact), rows=each(told))
 
 
+in_files("votes made up, their records left", made_up_votes)
+in_files("seed of votes, their records left", lambda f: f.change("certificate", "smoothing", head=unit(seed=5)))
+in_files("twice as many votes, their records left", lambda f: many_votes(f))
+
 WEIGHTS |= {
     "a decision of its own": ("rich", lambda f: in_its_own_way(f, decides=True), claims.OWN),
     "a random model": ("rich", lambda f: in_its_own_way(f, stochastic=True), claims.OWN),
-    "another structure": ("rich", lambda f: f.change("certificate", head=unit(structure="0" * 16)), claims.MODEL),
-    "another precision": ("rich", lambda f: f.change("certificate", head=unit(dtype="float64")), claims.MODEL),
+    "another structure": (
+        "rich", lambda f: f.change("certificate", head=unit(structure="0" * 16)) or f.count_again(), claims.MODEL
+    ),
+    "another precision": (
+        "rich", lambda f: f.change("certificate", head=unit(dtype="float64")) or f.count_again(), claims.MODEL
+    ),
     "a mix's Lipschitz constants made up": ("mixed", smaller_constants_of_a_mix, claims.EVIDENCE),
     "logits shifted": ("rich", shifted_logits, claims.EVIDENCE),
     "logits x5": ("rich", stronger_logits, claims.EVIDENCE),
     "logits x2 of one row": ("rich", one_stronger_row, claims.EVIDENCE),
     "smaller Lipschitz constants": ("rich", smaller_constants, claims.EVIDENCE),
-    "votes made up": ("rich", made_up_votes, claims.EVIDENCE),
+    "votes made up": ("rich", lambda f: made_up_votes(f) or f.count_again(), claims.EVIDENCE),
     "survivors made up": ("rich", made_up_survivors, claims.SURVIVORS),
     "kept points made up": ("rich", another_point, claims.POINTS),
     "a mix's accurate logits made up": ("mixed", stronger_mix, claims.EVIDENCE),
@@ -710,8 +720,12 @@ ACCEPTED |= {
     "revisions of the code": (
         "rich", lambda f: f.change("certificate", "lipschitz", head=unit(revisions={"machinery": 0})), claims.REVISIONS,
     ),
-    "seed of votes": ("rich", lambda f: f.change("certificate", "smoothing", head=unit(seed=5)), claims.CIRCUMSTANCES),
-    "twice as many votes": ("rich", lambda f: many_votes(f), claims.VOTES),
+    "seed of votes": (
+        "rich",
+        lambda f: f.change("certificate", "smoothing", head=unit(seed=5)) or f.count_again(),
+        claims.CIRCUMSTANCES,
+    ),
+    "twice as many votes": ("rich", lambda f: many_votes(f) or f.count_again(), claims.VOTES),
 }
 
 
