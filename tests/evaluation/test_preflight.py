@@ -14,7 +14,7 @@ from hauberk.batch import Batch
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.defences.adaptive_mixed import AlphaDown
-from hauberk.evaluation.preflight import Speed, bills, measure, passes, preflight
+from hauberk.evaluation.preflight import Speed, _accuracy, bills, measure, passes, preflight
 from hauberk.threats import L2, Linf
 
 MODEL = LinearOracle.random((1, 4, 4), num_classes=10)
@@ -152,3 +152,15 @@ def test_attacks_around_others_have_the_bill_of_what_is_inside() -> None:
     plain = passes(inside, 10)
     assert passes(OnGrid(Linf(0.1), attack=inside), 10) == (plain[0] + 8, plain[1])
     assert passes(Towards(Linf(0.1), attack=inside, target=1), 10) == (passes(inside, 2)[0] + 2, passes(inside, 2)[1])
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "classes", "good"),
+    [(42, 60, 2, True), (33, 60, 2, False), (3, 3, 2, True), (9, 60, 10, False), (15, 60, 10, True)],
+)
+def test_better_than_chance_is_what_the_interval_says(right: int, of: int, classes: int, good: bool) -> None:
+    """70 % of two balanced classes is better than chance, though not by half."""
+    labels = torch.zeros(of, dtype=torch.int64)
+    logits = torch.zeros(of, classes)
+    logits[:right, 0], logits[right:, 1] = 1.0, 1.0
+    assert _accuracy(logits, labels).good == good

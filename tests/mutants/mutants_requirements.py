@@ -22,7 +22,7 @@ REQUIREMENTS = [
            f"{GATE}test_records_that_do_not_verify_tell_nothing"),
     mutant("verbs/gate.py", "    if found.doubt:\n", "    if False:\n", UPPER),
     mutant("verbs/gate.py", 'first.verdict == "sound" or first.verdict in allowed', "True", UPPER),
-    mutant("verbs/gate.py", "if j.norm == quantity.norm and math.isclose(j.eps, quantity.eps, rel_tol=1e-9)]", "]",
+    mutant("verbs/gate.py", "if j.norm == quantity.norm and alike(j.eps, quantity.eps)]", "]",
            UPPER),
     mutant("verbs/gate.py", "    survived &= ~collect.reached", "    survived |= collect.reached",
            f"{GATE}test_numbers_are_those_of_the_report"),

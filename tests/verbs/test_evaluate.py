@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import hauberk
 from hauberk.attacks import APGD, FGSM, AutoAttack, Square
+from hauberk.capabilities import ScoresOnly
 from hauberk.certificates import LipschitzCertificate, SmoothingCertificate
 from hauberk.data import load
 from hauberk.errors import HauberkError
@@ -259,3 +260,11 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
     failed, text = typed(*f"evaluate typed_net:net {data} {words}".split())
     assert failed == 1 and said in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_attack_on_a_model_without_gradients_is_not_judged() -> None:
+    class Scores(nn.Module, ScoresOnly):
+        """Gives no gradients."""
+
+    with pytest.raises(HauberkError, match="it gives none"):
+        hauberk.diagnose(SimpleNamespace(model=Scores()), APGD(Linf(0.1)))  # type: ignore[arg-type]

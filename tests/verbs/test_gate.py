@@ -18,6 +18,7 @@ from hauberk.comparison.requirement import parse
 from hauberk.errors import HauberkError
 from hauberk.report import collect
 from hauberk.report.collect import RunFacts
+from hauberk.report.subject import preference
 from hauberk.verbs import gate as verb
 from hauberk.verbs.gate import Finding, gate
 
@@ -228,3 +229,28 @@ def test_what_cannot_be_judged_has_the_code_of_a_usage_error(words: list[str], t
     assert code == 2
     assert "error: " in error
     assert hauberk("gate", "nowhere", "--require", "clean>=0.5")[0] == 2
+
+
+# --- what newcomers meet ------------------------------------------------------------------------------------------
+
+
+def test_a_budget_is_found_as_it_is_printed() -> None:
+    """The terminal says 0.1268 where the record holds 0.12676506."""
+    assert verb.alike(0.12676506, 0.1268)
+    assert verb.alike(8 / 255, 0.03137)
+    assert not verb.alike(0.12676506, 0.1269)
+
+
+def test_what_is_on_record_instead_is_named() -> None:
+    found = one(RESULTS / "digits" / "lip_digits-seed0", "robust@l2:0.77>=0.1")
+    assert found.verdict == "cannot tell"
+    assert "attacked are l2:" in found.reason
+
+
+def test_a_certificate_that_stopped_at_a_goal_does_not_stand_for_one_that_did_not() -> None:
+    """Its n is a ceiling, and beyond its goal it proves little."""
+    goal = {"n": 100_000, "goal": 0.1}
+    assert preference("probabilistic", {"n": 500}, 0) > preference("probabilistic", goal, 0)
+    assert preference("probabilistic", {"base": {"n": 500}}, 0) > preference("probabilistic", {"base": goal}, 0)
+    assert preference("deterministic", {}, 0) > preference("probabilistic", {"n": 500}, 0)
+    assert preference("probabilistic", {"n": 500}, 0) > preference("probabilistic", {"n": 500}, 1)

@@ -134,7 +134,8 @@ def _of_folder(spec: Spec, path: Path, takes: Takes) -> tuple[Spec, tuple[str, .
     taken = spec | {"size": chosen[1], "channels": chosen[0]}
     if {"size", "channels"} <= set(spec):
         return taken, ()
-    why = "as the model takes them" if found else "as they are stored"
+    asked = bool({"size", "channels"} & set(spec))
+    why = "as the model takes them" if found else "as asked" if asked else "as they are stored"
     return taken, (f"The images are given to the model in {COLOURS[chosen[0]]}, {chosen[1]}x{chosen[1]}, {why}.",)
 
 

@@ -30,6 +30,7 @@ from hauberk.classifier import (
     traits,
 )
 from hauberk.errors import HauberkError
+from hauberk.statistics import wilson
 from hauberk.threats import Linf, Threat, norms
 
 TRIALS = 3
@@ -143,8 +144,9 @@ def _classes(outputs: int, num_classes: int) -> Finding:
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Finding:
-    right = float((classes(logits) == labels).float().mean())
-    good = right > 1.5 / logits.shape[1]
+    hits, chance = int((classes(logits) == labels).sum()), 1.0 / logits.shape[1]
+    right = hits / len(labels)
+    good = right > 1.5 * chance or wilson(hits, len(labels)).low > chance  # of two classes 0.75 is far from chance
     doubt = "" if good else " (no better than chance: are images scaled and classes ordered as in training?)"
     return Finding("accuracy", good, f"{right:.0%} of {len(labels)} images{doubt}")
 

@@ -41,7 +41,7 @@ def _of(part: Part, classes: Sequence[str]) -> list[str]:
         said.append(
             f"The {part.unit['method']['name'].replace('_', ' ')} certificate with n = {asked['n']} is exploratory and "
             f"proves nothing: its votes were planned with {other}, and may have been looked at since. "
-            f"Another seed draws fresh votes; rule = anytime allows any n."
+            f"Another seed draws fresh votes, under a plan of its own; where that has rule = anytime, any n may follow."
         )
     decided = answers[answers >= 0]
     if n > 1 and len(decided) > 1 and len(set(decided.tolist())) == 1:

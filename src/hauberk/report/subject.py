@@ -273,12 +273,15 @@ class Subject:
         return max(own, key=lambda c: preference(c.proof, c.settings, c.seed), default=None)
 
 
-def preference(proof: str, settings: Mapping[str, Any], seed: int) -> tuple[bool, int, int]:
+def preference(proof: str, settings: Mapping[str, Any], seed: int) -> tuple[bool, bool, int, int]:
     """Rank of a certificate among several in one norm: deterministic first, then most votes, then lowest seed.
 
-    The order does not look at the radii: to choose the best of several seeds would be a selection on test images.
+    One that stopped at a goal comes last: it says whether images reach that radius, and little of larger ones, and its
+    n is a ceiling.  The order does not look at the radii: to choose the best of several seeds would be a selection on
+    test images.
     """
-    return proof == "deterministic", int(settings.get("n", 0)), -seed
+    inner = settings.get("base", settings)
+    return proof == "deterministic", inner.get("goal") is None, int(inner.get("n", 0)), -seed
 
 
 def one_axis(rows: Iterable[Attacked | Curve]) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from hauberk.attacks import APGD, Attack, AutoAttack, PartAttack
 from hauberk.attacks.autoattack import Version, by_scores
 from hauberk.capabilities import HasParts, NamedOutputs, ScoresOnly
+from hauberk.errors import HauberkError
 from hauberk.evaluation.cost import foretell
 from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import attack_records, diagnosis_records
@@ -90,7 +91,15 @@ def diagnose(
         attack: the attack to judge.
         plan: split, number of images (64 to 128 are enough), seed and tile.
         report: called at the end.
+
+    Raises:
+        HauberkError: if the model gives no gradients, which the checks follow.
     """
+    if isinstance(target.model, ScoresOnly):
+        raise HauberkError(
+            "no check judges an attack on this model: they follow gradients, and it gives none",
+            "leave --diagnose out; attack the network that the file was made from, where you have it",
+        )
     samples, setting = setting_of(target, plan, attack)
     started = time.monotonic()
     work = Work(target.run.records, report=report, begin=target.begin)

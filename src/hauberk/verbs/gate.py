@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,7 +155,9 @@ def _measured(facts: RunFacts, run: Path, requirement: Requirement, allowed: Col
         named = "" if len(groups) == 1 else f"{key[0]} on {key[1]}/{key[2]}, "
         doubt, missing = _doubt(parts, run, requirement.quantity, allowed)
         return _Measured(value, named + how, key[0], doubt, missing)
-    return Finding(requirement.text, "cannot tell", "nothing on record says it", _missing(run, requirement))
+    known = ", ".join(sorted({_budget(p) for _, parts in groups for p in parts if p.kind == "attack"}))
+    attacked = f"; attacked are {known}" if known and requirement.quantity.kind == "attacked" else ""
+    return Finding(requirement.text, "cannot tell", f"nothing on record says it{attacked}", _missing(run, requirement))
 
 
 def _missing(run: Path, requirement: Requirement) -> tuple[str, ...]:
@@ -226,7 +227,16 @@ def _norm(part: Part) -> str:
 
 
 def _same(part: Part, quantity: Quantity) -> bool:
-    return _norm(part) == quantity.norm and math.isclose(float(part.unit["threat"]["eps"]), quantity.eps, rel_tol=1e-9)
+    return _norm(part) == quantity.norm and alike(float(part.unit["threat"]["eps"]), quantity.eps)
+
+
+def alike(one: float, other: float) -> bool:
+    """Whether two budgets print the same four digits: what terminal and page say is what people type."""
+    return f"{one:.4g}" == f"{other:.4g}"
+
+
+def _budget(part: Part) -> str:
+    return words.typed(_norm(part), float(part.unit["threat"]["eps"]))
 
 
 def _named(part: Part) -> str:
@@ -241,7 +251,7 @@ def _doubt(
     if quantity.kind != "attacked":
         return "", ()
     judged = [j for j in collect.judgements(parts)
-              if j.norm == quantity.norm and math.isclose(j.eps, quantity.eps, rel_tol=1e-9)]  # fmt: skip
+              if j.norm == quantity.norm and alike(j.eps, quantity.eps)]  # fmt: skip
     command = ("check", str(run), "--threat", words.typed(quantity.norm, quantity.eps), "--diagnose")
     if not judged:
         return ("", ()) if "undiagnosed" in allowed else (
