@@ -287,3 +287,11 @@ def test_what_is_only_listed_is_no_part_of_a_description(name: str) -> None:
         registry.build(name)
     with pytest.raises(HauberkError, match="which no description names"):
         registry.build({"name": "mixed", "accurate": {"name": name}, "robust": {"name": name}, "alpha": 0.5})
+
+
+def test_a_misspelt_short_form_is_named_and_a_threat_without_a_budget_gets_an_example() -> None:
+    with pytest.raises(HauberkError) as caught:
+        registry.check({"name": "smoothing", "sgma": 0.25}, "certificate")
+    assert "sigma" in caught.value.hint
+    with pytest.raises(HauberkError, match="for example linf:8/255"):
+        registry.check("linf", "threat")

@@ -135,14 +135,16 @@ def _planned(description: Any, kind: Kind | None = None, given: tuple[str, ...] 
     valid = specs.parameters(plan.target)
     for key in values:
         if key not in valid:
+            known = [*found.short, *valid]
             raise HauberkError(
                 f"{found.name} has no setting {key!r}",
-                suggestion(key, list(valid)) or (f"valid: {', '.join(valid)}" if valid else "it has none"),
+                suggestion(key, known) or (f"valid: {', '.join(known)}" if known else "it has none"),
             )
     missing = [key for key, needed in valid.items() if needed and key not in (*values, *given)]
     if missing:
         shorter = [key for key, (setting, _) in found.short.items() if setting == missing[0]]
-        raise plan.problem(f"the setting {' or '.join([*shorter, missing[0]])} is missing")
+        example = f", for example {found.name}:8/255" if found.kind == "threat" else ""
+        raise plan.problem(f"the setting {' or '.join([*shorter, missing[0]])} is missing{example}")
     plan = plan.fitted()
     if found.path in CODE:
         trust.require(str(plan.arguments[CODE[found.path]]))

@@ -243,7 +243,7 @@ class _Driver:
         self._task, self._samples, self._work = task, samples, work
         self._rows = torch.split(samples.order(), task.size)[index::count] if len(samples) else ()
         self._new = [*asked.new, *before]
-        self._label = f"{task.kind} {task.about['method']['name']}"
+        self._label = " ".join(dict.fromkeys((str(task.kind), str(task.about["method"]["name"]))))
         self._started, self._done = time.monotonic(), 0
         self._busy: dict[int, Chain] = {}
         self._parts: dict[int, list[Part]] = defaultdict(list)
