@@ -32,6 +32,7 @@ import yaml
 
 import hauberk
 import hauberk.cli.app  # here, so that forks need not
+import hauberk.cli.results
 from hauberk import cli, recipes
 from hauberk.attacks import FAB, FGSM, PGD, AutoAttack
 from hauberk.data.files import download

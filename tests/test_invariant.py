@@ -159,7 +159,8 @@ def test_the_order_of_images_does_not_change_the_units(whole_batch: Batch, tmp_p
         work(tmp_path / name, [batch], 16)
     names = [sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("straight", "shuffled")]
     assert names[0] == names[1]
-    assert len(names[0]) == 5 + 2 + 1  # certificates in units of one tile, attacks of four, one fingerprint
+    # certificates in units of one tile and two blocks of votes for each, attacks of four tiles, a plan, a fingerprint
+    assert len(names[0]) == 5 * (1 + 2) + 2 + 1 + 1
 
 
 def test_shards_share_the_work(whole_batch: Batch, tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_two_shards_leave_no_trace(whole_batch: Batch, tmp_path: Path) -> None:
     shards = work(tmp_path / "shards", [whole_batch], 16, shards=2)
     for kind in ("attack", "certificate"):
         assert shards[kind].table.equals(once[kind].table)
-    assert len(list((tmp_path / "shards").glob("*.parquet"))) == 5 + 2 + 1
+    assert len(list((tmp_path / "shards").glob("*.parquet"))) == 5 * (1 + 2) + 2 + 1 + 1
 
 
 @pytest.mark.parametrize(("size", "shards"), [(7, 1), (64, 4)])

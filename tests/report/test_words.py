@@ -29,7 +29,7 @@ def test_a_share_is_rounded_to_its_safe_side_and_its_interval_outwards(rounding:
 
 def test_a_difference_has_a_sign_and_a_table_no_bars_in_its_cells() -> None:
     assert words.points(Interval(0.0123, -0.004, 0.0286, 10)) == "+1.2 (-0.4 to +2.9)"
-    assert words.points(Interval(-0.0001, -0.114, 0.114, 10)) == "+0.0 (-11.4 to +11.4)"
+    assert words.points(Interval(-0.0, -0.114, 0.114, 10)) == "+0.0 (-11.4 to +11.4)"
     assert markdown.table(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |\n"
 
 

@@ -115,7 +115,8 @@ class _Judge:
     def look(self, points: Tensor) -> None:
         """Round points of the images that stand, and judge them; the images themselves are judged for all."""
         first = points is self.batch.images
-        rows = torch.arange(len(points)) if first else (~self.columns["success"]).nonzero().flatten()
+        everything = torch.arange(len(points), device=points.device)
+        rows = everything if first else (~self.columns["success"]).nonzero().flatten()
         if len(rows) == 0:
             return
         batch = self.batch.select(rows)

@@ -79,7 +79,7 @@ class Poll:
         found: dict[int, list[tuple[Block, list[int]]]] = {i: [] for i in batch.ids.tolist()}
         for block in self.blocks:
             left = [i for i, seen in found.items() if self.goes_on(seen)]
-            images = batch.select(torch.isin(batch.ids, torch.tensor(left, dtype=torch.int64)))
+            images = batch.select(torch.isin(batch.ids, torch.tensor(left, dtype=torch.int64, device=batch.ids.device)))
             if len(images):
                 for i, counts in zip(images.ids.tolist(), self.count(images, seed, tile, block), strict=True):
                     found[i].append((block, counts))

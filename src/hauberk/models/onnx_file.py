@@ -91,7 +91,8 @@ def _gives_probabilities(call: Call, size: tuple[int | None, ...]) -> bool:
     rows, *rest = size
     if None in rest:
         return False
-    noise = torch.rand(rows or 2, *(n or 1 for n in rest), generator=torch.Generator().manual_seed(0))
+    shape = (rows or 2, *(n or 1 for n in rest))
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))  # on the CPU: onnxruntime is there
     try:
         answer = call(noise)
     except Exception:  # whatever onnxruntime raises: the first call says it

@@ -74,13 +74,14 @@ def thresholds(sigma: float) -> Tensor:
     spread = LEVELS * sigma
     most = max(1, math.ceil(FAR * spread))
     lower = [int(math.ldexp(float(ndtr(-(k - 0.5) / spread)), BITS)) for k in range(most, 0, -1)]
-    return torch.tensor([*lower, *(2**BITS - v for v in reversed(lower))], dtype=torch.int64)
+    table = [*lower, *(2**BITS - v for v in reversed(lower))]
+    return torch.tensor(table, dtype=torch.int64)  # on the CPU: a table, moved to where the bits are
 
 
 @lru_cache(maxsize=8)
 def buckets(sigma: float) -> Tensor:
     """For each value of a draw's upper bits, how many thresholds are at most the draw; -1 where lower bits decide."""
-    starts = torch.arange(2**SHORT, dtype=torch.int64) << BITS - SHORT
+    starts = torch.arange(2**SHORT, dtype=torch.int64) << BITS - SHORT  # on the CPU: a table, moved as the other
     ends = starts + 2 ** (BITS - SHORT) - 1
     first, last = (torch.searchsorted(thresholds(sigma), draws, right=True).int() for draws in (starts, ends))
     return torch.where(first == last, first, -1)

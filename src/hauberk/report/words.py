@@ -81,7 +81,7 @@ def share(interval: Interval, rounding: Rounding = "near") -> str:
 
 def points(interval: Interval) -> str:
     """``+1.5 (-0.2 to +3.2)``: a difference of shares in points with its interval."""
-    value, low, high = (round(100.0 * v, 1) + 0.0 for v in (interval.value, interval.low, interval.high))  # no -0.0
+    value, low, high = (100.0 * v + 0.0 for v in (interval.value, interval.low, interval.high))  # no -0
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
