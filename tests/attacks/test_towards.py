@@ -1,17 +1,22 @@
 """A chosen class: the success is that class and no other, held against the true distance of a linear model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.attacks import APGD, FAB, FMN, AutoAttack, OnGrid, PartAttack, Square, Towards
-from hauberk.attacks.base import Attack
+from hauberk.attacks.base import Attack, AttackResult
+from hauberk.attacks.query import Query
 from hauberk.batch import Batch
 from hauberk.classifier import decide
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.threats import Linf
+from hauberk.randomness import Randomness
+from hauberk.threats import CONFIG, Linf
 
 EPS = 0.03
 ATTACKS: dict[str, Attack] = {
@@ -91,6 +96,26 @@ def test_it_rounds_inside_and_searches_on_parts(oracle: LinearOracle) -> None:
     searched = Towards(threat, attack=PartAttack(threat, part="robust"), target=2)(mix, batch)
     now = decide(mix, Batch(searched.adversarial, batch.labels, batch.ids))
     assert torch.equal(searched.success, (now == 2) & (batch.labels != 2))
+
+
+@dataclass(frozen=True, config=CONFIG)
+class _OfAnotherNet(Attack):
+    """An attack whose own verdicts do not hold on the model: the draws of a random net can differ inside."""
+
+    def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = 64) -> AttackResult:
+        found = APGD(self.threat, "margin", steps=1)(model, batch, seed, tile)
+        every = torch.ones_like(found.success)
+        return replace(found, success=every, nearest=torch.full_like(found.nearest, EPS / 2))
+
+    def search(self, query: Query, randomness: Randomness) -> Tensor:
+        raise NotImplementedError
+
+
+def test_a_distance_that_the_verdict_rejects_is_none(oracle: LinearOracle) -> None:
+    batch = oracle.batch(40, seed=3)
+    found = Towards(Linf(EPS), attack=_OfAnotherNet(Linf(EPS)), target=2)(oracle, batch)
+    assert 0 < int(found.success.sum()) < 40
+    assert torch.equal(found.nearest <= EPS, found.success)
 
 
 def test_scores_are_enough(oracle: LinearOracle) -> None:

@@ -38,7 +38,6 @@ FORMS = {
     "beside the optimiser": {"state_dict": prefixed("module."), "optimizer": {"state": {0: {"m": torch.ones(2)}}}},
     "model": {"model": prefixed(""), "args": {"lr": 0.1}, "step": torch.tensor(3)},
     "net": {"net": prefixed("module."), "acc": 93.5},
-    "an average beside it": {"state_dict": prefixed(""), "state_dict_ema": {k: 0 * v for k, v in prefixed("").items()}},
     "twice inside": {"model": {"state_dict": prefixed("")}},
     "any other name": {"generator_of_logits": prefixed(""), "epoch": 1},
 }  # fmt: skip
@@ -46,7 +45,8 @@ FORMS = {
 
 def loaded(saved: object, path: Path, model: nn.Module) -> tuple[str, ...]:
     torch.save(saved, path)
-    return fill(model, read_state(path, path.read_bytes()), path.name, "nets:Net")
+    state, said = read_state(path, path.read_bytes())
+    return (*said, *fill(model, state, path.name, "nets:Net"))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -56,10 +56,11 @@ def test_the_weights_are_found_whatever_stands_around_them(form: str, tmp_path: 
     assert all(torch.equal(v, made(1).state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_safetensors(tmp_path: Path) -> None:
-    path, model = tmp_path / "net.safetensors", made(0)
+@pytest.mark.parametrize("name", ["net.safetensors", "NET.SAFETENSORS"])
+def test_safetensors(name: str, tmp_path: Path) -> None:
+    path, model = tmp_path / name, made(0)
     safetensors.torch.save_file(prefixed("module."), path)
-    fill(model, read_state(path, path.read_bytes()), path.name, "nets:Net")
+    fill(model, read_state(path, path.read_bytes())[0], path.name, "nets:Net")
     assert torch.equal(model.head.weight, made(1).head.weight)
 
 
@@ -72,6 +73,31 @@ def test_a_network_that_normalises_first_takes_the_net_that_was_saved(tmp_path: 
 def test_entries_beside_the_weights_are_said(tmp_path: Path) -> None:
     (said,) = loaded({"state_dict": prefixed("model.") | {"loss.weight": torch.ones(2)}}, tmp_path / "a.ckpt", made(0))
     assert "loss.weight" in said and "passed over" in said
+
+
+@pytest.mark.parametrize("taken", ["state_dict", "model"])
+def test_weights_that_are_left_out_are_said(taken: str, tmp_path: Path) -> None:
+    model, average = made(0), {k: 0 * v for k, v in prefixed("").items()}
+    saved = {f"{taken}_ema": average, taken: prefixed(""), "teacher": average, "epoch": 3}
+    (said,) = loaded({"run": saved} if taken == "model" else saved, tmp_path / "net.pt", model)
+    assert torch.equal(model.head.weight, made(1).head.weight)
+    assert f"under {taken} are taken" in said and f"{taken}_ema, teacher" in said
+
+
+@pytest.mark.parametrize("pair", [("teacher.", "student."), ("model.", "ema."), ("a.", "a.b.")])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_two_nets_that_fit_are_a_question(pair: tuple[str, str], swapped: bool, tmp_path: Path) -> None:
+    one, other = reversed(pair) if swapped else pair
+    with pytest.raises(HauberkError, match="which weights") as raised:
+        loaded(prefixed(one) | prefixed(other), tmp_path / "net.pt", made(0))
+    first, second = sorted(pair)
+    assert f"{first}* and {second}*" in raised.value.message and f"startswith('{second}')" in raised.value.hint
+
+
+def test_of_two_nets_the_one_that_fits_is_taken(tmp_path: Path) -> None:
+    model, wide = made(0), {f"teacher.{k}": v for k, v in made(2, width=5).state_dict().items()}
+    (said,) = loaded(prefixed("student.") | wide, tmp_path / "net.pt", model)
+    assert "teacher.conv.weight" in said and torch.equal(model.head.weight, made(1).head.weight)
 
 
 def less(*names: str) -> dict[str, torch.Tensor]:

@@ -17,8 +17,10 @@ DOOR = [
         ("map_location=\"cpu\", weights_only=True)", "map_location=\"cpu\", weights_only=False)"),
         ("    _check_fit(\n", "    (lambda *_: None)(\n"),
         ("if k in wanted and v.shape != wanted[k].shape]", "if k not in renamed]"),
-        ("        if fit > best and 2 * fit[0] > len(wanted):", "        if False:"),
-        ("fit > best and 2 * fit[0] > len(wanted)", "fit > best"),
+        ("        if 2 * fit[0] <= len(wanted) or", "        if True or"),
+        ("if 2 * fit[0] <= len(wanted) or fit < best", "if fit < best"),
+        ("    if len(fitting) > 1:", "    if False:"),
+        ("    if not others:", "    if True:"),
         ("    if likely and len(tensors) <= 1:", "    if likely and not tensors:"),
     ),
     *group(

@@ -21,6 +21,7 @@ VARIANTS: list[Mutant] = [
     *group(
         "variants", "attacks/towards.py", CLASS,
         ("success = ~own & ((clean", "success = ((clean"),
+        ("torch.where(own | refuted, torch.inf", "torch.where(own, torch.inf"),
         ("if self.target >= logits.shape[1]:\n            raise", "if False:\n            raise"),
     ),
     *group("variants", "attacks/wrapping.py", GRID, ("if self.inner.threat != self.threat:", "if False:")),

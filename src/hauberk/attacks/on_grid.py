@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.attacks.base import AttackResult, answered
-from hauberk.attacks.gradients import behind_a_fence, draws
+from hauberk.attacks.gradients import behind_a_fence
 from hauberk.attacks.wrapping import Wrapping
 from hauberk.batch import Batch
 from hauberk.classifier import TILE, channels_last, frozen, margins
@@ -59,7 +59,7 @@ class OnGrid(Wrapping):
                 "16-bit data has 65,535 levels; an image that was made floats and changed has none",
             )
         searched = self.inner(model, batch, seed, tile)
-        eot = draws(model, batch.images[:1]) if self.inner.eot is None else self.inner.eot
+        eot = self.verdict_draws(model, batch.images)
         with frozen(model), channels_last(model), behind_a_fence(model, seed):
             judge = _Judge(self, model, batch, searched, (eot, tile, seed))
             for points in self._points(searched, batch):

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.attacks.base import AttackResult, answered
-from hauberk.attacks.gradients import behind_a_fence, draws
+from hauberk.attacks.gradients import behind_a_fence
 from hauberk.attacks.wrapping import Wrapping
 from hauberk.batch import Batch
 from hauberk.capabilities import HasParts
@@ -48,7 +48,7 @@ class Towards(Wrapping):
         Raises:
             HauberkError: if the model has no such class.
         """
-        eot = draws(model, batch.images[:1]) if self.inner.eot is None else self.inner.eot
+        eot = self.verdict_draws(model, batch.images)
         with frozen(model), channels_last(model), behind_a_fence(model, seed):
             logits, fresh, clean = answered(model, batch, eot, tile, seed)
         if self.target >= logits.shape[1]:
@@ -62,6 +62,7 @@ class Towards(Wrapping):
         stay = own | (clean == self.target)  # nothing was searched, or nothing had to be
         reached = (said[2] == self.target) & (found.distance <= self.threat.eps) & found.success
         success = ~own & ((clean == self.target) | reached)
+        refuted = ~success & (found.nearest <= self.threat.eps)  # by the verdict on the model itself
         stopped = zip(own.tolist(), found.stopped, strict=True)
         return replace(
             found,
@@ -70,7 +71,7 @@ class Towards(Wrapping):
             clean_prediction=clean,
             prediction=torch.where(stay, clean, said[2]),
             distance=torch.where(own, 0.0, found.distance),
-            nearest=torch.where(own, torch.inf, found.nearest),
+            nearest=torch.where(own | refuted, torch.inf, found.nearest),
             clean_probabilities=logits.softmax(1),
             probabilities=said[0].softmax(1),
             clean_draws=fresh,

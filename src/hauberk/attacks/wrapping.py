@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Self
 
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from hauberk.attacks.apgd import APGD
 from hauberk.attacks.autoattack import AutoAttack
 from hauberk.attacks.base import Attack
+from hauberk.attacks.gradients import draws
 from hauberk.attacks.query import Query
 from hauberk.errors import HauberkError
 from hauberk.randomness import Randomness
@@ -38,6 +39,10 @@ class Wrapping(Attack):
     def inner(self) -> Attack:
         """The attack inside."""
         return APGD(self.threat, loss="margin") if self.attack is None else self.attack
+
+    def verdict_draws(self, model: nn.Module, images: Tensor) -> int:
+        """How many draws of a random model a verdict takes: as many as the attack inside takes."""
+        return draws(model, images[:1]) if self.inner.eot is None else self.inner.eot
 
     def stages(self) -> tuple[Self, ...]:
         """The stages of a sequence inside, each wrapped; else the attack itself."""

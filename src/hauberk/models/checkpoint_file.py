@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ SAVE = "save its weights alone: torch.save(model.state_dict(), 'weights.pt')"
 State = dict[str, Tensor]
 
 
-def read_state(path: Path, content: bytes) -> State:
+def read_state(path: Path, content: bytes) -> tuple[State, tuple[str, ...]]:
     """The weights of a checkpoint by name, as its file has them.
 
     Nothing in the file is run: ``.safetensors`` holds numbers alone, and of any other only plain values are read.
@@ -38,13 +38,16 @@ def read_state(path: Path, content: bytes) -> State:
         path: of the file.
         content: its bytes.
 
+    Returns:
+        the weights, and what there is to know, in sentences: which other weights of the file were left out.
+
     Raises:
         HauberkError: if it is damaged, holds code, or no weights.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         unpacking.check_safetensors(path)
         try:
-            return safetensors.torch.load(content)
+            return safetensors.torch.load(content), ()
         except safetensors.SafetensorError as error:
             raise _damaged(path, error) from error
     unpacking.check_stored(path, content)
@@ -72,7 +75,7 @@ def _code(path: Path, error: Exception) -> HauberkError:
     )
 
 
-def _weights(found: Any, path: Path, depth: int = DEPTH) -> State:
+def _weights(found: Any, path: Path, depth: int = DEPTH) -> tuple[State, tuple[str, ...]]:
     """The mapping of names to tensors in what a training program saved."""
     if not isinstance(found, Mapping):
         raise HauberkError(f"{path} holds a {type(found).__name__}, expected weights by name", SAVE)
@@ -80,11 +83,20 @@ def _weights(found: Any, path: Path, depth: int = DEPTH) -> State:
     inner = [name for name, value in found.items() if depth and _holds_tensors(value, depth - 1)]
     likely = [name for name in NESTED if name in inner] or (inner if len(inner) == 1 else [])
     if likely and len(tensors) <= 1:  # beside the weights there may be one tensor, such as a step
-        return _weights(found[likely[0]], path, depth - 1)
+        state, said = _weights(found[likely[0]], path, depth - 1)
+        return state, (*_left_out(path.name, likely[0], [name for name in inner if name != likely[0]]), *said)
     if not tensors:
         keys = _named(map(str, found))
         raise HauberkError(f"{path} holds no weights by name; its entries are {keys or 'none'}", SAVE)
-    return tensors
+    return tensors, ()
+
+
+def _left_out(file: str, taken: str, others: Sequence[Any]) -> tuple[str, ...]:
+    if not others:
+        return ()
+    names = _named(map(str, others))
+    return (f"{file}: the weights under {taken} are taken, and those under {names} are not; to judge these, save them "
+            "alone.",)  # fmt: skip
 
 
 def _holds_tensors(value: Any, depth: int) -> bool:
@@ -110,11 +122,14 @@ def fill(model: nn.Module, state: State, file: str, arch: str) -> tuple[str, ...
         what there is to know, in sentences.
 
     Raises:
-        HauberkError: if a weight is missing, too many, or of another size.
+        HauberkError: if a weight is missing, too many, or of another size, or the file holds several nets that fit.
     """
     wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     given = _normalisation(model)  # has its numbers from the factory
-    cut, put = _prefixes(state, {k: v for k, v in wanted.items() if k not in given})
+    fitting = _prefixes(state, {k: v for k, v in wanted.items() if k not in given})
+    if len(fitting) > 1:
+        raise _which(file, arch, [cut for cut, _ in fitting])
+    (cut, put), *_ = fitting
     beside = [name for name in state if not name.startswith(cut)]
     renamed = {put + name.removeprefix(cut): value for name, value in state.items() if name.startswith(cut)}
     other = [k for k, v in renamed.items() if k in wanted and v.shape != wanted[k].shape]
@@ -143,21 +158,39 @@ def _check_fit(what: str, missing: list[str], unexpected: list[str], other: list
         raise HauberkError(f"{what}: of its weights, {', '.join(said)}", _BUILD)
 
 
-def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[str, str]:
-    """What to cut from the names of a checkpoint and to put before them, so that the most fit."""
+def _which(file: str, arch: str, cuts: Sequence[str]) -> HauberkError:
+    names = " and ".join(f"{cut}*" if cut else "those without a prefix" for cut in cuts)
+    kept = f"torch.save({{k: v for k, v in state.items() if k.startswith({cuts[-1]!r})}}, 'one.pt')"
+    return HauberkError(
+        f"which weights? {file} holds several nets that fit {arch} equally well: {names}",
+        f"save the one to judge in a file of its own: {kept}",
+    )
+
+
+def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """What to cut from the names of a checkpoint and to put before them, so that the most fit; several that tie."""
     first = next(iter(wanted), "")
-    best, chosen = _fitting(state, wanted, "", ""), ("", "")
-    for cut, put in sorted({_split(name, first) for name in state}, key=lambda pair: len("".join(pair))):
-        fit = _fitting(state, wanted, cut, put)
-        if fit > best and 2 * fit[0] > len(wanted):  # else it is another net, which is said in its own names
-            best, chosen = fit, (cut, put)
-    return chosen
+    best, chosen = _fit(state, wanted, _renamed(state, wanted, "", "")), {("", ""): _renamed(state, wanted, "", "")}
+    for cut, put in sorted({_split(name, first) for name in state}):
+        named = _renamed(state, wanted, cut, put)
+        fit = _fit(state, wanted, named)
+        if 2 * fit[0] <= len(wanted) or fit < best or named in chosen.values():
+            continue  # mostly another net, which is said in its own names; or the same weights under the same names
+        if fit > best:
+            best, chosen = fit, {(cut, put): named}
+        elif ("", "") not in chosen:
+            chosen[cut, put] = named
+    return list(chosen)
 
 
-def _fitting(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], cut: str, put: str) -> tuple[int, int]:
-    """How many weights get a name, and how many of them the right size."""
-    pairs = [(v, wanted[n]) for k, v in state.items() if k.startswith(cut) and (n := put + k[len(cut) :]) in wanted]
-    return sum(one.shape == other.shape for one, other in pairs), len(pairs)
+def _renamed(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], cut: str, put: str) -> dict[str, str]:
+    """The names that weights get in the network, and those that they have in the file."""
+    return {n: k for k in state if k.startswith(cut) and (n := put + k[len(cut) :]) in wanted}
+
+
+def _fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], named: Mapping[str, str]) -> tuple[int, int]:
+    """How many weights have the right size, and how many get a name."""
+    return sum(state[old].shape == wanted[new].shape for new, old in named.items()), len(named)
 
 
 def _split(name: str, wanted: str) -> tuple[str, str]:
