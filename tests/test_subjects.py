@@ -1,7 +1,9 @@
 """Subjects: a run is made with its first record, neither before nor after."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,18 @@ from torch import nn
 import hauberk
 from hauberk.attacks import FGSM, PGD
 from hauberk.audit import recompute
+from hauberk.catalogue.model_files import FILES, KNOWN
+from hauberk.cli import options
 from hauberk.data import load
 from hauberk.errors import HauberkError
 from hauberk.evaluation.work import Step
+from hauberk.models.source import is_file
 from hauberk.recipes import Evaluation
 from hauberk.runs import Run
 from hauberk.subjects import Subject
 from hauberk.threats import Linf
 from hauberk.trust import trusting
+from hauberk.verbs.evaluate import _target
 
 FEW = Evaluation(images=4, tile=4)
 
@@ -109,11 +115,41 @@ def test_the_code_that_a_run_names_for_a_checkpoint_needs_trust(here: Path) -> N
     [
         ("none.pt", "filled_net:build", "there is no file none.pt"),
         ("net.pt", None, "no network to put them into"),
+        ("whole.pt", None, "holds more than weights"),
+        ("junk.PTH", None, "is truncated or no checkpoint"),
+        ("net.weights", "filled_net:build", "net.weights is no file that Hauberk opens, by its ending"),
         ("filled_net:build", "filled_net:build", "--arch names the code of a checkpoint"),
         ("nothing", None, "there is no run directory nothing"),
     ],
 )
 def test_a_model_that_is_not_there(source: str, arch: str | None, said: str, here: Path) -> None:
+    torch.save(nn.Flatten(), "whole.pt")
+    for name in ("junk.PTH", "net.weights"):
+        Path(name).write_bytes(b"junk")
     with pytest.raises(HauberkError, match=said):
         hauberk.subject(source, data="digits", arch=arch)
     assert not (here / "runs").exists()
+
+
+def test_every_ending_is_said_where_models_are_named() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "evaluate.md").read_text()
+    table = page[page.index("## MODEL") : page.index("**Weights**")]
+    assert all(is_file(f"net{ending}") and ending in KNOWN and f"`{ending}`" in table for ending in FILES)
+    assert KNOWN[1:] in options.MODELS
+    assert set(re.findall(r"`(\.\w+)`", table)) == set(FILES)
+
+
+def test_a_run_of_a_model_in_memory_says_how_to_go_on(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    run = Run.create(tmp_path / "mine", kept_recipe(net, tmp_path / "mine"))
+    calls = (lambda: hauberk.subject(run.path), lambda: hauberk.subject(run.path, data="digits"),
+             lambda: hauberk.evaluate(run), lambda: hauberk.evaluate(run, threat="linf:0.1"))  # fmt: skip
+    for call in calls:
+        with pytest.raises(HauberkError, match="were in memory") as raised:
+            call()
+        assert "out=" in raised.value.hint and "hauberk train" not in raised.value.hint
+
+
+def kept_recipe(net: nn.Module, out: Path) -> dict[str, Any]:
+    """What ``evaluate`` keeps of a model in memory."""
+    return dict(_target(net, np.zeros((2, 1, 2, 2), np.uint8), [0, 1], out).recipe)

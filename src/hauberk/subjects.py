@@ -98,6 +98,7 @@ def _of_run(
         raise HauberkError(f"the records of a run stay with it: {path} cannot be judged into {out}", "leave -o out")
     run = Run.open(path)
     run.sweep()
+    check_kept(run)
     known = run.recipe["data"]
     if data is not None and not _same(_description(data), known):
         raise HauberkError(f"{path} belongs to the data {known['name']!r} of its recipe", "leave --data out")
@@ -108,6 +109,21 @@ def _of_run(
         return Subject(run, run.load_model(), load(known))
     found = _source_of(path, named, model, arch)
     return Subject(run, found.model, load(known), remarks=found.remarks)
+
+
+def check_kept(run: Run) -> None:
+    """Raise if a run keeps the records of a model and of images in memory, which no file holds.
+
+    Raises:
+        HauberkError: saying how to go on.
+    """
+    named = run.recipe.get("model", {})
+    if "class" in named and not run.has_model:
+        raise HauberkError(
+            f"{run.path} keeps the records of a {named['class']} and images that were in memory, and neither",
+            f"make the same call in Python again: hauberk.evaluate(model, images, labels, ..., out={str(run.path)!r}); "
+            "report, compare and gate need the records alone",
+        )
 
 
 _NAMED = ("factory", "file", "sha256")  # what a run says of a model that it does not hold

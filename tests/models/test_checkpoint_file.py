@@ -134,7 +134,7 @@ def test_a_file_without_weights(saved: object, tmp_path: Path) -> None:
         loaded(saved, tmp_path / "net.pt", made())
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut"])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"junk", b"PK\x03\x04 cut"])
 @pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
 def test_a_damaged_file(content: bytes, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)

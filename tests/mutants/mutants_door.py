@@ -27,6 +27,7 @@ DOOR = [
         "door", "models/source.py", f"{PROGRAM}::test_a_program_is_opened_by_trust_alone",
         ("    trust.require_file(str(path), PROGRAM[kind])\n", ""),
     ),
+    *group("door", "models/source.py", SUBJECTS, ("if not is_file(text) and Path(text).is_file():", "if False:")),
     *group("door", "trust.py", f"{PROGRAM}::test_a_program_is_opened_by_trust_alone",
            ("    if not trusted(path):", "    if False:")),
     *group(
@@ -75,6 +76,7 @@ DOOR = [
     *group(
         "door", "subjects.py", SUBJECTS,
         ("        require(code)  # the run alone names it\n", "        pass\n"),
+        ('    if "class" in named and not run.has_model:', "    if False:"),
         ("    if kept is not None and mine != kept:", "    if False:"),
     ),
 ]  # fmt: skip

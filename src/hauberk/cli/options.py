@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from hauberk import reading, registry, trust
+from hauberk.catalogue.model_files import KNOWN
 from hauberk.errors import HauberkError
 from hauberk.later import Later
 
@@ -52,7 +53,7 @@ def threads_option(count: int | None) -> int | None:
     return count
 
 
-MODELS = "A run directory, module:factory, or a file: .pt, .pth or .safetensors with --arch, TorchScript, .pt2, .onnx."
+MODELS = f"{KNOWN[0].upper()}{KNOWN[1:]}."
 Out = Annotated[Path | None, typer.Option("--out", "-o", callback=_folder, help="Where the result goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Images = Annotated[

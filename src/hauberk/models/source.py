@@ -12,18 +12,14 @@ from typing import Any
 from torch import nn
 
 from hauberk import reading, trust
+from hauberk.catalogue.model_files import FILES, KNOWN, ONNX
 from hauberk.errors import HauberkError
 from hauberk.models.checkpoint_file import fill, read_state
 from hauberk.models.onnx_file import REMARK, SOFTMAX, OnnxFile
 from hauberk.models.own import own
 from hauberk.models.program_file import ExportedFile, TorchScriptFile
 
-CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
-PROGRAMS = (".pt", ".pth", ".pt2", ".ts")
-ONNX = ".onnx"
-FILES = tuple(dict.fromkeys((*CHECKPOINTS, *PROGRAMS, ONNX)))
 PROGRAM = {"torchscript": "TorchScript", "torch_export": "torch.export", "onnx": "ONNX"}
-KNOWN = "a run directory, module:factory, or a file: a checkpoint (.pt, .pth, .safetensors), TorchScript, .pt2 or .onnx"
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,8 @@ def check_named(text: str, arch: str | None) -> None:
         raise HauberkError(
             f"{text} is a file of code", f"name what makes the model in it: {Path(text).stem}:build, say"
         )
+    if not is_file(text) and Path(text).is_file():
+        raise HauberkError(f"{text} is no file that Hauberk opens, by its ending", f"expected {KNOWN}")
     if not is_file(text) and ":" not in text:
         hint = f"train one with: hauberk train RECIPE, or give {KNOWN}"
         raise HauberkError(f"there is no run directory {text}", hint)
@@ -112,12 +110,12 @@ def _kind(path: Path, content: bytes) -> str:
 
 
 def _filled(path: Path, content: bytes, arch: str | None, named: dict[str, Any]) -> Source:
+    state, said = read_state(path, content)
     if arch is None:
         raise HauberkError(
             f"{path} holds weights, and no network to put them into",
             "name the code that makes it: --arch module:factory",
         )
-    state = read_state(path, content)
     model = own(arch)
     remarks = fill(model, state, path.name, arch)
-    return Source(model.eval(), {"factory": arch} | named, remarks)
+    return Source(model.eval(), {"factory": arch} | named, (*said, *remarks))

@@ -30,7 +30,7 @@ from hauberk.evaluation.work import INLINE, Report
 from hauberk.executors import Executor
 from hauberk.recipes import Plan, parse
 from hauberk.runs import Run
-from hauberk.subjects import Subject, subject
+from hauberk.subjects import Subject, check_kept, subject
 from hauberk.threats import Linf, Threat
 from hauberk.verbs.attack import attack, diagnose, other_norm, suite
 from hauberk.verbs.certify import certify, default_certificate, lipschitz_refusal
@@ -175,6 +175,7 @@ def follow(run: Run, report: Report | None = None, device: Device = "auto", exec
         device: where.
         executor: does the units.
     """
+    check_kept(run)
     recipe = parse(run.recipe)
     target, plan = subject(run.path), recipe.evaluation.model_copy(update={"device": device})
     attacks = [registry.build(spec, "attack") for spec in plan.attacks]
