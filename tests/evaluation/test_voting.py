@@ -1,5 +1,6 @@
 """Votes on record: blocks that add up, shared by certificates, more of them later, and the plan that comes first."""
 
+import copy
 import functools
 import itertools
 import json
@@ -159,6 +160,14 @@ def test_shards_and_joined_units_say_the_same(tmp_path: Path) -> None:
     assert list(poll_problems([*others, joined])) == []
     write(tmp_path / "joined", joined)
     assert read_all(tmp_path / "joined", "votes")[0].table.equals(joined.table)
+
+
+def test_votes_pass_the_gate_too(tmp_path: Path) -> None:
+    """Dropout would vote at random in train mode, and its counts would stay on record."""
+    model = nn.Sequential(copy.deepcopy(MODEL), nn.Dropout(0.5)).train()
+    with pytest.raises(HauberkError, match="train mode"):
+        certified(tmp_path, plan(500), model)
+    assert not list(tmp_path.glob("votes-*"))
 
 
 # --- a goal -------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ SMOOTHING = [
         ('if self.goal is not None and self.rule != "anytime":', "if False:"),
         (' or (self.rule == "fixed" and seen.n != self.n):', ":"),
         ("return self.radius(seen) >= self.goal or", "return self.radius(seen) >= 0.0 or"),
-        ("or self.noise.radius(most, 0.0, rival) < self.goal", ""),
+        ("or self.noise.radius(most, 0.0, self._rival(least)) < self.goal", ""),
     ),
     *group(
         "votes", "certificates/evidence.py", "tests/evaluation/test_voting.py",
@@ -127,7 +127,7 @@ SMOOTHING = [
         "votes", "evaluation/voting.py", "tests/evaluation/test_voting.py",
         ("[] if path.exists() else [asked]", "[]"),
         ("{} if planned.allows(poll.plan) else planned.plain()", "{}"),
-        ('DRAWN = ("predictor", "weights", "structure", "seed", "device")', 'DRAWN = ("predictor",)'),
+        ('DRAWN = ("weights", "seed", "device")', 'DRAWN = ("weights",)'),
     ),
     *group(
         "votes", "records.py", "tests/evaluation/test_voting.py",

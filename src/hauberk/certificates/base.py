@@ -10,8 +10,8 @@ import functools
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass as plain_dataclass
 from typing import Any, ClassVar, Generic, Literal
 
@@ -101,6 +101,14 @@ class Certificate(ABC, Generic[E]):
         """
         return black_box(model, batch.images, tile)
 
+    @contextmanager
+    def gate(self, model: nn.Module, batch: Batch, tile: int) -> Iterator[None]:
+        """Inside, evidence may be gathered: the model is in eval mode and admitted, and the images are images."""
+        check_eval(model)
+        check_batch(batch)
+        with self.admitted(model, batch, tile):
+            yield
+
     @abstractmethod
     def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[E]:
         """Evidence on each image; labels are not read.
@@ -180,9 +188,7 @@ def _behind_the_gate(gather: Callable[..., list[Any]]) -> Callable[..., list[Any
     @functools.wraps(gather)
     def gated(self: Certificate, *given: Any, **named: Any) -> list[Any]:
         asked = signature.bind(self, *given, **named).arguments
-        check_eval(asked["model"])
-        check_batch(asked["batch"])
-        with self.admitted(asked["model"], asked["batch"], asked["tile"]):
+        with self.gate(asked["model"], asked["batch"], asked["tile"]):
             return gather(self, *given, **named)
 
     return gated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -94,8 +95,7 @@ class SmoothingCertificate(Certificate[VoteCounts]):
 
     def poll(self, model: nn.Module) -> Poll:
         """The votes of the base."""
-        base = self._base(model)
-        return Poll(base, self.plan, lambda batch, tile: self.admitted(model, batch, tile), self.settled)
+        return Poll(self._base(model), self.plan, partial(self.gate, model), self.settled)
 
     def settled(self, seen: VoteCounts) -> bool:
         """Whether more votes change nothing about the goal: it is reached, or the class is too seldom to reach it.
@@ -105,9 +105,8 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         if self.goal is None:
             return False
         most = 1.0 - anytime_lower(seen.n - seen.counts[seen.chosen], seen.n, self.alpha)
-        least = 0.0 if self.rival == "rest" else anytime_lower(max(_others(seen)), seen.n, self.alpha)
-        rival = 1.0 - most if self.rival == "rest" else min(least, 1.0 - most)
-        return self.radius(seen) >= self.goal or self.noise.radius(most, 0.0, rival) < self.goal
+        least = min(anytime_lower(max(_others(seen)), seen.n, self.alpha), 1.0 - most)
+        return self.radius(seen) >= self.goal or self.noise.radius(most, 0.0, self._rival(least)) < self.goal
 
     def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[VoteCounts]:
         """Vote counts of two separate samples for each row."""
@@ -165,9 +164,9 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         lower, upper = self.bounds(seen)
         return round_down(self.noise.radius(lower, margin, self._rival(upper))) if lower - upper > margin else 0.0
 
-    def _rival(self, upper: float) -> float | None:
+    def _rival(self, bound: float) -> float | None:
         """For the noise, which knows a closed form where the rivals have what is left."""
-        return None if self.rival == "rest" else upper
+        return None if self.rival == "rest" else bound
 
     def predictor(self, model: nn.Module) -> str:
         """The smoothed classifier."""

@@ -52,13 +52,13 @@ class Poll:
     Args:
         base: the classifier that votes.
         plan: of the votes.
-        admitted: the gate that the base has to pass, given images and the rows of a tile.
+        gate: that the base has to pass, given images and the rows of a tile.
         settled: whether an image needs no more blocks, given what was seen of it so far.
     """
 
     base: nn.Module
     plan: VotePlan
-    admitted: Callable[[Batch, int], AbstractContextManager[None]]
+    gate: Callable[[Batch, int], AbstractContextManager[None]]
     settled: Callable[[VoteCounts], bool]
 
     @property

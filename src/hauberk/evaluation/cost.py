@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.attacks import Attack
-from hauberk.attacks.gradients import EOT_DRAWS, draws
+from hauberk.attacks.gradients import draws
 from hauberk.batch import Samples
 from hauberk.certificates import Certificate, MixedCertificate, SmoothingCertificate
 from hauberk.devices import device_of
@@ -58,9 +58,7 @@ def glance(model: nn.Module, images: Tensor) -> Speed:
 def seconds(method: Attack | Certificate, speed: Speed, classes: int, random: bool = False) -> float:
     """Of one image that withstands to the end; NaN for a certificate whose cost is not a number of passes."""
     if isinstance(method, Attack):
-        forwards, backwards = passes(method, classes)
-        more = EOT_DRAWS if random and method.eot is None else 1
-        return more * speed.seconds(forwards, backwards)
+        return speed.seconds(*passes(method, classes, random))
     votes = vote_count(method)
     return votes * speed.forward if votes else math.nan
 

@@ -34,7 +34,7 @@ from hauberk.statistics import wilson
 from hauberk.threats import Linf, Threat, norms
 
 TRIALS = 3
-SHORT = 0.02  # seconds of a tile, above which what a search adds is little
+TINY = 0.02  # seconds of a tile, above which what a search adds is little
 QUERIES = (100, 200)  # of two runs of Square, which differ by the passes and what is beside them
 TRIED = 6  # most passes of the whole on an image, in an attack on a part
 JUDGED, ROUNDED = 2, 8  # passes around an attack towards a class, and around one with points of whole levels
@@ -204,7 +204,7 @@ def measure(model: nn.Module, images: Tensor, trials: int = TRIALS) -> Speed:
 
     with frozen(model), attackable(model):
         once, there_and_back = _timed(forward, trials), _timed(gradient, trials)
-    own = search_seconds(images) if once < SHORT else 0.0
+    own = search_seconds(images) if once < TINY else 0.0
     return Speed(once / len(images), there_and_back / len(images), own)
 
 
@@ -269,8 +269,10 @@ def bills(
     return found
 
 
-def passes(attack: Attack, num_classes: int) -> tuple[int, int]:
+def passes(attack: Attack, num_classes: int, random: bool = False) -> tuple[int, int]:
     """Most forward and backward passes that an attack spends on one image that withstands it.
+
+    Of a random model every value and gradient is the mean of several draws, unless the attack says how many.
 
     Counted on a linear classifier with its border at five times the budget: a minimum-norm attack gets there and pays
     for its way back, and no image falls.  Long and repeated walks are counted at two short lengths; passes grow evenly
@@ -278,7 +280,8 @@ def passes(attack: Attack, num_classes: int) -> tuple[int, int]:
     whole.
     """
     stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)  # what is around one counts it inside
-    found = [_passes(stage, num_classes) for stage in stages]
+    draws = [EOT_DRAWS if random and stage.eot is None else 1 for stage in stages]
+    found = [(n * f, n * b) for n, (f, b) in zip(draws, (_passes(s, num_classes) for s in stages), strict=True)]
     return sum(f for f, _ in found), sum(b for _, b in found)
 
 

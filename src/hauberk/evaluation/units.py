@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from hauberk import registry
 from hauberk.attacks import Attack
-from hauberk.attacks.gradients import EOT_DRAWS
 from hauberk.attacks.wrapping import is_sequence, stages_of
 from hauberk.batch import Batch, Samples
 from hauberk.certificates import Certificate
@@ -75,10 +74,7 @@ class Attacking(Task):
     def passes(self) -> Sequence[float]:
         """As counted on a net that withstands everything."""
         classes, random = len(self.setting.classes), bool(self.facts["stochastic"])
-        return [
-            (EOT_DRAWS if random and stage.eot is None else 1) * sum(passes(stage, classes))
-            for stage in stages_of(self.attack)
-        ]
+        return [sum(passes(stage, classes, random)) for stage in stages_of(self.attack)]
 
     def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:
         """What the stage found."""

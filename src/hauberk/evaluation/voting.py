@@ -26,7 +26,8 @@ from hauberk.evaluation.work import Columns, Task, Work, done
 from hauberk.records import Part, RecordKind, part, read, write_once
 
 VERSION = 1  # raised when the streams or the counting of votes change
-DRAWN = ("predictor", "weights", "structure", "seed", "device")  # of a unit: on what the votes of an image depend
+# of a unit: on what the noise and the weights depend.  Another name, source or tile makes no fresh votes
+DRAWN = ("weights", "seed", "device")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Voting(Task):
         """The counts of one block."""
         poll, setting = self._poll, self.setting
         block = poll.blocks[stage]
-        with poll.admitted(images, setting.tile):
+        with poll.gate(images, setting.tile):
             counts = poll.count(images, setting.seed, setting.tile, block)
         ids = images.ids.tolist()
         named = {name: [getattr(block, name)] * len(ids) for name in ("purpose", "start", "stop")}

@@ -15,7 +15,7 @@ from hauberk.verify.verdict import samples
 
 FIRST = 128  # votes of the first block; each later one is as long as all before it
 SINCE = 2  # the revision of the certificate from which on votes are records of their own
-DRAWN = ("predictor", "weights", "structure", "seed", "device")
+DRAWN = ("weights", "seed", "device")
 OWN = ("predictor", "method", "revisions", "data", "purpose", "start", "stop")  # of a unit, no matter to a vote
 
 Counts = dict[int, dict[tuple[str, int, int], list[int]]]  # by sample and block
