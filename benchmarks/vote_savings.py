@@ -3,8 +3,9 @@
     python benchmarks/vote_savings.py sigma_0.50 --sigma 0.5 --out results/vote_savings.json
 
 The log is one that locuslab's certify.py wrote (tab separated: idx, label, predict, radius, correct, time).  The radius
-of an image gives its vote probability; of an abstention nothing is known, and 0.45 is taken, which is hard to decide.
-The votes of both ways are then drawn as binomial numbers, many times for each image, and the certificate decides.
+of an image gives a lower bound of its vote probability, which is taken as the probability; of an abstention nothing is
+known, and 0.45 is taken, which is hard to decide.  The votes of both ways are then drawn as binomial numbers, many
+times for each image, and the certificate decides.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def sequential(p: np.ndarray, sigma: float, goal: float, draws: np.random.Genera
     return tuple(np.array(column) for column in zip(*found, strict=True))
 
 
-def fixed(p: np.ndarray, sigma: float, goal: float, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def fixed(p: np.ndarray, sigma: float, goal: float, draws: np.random.Generator) -> tuple[np.ndarray, ...]:
     """For each image: certified at the goal with all votes, and whether that or its opposite is beyond doubt."""
     yes = SmoothingCertificate(Gaussian(sigma), n=CAP, alpha=ALPHA)
 
@@ -67,7 +68,7 @@ def fixed(p: np.ndarray, sigma: float, goal: float, draws: np.random.Generator) 
         return reached, reached or 1.0 - rest < float(ndtr(goal / sigma))
 
     looks = [look(int(draws.binomial(CAP, share))) for share in p]
-    return tuple(np.array(column) for column in zip(*looks, strict=True))  # type: ignore[return-value]
+    return tuple(np.array(column) for column in zip(*looks, strict=True))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,10 +104,10 @@ def percent(value: Interval) -> str:
     return f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f}), {value.n:,}"
 
 
-def measured(folder: Path = FOLDER) -> dict[str, dict[str, dict[str, object]]]:
+def measured(folder: Path = FOLDER) -> dict[str, dict[str, dict[str, Any]]]:
     """All numbers, by run."""
     runs = {name: known(folder / name) for name in NAMES if (folder / name / "records").is_dir()}
-    found: dict[str, dict[str, dict[str, object]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, run in runs.items():
         numbers = shares(run) | (beside(run, runs[ROBUST]) if name.startswith("mix") else {})
         found[name] = {key: asdict(value) for key, value in numbers.items()}
@@ -114,15 +115,15 @@ def measured(folder: Path = FOLDER) -> dict[str, dict[str, dict[str, object]]]:
     return found
 
 
-def page(found: dict[str, dict[str, dict[str, object]]]) -> str:
+def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     """The table of tradeoff.md."""
     columns = ("Model", "Clean", "Robust at Linf 2/255", "Clean error cut", "Robust share kept",
                "Robust, same images: mix, net, difference", "Attacks")  # fmt: skip
     rows = []
     for name, numbers in found.items():
-        told = {k: percent(Interval(**v)) for k, v in numbers.items() if k != "attacks"}  # type: ignore[arg-type]
+        told = {k: percent(Interval(**v)) for k, v in numbers.items() if k != "attacks"}
         same = "; ".join(told[k] for k in ("robust_mix", "robust_net", "robust_difference") if k in told)
-        names = ", ".join(numbers["attacks"]["names"])  # type: ignore[arg-type]
+        names = ", ".join(numbers["attacks"]["names"])
         rows.append([NAMES[name], told["clean"], told["robust"], told.get("clean_error_cut", ""),
                      told.get("robust_share_kept", ""), same, names])  # fmt: skip
     return "Percent with 95 % intervals, then the number of images.\n\n" + markdown.table(columns, rows)

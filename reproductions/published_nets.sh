@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Mixes of two published CIFAR-10 nets at Linf 2/255: results/published.  HAUBERK_MODELS names the folder of their weights,
 # HAUBERK_DATA that of CIFAR-10.  Both nets know the validation images, so everything is chosen on 2,000 test images that
-# are not reported.  As it stands it takes three hours on one core; IMAGES=1000 SUITE=standard is the whole of it, a day.
-# Every step resumes.
+# are not reported.  IMAGES=1000 SUITE=standard is the whole of it.  Every step resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 hauberk=.venv/bin/hauberk nets=reproductions.published_nets runs=runs/published
@@ -17,7 +16,7 @@ $hauberk mix "${pair[@]}" "${choice[@]}" --images 1000 -o $runs/mix_alpha
 for net in resnet20 resnet4b; do
   # a budget of 0 is accuracy without an attack, on more images than are attacked
   $hauberk attack $nets:$net "${data[@]}" --images 1000 --threat linf:0 --attack fgsm --one-norm -o $runs/$net
-  $hauberk attack $nets:$net "${data[@]}" --images 256 --threat $threat --suite $suite --one-norm -o $runs/$net
+  $hauberk attack $nets:$net "${data[@]}" --images ${IMAGES:-256} --threat $threat --suite $suite --one-norm -o $runs/$net
 done
 attacked=(--images $images --tile 32 --threat $threat --one-norm --trust-code)
 $hauberk attack $runs/mix_nuts --images 1000 --threat linf:0 --attack fgsm --one-norm --trust-code
@@ -33,4 +32,5 @@ for run in resnet20 resnet4b mix_nuts mix_alpha; do
   rm -rf results/published/$run
   $hauberk bundle $runs/$run -o results/published/$run
 done
+.venv/bin/python reproductions/published_knowledge.py
 .venv/bin/python reproductions/published_mixes.py

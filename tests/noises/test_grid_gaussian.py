@@ -26,7 +26,7 @@ def test_the_contracts() -> None:
     check_certificate(votes, lambda net: SmoothedClassifier(net, GridGaussian(0.1), bank=2, votes=20, alpha=0.01))
 
 
-@pytest.mark.parametrize("sigma", [0.002, 0.12, 0.25, 1.0])
+@pytest.mark.parametrize("sigma", [0.001, 0.002, 0.05, 0.12, 0.15, 0.25, 0.39, 1.0])
 def test_the_table_is_the_law_up_to_the_slack(sigma: float) -> None:
     """The thresholds against forty digits of the normal distribution; with the tails they are within the slack."""
     table = thresholds(sigma).tolist()

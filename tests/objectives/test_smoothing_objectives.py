@@ -7,9 +7,10 @@ from scipy import special, stats
 from torch import nn
 from torch.nn import functional
 
-from hauberk.attacks import PGD
+from hauberk.attacks import PGD, DeepFool
 from hauberk.batch import Batch
 from hauberk.conformance import check_objective
+from hauberk.errors import HauberkError
 from hauberk.noises import Gaussian, Uniform
 from hauberk.objectives.base import Context
 from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
@@ -168,6 +169,15 @@ def test_the_search_follows_the_gradient_of_the_mean(still, batch) -> None:
         cosine = functional.cosine_similarity(moved[row].flatten(), gradient[row].flatten(), 0)
         assert float(cosine) == pytest.approx(1.0, abs=1e-4)
         assert float(moved[row].norm()) == pytest.approx(0.05, rel=1e-6)
+
+
+def test_an_attack_that_leaves_images_behind_is_refused(still, batch) -> None:
+    """Each image has noise of its own, and some rows alone would meet that of others."""
+    with pytest.raises(HauberkError, match="pgd or apgd"):
+        SmoothAdv(DeepFool(L2(0.5)), NOISE)(still, batch, fresh())
+    wrapped = NoisyCopies.drawn(still, batch.images, NOISE, 2, fresh())
+    with pytest.raises(HauberkError, match="16 images have noise"):
+        wrapped(batch.images[:1])
 
 
 def test_the_budget_grows_over_the_warm_up(still, batch, monkeypatch) -> None:

@@ -48,8 +48,8 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         alpha: failure probability of one image.
         rule: ``fixed`` or ``anytime``.
         rival: ``rest`` or ``runner_up``.
-        goal: a radius; an image gets no more votes once it is certified at it, or once it is beyond doubt, at level
-            alpha too, that it never will be.  Where a whole curve is not needed this takes a small share of the votes.
+        goal: a radius; an image gets no more votes once it is certified at it, or once bounds from the other side say
+            that it hardly will be.  Where a whole curve is not needed this takes a small share of the votes.
             It needs ``rule="anytime"``, under which every stop is valid.
     """
 
@@ -100,7 +100,7 @@ class SmoothingCertificate(Certificate[VoteCounts]):
     def settled(self, seen: VoteCounts) -> bool:
         """Whether more votes change nothing about the goal: it is reached, or the class is too seldom to reach it.
 
-        Giving up may be wrong with probability alpha, which costs a certificate and never makes a false one.
+        Giving up may be wrong, which costs a certificate and never makes a false one.
         """
         if self.goal is None:
             return False

@@ -31,11 +31,13 @@ class GridGaussian(Gaussian):
     .. math:: \mathrm{round}(255(x + z)) = 255 x + \mathrm{round}(255 z),
 
     so that this is exact Gaussian smoothing of the base behind a rounding of its input.  An image off the grid is
-    rounded first: that too is part of the predictor, and the certificate holds for all grid images within the radius.
+    rounded first: that too is part of the predictor, and the certificate holds for all grid images within the radius of
+    the rounded one.
 
     A level is drawn by inversion of a table of 63-bit integers.  Of one value the table is off by at most
-    :math:`255\sigma\,2^{-51}` in total variation (float64 of :math:`\Phi`, four units in the last place, and tails), of
-    :math:`2^{24}` values by :attr:`slack`, which comes off every bound.
+    :math:`255\sigma\,2^{-51}` in total variation.  Forty digits of :math:`\Phi` show that to be at least four times
+    what is lost to float64 and to the tails.  Of :math:`2^{24}` values it is off by at most :attr:`slack`, which comes
+    off every bound.
 
     Reference: Voracek & Hein 2023, Section 4.
     """
@@ -73,7 +75,8 @@ def thresholds(sigma: float) -> Tensor:
     """
     spread = LEVELS * sigma
     most = max(1, math.ceil(FAR * spread))
-    lower = [int(math.ldexp(float(ndtr(-(k - 0.5) / spread)), BITS)) for k in range(most, 0, -1)]
+    # at least 1, so that the mirrored one is a 63-bit number too
+    lower = [max(1, int(math.ldexp(float(ndtr(-(k - 0.5) / spread)), BITS))) for k in range(most, 0, -1)]
     table = [*lower, *(2**BITS - v for v in reversed(lower))]
     return torch.tensor(table, dtype=torch.int64)  # on the CPU: a table, moved to where the bits are
 

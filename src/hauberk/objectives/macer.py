@@ -13,7 +13,7 @@ from torch.nn import functional
 from hauberk.batch import Batch
 from hauberk.noises import Gaussian
 from hauberk.objectives.base import Context, Loss, Objective
-from hauberk.objectives.noisy_copies import Copies, NoisyCopies, log_mean_softmax
+from hauberk.objectives.noisy_copies import Copies, NoisyCopies, Weight, log_mean_softmax
 from hauberk.threats import CONFIG
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -44,7 +44,7 @@ class MACER(Objective):
 
     noise: Gaussian
     copies: Copies = 16
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 12.0
+    weight: Weight = 12.0
     gamma: Positive = 8.0
     temperature: Positive = 16.0
     start: Annotated[float, Field(ge=0, le=1)] = 0.0

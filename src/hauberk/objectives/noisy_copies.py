@@ -8,10 +8,12 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
+from hauberk.errors import HauberkError
 from hauberk.noises import Noise
 from hauberk.objectives.base import Context
 
 Copies = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class NoisyCopies(nn.Module):
@@ -32,7 +34,16 @@ class NoisyCopies(nn.Module):
         return cls(model, noise.sample(context.randomness(len(images)), copies, *images.shape[1:]).to(images))
 
     def logits(self, images: Tensor) -> Tensor:
-        """Those of each copy, (B, m, K); the noisy images are not clipped, as the certificate's are not."""
+        """Those of each copy, (B, m, K); the noisy images are not clipped, as the certificate's are not.
+
+        Raises:
+            HauberkError: on some of the rows alone, which have no noise of their own.
+        """
+        if len(images) != len(self.draws):
+            raise HauberkError(
+                f"{len(self.draws)} images have noise here, and {len(images)} of them were asked about",
+                "take an attack that keeps all images to its end: pgd or apgd",
+            )
         noisy = images[:, None] + self.draws
         answers: Tensor = self.model(noisy.flatten(0, 1))
         return answers.view(*noisy.shape[:2], -1)

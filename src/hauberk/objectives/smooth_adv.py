@@ -30,7 +30,8 @@ class SmoothAdv(Objective):
     Salman et al. 2019.
 
     Args:
-        attack: the inner maximisation, in the paper ``PGD(L2(eps), steps=T, step_size=2 eps / T)``.
+        attack: the inner maximisation, in the paper ``PGD(L2(eps), steps=T, step_size=2 eps / T)``; one that leaves
+            images behind on its way (``friendly_pgd``, FAB, DeepFool) is refused.
         noise: its distribution; ``sigma: 0.25`` is short for Gaussian noise.
         copies: m, noisy copies of each image.
         warm_up: the share of training over which the budget grows from 0 to the threat's.

@@ -12,10 +12,8 @@ from torch.nn import functional
 from hauberk.batch import Batch
 from hauberk.noises import Noise
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
-from hauberk.objectives.noisy_copies import Copies, NoisyCopies, log_mean_softmax
+from hauberk.objectives.noisy_copies import Copies, NoisyCopies, Weight, log_mean_softmax
 from hauberk.threats import CONFIG
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, config=CONFIG)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +10,7 @@ from torch.nn import functional
 from hauberk.batch import Batch
 from hauberk.noises import Noise
 from hauberk.objectives.base import Context, Loss, Objective, accuracy
+from hauberk.objectives.noisy_copies import Weight
 from hauberk.threats import CONFIG
 
 
@@ -32,7 +30,7 @@ class Stability(Objective):
     """
 
     noise: Noise
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 6.0
+    weight: Weight = 6.0
 
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce``, ``stability``, ``accuracy`` (clean) and ``noisy_accuracy``."""
