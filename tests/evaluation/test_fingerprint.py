@@ -29,7 +29,7 @@ from hauberk.noises import Gaussian
 from hauberk.randomness import fenced
 from hauberk.recipes import Evaluation
 from hauberk.records import Part, read_all, write_once
-from hauberk.report.collect import _told_apart
+from hauberk.report.collect import told_apart
 from hauberk.runs import Run
 from hauberk.subjects import Subject
 from hauberk.threats import L2
@@ -106,11 +106,11 @@ def test_a_model_that_answers_otherwise_gets_new_records_beside_the_old(
 def test_a_report_tells_the_two_apart(reading: Reading, tmp_path: Path) -> None:
     work = Work(tmp_path / "records", report=lambda _: None)
     attack(reading, work)
-    (one,) = _told_apart(read_all(work.folder))
+    (one,) = told_apart(read_all(work.folder))
     assert one.unit["predictor"] == predictor_name(reading)
     reading.path.write_text("-1.0")
     attack(reading, work)
-    names = {str(p.unit["predictor"]) for p in _told_apart(read_all(work.folder))}
+    names = {str(p.unit["predictor"]) for p in told_apart(read_all(work.folder))}
     assert len(names) == 2 and all(" answering " in name for name in names)
 
 

@@ -20,7 +20,7 @@ from hauberk.report.page import summary
 from hauberk.report.subject import Subject
 from hauberk.runs import Run
 from hauberk.threats import Linf
-from hauberk.verbs.export import kept
+from hauberk.verbs.export import kept, pictures
 from hauberk.verbs.variants import class_of
 from hauberk.verify.attacks import attack_problems
 from hauberk.verify.wrapped import target, white
@@ -145,6 +145,51 @@ def test_several_threats_are_asked_about(ask: Callable[..., str]) -> None:
     with pytest.raises(HauberkError, match="several threats"):
         kept(Run.open("two"))
     assert len(kept(Run.open("two"), Linf(2 / 255))) == 12
+
+
+def test_only_images_of_one_evaluation_are_put_together(ask: Callable[..., str], typed: Typed) -> None:
+    ask("--threat", "linf:8/255", *APGD, out="mixed")
+    folder = Run.open("mixed").records
+    (part,) = parts("mixed")
+    aimed = {"name": "towards", "threat": part.unit["threat"], "attack": part.unit["method"]}
+    others = [
+        replace(part, facts={**part.facts, "split": "val"}),
+        replace(part, unit={**part.unit, "predictor": "mix", "alpha": 0.5}),
+        replace(part, unit={**part.unit, "method": {**aimed, "target": 3}}),
+        replace(part, unit={**part.unit, "method": {**aimed, "target": 4}}),
+    ]
+    others[0] = replace(others[0], unit={**part.unit, "data": "other"})
+    write(folder, others[0])
+    code, said = typed("export", "mixed", "-o", "mixed.npz")
+    assert code == 1 and "several splits: test, val" in said and "--split" in said
+    assert typed("export", "mixed", "--split", "val", "-o", "mixed.npz")[0] == 0
+    write(folder, others[1])
+    code, said = typed("export", "mixed", "--split", "test", "-o", "mixed.npz")
+    assert code == 1 and "several predictors" in said and "--predictor" in said
+    only = {"split": "test", "predictor": "mix"}
+    assert len(kept(Run.open("mixed"), **only)) == 12
+    write(folder, others[2])
+    write(folder, others[3])
+    assert len(kept(Run.open("mixed"), split="val")) == 12  # the attacks towards a class are of the split test
+    assert len(kept(Run.open("mixed"), aim="4")) == len(kept(Run.open("mixed"), aim=3)) == 12
+    for name in folder.glob("attack-*.parquet"):
+        if name.stem.split("-")[1] in {part.key, others[0].key, others[1].key}:
+            name.unlink()
+    with pytest.raises(HauberkError, match="several targets: 3, 4"):
+        kept(Run.open("mixed"))
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(255, True), (65535, False)])
+def test_a_png_is_of_images_of_8_bits(levels: int, fits: bool, tmp_path: Path) -> None:
+    image = (np.arange(4).reshape(1, 2, 2) / levels).astype(np.float32)
+    rows = [{"id": 0, "image": image, "adversarial": image}]
+    if fits:
+        assert pictures(rows, tmp_path) == tmp_path
+        assert json.loads((tmp_path / "index.json").read_text()) == [{"id": 0, "exact": True}]
+        return
+    with pytest.raises(HauberkError, match="8 bits") as raised:
+        pictures(rows, tmp_path)
+    assert "npz" in raised.value.hint and not list(tmp_path.iterdir())
 
 
 def test_points_of_whole_levels_are_told_apart_and_verified(ask: Callable[..., str]) -> None:

@@ -25,11 +25,15 @@ def export(
     threat: Annotated[
         str | None, typer.Option(help="Of which the images are, where several kept some: linf:8/255.")
     ] = None,
+    split: Annotated[str | None, typer.Option(help="Of which the images are, where several kept some.")] = None,
+    predictor: Annotated[str | None, typer.Option(help="Of which classifier, where several kept some.")] = None,
+    target: Annotated[str | None, typer.Option(help="Of attacks towards this class, by its name or number.")] = None,
     out: options.Out = None,
     json: options.Json = False,
 ) -> None:
     """Write the kept adversarial images: as arrays with -o FILE.npz, else as PNG files into a folder."""
-    found = exporting.kept(runs.Run.open(run), None if threat is None else registry.build(threat, "threat"))
+    ball = None if threat is None else registry.build(threat, "threat")
+    found = exporting.kept(runs.Run.open(run), ball, split, predictor, target)
     where = out or Path(f"{run.name}-images")
     path = exporting.arrays(found, where) if where.suffix == ".npz" else exporting.pictures(found, where)
     broken = sum(bool(row["success"]) for row in found)

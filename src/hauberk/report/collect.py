@@ -67,14 +67,14 @@ def load(paths: Sequence[Path]) -> list[RunFacts]:
     found = []
     for path in paths:
         run = Run.open(path)
-        parts = _told_apart(records.read_all(run.records))
+        parts = told_apart(records.read_all(run.records))
         found.append(RunFacts(Path(path).resolve().name, run.recipe, run.info, parts, tuple(verify_once(run.path))))
     if not any(run.parts for run in found):
         raise HauberkError("there are no records to report", "measure first: hauberk attack RUN or hauberk certify RUN")
     return found
 
 
-def _told_apart(parts: list[Part]) -> tuple[Part, ...]:
+def told_apart(parts: Sequence[Part]) -> tuple[Part, ...]:
     """The parts of one run; functions that share a predictor's name, but answer otherwise, get a name each."""
     known: dict[str, set[str]] = {}
     for part in (p for p in parts if "answers" in p.unit):
@@ -102,11 +102,11 @@ def by_predictor(parts: Iterable[Part]) -> dict[Key, list[Part]]:
     groups: dict[Key, list[Part]] = {}
     found = list(parts)
     for part in records.group(p for p in found if p.kind in ("attack", "certificate", "diagnosis")):
-        groups.setdefault(_key(part), []).append(part)
+        groups.setdefault(subject_key(part), []).append(part)
     for part in records.group(p for p in found if p.kind == "mix"):
-        proved, known = certificate(part), groups.get(_key(part), [])
+        proved, known = certificate(part), groups.get(subject_key(part), [])
         if proved is not None and not any(p.kind == "certificate" for p in known):
-            groups.setdefault(_key(part), []).append(proved)
+            groups.setdefault(subject_key(part), []).append(proved)
     return groups
 
 
@@ -116,7 +116,8 @@ def judgements(parts: Iterable[Part]) -> list[Judgement]:
     return sorted(found, key=lambda j: (-VERDICTS.index(j.verdict), j.norm, j.eps))
 
 
-def _key(part: Part) -> Key:
+def subject_key(part: Part) -> Key:
+    """Whose rows these are: of which predictor, data set and split."""
     return str(part.unit["predictor"]), str(part.facts["dataset"]), str(part.facts["split"])
 
 
