@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hauberk.records import Part, group, read_all
 from hauberk.report import markdown
-from hauberk.report.collect import worst_case
+from hauberk.report.outcomes import worst_case
 from hauberk.statistics import Interval, paired_difference, wilson
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"

@@ -15,7 +15,7 @@ COMPARISON: list[Mutant] = [
     *group(
         "comparison", "comparison/effects.py", COMPARE,
         ("    if more and fewer and not unlike:", "    if False:"),
-        ("any(mine - how for how in theirs.values())", "False"),
+        ("any(mine.used - their.met for their in theirs.values())", "False"),
         ("    if not len(ids):", "    if False:"),
         ("        if (first.dataset, first.split) != (other.dataset, other.split):", "        if False:"),
         ("        check_labels(first.labels, other.labels, first.name, other.name)\n", ""),
@@ -29,11 +29,14 @@ COMPARISON: list[Mutant] = [
     ),
     *group(
         "comparison", "comparison/contestant.py", COMPARE,
-        (' and p.facts["proof"] != "estimate"', ""),
         ("(best.column(\"radius\") >= eps)", "(best.column(\"radius\") > 0.0)"),
         ("        if differ:", "        if False:"),
         ("        if this.weights & other.weights:", "        if False:"),
         ("    if twice is not None:", "    if False:"),
+    ),
+    *group("comparison", "report/outcomes.py", COMPARE, (' and p.facts["proof"] != "estimate"', "")),
+    *group(
+        "comparison", "report/tried.py", COMPARE,
         ('        added = spec.pop("losses", None) or ()', "        added = ()"),
         ('("name", "threat", "early_stop")', '("name", "threat")'),
     ),

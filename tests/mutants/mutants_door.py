@@ -69,7 +69,7 @@ DOOR = [
     ),
     *group(
         "door", "report/words.py", "tests/report/test_words.py",
-        ('_knowledge(n) in ("scores", "decisions") for n in names', '_knowledge(n) == "" for n in names'),
+        ('kind in ("scores", "decisions") for kind in known', 'kind == "" for kind in known'),
     ),
     *group("door", "verbs/attack.py", EVALUATE, ("    if isinstance(model, ScoresOnly):\n", "    if False:\n")),
     *group("door", "verbs/outcome.py", EVALUATE, ('"attacked": ("at most "', '"attacked": (""')),

@@ -8,19 +8,24 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import yaml
 
-from hauberk.comparison.requirement import parse
+from hauberk.comparison.contestant import Quantity, read
+from hauberk.comparison.drop import ALPHA
+from hauberk.comparison.requirement import Finding, parse
 from hauberk.errors import HauberkError
+from hauberk.records import Part
 from hauberk.report import collect
 from hauberk.report.collect import RunFacts
 from hauberk.report.subject import preference
 from hauberk.verbs import gate as verb
-from hauberk.verbs.gate import Finding, gate
+from hauberk.verbs.gate import gate
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 Typed = Callable[..., tuple[int, str, str]]
@@ -111,7 +116,9 @@ def test_what_no_record_says_cannot_be_told_and_names_the_command_that_would(tin
     found = one(tiny_run, "robust@linf:8/255>=0.1")
     assert (found.verdict, found.missing) == ("cannot tell", ("attack", str(tiny_run), "--threat", "linf:8/255"))
     found = one(tiny_run, "certified@l1:1>=0.1")
-    assert (found.verdict, found.missing) == ("cannot tell", ("certify", str(tiny_run)))
+    assert (found.verdict, found.missing[2:]) == ("cannot tell", ("--method", "lipschitz", "--norm", "l1"))
+    nothing = one(RESULTS / "cifar10" / "pgd_cifar10_small-seed0", "certified@linf:2/255>=0.1")
+    assert (nothing.missing, "nothing here proves anything in linf" in nothing.reason) == ((), True)
 
 
 def test_a_robust_accuracy_is_an_upper_bound(tiny_run: Path, diagnosed: Callable[..., None]) -> None:
@@ -142,7 +149,7 @@ def test_numbers_are_those_of_the_report(tiny_run: Path) -> None:
         ("clean>=0.5", subject.clean), ("robust@l2:0.5>=0.5", subject.attacked[0].accuracy),
         ("certified@l2:0.5>=0.5", level.accuracy), ("acr@l2>=0.5", subject.certified[0].mean_radius),
     ):  # fmt: skip
-        found = verb._measured(facts, tiny_run, parse(text), ())
+        found = verb._measured(verb._Judged(facts, tiny_run, "", ()), parse(text))
         assert isinstance(found, verb._Measured) and found.value == expected
 
 
@@ -199,6 +206,50 @@ def test_a_run_against_itself_and_against_another(tiny_run: Path, tmp_path: Path
     assert "the baseline met attacks that this run did not" in found["attacked l2 0.5"].reason
 
 
+@pytest.mark.parametrize("forged", ["run", "base"])
+def test_records_that_do_not_verify_are_compared_with_nothing(
+    forged: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(shutil.copytree(tiny_run, tmp_path / "base"))
+    load = collect.load
+
+    def loaded(paths: list[Path]) -> list[RunFacts]:
+        (facts,) = load(paths)
+        if (paths[0] == base) != (forged == "base"):
+            return [facts]
+        first, *others = facts.verdicts
+        return [replace(facts, verdicts=(replace(first, problems=["row 3 is forged"]), *others))]
+
+    monkeypatch.setattr(collect, "load", loaded)
+    (found,) = gate(tiny_run, [], base, unseen=0.3)
+    assert (found.verdict, "row 3 is forged" in found.reason) == ("cannot tell", True)
+    assert found.missing == ("verify", str(base if forged == "base" else tiny_run))
+
+
+def test_what_a_baseline_is_not_held_against_is_said(tiny_run: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_run, tmp_path / "base"))
+    asked = [parse("worst(clean)>=0.001"), parse("acr@l2>=0.001")]
+    found = gate(tiny_run, asked, base, unseen=0.3)[2:]
+    assert [(f.verdict, "only shares of all images" in f.reason) for f in found] == [("cannot tell", True)] * 2
+    (whole,) = [f for f in gate(tiny_run, [], base, unseen=0.3) if f.name.startswith("clean")]
+    predictor = str(collect.load([tiny_run])[0].info["predictor"])
+    assert whole.reason.startswith(f"{predictor} less {predictor}: +0.0 points [")
+    assert f"at {100 * (1 - 2 * ALPHA / 3):.4g} %" in whole.reason  # three shares, both ends
+
+
+def test_proofs_without_a_radius_ask_for_one(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an attack no budget says at which radius two runs should be held against each other."""
+    base, (facts,) = Path(shutil.copytree(tiny_run, tmp_path / "base")), collect.load([tiny_run])
+    proofs = replace(facts, parts=tuple(part for part in facts.parts if part.kind != "attack"))
+    monkeypatch.setattr(collect, "load", lambda _: [proofs])
+    found = {f.name.partition(" against")[0]: f for f in gate(tiny_run, [], base, unseen=0.3)}
+    assert found.keys() == {"clean", "certified l2"}
+    assert found["certified l2"].verdict == "cannot tell"
+    assert "--require 'certified@l2:RADIUS>=SHARE'" in found["certified l2"].reason
+
+
 # --- the command line ---------------------------------------------------------------------------------------------
 
 
@@ -234,11 +285,55 @@ def test_what_cannot_be_judged_has_the_code_of_a_usage_error(words: list[str], t
 # --- what newcomers meet ------------------------------------------------------------------------------------------
 
 
-def test_a_budget_is_found_as_it_is_printed() -> None:
-    """The terminal says 0.1268 where the record holds 0.12676506."""
-    assert verb.alike(0.12676506, 0.1268)
-    assert verb.alike(8 / 255, 0.03137)
-    assert not verb.alike(0.12676506, 0.1269)
+def _attack(eps: float, **method: object) -> Part:
+    """What the gate reads of an attack's record."""
+    unit = {"threat": {"name": "l2", "eps": eps}, "method": {"name": "pgd"} | method}
+    return cast(Part, SimpleNamespace(kind="attack", unit=unit))
+
+
+@pytest.mark.parametrize(
+    ("typed", "known", "taken"),
+    [
+        (0.1268, [0.12676506], 0.12676506),  # as the terminal prints it
+        (0.1269, [0.12676506], 0.1269),
+        (0.03137, [8 / 255, 0.03137], 0.03137),  # the very budget comes first
+        (8 / 255, [8 / 255, 0.03137], 8 / 255),
+        (0.03137, [8 / 255], 8 / 255),
+    ],
+)
+def test_a_budget_is_that_of_the_record_which_prints_the_same(typed: float, known: list[float], taken: float) -> None:
+    asked = parse(f"robust@l2:{typed!r}>=0.1").quantity
+    assert verb.on_record([_attack(eps) for eps in known], asked).eps == taken
+    aimed = {"name": "towards", "target": 3, "attack": {"name": "pgd"}}
+    assert verb.on_record([_attack(eps, **aimed) for eps in known], asked).eps == typed
+
+
+def test_a_record_at_a_larger_budget_does_not_fail_a_smaller_one(tiny_run: Path) -> None:
+    """No attack makes a share higher, and a smaller budget may."""
+    smaller, larger = (one(tiny_run, f"robust@l2:{eps}>=0.999") for eps in (0.49999, 0.50001))
+    assert (smaller.verdict, larger.verdict) == ("cannot tell", "fail")
+    assert smaller.missing == ("attack", str(tiny_run), "--threat", "l2:0.49999")
+    assert all("which had the budget l2:0.5" in found.reason for found in (smaller, larger))
+
+
+@pytest.mark.parametrize("goal", [["--target", "3"], ["--eight-bit"]])
+def test_an_attack_with_another_goal_is_no_robust_accuracy(goal: list[str], fresh: Path, hauberk: Typed) -> None:
+    """A chosen class that is never reached leaves every image standing."""
+    words = ("--threat", "l2:0.01", "--attack", "pgd,steps=1", "--images", 16, "--tile", 16, *goal)
+    assert hauberk("attack", fresh, *words)[0] == 0
+    found = one(fresh, "robust@l2:0.01>=0.01", allowed=["undiagnosed"])
+    assert (found.verdict, found.missing[0]) == ("cannot tell", "attack")
+    assert Quantity("attacked", "l2", 0.01) not in read([fresh])[0].outcomes
+
+
+@pytest.fixture
+def fresh(tiny_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path / "fresh"))
+
+
+def test_a_bundle_without_weights_gets_no_command_that_needs_them() -> None:
+    found = one(RESULTS / "digits" / "lip_digits-seed0", "robust@l2:0.77>=0.1")
+    assert (found.missing, "the weights are needed" in found.reason) == ((), True)
 
 
 def test_what_is_on_record_instead_is_named() -> None:

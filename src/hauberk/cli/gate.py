@@ -16,13 +16,12 @@ from hauberk.cli.failures import failed
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import runs
     from hauberk.comparison import requirement
+    from hauberk.comparison.requirement import Finding
     from hauberk.verbs import gate as verb
     from hauberk.verbs import junit as file
-    from hauberk.verbs.gate import Finding
 else:
-    runs, requirement = Later("hauberk.runs"), Later("hauberk.comparison.requirement")
+    requirement = Later("hauberk.comparison.requirement")
     verb, file = Later("hauberk.verbs.gate"), Later("hauberk.verbs.junit")
 
 CODES = {"pass": 0, "fail": 1, "cannot tell": 3}
@@ -67,14 +66,14 @@ def gate(
     emit(
         {"run": str(run), "verdict": verdict, "findings": [asdict(f) for f in findings]},
         json,
-        [*(f"{f.verdict:{width}}  {f.name}: {f.reason}" for f in findings), f"next: {_next(run, findings)}"],
+        [*(f"{f.verdict:{width}}  {f.name}: {f.reason}" for f in findings), *_next(run, findings)],
     )
     if verdict != "pass":
         raise typer.Exit(CODES[verdict])
 
 
-def _next(run: Path, findings: Sequence[Finding]) -> str:
-    """What would tell what cannot be told, where it can be measured here; else the page that shows the images."""
-    missing = next((f.missing for f in findings if f.missing), ())
-    can = bool(missing) and (runs.Run(run).has_model or missing[0] == "verify")
-    return shlex.join(["hauberk", *(missing if can else ("report", str(run)))])
+def _next(run: Path, findings: Sequence[Finding]) -> list[str]:
+    """The command that would tell what cannot be told, if there is one; where all is told the page with the images."""
+    doubts = [f for f in findings if f.verdict == "cannot tell"]
+    missing = next((f.missing for f in doubts if f.missing), () if doubts else ("report", str(run)))
+    return [f"next: {shlex.join(['hauberk', *missing])}"] if missing else []

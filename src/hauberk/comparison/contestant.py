@@ -14,11 +14,10 @@ import numpy as np
 from hauberk.errors import HauberkError
 from hauberk.evaluation.metrics import Bools, Floats
 from hauberk.records import Part
-from hauberk.report import collect, words
+from hauberk.report import collect
 from hauberk.report.collect import Key, RunFacts
-from hauberk.report.outcomes import Ids, right_by_id, worst_case
-from hauberk.report.outcomes import correct as is_right
-from hauberk.report.subject import preference
+from hauberk.report.outcomes import Ids, at_budget, best_proof, correct, plain, right_by_id
+from hauberk.report.tried import NOTHING, Tried, tried, unlike
 from hauberk.threats import Norm, Threat, epsilon
 
 Kind = Literal["clean", "attacked", "certified"]
@@ -53,12 +52,19 @@ class Outcome:
     Args:
         ids: of the images, sorted, shape (N,).
         counts: shape (S, N).
-        how: the attacks, or the certificate; empty for clean accuracy.
+        tried: the attacks; none where it is no robust accuracy.
+        method: the certificate; empty where nothing is certified.
     """
 
     ids: Ids
     counts: Bools
-    how: frozenset[str] = frozenset()
+    tried: Tried = NOTHING
+    method: str = ""
+
+    @property
+    def how(self) -> list[str]:
+        """The attacks, or the certificate; empty for clean accuracy."""
+        return sorted(self.tried.used) or [self.method] * bool(self.method)
 
     def on(self, ids: Ids) -> Bools:
         """The outcomes of some of the images, shape (S, len(ids))."""
@@ -84,6 +90,8 @@ class Contestant:
         labels: by image id.
         outcomes: by what is compared.
         problems: what the check of the records finds wrong.
+        predictor: as the records name it; empty where several are pooled.
+        proved: norms in which there are proofs.
     """
 
     name: str
@@ -94,6 +102,8 @@ class Contestant:
     labels: Mapping[int, int]
     outcomes: Mapping[Quantity, Outcome]
     problems: tuple[str, ...] = ()
+    predictor: str = ""
+    proved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,8 @@ def read(paths: Sequence[Path], threats: Sequence[Threat] = ()) -> list[Contesta
         raise HauberkError(f"{twice} is named twice", "name each run once")
     runs = [collect.load([path])[0] for path in paths]
     found = [collect.by_predictor(run.parts) for run in runs]
-    every = [part for groups in found for parts in groups.values() for part in parts if part.kind == "attack"]
+    every = [part for groups in found for parts in groups.values() for part in parts
+             if part.kind == "attack" and plain(part)]  # fmt: skip
     budgets = [(t.norm, t.eps) for t in threats] or sorted({_budget(part) for part in every})
     folders = [run.name for run in runs]
     names = [str(path) if folders.count(run.name) > 1 else run.name for path, run in zip(paths, runs, strict=True)]
@@ -141,7 +152,7 @@ def _budget(part: Part) -> tuple[Norm, float]:
 
 
 def _single(
-    name: str, path: Path, run: RunFacts, key: Key, parts: list[Part], budgets: Iterable[tuple[Norm, float]]
+    name: str, path: Path, run: RunFacts, key: Key, parts: list[Part], budgets: Sequence[tuple[Norm, float]]
 ) -> _Single:
     predictor, dataset, split = key
     attacks = [p for p in parts if p.kind == "attack"]
@@ -149,52 +160,29 @@ def _single(
     right = right_by_id(attacks or certificates)
     outcomes = {Quantity("clean"): _outcome(np.array([*right]), np.array([*right.values()], bool))}
     for norm, eps in budgets:
-        own = [p for p in attacks if _budget(p) == (norm, eps)]
-        if own:
-            ids, correct, survived = worst_case(own)
-            outcomes[Quantity("attacked", norm, eps)] = _outcome(ids, correct & survived, _attacks(own))
-        proofs = [p for p in certificates if p.facts["norm"] == norm and p.facts["proof"] != "estimate"]
-        if proofs:
-            best = max(proofs, key=lambda p: preference(p.facts["proof"], p.unit["method"], p.unit["seed"]))
-            reached = is_right(best) & (best.column("radius") >= eps)
-            how = frozenset({str(best.unit["method"]["name"])})
-            outcomes[Quantity("certified", norm, eps)] = _outcome(best.column("id"), reached, how)
+        left = at_budget(attacks, norm, eps)
+        if left is not None:
+            kept = _outcome(left.ids, left.standing, tried(attacks, norm, eps))
+            outcomes[Quantity("attacked", norm, eps)] = kept
+        best = best_proof(certificates, norm)
+        if best is not None:
+            reached = correct(best) & (best.column("radius") >= eps)
+            proved = _outcome(best.column("id"), reached, method=str(best.unit["method"]["name"]))
+            outcomes[Quantity("certified", norm, eps)] = proved
     labels = {i: y for p in parts if p.kind != "diagnosis"
               for i, y in zip(p.column("id").tolist(), p.column("label").tolist(), strict=True)}  # fmt: skip
     which = "" if predictor == run.info.get("predictor") else f": {HASH.sub('', predictor)}"
     which += "" if split == "test" else f" ({split})"
     problems = tuple(problem for verdict in run.verdicts for problem in verdict.problems)
-    whole = Contestant(name + which, (path,), (), dataset, split, labels, outcomes, problems)
+    proofs = tuple(sorted({str(p.facts["norm"]) for p in certificates if p.facts["proof"] != "estimate"}))
+    whole = Contestant(name + which, (path,), (), dataset, split, labels, outcomes, problems, predictor, proofs)
     weights = frozenset(str(part.unit["weights"]) for part in attacks + certificates)
     return _Single(name, which, {k: v for k, v in run.recipe.items() if k not in APART}, weights, whole)
 
 
-def _outcome(ids: Ids, counts: Bools, how: frozenset[str] = frozenset()) -> Outcome:
+def _outcome(ids: Ids, counts: Bools, attacks: Tried = NOTHING, method: str = "") -> Outcome:
     order = np.argsort(ids)
-    return Outcome(ids[order], counts[order][None], how)
-
-
-# --- attacks as words ---------------------------------------------------------------------------------------------
-
-
-def _attacks(parts: Iterable[Part]) -> frozenset[str]:
-    """The attacks and suites of some records; losses that a suite adds for a model count as attacks of their own."""
-    found = set()
-    for part in parts:
-        spec = dict(part.unit.get("suite") or part.unit["method"])
-        added = spec.pop("losses", None) or ()
-        found |= {_described(spec), *(f"{_described(spec)} with the loss {_described(loss)}" for loss in added)}
-    return frozenset(found)
-
-
-def _described(spec: Any) -> str:
-    """A description in the words of the command line, without the threat and what changes no verdict."""
-    if isinstance(spec, list | tuple):
-        return f"[{', '.join(map(_described, spec))}]"
-    if not isinstance(spec, Mapping):
-        return words.number(spec) if isinstance(spec, float) else str(spec)
-    shown = {k: v for k, v in spec.items() if k not in ("name", "threat", "early_stop") and v not in (None, False, [])}
-    return ",".join([str(spec.get("name", "")), *(f"{k}={_described(v)}" for k, v in shown.items())])
+    return Outcome(ids[order], counts[order][None], attacks, method)
 
 
 # --- seeds --------------------------------------------------------------------------------------------------------
@@ -243,14 +231,18 @@ def _pool(name: str, members: list[_Single]) -> Contestant:
 
 
 def _together(name: str, quantity: Quantity, outcomes: Sequence[Outcome]) -> Outcome:
-    if len({outcome.how for outcome in outcomes}) > 1:
+    attacks = [outcome.tried for outcome in outcomes]
+    if unlike(attacks) or len({outcome.method for outcome in outcomes}) > 1:
         raise HauberkError(
             f"the seeds of {name} were not all measured alike: {quantity}", "evaluate each as the others were"
         )
     ids = outcomes[0].ids
     for outcome in outcomes[1:]:
         ids = np.intersect1d(ids, outcome.ids)
-    return Outcome(ids, np.concatenate([outcome.on(ids) for outcome in outcomes]), outcomes[0].how)
+    rows = np.concatenate([outcome.on(ids) for outcome in outcomes])
+    used = attacks[0].used.union(*(a.used for a in attacks))
+    met = attacks[0].met.intersection(*(a.met for a in attacks))
+    return Outcome(ids, rows, Tried(used, met), outcomes[0].method)
 
 
 def check_labels(one: Mapping[int, int], other: Mapping[int, int], name: str, rival: str) -> None:

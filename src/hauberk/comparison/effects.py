@@ -148,13 +148,15 @@ def _attacks(one: Contestant, others: Sequence[Contestant], quantity: Quantity, 
     """Whether this one met attacks that another did not, and the reverse; both are refused unless they may differ."""
     if quantity.kind != "attacked":
         return False, False
-    mine = one.outcomes[quantity].how
-    theirs = {other.name: other.outcomes[quantity].how for other in others}
-    more, fewer = any(mine - how for how in theirs.values()), any(how - mine for how in theirs.values())
+    mine = one.outcomes[quantity].tried
+    theirs = {other.name: other.outcomes[quantity].tried for other in others}
+    more = any(mine.used - their.met for their in theirs.values())
+    fewer = any(their.used - mine.met for their in theirs.values())
     if more and fewer and not unlike:
-        name, how = next(((n, h) for n, h in theirs.items() if h - mine), ("", mine))
+        name, their = next((n, t) for n, t in theirs.items() if t.used - mine.met)
         raise HauberkError(
-            f"{one.name} and {name} were not attacked alike, {quantity}: {_said(mine)} against {_said(how)}",
+            f"{one.name} and {name} were not attacked alike, {quantity}: {_said(mine.used)} against "
+            f"{_said(their.used)}",
             f"attack both with the same suite: hauberk attack RUN --threat {typed(quantity.norm, quantity.eps)}, or "
             "add --unlike-attacks to see the numbers without a verdict",
         )

@@ -18,6 +18,7 @@ from typing import Literal, cast, get_args
 
 from hauberk import registry
 from hauberk.comparison.contestant import Quantity
+from hauberk.comparison.drop import Verdict
 from hauberk.errors import HauberkError
 from hauberk.threats import Norm, Threat
 
@@ -26,6 +27,23 @@ WORDS = {"clean": "clean", "robust": "attacked", "certified": "certified"}
 EXAMPLE = "for example 'lower(certified@l2:0.25)>=0.60', clean>=80%, worst(robust@linf:8/255)>=0.1 or acr@l2>=0.3"
 _WHOLE = re.compile(r"(?P<measure>[^<>=]+?)\s*>=\s*(?P<number>[0-9.eE+-]+)\s*(?P<percent>%?)")
 _AROUND = re.compile(r"(?P<word>[a-z]+)\((?P<inner>.*)\)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one requirement.
+
+    Args:
+        name: the requirement, or what was compared.
+        verdict: ``pass``, ``fail`` or ``cannot tell``.
+        reason: one line.
+        missing: the words after ``hauberk`` of the command that would make it known; empty where there is none.
+    """
+
+    name: str
+    verdict: Verdict
+    reason: str
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def _contestant(contestant: Contestant, found: Comparison) -> dict[str, Any]:
         interval, over_seeds = accuracy(contestant, quantity, found.confidence)
         shares.append(_quantity(quantity) | {
             "share": _interval(interval), "over_seeds": over_seeds and _interval(over_seeds),
-            "by": sorted(contestant.outcomes[quantity].how),
+            "by": contestant.outcomes[quantity].how,
         })  # fmt: skip
     return {
         "name": contestant.name, "seeds": list(contestant.seeds), "runs": [str(path) for path in contestant.runs],
@@ -102,7 +102,7 @@ def _shares(found: Comparison, quantity: Quantity) -> Iterator[list[str]]:
         seeds = [f"{100 * share:.1f} ({seed})" for seed, share in zip(c.seeds, outcome.counts.mean(1), strict=False)]
         yield [
             f"{quantity}{BOUND[quantity.kind]}", c.name, words.share(interval, ROUNDING[quantity.kind]),
-            ", ".join(seeds), f"{interval.n:,}", "; ".join(sorted(outcome.how)),
+            ", ".join(seeds), f"{interval.n:,}", "; ".join(outcome.how),
         ]  # fmt: skip
 
 

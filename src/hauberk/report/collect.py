@@ -21,12 +21,7 @@ from hauberk.records import Part
 from hauberk.report import variants
 from hauberk.report.mixing import certificate
 from hauberk.report.observations import observed
-from hauberk.report.outcomes import Ids as Ids
-from hauberk.report.outcomes import clean_rows, images_hash, in_order, outcomes
-from hauberk.report.outcomes import correct as correct
-from hauberk.report.outcomes import reached as reached
-from hauberk.report.outcomes import right_by_id as right_by_id
-from hauberk.report.outcomes import worst_case as worst_case
+from hauberk.report.outcomes import clean_rows, correct, images_hash, in_order, outcomes, plain, right_by_id
 from hauberk.report.subject import (
     Attacked,
     Contradiction,
@@ -131,7 +126,7 @@ def _subject(key: Key, parts: list[Part]) -> Subject:
     _check_labels(predictor, parts)
     attacks = [p for p in parts if p.kind == "attack"]
     certificates = [p for p in parts if p.kind == "certificate"]
-    attacked = _attacked(predictor, [p for p in attacks if variants.plain(p)], attacks)
+    attacked = _attacked(predictor, [p for p in attacks if plain(p)], attacks)
     budgets = {n: [a.eps for a in attacked if a.norm == n] for n in {a.norm for a in attacked}}
     curves = [_curve(p, budgets.get(str(p.facts["norm"]), [])) for p in certificates]
     source = attacks or certificates

@@ -13,6 +13,8 @@ from hauberk import records
 from hauberk.evaluation import metrics
 from hauberk.evaluation.by_class import UNKNOWN
 from hauberk.records import Part
+from hauberk.report.subject import preference
+from hauberk.verify.wrapped import target, white
 
 Ids: TypeAlias = NDArray[np.int64]
 
@@ -68,6 +70,34 @@ def outcomes(parts: list[Part], eps: float, others: Iterable[Part] = ()) -> Outc
     after[standing] = labels[standing]
     after[~standing & (after == labels)] = UNKNOWN
     return Outcomes(ids, labels, right, survived, after, nearest)
+
+
+def plain(part: Part) -> bool:
+    """Whether an attack may return any point of its threat, and any error is a success."""
+    return target(part) is None and white(part) is None
+
+
+def at_budget(attacks: Iterable[Part], norm: str, eps: float) -> Outcomes | None:
+    """What one predictor's attacks leave of its images under one threat; None where no plain attack had this budget.
+
+    The images are those of the plain attacks with the budget.  What any attack of the norm found within it counts,
+    whatever its own budget and goal.
+    """
+    own = [p for p in attacks if p.unit["threat"]["name"] == norm]
+    counting = [p for p in own if plain(p)]
+    if not any(float(p.unit["threat"]["eps"]) == eps for p in counting):
+        return None
+    return outcomes(counting, eps, own)
+
+
+def best_proof(parts: Iterable[Part], norm: str) -> Part | None:
+    """The certificate that speaks for a predictor in a norm, without regard to its radii; an estimate is none."""
+    proofs = [
+        p for p in parts if p.kind == "certificate" and p.facts["norm"] == norm and p.facts["proof"] != "estimate"
+    ]
+    return max(
+        proofs, key=lambda p: preference(p.facts["proof"], p.unit["method"], p.unit["seed"]), default=None
+    )
 
 
 def in_order(parts: Iterable[Part]) -> list[Part]:

@@ -12,9 +12,8 @@ import numpy as np
 from hauberk.evaluation import metrics
 from hauberk.records import Part
 from hauberk.report import words
-from hauberk.report.outcomes import Ids, clean_rows, correct, outcomes
-from hauberk.report.subject import Subject, preference
-from hauberk.report.variants import plain
+from hauberk.report.outcomes import Ids, at_budget, best_proof, clean_rows, correct
+from hauberk.report.subject import Subject
 from hauberk.statistics import Interval, paired_difference
 
 Quantity: TypeAlias = tuple[str, str, float]  # clean, attacked or certified; norm and budget
@@ -93,13 +92,12 @@ def held(
     ids, labels, answers = clean_rows(attacks or proofs)
     found: dict[Quantity, Held] = {CLEAN: (ids, labels == answers)}
     for a in subject.attacked:
-        own = [p for p in attacks if p.unit["threat"]["name"] == a.norm]
-        seen = outcomes([p for p in own if plain(p)], a.eps, own)
-        found["attacked", a.norm, a.eps] = (seen.ids, seen.standing)
+        seen = at_budget(attacks, a.norm, a.eps)
+        if seen is not None:
+            found["attacked", a.norm, a.eps] = (seen.ids, seen.standing)
     for norm, eps in budgets:
-        proved = [p for p in proofs if p.facts["norm"] == norm and p.facts["proof"] != "estimate"]
-        if proved:
-            best = max(proved, key=lambda p: preference(p.facts["proof"], p.unit["method"], p.unit["seed"]))
+        best = best_proof(proofs, norm)
+        if best is not None:
             found["certified", norm, eps] = (best.column("id"), correct(best) & (best.column("radius") >= eps))
     return found
 

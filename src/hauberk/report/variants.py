@@ -9,15 +9,11 @@ import numpy as np
 from hauberk.evaluation import metrics
 from hauberk.evaluation.minimum import eps50
 from hauberk.records import Part
+from hauberk.report.outcomes import plain
 from hauberk.report.subject import HalfBroken, Reached
 from hauberk.verify.wrapped import core, target, white
 
 MINIMUM_NORM = ("fab", "ddn", "fmn", "deepfool", "carlini_wagner")
-
-
-def plain(part: Part) -> bool:
-    """Whether an attack may return any point of its threat, and any error is a success."""
-    return target(part) is None and white(part) is None
 
 
 def on_grid(parts: Sequence[Part]) -> dict[int, list[Part]]:

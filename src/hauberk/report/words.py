@@ -19,6 +19,7 @@ SHAPES = {
     "circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "triangle-down": "▼", "cross": "✚",
     "triangle-right": "▶", "triangle-left": "◀",
 }  # fmt: skip
+NO_CHECK = "no check judges an attack on a model without gradients"
 MOST_CLASSES = 10  # classes of a table in sight; the rest is folded
 
 GLOSSARY = {
@@ -245,11 +246,17 @@ def _weak_attacks(subject: Subject) -> list[str]:
         said.append(f"Only {attack(names[0])} was run; several kinds of attack together usually break more images.")
     if all(_knowledge(n) == "white box" for n in names):
         said.append("No attack without gradients was run, so gradients that mislead an attacker would go unnoticed.")
-    if all(_knowledge(n) in ("scores", "decisions") for n in names):
+    if without_gradients(names):
         said.append("No attack followed the model's gradients; one that does may break many images that these leave.")
     if subject.stochastic and all(m.settings.get("eot") == 1 for m in methods):
         said.append("The classifier is random, and no attack averaged over its randomness.")
     return said
+
+
+def without_gradients(names: Iterable[str]) -> bool:
+    """Whether all attacks that were run look at scores or decisions alone, as on a model that gives no gradients."""
+    known = [_knowledge(name) for name in names]
+    return bool(known) and all(kind in ("scores", "decisions") for kind in known)
 
 
 def _knowledge(name: str) -> str:

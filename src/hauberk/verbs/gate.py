@@ -9,41 +9,23 @@ from typing import Literal
 
 import numpy as np
 
-from hauberk.comparison import contestant, difference
-from hauberk.comparison.contestant import Contestant, Quantity
-from hauberk.comparison.drop import ALPHA, Verdict, dropped
-from hauberk.comparison.requirement import Requirement
+from hauberk.comparison.baseline import compared
+from hauberk.comparison.contestant import Quantity
+from hauberk.comparison.drop import Verdict
+from hauberk.comparison.requirement import Finding, Requirement
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
-from hauberk.evaluation.by_class import by_class
+from hauberk.evaluation.by_class import UNKNOWN, by_class
 from hauberk.records import Part
 from hauberk.report import collect, words
-from hauberk.report.collect import Ids, RunFacts
-from hauberk.report.subject import preference
+from hauberk.report.collect import Key, RunFacts
+from hauberk.report.outcomes import Ids, at_budget, best_proof, correct, plain, right_by_id
 from hauberk.runs import Run
 from hauberk.statistics import Interval
-from hauberk.threats import Threat
 
 Lack = Literal["undiagnosed", "questionable", "broken"]  # of the diagnosis of an attack
-ANOTHER = -2  # a wrong answer, of a class that is not asked for
 LACKS: tuple[Lack, ...] = ("undiagnosed", "questionable", "broken")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What became of one requirement.
-
-    Args:
-        name: the requirement, or what was compared.
-        verdict: ``pass``, ``fail`` or ``cannot tell``.
-        reason: one line.
-        missing: the words after ``hauberk`` of the command that would make it known; empty where there is none.
-    """
-
-    name: str
-    verdict: Verdict
-    reason: str
-    missing: tuple[str, ...] = ()
+VOTES = {"l1": ("smoothing,noise=laplace:0.25",), "l2": ("smoothing", "--sigma", "0.25")}
 
 
 @dataclass(frozen=True)
@@ -52,7 +34,7 @@ class _Measured:
 
     value: Interval
     how: str
-    predictor: str
+    whose: Key
     doubt: str = ""
     missing: tuple[str, ...] = ()
 
@@ -77,15 +59,16 @@ def gate(
     """
     if not requirements and against is None:
         raise HauberkError("nothing is required", "add --require 'clean>=0.8' or --against BASELINE")
-    facts = _about(collect.load([run])[0], of)
-    problems = [problem for verdict in facts.verdicts for problem in verdict.problems]
-    judged = [_judged(facts, run, r, problems, allowed) for r in requirements]
+    here = _Judged(_about(collect.load([run])[0], of), run, of, allowed)
+    asked = [replace(r, quantity=on_record(here.facts.parts, r.quantity)) for r in requirements]
+    judged = [_judged(here, r, typed.quantity.eps) for r, typed in zip(asked, requirements, strict=True)]
     findings = [finding for finding, _ in judged]
-    met = dict.fromkeys(predictor for finding, predictor in judged if finding.verdict == "pass" and predictor)
-    if len(met) > 1:  # each is met by another function, and none may meet all
-        findings.append(Finding("one model", "cannot tell", f"met by several: {'; '.join(met)}; name one with --of"))
+    met = dict.fromkeys(whose for finding, whose in judged if finding.verdict == "pass" and whose)
+    if len(met) > 1:  # each is met by another function or on other data, and none may meet all
+        names = "; ".join(f"{predictor} on {dataset}/{split}" for predictor, dataset, split in met)
+        findings.append(Finding("one model", "cannot tell", f"met by several: {names}; name one with --of"))
     if against is not None:
-        findings += _compared(run, against, [r for r in requirements if not r.radius], tolerated, unseen, of)
+        findings += compared(run, against, asked, tolerated, unseen, of)
     return findings
 
 
@@ -105,35 +88,94 @@ def _about(facts: RunFacts, of: str) -> RunFacts:
     return replace(facts, parts=parts)
 
 
+def on_record(parts: Sequence[Part], quantity: Quantity) -> Quantity:
+    """The quantity at the recorded budget that prints the four digits of the one that was typed.
+
+    People type what they read.  An attack at the very budget comes first, then the nearest one.
+    """
+    if quantity.kind != "attacked":
+        return quantity
+    known = {_eps(p) for p in parts if p.kind == "attack" and plain(p) and _norm(p) == quantity.norm}
+    same = [eps for eps in known if f"{eps:.4g}" == f"{quantity.eps:.4g}"]
+    return replace(quantity, eps=min(same, key=lambda eps: abs(eps - quantity.eps), default=quantity.eps))
+
+
 # --- one requirement ----------------------------------------------------------------------------------------------
 
 
-def _judged(
-    facts: RunFacts, run: Path, requirement: Requirement, problems: Sequence[str], allowed: Collection[Lack]
-) -> tuple[Finding, str]:
-    """The finding, and whose it is."""
+@dataclass(frozen=True)
+class _Judged:
+    """The run that is judged: its records about the predictors meant, and what a command can add to them."""
+
+    facts: RunFacts
+    path: Path
+    of: str
+    allowed: Collection[Lack]
+
+    @property
+    def own(self) -> str:
+        """The predictor that a command measures which names the run."""
+        return str(self.facts.info.get("predictor", ""))
+
+    def measuring(self, command: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """The command, where it can be given; else why it cannot."""
+        if self.of not in self.own:
+            return f"a command that names the run measures {self.own}", ()
+        if not Run(self.path).has_model:
+            return "the weights are needed to measure it, and they are not in this folder", ()
+        return "", command
+
+    def proving(self, norm: str) -> tuple[str, tuple[str, ...]]:
+        """The command that certifies in a norm: by layers where that was done or planned, by votes in L1 and L2."""
+        planned = self.facts.recipe.get("evaluation", {}).get("certificates", ())
+        specs = [*planned, *(p.unit["method"] for p in self.facts.parts if p.kind == "certificate")]
+        by_layers = any(spec.get("base", spec)["name"] == "lipschitz" for spec in specs)
+        certify = ("certify", str(self.path), "--method")
+        if by_layers:
+            return self.measuring((*certify, "lipschitz", "--norm", norm))
+        if norm in VOTES and not self.own.startswith("smoothed("):
+            return self.measuring((*certify, *VOTES[norm]))
+        return f"nothing here proves anything in {norm}", ()
+
+
+def _judged(here: _Judged, requirement: Requirement, typed: float) -> tuple[Finding, Key | None]:
+    """The finding, and whose it is; the requirement is about the recorded budget, ``typed`` is the one asked for."""
+    problems = [problem for verdict in here.facts.verdicts for problem in verdict.problems]
     if problems:
         why = f"the records do not verify: {problems[0]}"
-        return Finding(requirement.text, "cannot tell", why, ("verify", str(run))), ""
-    found = _measured(facts, run, requirement, allowed)
+        return Finding(requirement.text, "cannot tell", why, ("verify", str(here.path))), None
+    found = _measured(here, requirement)
     if isinstance(found, Finding):
-        return found, ""
-    return _held(found, requirement), found.predictor
+        return found, None
+    if requirement.quantity.eps != typed:
+        budget = words.typed(requirement.quantity.norm, requirement.quantity.eps)
+        found = replace(found, how=f"{found.how}, which had the budget {budget}")
+    return _held(here, found, requirement, typed), found.whose
 
 
-def _held(found: _Measured, requirement: Requirement) -> Finding:
+def _held(here: _Judged, found: _Measured, requirement: Requirement, typed: float) -> Finding:
     """The measure against the number."""
     reached = (found.value.low if requirement.lower else found.value.value) >= requirement.number
-    attacked = requirement.quantity.kind == "attacked"
+    quantity, attacked = requirement.quantity, requirement.quantity.kind == "attacked"
     said = f"{_number(found.value, requirement)}; {found.how}"
     if not reached:
         beyond = " however the attack is judged, since no attack makes it higher" if attacked else ""
         limit = "its lower limit" if requirement.lower else "it"
-        return Finding(requirement.text, "fail", f"{said}; {limit} is below {requirement.number:g}{beyond}")
+        said = f"{said}; {limit} is below {requirement.number:g}"
+        if attacked and quantity.eps > typed:
+            asked = words.typed(quantity.norm, typed)
+            why, command = here.measuring(("attack", str(here.path), "--threat", asked))
+            said = _joined(f"{said}, but the budget {asked} is smaller, and the share may be higher there", why)
+            return Finding(requirement.text, "cannot tell", said, command)
+        return Finding(requirement.text, "fail", f"{said}{beyond}")
     if found.doubt:
         return Finding(requirement.text, "cannot tell", f"{said}; {found.doubt}", found.missing)
     caution = "; no attack that was run broke more, which proves nothing of other attacks" if attacked else ""
     return Finding(requirement.text, "pass", said + caution)
+
+
+def _joined(*said: str) -> str:
+    return "; ".join(filter(None, said))
 
 
 def _number(value: Interval, requirement: Requirement) -> str:
@@ -143,28 +185,33 @@ def _number(value: Interval, requirement: Requirement) -> str:
     return f"{100 * value.value:.1f} % {ends} of {value.n} images"
 
 
-def _measured(facts: RunFacts, run: Path, requirement: Requirement, allowed: Collection[Lack]) -> _Measured | Finding:
+def _measured(here: _Judged, requirement: Requirement) -> _Measured | Finding:
     """The measure, from the run's own predictor where that has it, else from the first other that has."""
-    own = str(facts.info.get("predictor", ""))
-    groups = sorted(collect.by_predictor(facts.parts).items(), key=lambda item: (item[0][0] != own, item[0]))
+    every = collect.by_predictor(here.facts.parts)
+    groups = sorted(every.items(), key=lambda item: (item[0][0] != here.own, item[0]))
     for key, parts in groups:
         measured = _of(parts, requirement)
         if measured is None:
             continue
         value, how = measured
         named = "" if len(groups) == 1 else f"{key[0]} on {key[1]}/{key[2]}, "
-        doubt, missing = _doubt(parts, run, requirement.quantity, allowed)
-        return _Measured(value, named + how, key[0], doubt, missing)
-    known = ", ".join(sorted({_budget(p) for _, parts in groups for p in parts if p.kind == "attack"}))
-    attacked = f"; attacked are {known}" if known and requirement.quantity.kind == "attacked" else ""
-    return Finding(requirement.text, "cannot tell", f"nothing on record says it{attacked}", _missing(run, requirement))
+        doubt, missing = _doubt(here, key, parts, requirement.quantity)
+        return _Measured(value, named + how, key, doubt, missing)
+    attacks = [p for _, parts in groups for p in parts if p.kind == "attack" and plain(p)]
+    known = ", ".join(sorted({words.typed(_norm(p), _eps(p)) for p in attacks}))
+    attacked = f"attacked are {known}" if known and requirement.quantity.kind == "attacked" else ""
+    why, command = _missing(here, requirement)
+    return Finding(requirement.text, "cannot tell", _joined("nothing on record says it", attacked, why), command)
 
 
-def _missing(run: Path, requirement: Requirement) -> tuple[str, ...]:
-    threat = requirement.threat
-    if requirement.quantity.kind == "certified" or threat is None:
-        return ("certify", str(run))
-    return ("attack", str(run), "--threat", words.typed(threat.norm, threat.eps))
+def _missing(here: _Judged, requirement: Requirement) -> tuple[str, tuple[str, ...]]:
+    """Why no command tells it, or the command that does."""
+    quantity = requirement.quantity
+    if quantity.kind == "certified":
+        return here.proving(quantity.norm)
+    if quantity.kind == "attacked":
+        return here.measuring(("attack", str(here.path), "--threat", words.typed(quantity.norm, quantity.eps)))
+    return here.measuring(("attack", str(here.path), "--threat", "linf:8/255"))
 
 
 def _of(parts: Sequence[Part], requirement: Requirement) -> tuple[Interval, str] | None:
@@ -174,8 +221,8 @@ def _of(parts: Sequence[Part], requirement: Requirement) -> tuple[Interval, str]
     if requirement.quantity.kind == "attacked":
         return _attacked(attacks, requirement)
     if requirement.quantity.kind == "certified":
-        return _certified([p for p in proofs if p.facts["proof"] != "estimate"], requirement)
-    right = collect.right_by_id(attacks or proofs)
+        return _certified(proofs, requirement)
+    right = right_by_id(attacks or proofs)
     if not right:
         return None
     ids, held = np.array([*right]), np.array([*right.values()])
@@ -184,22 +231,20 @@ def _of(parts: Sequence[Part], requirement: Requirement) -> tuple[Interval, str]
 
 def _attacked(attacks: Sequence[Part], requirement: Requirement) -> tuple[Interval, str] | None:
     quantity = requirement.quantity
-    own = [p for p in attacks if _same(p, quantity)]
-    if not own:
+    left = at_budget(attacks, quantity.norm, quantity.eps)
+    if left is None:
         return None
-    ids, right, survived = collect.worst_case(own)
-    survived &= ~collect.reached(ids, [p for p in attacks if _norm(p) == quantity.norm], quantity.eps)
+    own = [p for p in attacks if plain(p) and _norm(p) == quantity.norm and _eps(p) == quantity.eps]
     names = ", ".join(sorted({_named(p) for p in own}))
-    return _share(own, ids, right & survived, requirement), f"not broken by {names}"
+    return _share(own, left.ids, left.standing, requirement), f"not broken by {names}"
 
 
 def _certified(proofs: Sequence[Part], requirement: Requirement) -> tuple[Interval, str] | None:
     quantity = requirement.quantity
-    proofs = [p for p in proofs if p.facts["norm"] == quantity.norm]
-    if not proofs:
+    best = best_proof(proofs, quantity.norm)
+    if best is None:
         return None
-    best = max(proofs, key=lambda p: preference(p.facts["proof"], p.unit["method"], p.unit["seed"]))
-    right_here, radius = collect.correct(best), best.column("radius").astype(np.float64)
+    right_here, radius = correct(best), best.column("radius").astype(np.float64)
     chance = float(best.facts["failure_probability"])
     kind = f"{best.facts['proof']}, each image wrong with probability {chance:g}" if chance else best.facts["proof"]
     how = f"proved by {best.unit['method']['name']} ({kind})"
@@ -213,7 +258,7 @@ def _share(parts: Sequence[Part], ids: Ids, held: metrics.Bools, requirement: Re
         return metrics.accuracy(held)
     labels = _labels(parts)
     known = np.array([labels[i] for i in ids.tolist()])
-    classes = by_class(known, np.where(held, known, ANOTHER), held)
+    classes = by_class(known, np.where(held, known, UNKNOWN), held)
     return classes.balanced if requirement.over == "balanced" else classes.worst.accuracy
 
 
@@ -226,17 +271,8 @@ def _norm(part: Part) -> str:
     return str(part.unit["threat"]["name"])
 
 
-def _same(part: Part, quantity: Quantity) -> bool:
-    return _norm(part) == quantity.norm and alike(float(part.unit["threat"]["eps"]), quantity.eps)
-
-
-def alike(one: float, other: float) -> bool:
-    """Whether two budgets print the same four digits: what terminal and page say is what people type."""
-    return f"{one:.4g}" == f"{other:.4g}"
-
-
-def _budget(part: Part) -> str:
-    return words.typed(_norm(part), float(part.unit["threat"]["eps"]))
+def _eps(part: Part) -> float:
+    return float(part.unit["threat"]["eps"])
 
 
 def _named(part: Part) -> str:
@@ -244,76 +280,23 @@ def _named(part: Part) -> str:
     return f"{suite['name']} {suite['version']}" if suite else str(part.unit["method"]["name"])
 
 
-def _doubt(
-    parts: Sequence[Part], run: Path, quantity: Quantity, allowed: Collection[Lack]
-) -> tuple[str, tuple[str, ...]]:
+def _doubt(here: _Judged, whose: Key, parts: Sequence[Part], quantity: Quantity) -> tuple[str, tuple[str, ...]]:
     """Why a robust accuracy that is high enough may be the attack's failure, and what would tell."""
     if quantity.kind != "attacked":
         return "", ()
-    judged = [j for j in collect.judgements(parts)
-              if j.norm == quantity.norm and alike(j.eps, quantity.eps)]  # fmt: skip
-    command = ("check", str(run), "--threat", words.typed(quantity.norm, quantity.eps), "--diagnose")
-    if not judged:
-        return ("", ()) if "undiagnosed" in allowed else (
-            "nobody has judged the attack at this budget, and a failing attack looks like a robust model", command,
-        )  # fmt: skip
-    first = judged[0]  # the worst
-    if first.verdict == "sound" or first.verdict in allowed:
+    judged = [j for j in collect.judgements(parts) if (j.norm, j.eps) == (quantity.norm, quantity.eps)]
+    if judged:
+        first = judged[0]  # the worst
+        if first.verdict == "sound" or first.verdict in here.allowed:
+            return "", ()
+        return f"the evaluation is {first.verdict}: {first.findings[0].reason}", ()
+    if "undiagnosed" in here.allowed:
         return "", ()
-    return f"the evaluation is {first.verdict}: {first.findings[0].reason}", ()
-
-
-# --- against a baseline -------------------------------------------------------------------------------------------
-
-
-def _compared(
-    run: Path, against: Path, required: Sequence[Requirement], tolerated: float, unseen: float, of: str
-) -> list[Finding]:
-    """A finding for each share: those that are required, or without any all that both runs have."""
-    threats = [r.threat for r in required if r.threat is not None]
-    new, old = (_contestants(path, threats, of) for path in (run, against))
-    both = [q for q in dict.fromkeys(q for c in new for q in c.outcomes) if any(q in c.outcomes for c in old)]
-    shared = [*dict.fromkeys(r.quantity for r in required)] or both
-    if not shared:
-        return [Finding(f"against {against}", "cannot tell", "the two runs have no measure in common")]
-    return [_against(new, old, q, run, against, (tolerated, unseen), ALPHA / len(shared)) for q in shared]
-
-
-def _contestants(path: Path, threats: Sequence[Threat], of: str) -> list[Contestant]:
-    """The predictors of a run that have such a name; the run's own goes by the name of the run."""
-    own = str(Run.open(path).info.get("predictor", ""))
-    found = contestant.read([path], threats)
-    return [one for one in found if of in (one.name.partition(": ")[2] or own)]
-
-
-def _against(
-    new: Sequence[Contestant], old: Sequence[Contestant], quantity: Quantity, run: Path, against: Path,
-    sizes: tuple[float, float], alpha: float,
-) -> Finding:  # fmt: skip
-    name = f"{quantity} against {against}"
-    mine, theirs = (next((c for c in group if quantity in c.outcomes), None) for group in (new, old))
-    if mine is None or theirs is None:
-        return Finding(name, "cannot tell", f"{run if mine is None else against} has no record of it")
-    try:
-        effect = difference(mine, theirs, quantity)
-    except HauberkError as error:
-        return Finding(name, "cannot tell", error.message)
-    ids = np.intersect1d(mine.outcomes[quantity].ids, theirs.outcomes[quantity].ids)
-    found = dropped(mine.outcomes[quantity].on(ids)[0], theirs.outcomes[quantity].on(ids)[0], *sizes, alpha)
-    change = found.change
-    said = (
-        f"{100 * change.value:+.1f} points [{100 * change.low:+.1f}, {100 * change.high:+.1f}] on {change.n} shared "
-        f"images; {found.lost} lost, {found.won} won"
-    )
-    drop = f"a drop of more than {100 * sizes[0]:g} points" if sizes[0] else "a drop"
-    if found.verdict == "fail" and effect.more:
-        return Finding(name, "cannot tell", f"{said}; this run met attacks that the baseline did not")
-    if found.verdict == "pass" and effect.fewer:
-        return Finding(name, "cannot tell", f"{said}; the baseline met attacks that this run did not")
-    end = {
-        "fail": f"{drop} is beyond doubt",
-        "pass": f"{drop} is not beyond doubt, and one of {100 * sum(sizes):g} points is excluded",
-        "cannot tell": f"too few images: a drop of {100 * sum(sizes):g} points is not excluded",
-    }[found.verdict]
-    return Finding(name, found.verdict, f"{said}; {end}")
-
+    said = "nobody has judged the attack at this budget, and a failing attack looks like a robust model"
+    if words.without_gradients(p.unit["method"]["name"] for p in parts if p.kind == "attack"):
+        return f"{said}; {words.NO_CHECK}", ()
+    if whose[0] != here.own:
+        return f"{said}; a command that names the run judges an attack on {here.own} alone", ()
+    command = ("check", str(here.path), "--threat", words.typed(quantity.norm, quantity.eps), "--diagnose")
+    why, known = here.measuring(command)
+    return _joined(said, why), known

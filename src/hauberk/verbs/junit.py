@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from hauberk.comparison.requirement import Finding
 from hauberk.storage import atomic_write
-from hauberk.verbs.gate import Finding
 
 
 def write(path: Path, suite: str, findings: Sequence[Finding]) -> None:
