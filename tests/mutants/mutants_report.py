@@ -9,14 +9,19 @@ BOARD = "tests/report/test_board.py"
 REPORT: list[Mutant] = [
     *group(
         "page", "report/board.py", BOARD,
-        ('judged.eps == self.eps and judged.verdict == "broken"', "False"),
-        ("judged is not None and judged.eps == self.eps and", "judged is not None and"),
+        ('all(j.verdict != "broken" for j', "all(True for j"),
+        ("self.judgement.eps == self.eps else None", "True else None"),
         ("if a.norm == norm and a.eps <= eps]", "if a.norm == norm]"),
         ("return not line.here, -upper", "return not line.here, upper"),
     ),
     *group(
         "page", "report/verdict.py", BOARD,
-        ("if _hopeless(best) and not proved:", "if False:"),
+        ("    if _hopeless(best):\n", "    if False:\n"),
+        ("        if proved and proved[0].certified and proved[0].certified.value > guess:", "        if proved:"),
+        ("    if missed is not None:\n", "    if False:\n"),
+        (" and not any(lacks(line, x) for x in tried)]", "]"),
+        ("if beyond and all(beyond) else", "if beyond else"),
+        ("to be wrong\" if chance else", "to be wrong\" if False else"),
         ("    if even:\n", "    if False:\n"),
         ("if difference is None:", "if False:"),
     ),
@@ -33,7 +38,8 @@ REPORT: list[Mutant] = [
     ),
     *group(
         "page", "report/page.py", BOARD,
-        ("-turned.value, -turned.high, -turned.low", "turned.value, turned.low, turned.high"),
+        ("theirs[1].used - mine[1].met)", "mine[1].used - theirs[1].met)"),
+        ("if fits_all(part)]", "]"),
     ),
     *group(
         "page", "report/subject.py", "tests/report/test_page.py::test_a_curve_is_exact_at_every_radius",

@@ -68,7 +68,7 @@ def test_certified_accuracy_is_that_of_the_budget(board, lab) -> None:
 
 def test_the_best_is_named_with_its_reason(board) -> None:
     best = board.tried[0]
-    told = verdict(board, lambda *_: Interval(0.2, 0.1, 0.3, 120))
+    told = verdict(board, lambda *_: Interval(0.2, 0.1, 0.3, 120), nothing)
     assert told.said.startswith(f"Ship {best.name} against changes of at most 0.5 in ℓ₂")
     assert "more than any other here" in told.said
     assert "+20.0 (+10.0 to +30.0) points" in told.reasons[0]
@@ -76,7 +76,7 @@ def test_the_best_is_named_with_its_reason(board) -> None:
 
 def test_a_single_classifier_is_the_best_of_nothing(board) -> None:
     alone = dataclasses.replace(board, lines=board.tried[:1])
-    told = verdict(alone, nothing)
+    told = verdict(alone, nothing, nothing)
     assert told.said.startswith(f"Against changes of at most 0.5 in ℓ₂ {board.tried[0].name} keeps")
     assert "any other" not in " ".join((told.said, *told.reasons))
     assert told.measured[0].startswith("Attacked on 120 images")
@@ -88,13 +88,13 @@ def test_no_two_of_many_classifiers_look_alike() -> None:
 
 def test_what_these_images_cannot_tell_apart_is_said(board) -> None:
     one, other = board.tried[:2]
-    told = verdict(board, lambda *_: Interval(0.01, -0.02, 0.04, 120))
+    told = verdict(board, lambda *_: Interval(0.01, -0.02, 0.04, 120), nothing)
     assert f"{one.name}, {other.name} or" in told.said
     assert "cannot tell them apart" in told.said
 
 
 def test_other_images_give_no_difference(board) -> None:
-    assert "on other images" in " ".join(verdict(board, nothing).reasons)
+    assert "on other images" in " ".join(verdict(board, nothing, nothing).reasons)
 
 
 def test_nothing_that_guesses_is_shipped(board) -> None:
@@ -102,38 +102,80 @@ def test_nothing_that_guesses_is_shipped(board) -> None:
         dataclasses.replace(line, certified=None, curve=None,
                             attacked=line.attacked and dataclasses.replace(line.attacked, accuracy=wilson(6, 120)))
         for line in board.lines))  # fmt: skip
-    assert verdict(bare, nothing).said.startswith("Ship none of these")
+    assert verdict(bare, nothing, nothing).said.startswith("Ship none of these")
 
 
 def test_a_broken_evaluation_recommends_nobody(board) -> None:
     best = board.tried[0]
     judged = Judgement("apgd", "l2", 0.5, "broken", (), 40)
-    other = changed(board, 0, judgement=judged)
-    told = verdict(other, nothing)
+    subject = dataclasses.replace(best.subject, judgements=(judged,))
+    other = changed(board, 0, judgement=judged, subject=subject)
+    told = verdict(other, nothing, nothing)
     assert best.name not in told.said.split(":")[0]
     assert f"Evaluation broken: {best.name}." in told.measured
-    elsewhere = changed(board, 0, judgement=dataclasses.replace(judged, eps=0.25))
-    assert best.name in verdict(elsewhere, nothing).said
+
+
+def test_a_judgement_at_another_budget_is_named_with_it_and_a_broken_one_counts_in_its_norm(board) -> None:
+    line = board.tried[0]
+    for word in ("sound", "broken"):
+        judged = Judgement("apgd", "l2", 0.25, word, (), 40)
+        subject = dataclasses.replace(line.subject, judgements=(judged,))
+        told = verdict(changed(board, 0, judgement=judged, subject=subject), nothing, nothing)
+        assert f"Evaluation {word} at ε = 0.25, and not checked with this budget: {line.name}." in told.measured
+        assert f"Evaluation {word}: {line.name}." not in told.measured
+        assert (line.name in told.said.split(":")[0]) == (word == "sound")
+
+
+def test_nobody_is_shipped_who_met_fewer_attacks(board) -> None:
+    best, other = board.tried[:2]
+    fewer = verdict(board, lambda *_: Interval(0.2, 0.1, 0.3, 120), lambda one, _: one is best)
+    assert not fewer.said.startswith("Ship")
+    assert f"did not meet all attacks that {other.name} met" in fewer.said
+    more = verdict(board, lambda *_: Interval(0.2, 0.1, 0.3, 120), lambda one, _: one is other)
+    assert more.said.startswith(f"Ship {best.name}")
+    even = verdict(board, lambda *_: Interval(0.0, -0.1, 0.1, 120), lambda one, _: one is other)
+    assert other.name not in even.said.split(":")[0]
+
+
+def test_more_than_any_other_is_said_of_every_pair_or_not_at_all(board) -> None:
+    second = board.tried[1]
+    partly = verdict(board, lambda _, x: Interval(0.2, 0.1, 0.3, 120) if x is second else None, nothing)
+    assert "more than any other" not in partly.said
+
+
+def test_a_best_that_guesses_is_not_shipped_beside_a_weak_proof(board) -> None:
+    weak = dataclasses.replace(board, lines=tuple(
+        dataclasses.replace(line, certified=line.certified and wilson(3, 120),
+                            attacked=line.attacked and dataclasses.replace(line.attacked, accuracy=wilson(6, 120)))
+        for line in board.lines))  # fmt: skip
+    assert verdict(weak, nothing, nothing).said.startswith("Ship none of these")
+
+
+def test_a_proof_by_votes_states_its_chance(board) -> None:
+    place = next(k for k, line in enumerate(board.lines) if line.curve and line.certified.value)
+    curve = dataclasses.replace(board.lines[place].curve, proof="probabilistic", failure_probability=0.001)
+    told = verdict(changed(board, place, curve=curve), nothing, nothing)
+    assert any("each with a chance of 0.001 to be wrong" in line for line in told.proved)
 
 
 def test_only_proofs_and_nothing_at_all(board) -> None:
     unattacked = dataclasses.replace(board, lines=tuple(dataclasses.replace(x, attacked=None) for x in board.lines))
-    assert "No attack was run with this budget" in verdict(unattacked, nothing).said
+    assert "No attack was run with this budget" in verdict(unattacked, nothing, nothing).said
     bare = dataclasses.replace(
         unattacked, lines=tuple(dataclasses.replace(x, certified=None, curve=None) for x in unattacked.lines)
     )
-    told = verdict(bare, nothing)
+    told = verdict(bare, nothing, nothing)
     assert "Nothing here tells" in told.said
     assert "Nothing at this budget." in told.proved
 
 
 def test_the_three_blocks_keep_proofs_and_attacks_apart(board) -> None:
-    told = verdict(board, nothing)
+    told = verdict(board, nothing, nothing)
     assert any("at least" in line for line in told.proved)
     assert not any("at most" in line for line in told.proved)
     assert not any("at least" in line for line in told.measured)
     assert any("Not checked whether the attacks work" in line for line in told.measured)
-    assert any("something between" in line for line in told.unknown)
+    assert any("that no attack can break" in line for line in told.unknown)
 
 
 # --- two classifiers, image by image --------------------------------------------------------------------------
@@ -164,10 +206,20 @@ def test_pairs_count_the_images_that_both_saw(found) -> None:
 
 
 def test_the_difference_of_two_lines_has_the_sign_of_their_order(found, board) -> None:
-    known, own = found
-    table = {(p.first, p.second, p.quantity): p.difference for p in pairs(known, own, [])}
-    difference = page._difference(board, table)
+    _, own = found
+    difference, lacks = page.beside(board, own)
     one, other = board.tried[:2]
     there, back = difference(one, other), difference(other, one)
     assert there.value == pytest.approx(one.attacked.accuracy.value - other.attacked.accuracy.value)
     assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low))
+    assert not lacks(one, one)
+    parts = list(own)
+    attacks = [part for part in own[other.number - 1] if part.kind == "attack"]
+    first = next(part for part in attacks if part.unit["threat"] == {"name": "l2", "eps": 0.5})
+    unit = first.unit | {"method": first.unit["method"] | {"steps": 999}, "suite": None}
+    parts[one.number - 1] = attacks  # the same ones
+    parts[other.number - 1] = [*attacks, dataclasses.replace(first, unit=unit)]
+    assert page.beside(board, parts)[1](one, other)
+    part = dataclasses.replace(first, unit=unit | {"method": {"name": "part", "attack": unit["method"]}})
+    parts[other.number - 1] = [*attacks, part]
+    assert not page.beside(board, parts)[1](one, other)  # which only a mix can meet

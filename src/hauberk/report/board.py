@@ -21,6 +21,7 @@ class Line:
         curve: its certificate in the norm.
         certified: certified accuracy at the budget.
         judgement: what was said of an attack at the threat, or else in its norm; the worst.
+        eps: the budget of the board.
     """
 
     number: int
@@ -39,9 +40,14 @@ class Line:
 
     @property
     def believed(self) -> bool:
-        """Whether its attacks at this budget may be compared with others."""
-        judged = self.judgement
-        return self.here and not (judged is not None and judged.eps == self.eps and judged.verdict == "broken")
+        """Whether its attacks at this budget may be compared with others: none in their norm was found broken."""
+        norm = self.attacked.norm if self.attacked else ""
+        return self.here and all(j.verdict != "broken" for j in self.subject.judgements if j.norm == norm)
+
+    @property
+    def judged(self) -> Judgement | None:
+        """What was said of an attack with this very budget."""
+        return self.judgement if self.judgement is not None and self.judgement.eps == self.eps else None
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,13 @@ from hauberk.report.board import Board, Line, boards, first
 from hauberk.report.classes import ClassView, class_view
 from hauberk.report.collect import RunFacts, by_predictor, load, subjects
 from hauberk.report.mixing import mixes
-from hauberk.report.pairs import Pair, pairs
+from hauberk.report.outcomes import at_budget
+from hauberk.report.pairs import Held, difference, pairs
 from hauberk.report.pictures import Picture, pictures
 from hauberk.report.provenance import provenance, run_summary
 from hauberk.report.subject import Attacked, Curve, Level, Subject
-from hauberk.report.verdict import Verdict, verdict
+from hauberk.report.tried import Tried, fits_all, tried
+from hauberk.report.verdict import Difference, Lacks, Verdict, verdict
 from hauberk.statistics import Interval
 from hauberk.storage import atomic_write
 
@@ -125,11 +127,12 @@ def render(runs: Sequence[RunFacts]) -> str:
     found = boards(known, [short(s.predictor) for s in known])
     own = by_predictor(parts)
     budgets = list(dict.fromkeys((b.norm, b.eps) for b in found))
-    held = pairs(known, [own[s.predictor, s.dataset, s.split] for s in known], budgets)
+    joined = [own[s.predictor, s.dataset, s.split] for s in known]
+    held = pairs(known, joined, budgets)
     first_board = first(found) if found else 0
     return _environment().get_template("template.html.j2", globals={"short": short}).render(
         views=views,
-        boards=_board_views(found, held),
+        boards=[_board_view(board, joined, len({(b.dataset, b.split) for b in found}) > 1) for board in found],
         first=first_board,
         best=found[first_board].lines[0].number if found else 1,
         overlays=_overlays(found),
@@ -181,29 +184,39 @@ def names(runs: Sequence[RunFacts]) -> Callable[[str], str]:
 # --- views ----------------------------------------------------------------------------------------------------
 
 
-def _board_views(found: Sequence[Board], held: Iterable[Pair]) -> list[BoardView]:
-    known = {(p.first, p.second, p.quantity): p.difference for p in held}
-    several = len({(b.dataset, b.split) for b in found}) > 1
-    views = []
-    for board in found:
-        where = words.budget(board.norm, board.eps)
-        label = f"{where}, {board.dataset} {board.split}" if several else where
-        views.append(BoardView(board, label, verdict(board, _difference(board, known)), _axis(board)))
-    return views
+def _board_view(board: Board, joined: Sequence[Sequence[Part]], several: bool) -> BoardView:
+    where = words.budget(board.norm, board.eps)
+    label = f"{where}, {board.dataset} {board.split}" if several else where
+    return BoardView(board, label, verdict(board, *beside(board, joined)), _axis(board))
 
 
-def _difference(
-    board: Board, known: Mapping[tuple[int, int, tuple[str, str, float]], Interval]
-) -> Callable[[Line, Line], Interval | None]:
-    """Attacked accuracy of one line less that of another, from the pairs; the pairs know each two in one order."""
+def beside(board: Board, joined: Sequence[Sequence[Part]]) -> tuple[Difference, Lacks]:
+    """What two lines of a board are to each other, see ``verdict``; nobody else is asked for attacks on a mix's parts.
 
-    def difference(one: Line, other: Line) -> Interval | None:
-        quantity = ("attacked", board.norm, board.eps)
-        found = known.get((one.number, other.number, quantity))
-        turned = known.get((other.number, one.number, quantity))
-        return found or (Interval(-turned.value, -turned.high, -turned.low, turned.n) if turned else None)
+    Args:
+        board: its lines have the numbers of their records, from 1.
+        joined: the records of each classifier.
+    """
 
-    return difference
+    @functools.cache
+    def left(number: int) -> tuple[Held, Tried] | None:
+        attacks = [part for part in joined[number - 1] if part.kind == "attack"]
+        seen = at_budget(attacks, board.norm, board.eps)
+        if seen is None:
+            return None
+        common = [part for part in attacks if fits_all(part)]
+        met = tried(common, board.norm, board.eps) if at_budget(common, board.norm, board.eps) else Tried()
+        return (seen.ids, seen.standing), met
+
+    def differs(one: Line, other: Line) -> Interval | None:
+        mine, theirs = left(one.number), left(other.number)
+        return difference(mine[0], theirs[0]) if mine and theirs else None
+
+    def lacks(one: Line, other: Line) -> bool:
+        mine, theirs = left(one.number), left(other.number)
+        return bool(mine and theirs and theirs[1].used - mine[1].met)
+
+    return differs, lacks
 
 
 def _overlays(found: Iterable[Board]) -> dict[str, charts.Spec]:

@@ -102,9 +102,19 @@ def held(
     return found
 
 
-def _pair(first: int, second: int, quantity: Quantity, mine: Held, theirs: Held) -> Pair:
+def difference(mine: Held, theirs: Held) -> Interval | None:
+    """Share of the first less that of the second on the images that both saw; None if there are none."""
+    ids, one, other = _shared(mine, theirs)
+    return paired_difference(one, other)[0] if len(ids) else None
+
+
+def _shared(mine: Held, theirs: Held) -> tuple[Ids, metrics.Bools, metrics.Bools]:
     ids, here, there = np.intersect1d(mine[0], theirs[0], return_indices=True)
-    one, other = mine[1][here], theirs[1][there]
+    return ids, mine[1][here], theirs[1][there]
+
+
+def _pair(first: int, second: int, quantity: Quantity, mine: Held, theirs: Held) -> Pair:
+    ids, one, other = _shared(mine, theirs)
     difference, _ = paired_difference(one, other)
     cells = (one & other, one & ~other, ~one & other, ~one & ~other)
     both, only_first, only_second, neither = (int(cell.sum()) for cell in cells)

@@ -30,7 +30,13 @@ NOTHING = Tried()
 
 
 def tried(attacks: Iterable[Part], norm: str, eps: float) -> Tried:
-    """The attacks of one predictor that count at one budget, see ``outcomes.at_budget``; there must be one."""
+    """The attacks of one predictor that count at one budget, see ``outcomes.at_budget``.
+
+    Args:
+        attacks: all of them; one must have the budget.
+        norm: of the budget.
+        eps: the budget, pixel units.
+    """
     own = [p for p in attacks if p.unit["threat"]["name"] == norm]
     here = [p for p in own if plain(p) and float(p.unit["threat"]["eps"]) == eps]
     others = [p for p in own if p not in here]
@@ -57,6 +63,11 @@ def described(parts: Iterable[Part]) -> frozenset[str]:
         added = spec.pop("losses", None) or ()
         found |= {_described(spec), *(f"{_described(spec)} with the loss {_described(loss)}" for loss in added)}
     return frozenset(found)
+
+
+def fits_all(part: Part) -> bool:
+    """Whether any classifier could meet the attack; one on a part of a mix needs that mix."""
+    return str(part.unit["method"]["name"]) != "part"
 
 
 def _described(spec: Any) -> str:

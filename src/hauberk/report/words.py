@@ -223,7 +223,11 @@ def not_tested(subject: Subject) -> list[str]:
         said.append(f"Nothing beyond {budget(norm, largest)} was attacked.")
     said += _weak_attacks(subject)
     if subject.attacked and not subject.judgements:
-        said.append("Whether the attacks' failures can be believed was not checked: hauberk check MODEL --diagnose.")
+        names = [m.name for a in subject.attacked for m in a.methods]
+        first = subject.attacked[0]
+        command = f"hauberk check RUN --threat {typed(first.norm, first.eps)} --diagnose"
+        told = f"is not known: {NO_CHECK}" if without_gradients(names) else f"was not checked: {command} does it"
+        said.append(f"Whether the attacks' failures can be believed {told}.")
     if not subject.certified:
         said.append("Nothing is proved: a stronger attack may lower every attacked accuracy here.")
     elif attacked - {c.norm for c in subject.certified}:
