@@ -1,6 +1,7 @@
 """One image is worth looking at, all are worth keeping: kept, exported, of whole levels, of a class, over budgets."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from hauberk.audit import audit
 from hauberk.data import load
 from hauberk.errors import HauberkError
 from hauberk.records import Part, group, read_all, write
-from hauberk.report import collect
-from hauberk.report.page import summary
+from hauberk.report import collect, words
+from hauberk.report.page import render, summary
 from hauberk.report.subject import Subject
 from hauberk.runs import Run
+from hauberk.statistics import Interval
 from hauberk.threats import Linf
 from hauberk.verbs.export import kept, pictures
 from hauberk.verbs.variants import class_of
@@ -262,3 +264,19 @@ def test_a_class_is_named_or_numbered() -> None:
         class_of("cta", ("dog", "cat"))
     with pytest.raises(HauberkError, match="number of another"):
         class_of("1", ("1", "0"))
+
+
+def test_the_page_shows_levels_classes_and_the_size_that_breaks_half(ask: Callable[..., str]) -> None:
+    ask("--threat", "linf:20/255", *APGD, "--eight-bit", out="drawn")
+    ask("--threat", "linf:20/255", *APGD, "--target", "3", out="drawn")
+    ask("--threat", "l2:1", *APGD, "--eps50", out="drawn")
+    (found,) = collect.subjects(parts("drawn"))
+    page = " ".join(re.sub(r"<[^>]+>", " ", render(collect.load([Path("drawn")]))).split())
+    levels, half = found.on_grid[0][1][0], found.half_broken[0]
+    said = page[page.index("Whole levels, chosen classes") :]
+    assert f"attacked images are stored in 256 levels {words.percent(levels.accuracy.value, 'up')}" in said
+    reached = words.percent(found.reached[0].rate.value, "down")
+    assert f"Images of other classes that became 3 at ℓ∞, ε = 20/255 {reached}" in said
+    assert words.half(half) in said and "beyond every search" not in words.half(half)
+    endless = replace(half, eps50=Interval(float("inf"), 1.0, float("inf"), 40))
+    assert words.half(endless) == "beyond every search (1 to beyond every search)"

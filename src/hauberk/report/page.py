@@ -157,6 +157,7 @@ def _environment() -> jinja2.Environment:
         autoescape=True, loader=jinja2.PackageLoader("hauberk.report", "."), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
+    environment.filters["attack"] = words.attack
     environment.globals.update({
         "words": words, "charts": charts, "yaml": lambda value: yaml.safe_dump(_plain(value), sort_keys=False),
     })  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from hauberk import registry
-from hauberk.report.subject import Attacked, Curve, Judgement, Method, Subject
+from hauberk.report.subject import Attacked, Curve, HalfBroken, Judgement, Method, Subject
 from hauberk.statistics import Interval
 from hauberk.threats import epsilon as epsilon  # templates call it
 
@@ -138,6 +138,20 @@ def judged(judgement: Judgement) -> str:
 def attacks(methods: Iterable[Method]) -> str:
     """The attacks of a suite, each once."""
     return listed(sorted({attack(m.name) for m in methods}))
+
+
+def inside(methods: Iterable[Method]) -> str:
+    """The attacks inside others around them, each once."""
+    return listed(sorted({attack(str(m.settings["attack"]["name"])) for m in methods}))
+
+
+def half(found: HalfBroken) -> str:
+    """The change that breaks half of the images, with its interval; an end that no search reached is said."""
+    value, low, high = (
+        number(x) if math.isfinite(x) else "beyond every search"
+        for x in (found.eps50.value, found.eps50.low, found.eps50.high)
+    )
+    return f"{value} ({low} to {high})"
 
 
 def settings(values: Mapping[str, Any]) -> str:
