@@ -156,7 +156,10 @@ def _description(data: str | registry.Spec) -> registry.Spec:
 
 def _same(given: registry.Spec, known: registry.Spec) -> bool:
     """Whether a description says nothing else than the one on record, which its model may have completed."""
-    return all(key in known and known[key] == value for key, value in placed(given).items())
+    return all(
+        key in known and (_same(value, known[key]) if key == "of" else known[key] == value)
+        for key, value in placed(given).items()
+    )
 
 
 def home(source: str, data: registry.Spec, named: Mapping[str, Any] | None = None) -> Path:

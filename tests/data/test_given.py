@@ -10,6 +10,7 @@ from PIL import Image
 from hauberk.data import load
 from hauberk.data.given import Takes, completed, described, placed
 from hauberk.errors import HauberkError
+from hauberk.subjects import _same
 
 Fits = Callable[[int, int], bool]
 NOTHING: Fits = lambda channels, size: False  # noqa: E731
@@ -92,6 +93,29 @@ def test_a_path_is_looked_for_among_the_data_sets_and_here(here: Path) -> None:
     assert "root" not in placed(described("other")) and "root" not in placed(described("twice"))
     assert placed({"name": "image_folder", "folder": "xrays"})["root"] == "."
     assert "root" not in placed(described(str(here / "xrays")))
+
+
+def test_a_part_of_own_images_to_choose_on_is_completed_and_loaded_as_they_are(here: Path) -> None:
+    """A folder for judging has no training images, and none to count the ids of the part from."""
+    images("xrays", *[(8, 8)] * 9)
+    whole = completed(described("xrays"), Takes(only((1, 8))))[0]
+    part = {"name": "calibrated", "of": described("xrays"), "images": 6}
+    spec, said = completed(part, Takes(only((1, 8))))
+    assert spec == part | {"of": whole} and said
+    assert placed(part)["of"]["root"] == "."
+    found = load(spec)
+    assert (len(found.train), len(found.val), len(found.test)) == (0, 6, 12)
+    taken = {tuple(image.flatten().tolist()) for image in found.val.images}
+    assert len(taken) == 6 and taken.isdisjoint(tuple(image.flatten().tolist()) for image in found.test.images)
+    assert _same(part, spec) and not _same(part | {"of": described("xrays") | {"size": 9}}, spec)
+
+
+def test_a_name_means_the_same_place_when_it_is_described_and_when_it_is_loaded(here: Path) -> None:
+    """Here a folder for judging, among the data sets one with a training split: both lookups take the latter."""
+    images("twice", (8, 8))
+    images("sets/twice/train", (8, 8))
+    images("sets/twice/test", (8, 8))
+    assert described("twice") == {"name": "image_folder", "folder": "twice"}
 
 
 def test_a_folder_with_splits_keeps_them() -> None:

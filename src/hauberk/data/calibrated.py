@@ -52,7 +52,7 @@ def calibrated(of: Dataset, images: Annotated[int, Field(ge=1, le=10**9)]) -> Da
     border = known[images - 1]
     below = torch.tensor([h <= border for h in hashes])
     seen = [of.train, of.val] if len(of.val) else [of.train]
-    offset = 1 + max(int(split.ids.max()) for split in seen)
+    offset = 1 + max((int(split.ids.max()) for split in seen if len(split)), default=-1)
     part = test.select(below & torch.from_numpy(once))
     remark = (
         f"{images} test images, chosen by hash, serve calibration and are in no result; "

@@ -54,7 +54,7 @@ def described(name: str) -> Spec:
     if path.suffix.lower() in (".yaml", ".yml"):
         return _of_yaml(path)
     root = data_root(None)
-    place = next((p for p in (path, root / path) if p.exists()), None)
+    place = next((p for p in (root / path, path) if p.exists()), None)  # in the order of ``placed``
     if place is None:
         hint = registry.suggestion(name, known) or f"expected {KNOWN}"
         what = "folder or file" if len(path.parts) > 1 or path.suffix else "dataset called"
@@ -84,6 +84,8 @@ def placed(spec: Spec) -> Spec:
 
     A path is looked for in the folder of data sets first, as in a recipe, then in the current folder.
     """
+    if isinstance(spec.get("of"), dict):  # a part of other data
+        return spec | {"of": placed(spec["of"])}
     key = PATHS.get(str(spec.get("name")))
     named = None if key is None else spec.get(key)
     if not isinstance(named, str) or "root" in spec or Path(named).is_absolute():
@@ -104,6 +106,9 @@ def completed(spec: Spec, takes: Takes) -> tuple[Spec, tuple[str, ...]]:
     Raises:
         HauberkError: if there is more than one answer: a question.
     """
+    if isinstance(spec.get("of"), dict):
+        inner, said = completed(spec["of"], takes)
+        return spec | {"of": inner}, said
     spec = placed(spec)
     path = data_root(Path(spec["root"]) if "root" in spec else None) / str(spec.get(PATHS.get(spec["name"], ""), ""))
     if spec["name"] == "image_folder" and not {"size", "channels"} <= set(spec) and path.is_dir():
