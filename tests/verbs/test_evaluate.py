@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -268,3 +269,28 @@ def test_an_attack_on_a_model_without_gradients_is_not_judged() -> None:
 
     with pytest.raises(HauberkError, match="it gives none"):
         hauberk.diagnose(SimpleNamespace(model=Scores()), APGD(Linf(0.1)))  # type: ignore[arg-type]
+
+
+# --- a run with a recipe of its own ---------------------------------------------------------------------------
+
+
+def test_what_a_run_planned_holds_for_what_nobody_says(tiny_run: Path) -> None:
+    """Its budget is that of a suite or an attack without one, and its certificates stay where a threat is said."""
+    target = hauberk.subject(tiny_run)
+    recipe = target.recipe["evaluation"]
+    first = recipe["attacks"][0]
+    proofs = verb.planned(target, plan=FEW).certificates
+    assert len(proofs) == len(recipe["certificates"]) > 0
+    assert verb.planned(target, Linf(0.1), FEW).certificates == proofs
+    assert str(verb.usual(target)) == first["threat"] == "l2:0.5"
+    whole = verb.planned(target, plan=FEW, version="fast")
+    assert {a.threat for a in whole.attacks[:1]} == {L2(0.5)}
+    both = verb.planned(target, plan=FEW, attacks=[FGSM(L2(0.3))], version="fast").attacks
+    assert both[0] == FGSM(L2(0.3)) and both[1:] == whole.attacks
+
+
+def test_a_run_is_evaluated_again_with_another_threat_in_python(tiny_run: Path, tmp_path: Path) -> None:
+    """Its recipe holds attacks and certificates beside the plan."""
+    run = Run(Path(shutil.copytree(tiny_run, tmp_path / "again")))
+    found = hauberk.evaluate(run, threat=L2(0.25), certify=[], plan=None)
+    assert {n.eps for n in found.numbers if n.norm == "l2"} >= {0.25, 0.5}

@@ -70,12 +70,11 @@ def evaluate(
     if images is None and plan.images is None:
         most = len(samples.evaluation_samples(subject.dataset, plan.split))
         plan = plan.model_copy(update={"images": min(verb.USUAL, most)})
-    chosen = [options.method(name, "attack", threat=ball or verb.THREAT) for name in attacks or ()]
+    chosen = [options.method(name, "attack", threat=ball or verb.usual(subject)) for name in attacks or ()]
     proofs = None if proof is None else [] if proof == "none" else [options.method(proof, "certificate")]
-    version = cast("autoattack.Version", suite or "fast")
-    wanted = verb.planned(subject, ball or (verb.THREAT if suite else None), plan, chosen, proofs, version)
+    wanted = verb.planned(subject, ball, plan, chosen, proofs, cast("autoattack.Version | None", suite))
     if not json:
-        for text in _ahead(wanted, threat is None and not chosen):
+        for text in _ahead(wanted, threat is None and not chosen and "evaluation" not in subject.recipe):
             say(text)
     reporter = Reporter(json, placed[2], options.called(subject, "0/1"))
     reporter.foretold = True

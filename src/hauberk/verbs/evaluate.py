@@ -74,17 +74,18 @@ def planned(
     plan: Plan = Plan(),
     attacks: Sequence[Attack] = (),
     certificates: Sequence[Certificate] | None = None,
-    version: Version = "fast",
+    version: Version | None = None,
 ) -> Planned:
     """Look at a model, and say what an evaluation of it does and takes; nothing is measured yet.
 
     Args:
         target: from ``subject``.
-        threat: of the attacks; None takes what the run's recipe plans, else 2/255 in Linf.
+        threat: of the suite; None takes that of ``usual``.
         plan: split, number of images, seed, tile and device.
-        attacks: in place of AutoAttack.
+        attacks: in place of AutoAttack, or beside it where a version is given.
         certificates: None takes the recipe's, else what the model's structure allows.
-        version: of AutoAttack.
+        version: of AutoAttack; with none, no threat and no attacks the recipe's attacks and diagnoses are taken, and
+            without these ``fast``.
 
     Raises:
         HauberkError: if the check finds what no evaluation can live with.
@@ -94,12 +95,13 @@ def planned(
     if bad is not None or found.speed is None:
         said = bad or next(f for f in found.findings if not f.good)
         raise HauberkError(f"this model cannot be evaluated: {said.name}: {said.text}", "all of it: hauberk check")
-    recipe = target.recipe.get("evaluation", {}) if threat is None and not attacks else {}
-    chosen = [registry.build(spec, "attack") for spec in recipe.get("attacks", [])] or list(attacks)
-    if not chosen:
-        ball = threat or THREAT
-        chosen = [*suite(target, ball, version), other_norm(target, ball)]
-    judged = [registry.build(spec, "attack") for spec in recipe.get("diagnoses", [])]
+    recipe = target.recipe.get("evaluation", {})
+    own = recipe if threat is None and not attacks and version is None else {}
+    chosen = [registry.build(spec, "attack") for spec in own.get("attacks", [])] or list(attacks)
+    if version is not None or not chosen:
+        ball = threat or usual(target)
+        chosen += [*suite(target, ball, version or "fast"), other_norm(target, ball)]
+    judged = [registry.build(spec, "attack") for spec in own.get("diagnoses", [])]
     judged = judged or _judged(target, chosen[0].threat)
     proofs, remarks = _proofs(target, certificates, recipe)
     check_sense(*chosen, *judged, *proofs, shape=target.dataset.input_shape)
@@ -111,6 +113,12 @@ def planned(
     if not judged:
         remarks += ("No check judges the attack: they follow gradients, and the model gives none.",)
     return Planned(tuple(chosen), proofs, tuple(judged), plan, count * each + looks, remarks, found.findings)
+
+
+def usual(target: Subject) -> Threat:
+    """The threat where nobody says one: that of the first attack in the run's recipe, else 2/255 in Linf."""
+    specs = target.recipe.get("evaluation", {}).get("attacks", [])
+    return registry.build(specs[0], "attack").threat if specs else THREAT
 
 
 def _judged(target: Subject, threat: Threat) -> list[Attack]:
@@ -228,7 +236,8 @@ def evaluate(
         return outcome(follow(model, report))
     with tempfile.TemporaryDirectory() as scratch:
         target = _target(model, images, labels, Path(out or Path(scratch) / "run"))
-        default = Plan.model_validate(dict(target.recipe.get("evaluation", {})))
+        known = target.recipe.get("evaluation", {})
+        default = Plan.model_validate({key: known[key] for key in Plan.model_fields if key in known})
         wanted = planned(target, ball, plan or default, certificates=certify)
         found = outcome(carried_out(target, wanted, report))
         kept = isinstance(model, Run | Subject) or out is not None
