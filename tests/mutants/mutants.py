@@ -32,6 +32,7 @@ from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
 from mutants_misuse import MISUSE
 from mutants_mixing import MIXING
+from mutants_mmcert import MMCERT
 from mutants_report import REPORT
 from mutants_requirements import REQUIREMENTS
 from mutants_safety import SAFETY
@@ -69,6 +70,7 @@ MUTANTS: list[Mutant] = [
     *EXECUTORS,
     *TERMINAL,
     *REQUIREMENTS,
+    *MMCERT,
 ]
 
 
