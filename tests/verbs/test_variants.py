@@ -23,6 +23,7 @@ from hauberk.runs import Run
 from hauberk.statistics import Interval
 from hauberk.threats import Linf
 from hauberk.verbs.export import kept, pictures
+from hauberk.verbs.outcome import outcome
 from hauberk.verbs.variants import class_of
 from hauberk.verify.attacks import attack_problems
 from hauberk.verify.wrapped import target, white
@@ -278,5 +279,9 @@ def test_the_page_shows_levels_classes_and_the_size_that_breaks_half(ask: Callab
     reached = words.percent(found.reached[0].rate.value, "down")
     assert f"Images of other classes that became 3 at ℓ∞, ε = 20/255 {reached}" in said
     assert words.half(half) in said and "beyond every search" not in words.half(half)
+    numbers = {n.what: n for n in outcome(Run(Path("drawn"))).numbers}
+    assert (numbers["on_grid"].value, numbers["on_grid"].by) == (levels.accuracy.value, "APGD, 256 levels")
+    assert (numbers["reached"].value, numbers["reached"].by) == (found.reached[0].rate.value, "3, by APGD")
+    assert f"broken within l2 {words.half(half)}, at most" in str(outcome(Run(Path("drawn"))))
     endless = replace(half, eps50=Interval(float("inf"), 1.0, float("inf"), 40))
     assert words.half(endless) == "beyond every search (1 to beyond every search)"

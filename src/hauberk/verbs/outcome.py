@@ -15,29 +15,30 @@ from hauberk.runs import Run
 from hauberk.statistics import Interval
 from hauberk.threats import epsilon
 
-What = Literal["clean", "attacked", "certified", "estimated"]
+What = Literal["clean", "attacked", "on_grid", "reached", "certified", "estimated"]
 LEVELS = 4  # radii of a certificate that the table shows
 BOUNDS: dict[What, tuple[str, words.Rounding]] = {
     "clean": ("", "near"), "attacked": ("at most ", "up"), "certified": ("at least ", "down"),
-    "estimated": ("about ", "near"),
+    "estimated": ("about ", "near"), "on_grid": ("at most ", "up"), "reached": ("at least ", "down"),
 }  # fmt: skip
 HEADS = ("", "threat", "accuracy", "95 % interval", "images", "by")
 
 
 @dataclass(frozen=True)
 class Number:
-    """One accuracy.
+    """One share of the images, an accuracy where nothing else is said.
 
     Args:
         predictor: of which classifier.
-        what: ``clean``, ``attacked`` or ``certified``, or ``estimated``, which no proof stands behind.
+        what: ``clean``, ``attacked`` or ``certified``, or ``estimated``, which no proof stands behind; ``on_grid`` is
+            attacked with images of whole levels, ``reached`` the share of other classes' images that became a class.
         norm: of the threat; empty for clean accuracy.
         eps: its budget in pixel units, or the radius.
         value: the share of images; an attack's is an upper bound, a certificate's a lower one.
         low: lower end of its 95 % Wilson interval.
         high: upper end.
         images: how many it rests on.
-        by: the attacks or the certificate.
+        by: the attacks or the certificate; of ``reached`` the class too.
     """
 
     predictor: str
@@ -57,7 +58,7 @@ class Outcome:
 
     Args:
         numbers: one each.
-        verdicts: whether the attack can be believed, in sentences.
+        verdicts: whether the attack can be believed, and the size that breaks half of the images, in sentences.
         notes: what there is to know of model and data, in sentences.
         path: of the run with the records; None where they were not kept.
     """
@@ -108,6 +109,10 @@ def outcome(run: Run) -> Outcome:
     known = collect.subjects(part for found in facts for part in found.parts)
     numbers = tuple(number for each in known for number in _numbers(each))
     verdicts = [f"evaluation {j.verdict}: {words.judged(j)}" for each in known for j in each.judgements]
+    verdicts += [
+        f"half of the images that were right are broken within {half.norm} {words.half(half)}, at most"
+        for each in known for half in each.half_broken
+    ]  # fmt: skip
     notes = dict.fromkeys([*(str(n) for n in run.info.get("notes", [])), *(n for each in known for n in each.notes)])
     return Outcome(numbers, tuple(verdicts), tuple(notes), run.path)
 
@@ -117,6 +122,13 @@ def _numbers(found: Subject) -> Iterator[Number]:
     for item in found.attacked:
         names = ", ".join(dict.fromkeys(m.suite or m.name for m in item.methods))
         yield _number(found, "attacked", item.norm, item.eps, item.accuracy, names)
+    for white, rows in found.on_grid:
+        for item in rows:
+            by = f"{words.inside(item.methods)}, {white + 1} levels"
+            yield _number(found, "on_grid", item.norm, item.eps, item.accuracy, by)
+    for aim in found.reached:
+        by = f"{words.class_name(aim.target, found.classes)}, by {words.listed(list(map(words.attack, aim.attacks)))}"
+        yield _number(found, "reached", aim.norm, aim.eps, aim.rate, by)
     budgets = {(item.norm, item.eps) for item in found.attacked}
     for curve in (*found.certified, *found.estimated):
         what: What = "estimated" if curve.proof == "estimate" else "certified"
