@@ -91,15 +91,22 @@ def least_margin(lower: Fraction, upper: Fraction, modalities: Sequence[Modality
     Returns:
         the margin, -1 where an attack leaves too few elements for a sub-sample.
     """
-    if any(m.after < m.kept for m in modalities):
+    before, after, both = _sub_samples(modalities)
+    if not after:
         return HOPELESS
-    before, after, both = (
-        math.prod(math.comb(size, m.kept) for m, size in zip(modalities, sizes, strict=True))
-        for sizes in zip(*((m.elements, m.after, m.untouched) for m in modalities), strict=True)
-    )
     own = math.ceil(before * lower)
     rival = min(math.floor(before * upper), before - own)
     return Fraction(max(0, own - before + both) - min(rival, both) - after + both, after)
+
+
+def _sub_samples(modalities: Sequence[Modality]) -> tuple[int, int, int]:
+    """D before the edits, D' after them, and E that are there both times."""
+    sizes = [(m.elements, max(0, m.after), m.untouched) for m in modalities]
+    before, after, both = (
+        math.prod(math.comb(n, m.kept) for n, m in zip(column, modalities, strict=True))
+        for column in zip(*sizes, strict=True)
+    )
+    return before, after, both
 
 
 def most_edits(lower: Fraction, upper: Fraction, modalities: Sequence[Modality], margin: Fraction = Fraction(0)) -> int:
@@ -130,24 +137,15 @@ def most_edits(lower: Fraction, upper: Fraction, modalities: Sequence[Modality],
 
 
 def least_share(modalities: Sequence[Modality]) -> Fraction:
-    """The smallest share of sub-samples with which a class is certified, all others having the rest; 2 if none is.
+    r"""The smallest share of sub-samples that certifies a class, all others having the rest; above 1 if none does.
+
+    With :math:`b = D - a` the condition above is :math:`2 a > 2 D - 2 E + D'`.
 
     Args:
         modalities: with the edits.
     """
-    before = math.prod(math.comb(m.elements, m.kept) for m in modalities)
-
-    def holds(own: int) -> bool:
-        share = Fraction(own, before)
-        return least_margin(share, 1 - share, modalities) > 0
-
-    if not holds(before):
-        return Fraction(2)
-    low, high = -1, before
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return Fraction(high, before)
+    before, after, both = _sub_samples(modalities)
+    return Fraction((2 * before - 2 * both + after) // 2 + 1, before)
 
 
 def lecture_certified(lower: Fraction, upper: Fraction, modalities: Sequence[Modality]) -> bool:
@@ -158,7 +156,6 @@ def lecture_certified(lower: Fraction, upper: Fraction, modalities: Sequence[Mod
 
     A tie, which it accepts, is lost wherever the ensemble breaks ties for the rival.
     """
-    before = math.prod(math.comb(m.elements, m.kept) for m in modalities)
-    after = math.prod(math.comb(max(0, m.after), m.kept) for m in modalities)
+    before, after, _ = _sub_samples(modalities)
     both = math.prod(math.comb(max(0, m.elements - m.edits), m.kept) for m in modalities)
     return after > 0 and before * (lower - 1) + both >= before * upper + after - both
