@@ -289,6 +289,25 @@ def test_what_a_run_planned_holds_for_what_nobody_says(tiny_run: Path) -> None:
     assert both[0] == FGSM(L2(0.3)) and both[1:] == whole.attacks
 
 
+@pytest.mark.parametrize(
+    ("words", "budgets"),
+    [
+        ("--attack fgsm,threat=l2:0.3", "l2:0.3"),  # which nobody contradicts
+        ("--attack fgsm", "l2:0.5"),  # the recipe's
+        ("--attack fgsm --threat l2:0.2", "l2:0.2"),
+        ("--attack fgsm,threat=l2:0.3 --threat l2:0.2", "give one of the two"),
+    ],
+)
+def test_an_attack_has_the_threat_that_is_typed_for_it(
+    words: str, budgets: str, tiny_run: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hauberk.verbs.evaluate._judged", lambda target, threat: [])
+    run = shutil.copytree(tiny_run, tmp_path / "again")
+    code, said = typed("evaluate", run, *words.split(), "--certify", "none", "--images", 4, "--tile", 16)
+    assert (code == 0) == budgets.startswith("l2"), said
+    assert (f"attacks in {budgets}," in said or f"attacks in {budgets}\n" in said) if code == 0 else budgets in said
+
+
 def test_a_run_is_evaluated_again_with_another_threat_in_python(tiny_run: Path, tmp_path: Path) -> None:
     """Its recipe holds attacks and certificates beside the plan."""
     run = Run(Path(shutil.copytree(tiny_run, tmp_path / "again")))

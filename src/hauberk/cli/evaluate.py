@@ -15,8 +15,9 @@ from hauberk.later import Later
 
 if TYPE_CHECKING:
     from hauberk import subjects
-    from hauberk.attacks import autoattack
+    from hauberk.attacks import Attack, autoattack
     from hauberk.report import page
+    from hauberk.threats import Threat
     from hauberk.verbs import evaluate as verb
     from hauberk.verbs import samples
 else:
@@ -70,7 +71,7 @@ def evaluate(
     if images is None and plan.images is None:
         most = len(samples.evaluation_samples(subject.dataset, plan.split))
         plan = plan.model_copy(update={"images": min(verb.USUAL, most)})
-    chosen = [options.method(name, "attack", threat=ball or verb.usual(subject)) for name in attacks or ()]
+    chosen = [_attack(name, ball, verb.usual(subject)) for name in attacks or ()]
     proofs = None if proof is None else [] if proof == "none" else [options.method(proof, "certificate")]
     wanted = verb.planned(subject, ball, plan, chosen, proofs, cast("autoattack.Version | None", suite))
     if not json:
@@ -84,6 +85,13 @@ def evaluate(
     about: dict[str, Any] = {"findings": [asdict(f) for f in wanted.findings], "report": str(written)}
     ends = [f"page: {written}", f"next: hauberk verify {folder}"]
     emit(results.numbers(run.path) | about if json else {}, json, [*results.lines(run.path), *ends])
+
+
+def _attack(text: str, ball: Threat | None, usual: Threat) -> Attack:
+    """The attack under the threat that was typed, for all or for this one, else under the usual one."""
+    if ball is None and "threat" in options.described(text):
+        return cast("Attack", options.method(text, "attack"))
+    return cast("Attack", options.method(text, "attack", threat=ball or usual))
 
 
 def _ahead(wanted: verb.Planned, usual: bool) -> list[str]:
