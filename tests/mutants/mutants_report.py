@@ -19,6 +19,8 @@ REPORT: list[Mutant] = [
         ("    if _hopeless(best):\n", "    if False:\n"),
         ("        if proved and proved[0].certified and proved[0].certified.value > guess:", "        if proved:"),
         ("    if missed is not None:\n", "    if False:\n"),
+        ("missed = None if sound else next", "missed = next"),
+        ('best.judged is not None and best.judged.verdict == "sound"', "best.judged is not None"),
         (" and not any(lacks(line, x) for x in tried)]", "]"),
         ("if beyond and all(beyond) else", "if beyond else"),
         ("to be wrong\" if chance else", "to be wrong\" if False else"),
@@ -39,7 +41,7 @@ REPORT: list[Mutant] = [
     *group(
         "page", "report/page.py", BOARD,
         ("theirs[1].used - mine[1].met)", "mine[1].used - theirs[1].met)"),
-        ("if fits_all(part)]", "]"),
+        ("board.eps, common=True)", "board.eps)"),
     ),
     *group(
         "page", "report/subject.py", "tests/report/test_page.py::test_a_curve_is_exact_at_every_radius",

@@ -131,6 +131,14 @@ def test_nobody_is_shipped_who_met_fewer_attacks(board) -> None:
     fewer = verdict(board, lambda *_: Interval(0.2, 0.1, 0.3, 120), lambda one, _: one is best)
     assert not fewer.said.startswith("Ship")
     assert f"did not meet all attacks that {other.name} met" in fewer.said
+    for word, eps, ships in (("sound", 0.5, True), ("sound", 0.25, False), ("questionable", 0.5, False)):
+        judged = dataclasses.replace(best, judgement=Judgement("apgd", "l2", eps, word, (), 40))
+        told = verdict(
+            dataclasses.replace(board, lines=(judged, *board.lines[1:])),
+            lambda *_: Interval(0.2, 0.1, 0.3, 120), lambda one, _: one is not other,
+        )  # fmt: skip
+        assert told.said.startswith(f"Ship {best.name}") == ships
+        assert "The two were not attacked alike" in " ".join(told.reasons)
     more = verdict(board, lambda *_: Interval(0.2, 0.1, 0.3, 120), lambda one, _: one is other)
     assert more.said.startswith(f"Ship {best.name}")
     even = verdict(board, lambda *_: Interval(0.0, -0.1, 0.1, 120), lambda one, _: one is other)
@@ -220,6 +228,15 @@ def test_the_difference_of_two_lines_has_the_sign_of_their_order(found, board) -
     parts[one.number - 1] = attacks  # the same ones
     parts[other.number - 1] = [*attacks, dataclasses.replace(first, unit=unit)]
     assert page.beside(board, parts)[1](one, other)
-    part = dataclasses.replace(first, unit=unit | {"method": {"name": "part", "attack": unit["method"]}})
-    parts[other.number - 1] = [*attacks, part]
-    assert not page.beside(board, parts)[1](one, other)  # which only a mix can meet
+    suite = {"name": "autoattack", "version": "fast", "losses": None}
+    for own in (  # which only one kind of model can meet
+        {"method": {"name": "part", "attack": unit["method"]}},
+        {"method": {"name": "on_grid", "white": 255, "attack": {"name": "part", "part": "robust"}}},
+        {"method": unit["method"] | {"loss": {"name": "alpha_down"}}},
+    ):
+        parts[other.number - 1] = [*attacks, dataclasses.replace(first, unit=unit | own)]
+        assert not page.beside(board, parts)[1](one, other)
+    parts[one.number - 1] = [*attacks, dataclasses.replace(first, unit=unit | {"suite": suite})]
+    added = suite | {"losses": [{"name": "alpha_down"}]}
+    parts[other.number - 1] = [*attacks, dataclasses.replace(first, unit=unit | {"suite": added})]
+    assert not page.beside(board, parts)[1](one, other)

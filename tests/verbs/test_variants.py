@@ -272,6 +272,8 @@ def test_the_page_shows_levels_classes_and_the_size_that_breaks_half(ask: Callab
     ask("--threat", "linf:20/255", *APGD, "--target", "3", out="drawn")
     ask("--threat", "l2:1", *APGD, "--eps50", out="drawn")
     (found,) = collect.subjects(parts("drawn"))
+    bare = replace(found.on_grid[0][1][0].methods[0], settings={"attack": None, "white": 255})
+    assert words.inside([bare]) == "OnGrid"  # its own attack, which nobody named
     page = " ".join(re.sub(r"<[^>]+>", " ", render(collect.load([Path("drawn")]))).split())
     levels, half = found.on_grid[0][1][0], found.half_broken[0]
     said = page[page.index("Whole levels, chosen classes") :]

@@ -59,9 +59,9 @@ def _shares(
                     f"both runs have proofs in {norm}: name a radius, --require 'certified@{norm}:RADIUS>=SHARE'")
             for norm in sorted(set.intersection(*proved) - looked_at)
         ]  # fmt: skip
-    return found or [Finding(f"against {against}", "cannot tell", "the two runs have no measure in common")] * (
-        not named
-    )
+    if not found and not named:
+        return [Finding(f"against {against}", "cannot tell", "the two runs have no measure in common")]
+    return found
 
 
 def _share(

@@ -64,7 +64,7 @@ class Outcome:
     @property
     def how(self) -> list[str]:
         """The attacks, or the certificate; empty for clean accuracy."""
-        return sorted(self.tried.used) or [self.method] * bool(self.method)
+        return sorted(self.tried.used) if self.tried.used or not self.method else [self.method]
 
     def on(self, ids: Ids) -> Bools:
         """The outcomes of some of the images, shape (S, len(ids))."""

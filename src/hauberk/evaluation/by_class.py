@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from hauberk.errors import HauberkError
 from hauberk.statistics import Interval, wilson
 
-ABSTAINED = -1
 UNKNOWN = -2  # wrong, but no record says which class was answered
 
 

@@ -30,7 +30,7 @@ from hauberk.report.pairs import Held, difference, pairs
 from hauberk.report.pictures import Picture, pictures
 from hauberk.report.provenance import provenance, run_summary
 from hauberk.report.subject import Attacked, Curve, Level, Subject
-from hauberk.report.tried import Tried, fits_all, tried
+from hauberk.report.tried import Tried, tried
 from hauberk.report.verdict import Difference, Lacks, Verdict, verdict
 from hauberk.statistics import Interval
 from hauberk.storage import atomic_write
@@ -192,7 +192,9 @@ def _board_view(board: Board, joined: Sequence[Sequence[Part]], several: bool) -
 
 
 def beside(board: Board, joined: Sequence[Sequence[Part]]) -> tuple[Difference, Lacks]:
-    """What two lines of a board are to each other, see ``verdict``; nobody else is asked for attacks on a mix's parts.
+    """What two lines of a board are to each other, see ``verdict``.
+
+    Attacks that only one kind of model can meet are asked of nobody.
 
     Args:
         board: its lines have the numbers of their records, from 1.
@@ -205,9 +207,7 @@ def beside(board: Board, joined: Sequence[Sequence[Part]]) -> tuple[Difference, 
         seen = at_budget(attacks, board.norm, board.eps)
         if seen is None:
             return None
-        common = [part for part in attacks if fits_all(part)]
-        met = tried(common, board.norm, board.eps) if at_budget(common, board.norm, board.eps) else Tried()
-        return (seen.ids, seen.standing), met
+        return (seen.ids, seen.standing), tried(attacks, board.norm, board.eps, common=True)
 
     def differs(one: Line, other: Line) -> Interval | None:
         mine, theirs = left(one.number), left(other.number)

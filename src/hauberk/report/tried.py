@@ -11,6 +11,7 @@ import numpy as np
 from hauberk.records import Part
 from hauberk.report import words
 from hauberk.report.outcomes import outcomes, plain, reached
+from hauberk.verify.wrapped import core
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,14 @@ class Tried:
 NOTHING = Tried()
 
 
-def tried(attacks: Iterable[Part], norm: str, eps: float) -> Tried:
+def tried(attacks: Iterable[Part], norm: str, eps: float, common: bool = False) -> Tried:
     """The attacks of one predictor that count at one budget, see ``outcomes.at_budget``.
 
     Args:
         attacks: all of them; one must have the budget.
         norm: of the budget.
         eps: the budget, pixel units.
+        common: leave out what only such a classifier can meet, see ``described``.
     """
     own = [p for p in attacks if p.unit["threat"]["name"] == norm]
     here = [p for p in own if plain(p) and float(p.unit["threat"]["eps"]) == eps]
@@ -43,31 +45,35 @@ def tried(attacks: Iterable[Part], norm: str, eps: float) -> Tried:
     left = outcomes(here, eps)
     standing = np.asarray(left.ids[left.standing])
     helping = [p for p in others if reached(standing, [p], eps).any()]
-    used = described(here) | elsewhere(helping)
-    return Tried(used, used | elsewhere(others))
+    used = described(here, common) | elsewhere(helping, common)
+    return Tried(used, used | elsewhere(others, common))
 
 
-def elsewhere(parts: Iterable[Part]) -> frozenset[str]:
+def elsewhere(parts: Iterable[Part], common: bool) -> frozenset[str]:
     """Attacks with another budget or another goal, each with its budget."""
     return frozenset(
         f"{said} at {words.typed(str(p.unit['threat']['name']), float(p.unit['threat']['eps']))}"
-        for p in parts for said in described([p])
+        for p in parts for said in described([p], common)
     )  # fmt: skip
 
 
-def described(parts: Iterable[Part]) -> frozenset[str]:
-    """The attacks and suites of some records; losses that a suite adds for a model count as attacks of their own."""
+def described(parts: Iterable[Part], common: bool) -> frozenset[str]:
+    """The attacks and suites of some records; losses that a suite adds for a model count as attacks of their own.
+
+    Args:
+        parts: the records.
+        common: leave out attacks on parts of the model, and losses of its named outputs, which nobody else could meet.
+    """
     found = set()
     for part in parts:
         spec = dict(part.unit.get("suite") or part.unit["method"])
         added = spec.pop("losses", None) or ()
+        inside = core(part.unit["method"])
+        if common and (inside["name"] == "part" or isinstance(inside.get("loss"), Mapping)):
+            continue
+        added = () if common else added
         found |= {_described(spec), *(f"{_described(spec)} with the loss {_described(loss)}" for loss in added)}
     return frozenset(found)
-
-
-def fits_all(part: Part) -> bool:
-    """Whether any classifier could meet the attack; one on a part of a mix needs that mix."""
-    return str(part.unit["method"]["name"]) != "part"
 
 
 def _described(spec: Any) -> str:

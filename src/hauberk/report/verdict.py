@@ -64,7 +64,9 @@ def _said(board: Board, difference: Difference, lacks: Lacks) -> str:
         least = f"Even the best, {best.name}," if len(tried) > 1 else best.name
         return f"Ship none of these against {where}: {least} keeps {level}; guessing gives {words.percent(guess)}."
     proof = f" If only proofs count, take {proved[0].name}: {_lower(proved[0])}." if proved else ""
-    missed = next((line for line in tried[1:] if lacks(best, line)), None)
+    # a sound evaluation says that what else there is would hardly break more
+    sound = best.judged is not None and best.judged.verdict == "sound"
+    missed = None if sound else next((line for line in tried[1:] if lacks(best, line)), None)
     if missed is not None:
         said = f"Attack both alike before you choose: against {where} {best.name} keeps most, {level}, and did not meet"
         return f"{said} all attacks that {missed.name} met.{proof}"

@@ -10,6 +10,7 @@ from hauberk import registry
 from hauberk.report.subject import Attacked, Curve, HalfBroken, Judgement, Method, Subject
 from hauberk.statistics import Interval
 from hauberk.threats import epsilon as epsilon  # templates call it
+from hauberk.verify.wrapped import core
 
 Rounding = Literal["down", "up", "near"]
 
@@ -142,7 +143,7 @@ def attacks(methods: Iterable[Method]) -> str:
 
 def inside(methods: Iterable[Method]) -> str:
     """The attacks inside others around them, each once."""
-    return listed(sorted({attack(str(m.settings["attack"]["name"])) for m in methods}))
+    return listed(sorted({attack(str(core({"name": m.name, **m.settings})["name"])) for m in methods}))
 
 
 def half(found: HalfBroken) -> str:
