@@ -36,6 +36,7 @@ from mutants_mmcert import MMCERT
 from mutants_report import REPORT
 from mutants_requirements import REQUIREMENTS
 from mutants_safety import SAFETY
+from mutants_sequential import SEQUENTIAL
 from mutants_storage import STORAGE
 from mutants_terminal import TERMINAL
 from mutants_training import TRAINING
@@ -71,6 +72,7 @@ MUTANTS: list[Mutant] = [
     *TERMINAL,
     *REQUIREMENTS,
     *MMCERT,
+    *SEQUENTIAL,
 ]
 
 
