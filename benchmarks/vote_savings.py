@@ -22,6 +22,7 @@ from scipy.special import ndtr
 from hauberk.certificates import SmoothingCertificate
 from hauberk.certificates.evidence import VoteCounts
 from hauberk.certificates.votes import blocks
+from hauberk.certification_log import read_log
 from hauberk.noises import Gaussian
 from hauberk.runs import environment
 from hauberk.statistics import mean_interval, wilson
@@ -31,8 +32,8 @@ CAP, ALPHA, ABSTAINED = 100_000, 0.001, 0.45
 
 def probabilities(log: Path, sigma: float) -> np.ndarray:
     """The vote probability of each image of a log."""
-    rows = [line.split("\t") for line in log.read_text().splitlines()[1:]]
-    return np.array([ABSTAINED if int(r[2]) < 0 else float(ndtr(float(r[3]) / sigma)) for r in rows])
+    found = read_log(log)
+    return np.where(found.predictions < 0, ABSTAINED, ndtr(found.radii / sigma))
 
 
 def sequential(p: np.ndarray, sigma: float, goal: float, draws: np.random.Generator) -> tuple[np.ndarray, ...]:

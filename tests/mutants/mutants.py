@@ -30,6 +30,7 @@ from mutants_gate import GATE
 from mutants_keys import KEYS
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
+from mutants_logs import LOGS
 from mutants_misuse import MISUSE
 from mutants_mixing import MIXING
 from mutants_mmcert import MMCERT
@@ -73,6 +74,7 @@ MUTANTS: list[Mutant] = [
     *REQUIREMENTS,
     *MMCERT,
     *SEQUENTIAL,
+    *LOGS,
 ]
 
 
