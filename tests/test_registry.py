@@ -40,6 +40,7 @@ from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
 from hauberk.objectives.ard import ARD
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
 from hauberk.objectives.consistency import Consistency
+from hauberk.objectives.denoising import Denoising
 from hauberk.objectives.detector import Detector
 from hauberk.objectives.emma import EMMA
 from hauberk.objectives.free_adversarial import FreeAdversarial
@@ -109,6 +110,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "smooth_adv": [SmoothAdv(PGD(L2(1.0), steps=2), Gaussian(0.5)), SmoothAdv(PGD(L2(0.5)), Uniform(0.5), 1, 0.1)],
     "smoothed_consistency": [SmoothedConsistency(Gaussian(0.25)), SmoothedConsistency(Uniform(0.25), 3, 5.0, 0.0)],
     "stability": [Stability(Gaussian(0.25)), Stability(Uniform(0.25), weight=1.0)],
+    "denoising": [Denoising(), Denoising(mse=0.0, stability=1.0)],
     "pgd_adversarial": [PGDAdversarial(PGD(Linf(8 / 255), steps=2)), PGDAdversarial(APGD(L2(0.3), steps=4), 0.5)],
     "detector": [Detector(PGD(Linf(0.1), steps=5, loss=DetectorJoint()))],
     "adaptive_smoothing": [
@@ -142,6 +144,7 @@ MODELS = {
     "li_resnet": {"width": 4, "depth": 1, "hidden": 8},
     "cnn_6c2f": {"scale": 0.1},
     "lip_mlp": {"widths": (8, 6)},
+    "dncnn": {"channels": 1, "width": 4, "depth": 3, "batch_norm": False},
 }
 
 

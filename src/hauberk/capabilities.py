@@ -100,3 +100,9 @@ class HasParts:
     def parts(self) -> dict[str, nn.Module]:
         """The parts by name."""
         raise NotImplementedError
+
+
+class Denoises:
+    """A network from noisy images to images, (B, C, H, W) both, that is made for noise of one standard deviation."""
+
+    sigma: float  # of one pixel, in pixel units

@@ -22,6 +22,7 @@ from mutants_attacks import ATTACKS
 from mutants_comparison import COMPARISON
 from mutants_core import CORE
 from mutants_data import DATA
+from mutants_denoised import DENOISED
 from mutants_door import DOOR
 from mutants_evaluation import EVALUATION
 from mutants_executors import EXECUTORS
@@ -66,6 +67,7 @@ MUTANTS: list[Mutant] = [
     *GATE,
     *MISUSE,
     *REPORT,
+    *DENOISED,
     *DOOR,
     *TRAINING,
     *VARIANTS,

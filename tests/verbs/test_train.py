@@ -61,3 +61,23 @@ def test_an_unknown_key_of_an_extra_names_the_nearest() -> None:
     with pytest.raises(HauberkError) as caught:
         recipes.parse(RECIPE | {"extra": [{"data": {"name": "digits"}, "shares": 0.5}]})
     assert "share" in caught.value.hint
+
+
+def test_a_defence_that_does_not_fit_is_refused_before_training(tmp_path: Path) -> None:
+    """A denoiser for other noise; of a defence that fits, the try leaves no trace."""
+    base = train(recipes.parse(RECIPE), tmp_path / "base").path
+    denoiser = {"name": "dncnn", "channels": 1, "width": 4, "depth": 2}
+    model = {"name": "denoised", "base": {"name": "run", "path": str(base)}, "denoiser": denoiser, "sigma": 0.25}
+    recipe = RECIPE | {"model": model, "objective": {"name": "denoising"}}
+    with pytest.raises(HauberkError, match="the smoothing has sigma 0"):
+        train(recipes.parse(recipe | {"wrap": {"name": "smoothed", "sigma": 0.5}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    fits = train(recipes.parse(recipe | {"wrap": {"name": "smoothed", "sigma": 0.25}}), tmp_path / "run").load_model()
+    plain = train(recipes.parse(recipe), tmp_path / "plain").load_model()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, fits.base.state_dict()[name])
+    assert bool(plain.denoiser.residual[-1].weight.detach().any())
+    frozen = RECIPE | {"wrap": {"name": "denoised", "denoiser": denoiser, "sigma": 0.25}}  # it freezes its base
+    behind = train(recipes.parse(frozen), tmp_path / "behind").load_model()
+    first = train(recipes.parse(RECIPE), tmp_path / "again").load_model()
+    assert all(torch.equal(v, behind.base.state_dict()[n]) for n, v in first.state_dict().items())

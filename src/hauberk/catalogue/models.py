@@ -26,5 +26,9 @@ FAMILY.add(
     "cnn_6c2f", "hauberk.models.cnn_6c2f:cnn_6c2f",
     "six plain convolutions and two dense layers, trained against their bound", "Leino et al. 2021",
 )  # fmt: skip
+FAMILY.add(
+    "dncnn", "hauberk.models.dncnn:dncnn", "a denoiser that predicts the noise, a part of denoised",
+    "Zhang et al. 2017",
+)  # fmt: skip
 FAMILY.add("own", "hauberk.models.own:own", "a model of your own, from module:factory")
 FAMILY.add("run", "hauberk.runs:saved", "the trained model of a run directory")

@@ -27,6 +27,10 @@ FAMILY.add(
     "Zheng et al. 2016; Li et al. 2019", short={"sigma": ("noise", "gaussian")},
 )  # fmt: skip
 FAMILY.add(
+    "denoising", "hauberk.objectives.denoising:Denoising",
+    "a denoiser before a frozen classifier: squared error, and the classifier's answers", "Salman et al. 2020, Eq. 4-5",
+)  # fmt: skip
+FAMILY.add(
     "pgd_adversarial", "hauberk.objectives.pgd_adversarial:PGDAdversarial", "cross-entropy on attacked images",
     "Madry et al. 2018, Eq. 2.1",
 )  # fmt: skip

@@ -30,6 +30,7 @@ from hauberk.boundary import check_uncompiled
 from hauberk.certificates.black_box import BlackBox
 from hauberk.classifier import ABSTAIN, Decides, check_eval, classes, decide, logits_of
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
+from hauberk.defences.denoised import check_sigma
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.defences.smoothed import SmoothedClassifier
 from hauberk.draws import draws_by_key
@@ -165,9 +166,11 @@ def black_box(
     """The model is a function of one image, before and after what is done inside.
 
     Raises:
-        HauberkError: see ``BlackBox``.
+        HauberkError: see ``BlackBox``; and on a denoiser for other noise.
     """
     check_eval(model)
+    if sigma:
+        check_sigma(model, sigma)
     key = (id(model), role, sigma)
     box = None if _seen is None else _seen.get(key)
     if box is None or box.model is not model:

@@ -12,6 +12,7 @@ from hauberk import registry
 from hauberk.batch import keep_freed_memory
 from hauberk.capabilities import Decides, NamesItself
 from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
+from hauberk.defences.denoised import check_sigma
 from hauberk.noises import Noise
 from hauberk.pulse import beat
 from hauberk.randomness import Consecutive, Key, stream, stream_on
@@ -124,7 +125,11 @@ def smoothed(
         bank: fixed draws that an attack differentiates through.
         votes: fresh draws of one decision.
         alpha: error probability of one decision.
+
+    Raises:
+        HauberkError: if the base holds a denoiser for another sigma.
     """
+    check_sigma(base, noise.sigma)
     model = SmoothedClassifier(base, noise, bank, votes, alpha)
     model.spec = {
         "name": "smoothed", "base": registry.spec(base), "noise": registry.spec(noise), "bank": bank, "votes": votes,

@@ -18,6 +18,7 @@ from hauberk.data.source import parts_of
 from hauberk.devices import Device, Precision, arithmetic, place, said
 from hauberk.errors import HauberkError
 from hauberk.evaluation.sense import check_sense
+from hauberk.randomness import fenced
 from hauberk.recipes import Recipe, parse
 from hauberk.runs import Run, environment
 from hauberk.training.distributed import is_main
@@ -52,6 +53,7 @@ def train(
     objective = registry.build(recipe.objective, "objective")
     check_sense(objective, recipe.training, shape=dataset.input_shape)
     check_start(model, dataset)
+    check_wrap(model, recipe)
     said(device, precision)  # whether it is there
     started = time.monotonic()
     run = Run.create(run.path, plain_recipe, _completed)
@@ -89,6 +91,17 @@ def check_start(model: nn.Module, dataset: Dataset) -> None:
         logits = answer(model, few.images)
     check_output(logits, len(few))
     check_classes(logits.shape[1], dataset.num_classes)
+
+
+def check_wrap(model: nn.Module, recipe: Recipe) -> None:
+    """Raise, before training is paid for, where the recipe's defence does not fit; the model stays as it is."""
+    if recipe.wrap is None:
+        return
+    wanted = [p.requires_grad for p in model.parameters()]
+    with fenced(), evaluating(model):
+        registry.build(recipe.wrap, "defence", base=model)
+    for parameter, own in zip(model.parameters(), wanted, strict=True):
+        parameter.requires_grad_(own)
 
 
 def _completed(known: Mapping[str, Any]) -> Mapping[str, Any]:

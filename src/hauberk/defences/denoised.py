@@ -1,0 +1,122 @@
+"""Denoised smoothing: a classifier that never saw noise votes behind a denoiser (Salman et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from hauberk import registry
+from hauberk.capabilities import Decides, Denoises
+from hauberk.classifier import Traits
+from hauberk.errors import HauberkError
+from hauberk.models.building import with_spec
+
+
+class DenoisedClassifier(nn.Module):
+    r"""A frozen classifier behind a denoiser, :math:`f(x) = c(D(x))`, which is to be smoothed.
+
+    Smoothing votes over :math:`f(x + z) = c(D(x + z))`.  The denoiser is a part of f, and the certificate of randomised
+    smoothing holds for every function f, so that nothing about denoiser or classifier enters the proof: a better
+    denoiser makes radii larger, a worse one never makes them false.
+
+    The classifier needs no gradient and stays in eval mode whatever the mode of the whole, so that training moves the
+    denoiser alone.
+
+    Args:
+        base: the classifier c; its logits alone are read.
+        denoiser: D, from (B, C, H, W) to the same shape.
+        sigma: standard deviation of the noise that the denoiser is made for, in pixel units.
+
+    Source: Salman et al. 2020 (Denoised smoothing), Section 3.
+    """
+
+    traits = Traits()
+
+    def __init__(self, base: nn.Module, denoiser: nn.Module, sigma: float) -> None:
+        super().__init__()
+        if isinstance(base, Decides):
+            raise HauberkError(
+                f"{type(base).__name__} decides in a way of its own, and only its logits would be used",
+                "put the denoiser before the network inside it; smoothing goes around the whole",
+            )
+        if not 0.0 < sigma < math.inf:
+            raise HauberkError(f"expected a positive sigma, got {sigma}", "for example 0.25, in pixel units")
+        self.base, self.denoiser, self.sigma = base, denoiser, sigma
+        self.base.requires_grad_(False)
+        self.train(self.training)
+        self.spec: dict[str, Any] = {}
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the denoiser; the classifier stays in eval mode."""
+        super().train(mode)
+        self.base.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shape (B, C, H, W) to the classifier's logits at the denoised images, (B, K).
+
+        Raises:
+            HauberkError: if the denoiser changes the shape.
+        """
+        return self.judged(self.denoiser(images), images)
+
+    def judged(self, clean: Tensor, images: Tensor) -> Tensor:
+        """The classifier's logits at what the denoiser made of images, (B, K)."""
+        if clean.shape != images.shape:
+            raise HauberkError(
+                f"the denoiser gives {tuple(clean.shape)} for images of shape {tuple(images.shape)}",
+                "it should return images of the shape that it takes",
+            )
+        logits: Tensor = self.base(clean)
+        return logits
+
+
+def check_sigma(model: nn.Module, sigma: float) -> None:
+    """Raise if a model that is asked under noise holds a denoiser made for another standard deviation.
+
+    The votes would be valid, and of a classifier that nobody meant.
+
+    Args:
+        model: what sees the noisy images.
+        sigma: standard deviation of their noise.
+    """
+    for module in model.modules():
+        if isinstance(module, DenoisedClassifier) and not math.isclose(module.sigma, sigma):
+            raise HauberkError(
+                f"the denoiser is made for noise of sigma {module.sigma:g}, and the smoothing has sigma {sigma:g}",
+                f"smooth with sigma {module.sigma:g}, or say denoised, sigma: {sigma:g} if the other noise is meant",
+            )
+
+
+def denoised(base: nn.Module, denoiser: nn.Module, sigma: float | None = None) -> nn.Module:
+    """Build a classifier with a denoiser before it, to be trained by ``denoising`` or used as it is, and smoothed.
+
+    Args:
+        base: the classifier, a built model, or in a spec its description; it is frozen.
+        denoiser: a network from images to images, such as ``dncnn``; of a model that holds a denoised classifier, such
+            as a run of one, its denoiser is taken.
+        sigma: standard deviation of the noise that the denoiser is made for; None asks the denoiser, which knows it
+            where it comes from a run or a diffusion model.
+
+    Raises:
+        HauberkError: if the sigma is not known, not positive, or not that of a denoiser that can do no other.
+    """
+    held = [module for module in denoiser.modules() if isinstance(module, DenoisedClassifier)]
+    known = held[0].sigma if held else None
+    network = held[0].denoiser if held else denoiser
+    if isinstance(network, Denoises):
+        known = network.sigma
+        if sigma is not None and not math.isclose(sigma, known):
+            raise HauberkError(
+                f"the denoiser is made for noise of sigma {known:g}, and not for {sigma:g}",
+                "give its own sigma another value, and leave that of denoised out",
+            )
+    chosen = known if sigma is None else sigma
+    if chosen is None:
+        raise HauberkError("the denoiser does not tell its noise", "say for which it is made: sigma: 0.25")
+    return with_spec(
+        DenoisedClassifier(base, network, chosen), "denoised", base=registry.spec(base),
+        denoiser=registry.spec(network), sigma=chosen,
+    )  # fmt: skip
