@@ -104,7 +104,7 @@ SCHEMAS: dict[RecordKind, pa.Schema] = {
         ("n0", pa.int64()),
         ("n", pa.int64()),
         ("alpha", pa.float64()),
-        ("rule", pa.string()),  # fixed, or anytime: then any n may follow
+        ("rule", pa.string()),  # fixed, randomised, looks with their numbers, or anytime: then any n may follow
         ("rival", pa.string()),
     ]),
     "array": pa.schema([  # shared evidence of many units, such as pairwise Lipschitz constants

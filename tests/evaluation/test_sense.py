@@ -69,6 +69,11 @@ def test_other_rules_need_other_numbers_of_votes(more, needed) -> None:
         check_sense(SmoothingCertificate(Gaussian(0.5), n=needed - 1, alpha=0.001, **more))
 
 
+@pytest.mark.parametrize(("looks", "needed"), [((), 12), ((128, 100_000), 11), ((100_000,), 10)])
+def test_each_look_has_its_share_of_alpha(looks, needed) -> None:
+    assert needed_votes(SmoothingCertificate(Gaussian(0.5), alpha=0.001, rule="looks", looks=looks)) == needed
+
+
 @pytest.mark.parametrize(
     ("n", "alpha", "needed"), [(9, 0.001, 10), (1, 0.001, 10), (3, 0.05, 5), (6, 0.01, 7), (1, 0.5, 2)]
 )

@@ -70,8 +70,7 @@ SMOOTHING = [
     ),
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
-        ("below(own, n, self.alpha) - self.noise.slack", "own / n"),
-        ('below = anytime_lower if anytime else', 'below = clopper_pearson_lower if anytime else'),
+        ("seen.lower(own, self.alpha) - self.noise.slack", "own / seen.n"),
         ("if seen.plan != self.plan or", "if False or"),
     ),
     *group(
@@ -101,8 +100,8 @@ SMOOTHING = [
     ),
     *group(
         "votes", "certificates/smoothing.py", "tests/evaluation/test_voting.py",
-        ('if self.goal is not None and self.rule != "anytime":', "if False:"),
-        (' or (self.rule == "fixed" and seen.n != self.n):', ":"),
+        ('if self.goal is not None and self.rule not in ("anytime", "looks"):', "if False:"),
+        (" or not self.plan.judges(seen.n):", ":"),
         ("return self.radius(seen) >= self.goal or", "return self.radius(seen) >= 0.0 or"),
         ("or self.noise.radius(most, 0.0, self._rival(least)) < self.goal", ""),
     ),
@@ -147,7 +146,7 @@ SMOOTHING = [
     ),
     *group(
         "votes", "verify/derive/votes.py", "tests/evaluation/test_voting.py",
-        ('_anytime if anytime else _fixed', "_fixed"),
+        ("return _anytime if 0 < drawn", "return _fixed if 0 < drawn"),
         ("+ np.log(alpha)", "+ 0.5 * np.log(alpha)"),
     ),
     *group(
@@ -161,7 +160,6 @@ SMOOTHING = [
     *group(
         "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
         ("return seen.chosen if lower > upper else", "return seen.chosen if lower > 0.0 else"),
-        ("below(own, n, self.alpha) - self", "below(own, sum(seen.counts), self.alpha) - self"),
         ("return round_down(self.noise.radius(lower, margin, self._rival(upper))) if",
          "return self.noise.radius(lower, 0.0, self._rival(upper)) if"),
         ("if model.noise != self.noise:", "if False:"),
@@ -169,6 +167,7 @@ SMOOTHING = [
     *group(
         "smoothing", "certificates/evidence.py", "tests/certificates/test_smoothing.py",
         ("return int(np.argmax(self.counts0))", "return int(np.argmax(self.counts))"),
+        ("self.plan.lower(votes, self.n, alpha, self.u)", "self.plan.lower(votes, sum(self.counts), alpha, self.u)"),
     ),
     *group(
         "mixed", "certificates/evidence.py", "tests/certificates/test_mixed.py",

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from hauberk import registry
 from hauberk.certificates.rounding import SHARE
+from hauberk.confidence import randomised_lower
 from hauberk.noises import Gaussian, Noise
 from hauberk.records import INLINE
+from hauberk.statistics import anytime_lower, clopper_pearson_lower
 from hauberk.threats import Norm
 
 Plain = dict[str, Any]
-Rule = Literal["fixed", "anytime"]
+Rule = Literal["fixed", "anytime", "randomised", "looks"]
 Rival = Literal["rest", "runner_up"]
 Floats = NDArray[np.float64]
 
@@ -138,9 +140,12 @@ class VotePlan:
         n0: votes that choose the class.
         n: votes that bound its probability.
         alpha: failure probability.
-        rule: ``fixed``, the bound holds for this n alone; ``anytime``, it holds for all n at once.
+        rule: of the bound, and with it the numbers of votes for which it holds.  ``fixed``, Clopper-Pearson: this n
+            alone; ``randomised``, exact on average over a uniform number of each image: likewise; ``looks``,
+            Clopper-Pearson at alpha / L: all L looks at once; ``anytime``: all n at once.
         rival: ``rest``, every other class has at most what the chosen one leaves; ``runner_up``, at most an upper bound
             from the most votes that another class has, so that each of the two bounds may fail with alpha / 2.
+        looks: of the rule of that name, the numbers of votes at which a bound may be taken, n the last of them.
     """
 
     noise: Noise
@@ -149,6 +154,28 @@ class VotePlan:
     alpha: float
     rule: Rule = "fixed"
     rival: Rival = "rest"
+    looks: tuple[int, ...] = ()
+
+    def judges(self, n: int) -> bool:
+        """Whether the rule has a bound for so many votes, were it they that one stopped at."""
+        if self.rule == "looks":
+            return n in self.looks
+        return 0 < n <= self.n if self.rule == "anytime" else n == self.n
+
+    def lower(self, votes: int, n: int, alpha: float, u: float = 1.0) -> float:
+        """The rule's lower bound of the probability of what got some of n votes.
+
+        Args:
+            votes: what it got.
+            n: votes in all, which the rule judges.
+            alpha: the bound exceeds the probability with at most this one.
+            u: the image's uniform number, of the randomised rule alone.
+        """
+        if self.rule == "anytime":
+            return anytime_lower(votes, n, alpha)
+        if self.rule == "randomised":
+            return randomised_lower(votes, n, alpha, u)
+        return clopper_pearson_lower(votes, n, alpha / max(1, len(self.looks)))  # Bonferroni over the looks
 
     def allows(self, other: VotePlan) -> bool:
         """Whether what another plan concludes from the same votes keeps the failure probability of this one."""
@@ -157,15 +184,16 @@ class VotePlan:
     def plain(self) -> Plain:
         """For the record."""
         noise = registry.spec(self.noise)
+        looks = {"looks": list(self.looks)} if self.looks else {}
         return {"noise": noise, "n0": self.n0, "n": self.n, "alpha": self.alpha, "rule": self.rule,
-                "rival": self.rival}  # fmt: skip
+                "rival": self.rival} | looks  # fmt: skip
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> VotePlan:
         """From the record; one from before there was a choice has the sigma of Gaussian noise, and a fixed n."""
         noise = registry.build(told["noise"], "noise") if "noise" in told else Gaussian(told["sigma"])
         rule, rival = told.get("rule", "fixed"), told.get("rival", "rest")
-        return cls(noise, told.get("n0", 1), told["n"], told["alpha"], rule, rival)
+        return cls(noise, told.get("n0", 1), told["n"], told["alpha"], rule, rival, tuple(told.get("looks", ())))
 
 
 @dataclass(frozen=True)
@@ -176,13 +204,15 @@ class VoteCounts:
         counts0: of the first, (K).
         counts: of the second, (K); the sums are n0 and n less what was nobody's vote.
         plan: of the votes.
-        drawn: votes of the second sample; None is the plan's n, and fewer need a rule that holds at any time.
+        drawn: votes of the second sample; None is the plan's n, and fewer need a rule that judges so many.
+        u: the image's uniform number in (0, 1], of the randomised rule alone; 1 is Clopper and Pearson's bound.
     """
 
     counts0: tuple[int, ...]
     counts: tuple[int, ...]
     plan: VotePlan
     drawn: int | None = None
+    u: float = 1.0
 
     @property
     def n(self) -> int:
@@ -194,10 +224,15 @@ class VoteCounts:
         """The class with most of the first votes."""
         return int(np.argmax(self.counts0))
 
+    def lower(self, votes: int, alpha: float) -> float:
+        """See ``VotePlan.lower``, of the second votes."""
+        return self.plan.lower(votes, self.n, alpha, self.u)
+
     def row(self) -> Plain:
-        """The counts, and how many votes the second are of where they are fewer than planned."""
+        """The counts, how many votes the second are of where they are fewer than planned, and the uniform number."""
         fewer = {} if self.n == self.plan.n else {"drawn": self.n}
-        return {"counts0": list(self.counts0), "counts": list(self.counts)} | fewer
+        drawn = {"u": self.u} if self.plan.rule == "randomised" else {}
+        return {"counts0": list(self.counts0), "counts": list(self.counts)} | fewer | drawn
 
     def shared(self) -> Plain:
         """The plan."""
@@ -206,7 +241,8 @@ class VoteCounts:
     @classmethod
     def read(cls, row: Mapping[str, Any], shared: Mapping[str, Any]) -> VoteCounts:
         """From the record."""
-        return cls(tuple(row["counts0"]), tuple(row["counts"]), VotePlan.read(shared), row.get("drawn"))
+        numbers = row.get("drawn"), row.get("u", 1.0)
+        return cls(tuple(row["counts0"]), tuple(row["counts"]), VotePlan.read(shared), *numbers)
 
 
 # --- points that a search found ---------------------------------------------------------------------------------

@@ -15,12 +15,11 @@ from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Proof, round_down
 from hauberk.certificates.evidence import Rival, Rule, VoteCounts, VotePlan
 from hauberk.certificates.gate import black_box, check_composite, check_part
-from hauberk.certificates.votes import Poll
+from hauberk.certificates.votes import Poll, check_looks, schedule
 from hauberk.classifier import ABSTAIN, predictor_name
 from hauberk.defences.smoothed import SmoothedClassifier, smoothed_name
 from hauberk.errors import HauberkError
 from hauberk.noises import Noise
-from hauberk.statistics import anytime_lower, clopper_pearson_lower, clopper_pearson_upper
 from hauberk.threats import CONFIG, Norm
 
 
@@ -32,8 +31,15 @@ class SmoothingCertificate(Certificate[VoteCounts]):
 
     F is the noise's, the normal distribution function of Gaussian noise.  The bound is one-sided at level
     :math:`1-\alpha`; at or below 1/2 the certificate abstains.  What is certified is the smoothed classifier g, not its
-    base.  The rule of the bound is fixed before the first vote: Clopper-Pearson holds for the n that was planned,
-    ``statistics.anytime_lower`` for all n at once, so that votes may be added after looking.
+    base.
+
+    The rule of the bound is fixed before the first vote, and holds under its condition alone:
+
+    - ``fixed``, Clopper-Pearson: for the n that was planned.
+    - ``randomised``, ``confidence.randomised_lower``: for the n that was planned, with a uniform number that follows
+      from seed and image, so that it cannot be drawn again.  Never a smaller radius than ``fixed``.
+    - ``looks``, Clopper-Pearson at :math:`\alpha/L`: at the L numbers of votes that were planned (Bonferroni).
+    - ``anytime``, ``statistics.anytime_lower``: for all n at once, so that votes may be added after looking.
 
     With ``rival="runner_up"`` the radius is
     :math:`\tfrac\sigma2(F^{-1}(\underline{p_A}) - F^{-1}(\overline{p_B}))`, the upper bound from the largest other
@@ -46,11 +52,13 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         n0: votes that choose the class.
         n: votes that bound its probability, with a goal at most.
         alpha: failure probability of one image.
-        rule: ``fixed`` or ``anytime``.
+        rule: ``fixed``, ``randomised``, ``looks`` or ``anytime``.
         rival: ``rest`` or ``runner_up``.
         goal: a radius; an image gets no more votes once it is certified at it, or once bounds from the other side say
             that it hardly will be.  Where a whole curve is not needed this takes a small share of the votes.
-            It needs ``rule="anytime"``, under which every stop is valid.
+            It needs ``rule="anytime"``, under which every stop is valid, or ``"looks"``, where the planned ones are.
+        looks: of the rule of that name, ends of blocks of votes (128, 256, 512, ...), the last of them n; without any,
+            every third.
     """
 
     noise: Noise
@@ -64,9 +72,15 @@ class SmoothingCertificate(Certificate[VoteCounts]):
     kind: ClassVar[Proof] = "probabilistic"
     revision: ClassVar[int] = 2
 
+    looks: tuple[int, ...] = ()
+
     def __post_init__(self) -> None:
-        if self.goal is not None and self.rule != "anytime":
-            raise ValueError("a goal stops at an n that nobody fixed: say rule=anytime, whose bound allows it")
+        if self.goal is not None and self.rule not in ("anytime", "looks"):
+            raise ValueError("a goal stops at an n that nobody fixed: say rule=anytime or rule=looks, which allow it")
+        if self.looks and self.rule != "looks":
+            raise ValueError(f"the rule {self.rule} takes no looks: say rule=looks")
+        if self.looks:
+            check_looks(self.looks, self.n)
 
     @property
     def norm(self) -> Norm:
@@ -76,7 +90,8 @@ class SmoothingCertificate(Certificate[VoteCounts]):
     @property
     def plan(self) -> VotePlan:
         """What is fixed before the first vote."""
-        return VotePlan(self.noise, self.n0, self.n, self.alpha, self.rule, self.rival)
+        looks = self.looks or (schedule(self.n) if self.rule == "looks" else ())
+        return VotePlan(self.noise, self.n0, self.n, self.alpha, self.rule, self.rival, looks)
 
     @property
     def failure_probability(self) -> float:
@@ -104,8 +119,8 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         """
         if self.goal is None:
             return False
-        most = 1.0 - anytime_lower(seen.n - seen.counts[seen.chosen], seen.n, self.alpha)
-        least = min(anytime_lower(max(_others(seen)), seen.n, self.alpha), 1.0 - most)
+        most = 1.0 - seen.lower(seen.n - seen.counts[seen.chosen], self.alpha)
+        least = min(seen.lower(max(_others(seen)), self.alpha), 1.0 - most)
         return self.radius(seen) >= self.goal or self.noise.radius(most, 0.0, self._rival(least)) < self.goal
 
     def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[VoteCounts]:
@@ -134,19 +149,18 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         Raises:
             HauberkError: on votes of another plan, for which alpha is not the failure probability.
         """
-        if seen.plan != self.plan or (self.rule == "fixed" and seen.n != self.n):
+        if seen.plan != self.plan or not self.plan.judges(seen.n):
             raise HauberkError(
                 f"the votes were planned as {seen.plan}, the certificate asks for {self.plan}",
                 "certify by the plan of the votes",
             )
-        own, n, anytime = seen.counts[seen.chosen], seen.n, self.rule == "anytime"
-        below = anytime_lower if anytime else clopper_pearson_lower
+        own = seen.counts[seen.chosen]
         if self.rival == "rest":
-            lower = max(0.0, below(own, n, self.alpha) - self.noise.slack)
+            lower = max(0.0, seen.lower(own, self.alpha) - self.noise.slack)
             return lower, 1.0 - lower
         other, half = max(_others(seen)), 0.5 * self.alpha
-        lower = max(0.0, below(own, n, half) - self.noise.slack)
-        upper = 1.0 - anytime_lower(n - other, n, half) if anytime else clopper_pearson_upper(other, n, half)
+        lower = max(0.0, seen.lower(own, half) - self.noise.slack)
+        upper = 1.0 - seen.lower(seen.n - other, half)
         return lower, min(upper + self.noise.slack, 1.0 - lower)
 
     def decision(self, seen: VoteCounts) -> int:

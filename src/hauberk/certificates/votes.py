@@ -13,9 +13,11 @@ from torch import nn
 from hauberk.batch import Batch
 from hauberk.certificates.evidence import VoteCounts, VotePlan
 from hauberk.defences.smoothed import noisy_votes
+from hauberk.randomness import stream
 
 Purpose = Literal["counts0", "counts"]
 FIRST = 128  # votes of the first block
+LUCK = "smoothing-randomised"  # what the uniform numbers of the randomised rule are for
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,27 @@ def blocks(purpose: Purpose, count: int) -> Iterator[Block]:
         stop = min(max(2 * start, FIRST), count)
         yield Block(purpose, start, stop)
         start = stop
+
+
+def schedule(n: int) -> tuple[int, ...]:
+    """The looks that are taken where none are named: the ends of every third block, counted back from the n votes."""
+    return tuple(block.stop for block in list(blocks("counts", n))[::-3][::-1])
+
+
+def check_looks(looks: Sequence[int], n: int) -> None:
+    """Raise unless these are ends of blocks in order, the last of them n.
+
+    Raises:
+        ValueError: which names the ends that there are.
+    """
+    ends = [block.stop for block in blocks("counts", n)]
+    if list(looks) != sorted(set(looks) & set(ends)) or looks[-1:] != (n,):
+        raise ValueError(f"looks are ends of blocks of votes, in order, and n is the last: some of {ends}")
+
+
+def luck(seed: int, sample: int) -> float:
+    """The uniform number in (0, 1] of an image, which nobody can draw twice: it follows from seed and id alone."""
+    return 1.0 - float(stream(seed, sample, LUCK).random())  # no 0: u <= x with probability x at most
 
 
 @dataclass(frozen=True)
@@ -83,17 +106,23 @@ class Poll:
             if len(images):
                 for i, counts in zip(images.ids.tolist(), self.count(images, seed, tile, block), strict=True):
                     found[i].append((block, counts))
-        return [self.seen(found[i]) for i in batch.ids.tolist()]
+        return [self.seen(found[i], seed, i) for i in batch.ids.tolist()]
 
     def goes_on(self, counts: Sequence[tuple[Block, Sequence[int]]]) -> bool:
-        """Whether an image needs more blocks than these; the first of the second sample is counted in any case."""
-        return not any(block.purpose == "counts" for block, _ in counts) or not self.settled(self.seen(counts))
+        """Whether an image needs more blocks than these; it may stop where the plan's rule has a bound alone."""
+        if not any(block.purpose == "counts" for block, _ in counts):
+            return True
+        seen = self.seen(counts)
+        return not (self.plan.judges(seen.n) and self.settled(seen))
 
-    def seen(self, counts: Sequence[tuple[Block, Sequence[int]]]) -> VoteCounts:
-        """The evidence that the blocks of one image add up to."""
+    def seen(
+        self, counts: Sequence[tuple[Block, Sequence[int]]], seed: int | None = None, sample: int = 0
+    ) -> VoteCounts:
+        """The evidence that the blocks of one image add up to; with seed and id, its uniform number too."""
+        drawn_once = 1.0 if seed is None or self.plan.rule != "randomised" else luck(seed, sample)
         totals = {
             purpose: tuple(map(sum, zip(*(c for block, c in counts if block.purpose == purpose), strict=True)))
             for purpose in ("counts0", "counts")
         }
         drawn = max(block.stop for block, _ in counts if block.purpose == "counts")
-        return VoteCounts(totals["counts0"], totals["counts"], self.plan, drawn)
+        return VoteCounts(totals["counts0"], totals["counts"], self.plan, drawn, drawn_once)

@@ -69,6 +69,9 @@ def check_votes(model: nn.Module) -> None:
 
 def needed_votes(certificate: SmoothingCertificate) -> int:
     r"""The fewest votes n that can decide, all for one class; of one Clopper-Pearson bound :math:`2^{-n} < \alpha`."""
+    if certificate.rule == "looks":  # each look is one bound at its share of alpha
+        share = certificate.alpha / len(certificate.plan.looks)
+        certificate = dataclasses.replace(certificate, rule="fixed", goal=None, looks=(), alpha=share)
 
     def decides(n: int) -> bool:
         asked = dataclasses.replace(certificate, n=n)

@@ -110,7 +110,7 @@ def count_votes(
     if found:
         write_once(work.folder, asked)
     planned = _planned(read(path)) if found else poll.plan
-    votes = {i: poll.seen(blocks) for i, blocks in counted(found).items()}
+    votes = {i: poll.seen(blocks, setting.seed, i) for i, blocks in counted(found).items()}
     return Counted(votes, asked.key, {} if planned.allows(poll.plan) else planned.plain())
 
 
@@ -127,10 +127,12 @@ def _plan_part(drawn: Mapping[str, Any], facts: Mapping[str, Any], plan: VotePla
     """The record of a plan, named by what the votes depend on: there is one for the same votes, the first."""
     unit = {**drawn, "dataset": facts["dataset"], "split": facts["split"]}
     told = plan.plain()
+    told["rule"] = ":".join([plan.rule, *map(str, plan.looks)])  # which the column of older records had no room for
     columns = {name: [told[name]] for name in ("n0", "n", "alpha", "rule", "rival")}
     return part("plan", unit, {}, {"id": [0], "noise": [json.dumps(told["noise"])], **columns})
 
 
 def _planned(item: Part) -> VotePlan:
     (row,) = item.table.to_pylist()
-    return VotePlan.read(row | {"noise": json.loads(row["noise"])})
+    rule, *looks = row["rule"].split(":")
+    return VotePlan.read(row | {"noise": json.loads(row["noise"]), "rule": rule, "looks": list(map(int, looks))})

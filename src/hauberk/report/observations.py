@@ -36,8 +36,8 @@ def _of(part: Part, classes: Sequence[str]) -> list[str]:
         said.append("The model draws random numbers by itself, so that its rows cannot be repeated one by one.")
     if planned := part.facts.get("exploratory"):
         asked = part.facts["shared"]
-        names = ("n0", "n", "alpha", "rule", "rival")
-        other = ", ".join(f"{k} = {planned[k]}" for k in names if planned[k] != asked[k])
+        names = ("n0", "n", "alpha", "rule", "rival", "looks")
+        other = ", ".join(f"{k} = {planned.get(k)}" for k in names if planned.get(k) != asked.get(k))
         said.append(
             f"The {part.unit['method']['name'].replace('_', ' ')} certificate with n = {asked['n']} is exploratory and "
             f"proves nothing: its votes were planned with {other}, and may have been looked at since. "

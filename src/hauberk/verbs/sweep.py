@@ -209,7 +209,7 @@ def _certificate_seconds(certificate: Certificate, model: nn.Module, dataset: Da
     """Seconds an image; smoothing from a small number of votes."""
     if isinstance(certificate, SmoothingCertificate):
         votes = certificate.n0 + certificate.n
-        few = replace(certificate, n0=64, n=max(64, min(512, certificate.n)))
+        few = replace(certificate, n0=64, n=max(64, min(512, certificate.n)), looks=())
         batch = probe_batch(dataset, 1)
         return _median_seconds(lambda: few(model, batch)) * votes / (few.n0 + few.n)
     batch = probe_batch(dataset, TILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,9 +101,11 @@ def _certificate_problems(part: Part, plans: Mapping[str, Part], polls: Mapping[
 
 def _sum_problems(part: Part, counts: Counts) -> Iterator[str]:
     """Whether the counts of a certificate are the sums of the votes on record."""
-    shared, wrong, lost = part.facts["shared"], [], []
+    shared, wrong, lost, lucky = part.facts["shared"], [], [], []
     for row in part.table.to_pylist():
         evidence, found = json.loads(row["evidence"]), counts.get(row["id"], {})
+        if shared.get("rule") == "randomised" and evidence.get("u") != _luck(part.unit["seed"], row["id"]):
+            lucky.append(row["id"])
         for purpose, total in (("counts0", shared["n0"]), ("counts", evidence.get("drawn", shared["n"]))):
             summed = _sum(found, purpose, total)
             if summed is None:
@@ -111,8 +114,16 @@ def _sum_problems(part: Part, counts: Counts) -> Iterator[str]:
                 wrong.append(row["id"])
     if lost:
         yield f"{samples(sorted(set(lost)))}: certified, and some of the votes are not on record"
+    if lucky:
+        yield f"{samples(sorted(lucky))}: the uniform number is not the one that follows from seed and id"
     if wrong:
         yield f"{samples(sorted(set(wrong)))}: certified from other counts than the votes on record add up to"
+
+
+def _luck(seed: int, sample: int) -> float:
+    """The uniform number of an image: nobody chooses one."""
+    digest = hashlib.blake2b(f"{seed}|{sample}|smoothing-randomised".encode(), digest_size=16).digest()
+    return 1.0 - float(np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random())
 
 
 def _sum(found: Mapping[tuple[str, int, int], Sequence[int]], purpose: str, total: int) -> list[int] | None:
@@ -133,6 +144,7 @@ def _plan_problems(part: Part, plan: Part) -> Iterator[str]:
     (first,) = plan.table.to_pylist()
     shared = part.facts["shared"]
     names = ("n0", "alpha", "rule", "rival", *(() if first["rule"] == "anytime" else ("n",)))
-    other = [f"{k} = {first[k]}" for k in names if first[k] != shared[k]]
+    asked = shared | {"rule": ":".join([shared["rule"], *map(str, shared.get("looks", ()))])}
+    other = [f"{k} = {first[k]}" for k in names if first[k] != asked[k]]
     if other and "exploratory" not in part.facts:
         yield f"a certificate asks for another plan than was fixed before the votes ({', '.join(other)}): exploratory"

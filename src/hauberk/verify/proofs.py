@@ -74,6 +74,8 @@ def statement_problems(part: Part) -> list[str]:
         for name, usual in (("rule", "fixed"), ("rival", "rest"))
         if probabilistic and shared.get(name, usual) != asked.get(name, usual)
     ]
+    if probabilistic and asked.get("looks") and shared.get("looks") != list(asked["looks"]):
+        found.append(f"was asked for looks at {asked['looks']}, its evidence says {shared.get('looks')}")
     estimated = estimated or "exploratory" in part.facts  # concluded outside the plan of the votes
     if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic else 0.0):
         found.append(f"claims failure probability {claimed}, its evidence says otherwise")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,19 +79,31 @@ def vote_bounds(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int,
     the beta-binomial law, of a p that is itself drawn, makes these votes 1/alpha times as likely as p does.
     """
     first, second = np.asarray(row["counts0"]), np.asarray(row["counts"])
-    total, anytime = int(row.get("drawn", shared["n"])), shared.get("rule", "fixed") == "anytime"
+    total, below = int(row.get("drawn", shared["n"])), _rule(row, shared)
     if first.sum() > shared["n0"] or second.sum() > total:  # a copy with a tie or NaN votes for no class
         return -1, 0.0, 1.0
-    if total != shared["n"] and not (anytime and 0 < total < shared["n"]):
+    if below is None:
         return -1, 0.0, 1.0
-    top, alpha = int(np.argmax(first)), float(shared["alpha"])
-    below, slack = _anytime if anytime else _fixed, _slack(noise_of(shared))
+    top, alpha, slack = int(np.argmax(first)), float(shared["alpha"]), _slack(noise_of(shared))
     if shared.get("rival", "rest") == "rest":
         lower = max(0.0, below(int(second[top]), total, alpha) - slack)
         return top, lower, 1.0 - lower
     lower = max(0.0, below(int(second[top]), total, alpha / 2.0) - slack)
     most = int(np.delete(second, top).max())
     return top, lower, min(1.0 - below(total - most, total, alpha / 2.0) + slack, 1.0 - lower)
+
+
+def _rule(row: Mapping[str, Any], shared: Mapping[str, Any]) -> Callable[[int, int, float], float] | None:
+    """The bound of the rule that was planned; None where it has none for so many votes."""
+    planned, rule = int(shared["n"]), shared.get("rule", "fixed")
+    drawn, looks = int(row.get("drawn", planned)), [int(n) for n in shared.get("looks", ())]
+    if rule == "anytime":
+        return _anytime if 0 < drawn <= planned else None
+    if rule == "looks":
+        return partial(_split, len(looks)) if drawn in looks and max(looks) == planned else None
+    if drawn != planned or rule not in ("fixed", "randomised"):
+        return None
+    return _fixed if rule == "fixed" else partial(_randomised, float(row["u"]))
 
 
 def _slack(noise: Mapping[str, Any]) -> float:
@@ -101,6 +115,23 @@ def _fixed(votes: int, total: int, alpha: float) -> float:
     if votes == 0:
         return 0.0
     return float(optimize.brentq(lambda p: stats.binom.sf(votes - 1, total, p) - alpha, 0.0, 1.0, xtol=1e-15))
+
+
+def _split(looks: int, votes: int, total: int, alpha: float) -> float:
+    return _fixed(votes, total, alpha / looks)
+
+
+def _randomised(u: float, votes: int, total: int, alpha: float) -> float:
+    if not 0.0 < u <= 1.0:
+        return 0.0
+
+    def spent(p: float) -> float:
+        return float(stats.binom.sf(votes, total, p) + u * stats.binom.pmf(votes, total, p)) - alpha
+
+    if spent(0.0) >= 0.0:
+        return 0.0
+    found = float(optimize.brentq(spent, 0.0, 1.0, xtol=1e-15)) if spent(1.0) > 0.0 else 1.0
+    return min(found, math.pow(max(0.5, alpha), 1.0 / total))  # no bound of 1, whose radius would be infinite
 
 
 def _anytime(votes: int, total: int, alpha: float) -> float:
