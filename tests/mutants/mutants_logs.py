@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutant import Mutant, group
 
 FORMAT = "tests/test_certification_log.py"
+JUDGED = "tests/report/test_logs.py"
 
 LOGS: list[Mutant] = [
     *group(
@@ -23,5 +24,32 @@ LOGS: list[Mutant] = [
         ("10.0 ** max(", "10.0 ** min("),
         ("    if missing:", "    if False:"),
         ("    if len(set(names)) < len(names):", "    if False:"),
+    ),
+    *group(
+        "logs", "report/ladder.py", JUDGED,
+        ("(least > n) | (proved > high", "(proved > high"),
+        ("| (proved > high * (1 + SLACK))", ""),
+        ("(0.5 if timed else 1.0)", "1.0"),
+        ("(0.5 if timed else 1.0)", "0.5"),
+        (".astype(np.int64) + 1", ".astype(np.int64)"),
+        ("if not _apart(noise, n, level, low, high).any()", "if True"),
+        ("counts[low > most", "counts[high > most"),
+    ),
+    *group(
+        "logs", "report/logs.py", JUDGED,
+        ('if "noise" in spec and "sigma" in spec:', "if False:"),
+        ("        if key not in KEYS:", "        if False:"),
+        ('    if "sigma" not in spec and named is None:', "    if False:"),
+        ("    if found is None or not found.apart:", "    if found is None or not found.beyond:"),
+        ('**stated}, "certificate")', '}, "certificate")'),
+    ),
+    *group(
+        "logs", "report/votes.py", JUDGED,
+        (' and p.unit["method"].get("goal") is None]', "]"),
+        ('p.facts["proof"] == "probabilistic"', "True"),
+        ("radius[group & right].sum()", "radius[group].sum()"),
+        ("~right & ~abstained", "~right"),
+        ("noise.cdf(r / noise.sigma)", "noise.cdf(r)"),
+        ('"on_trust": row.log is not None', '"on_trust": False'),
     ),
 ]

@@ -150,6 +150,12 @@ def data(text: str | None) -> dict[str, Any] | None:
     return {key: _from_home(value) if isinstance(value, str) else value for key, value in spec.items()}
 
 
+def log(text: str) -> dict[str, Any]:
+    """The description of a certification log: a path, ``sigma_0.25,n=100000,alpha=0.001``."""
+    spec = {"name": text} if os.path.exists(text) else described(text)  # noqa: PTH110 - a path may hold a comma
+    return spec | {"name": _from_home(str(spec["name"]))}
+
+
 def calibrated(data: dict[str, Any] | None, images: int | None) -> dict[str, Any] | None:
     """The description of the data with a part of its test images to choose on.
 

@@ -12,32 +12,41 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hauberk.cli import options
-from hauberk.cli.console import emit
+from hauberk.cli.console import emit, notes
 from hauberk.errors import HauberkError
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk.report import collect, page
+    from hauberk.report import collect, logs, page
 else:
-    collect, page = Later("hauberk.report.collect"), Later("hauberk.report.page")
+    collect, logs, page = (Later(f"hauberk.report.{name}") for name in ("collect", "logs", "page"))
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Run directories.")] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(help="A certification log, on trust: sigma_0.25,n=100000,alpha=0.001. Repeat for more."),
+    ] = None,
     out: options.Out = None,
     json: options.Json = False,
 ) -> None:
     """Write one self-contained HTML page about one or more runs, by default report.html in the current folder."""
+    runs = runs or []
+    if not runs and not log:
+        raise HauberkError("expected a run or a log to report", "hauberk report RUN, or hauberk report --log FILE")
     twice = next((run for i, run in enumerate(runs) if run.resolve() in [r.resolve() for r in runs[:i]]), None)
     if twice is not None:
         raise HauberkError(f"{twice} is named twice", "name each run once")
     if out is not None and (out.is_dir() or out.suffix not in ("", ".html", ".htm")):
         raise HauberkError(f"-o expects an HTML file, got {out}", f"for example -o {out.with_suffix('')}.html")
-    path = page.write_report(runs, out or _new())
+    given = [logs.load_log(options.log(text)) for text in log or []]
+    notes(said for item in given for said in item.notes)
+    path = page.write_report(runs, out or _new(), given)
     emit(
-        {"report": str(path), "summary": page.summary(runs)} if json else {},
+        {"report": str(path), "summary": page.summary(runs, given)} if json else {},
         json,
-        [f"report: {path}", f"next: {_following(runs)}"],
+        [f"report: {path}", *([f"next: {_following(runs)}"] if runs else [])],
     )
 
 

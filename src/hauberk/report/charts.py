@@ -16,6 +16,7 @@ from hauberk.later import Later
 from hauberk.report.board import Board
 from hauberk.report.mixing import Dot, Mix
 from hauberk.report.subject import Attacked, Curve, Level, one_axis
+from hauberk.report.votes import Voted
 from hauberk.report.words import NORMS
 from hauberk.statistics import Interval
 
@@ -164,6 +165,30 @@ def accuracy_against_radius(curve: Curve) -> Spec:
     line = _staircase("steps", x, colour, 2.5, dash=curve.proof == "estimate")
     description = f"{name} accuracy against the radius in {NORMS.get(norm, norm)}"
     return styled(alt.LayerChart(layer=[band, line]), rows, description)
+
+
+def radii(rows: Sequence[Voted], norm: str) -> Spec:
+    """Certified accuracy of smoothed classifiers against the radius, logs dashed; all rows are of one norm.
+
+    Returns:
+        a Vega-Lite specification.
+    """
+    factor, title = epsilon_axis(norm)
+    end = 1.04 * max(step.eps for row in rows for step in row.curve.steps) or 1.0
+    steps = [
+        _row(level, factor) | {"who": str(row.number), "kind": "log" if row.log else "own"}
+        for row in rows for level in _closed(thinned(row.curve.steps), end)
+    ]  # fmt: skip
+    x = alt.X("x:Q", title=title.replace("budget ε", "radius"), scale=alt.Scale(domain=[0, end * factor], nice=False))
+    numbers = list(dict.fromkeys(row.number for row in rows))
+    tints = alt.Scale(domain=[str(k) for k in numbers], range=[colour(k) for k in numbers])
+    line = alt.Chart(alt.NamedData("steps")).mark_line(interpolate="step-after", strokeWidth=2, clip=True).encode(
+        x, _share_axis(), alt.Color("who:N", legend=None, scale=tints), order="x:Q",
+    )  # fmt: skip
+    own, logs = (line.transform_filter(f"datum.kind === '{kind}'") for kind in ("own", "log"))
+    dashed = logs.encode(strokeDash=alt.value([5, 3]))
+    said = f"Certified accuracy of smoothed classifiers against the radius in {NORMS.get(norm, norm)}"
+    return styled(alt.LayerChart(layer=[own, dashed]), {"steps": steps}, said)
 
 
 def plane(mix: Mix) -> Spec:

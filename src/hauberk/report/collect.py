@@ -128,7 +128,7 @@ def _subject(key: Key, parts: list[Part]) -> Subject:
     certificates = [p for p in parts if p.kind == "certificate"]
     attacked = _attacked(predictor, [p for p in attacks if plain(p)], attacks)
     budgets = {n: [a.eps for a in attacked if a.norm == n] for n in {a.norm for a in attacked}}
-    curves = [_curve(p, budgets.get(str(p.facts["norm"]), [])) for p in certificates]
+    curves = [curve(p, budgets.get(str(p.facts["norm"]), [])) for p in certificates]
     source = attacks or certificates
     return Subject(
         predictor=predictor,
@@ -260,11 +260,12 @@ def _suite(part: Part) -> str:
 # --- certificates ---------------------------------------------------------------------------------------------
 
 
-def _curve(part: Part, budgets: list[float]) -> Curve:
+def curve(part: Part, budgets: Sequence[float]) -> Curve:
+    """Certified accuracy by one certificate, exact at these budgets and at a few round ones."""
     right, radius = correct(part), part.column("radius").astype(np.float64)
     spec = dict(part.unit["method"])
     steps, thinned = _steps(right, radius)
-    grid = sorted({*budgets, *_round_levels(float(radius.max(initial=0.0)))})
+    grid = sorted({*budgets, *round_levels(float(radius.max(initial=0.0)))})
     return Curve(
         predictor=str(part.unit["predictor"]),
         norm=str(part.facts["norm"]),
@@ -299,7 +300,7 @@ def _steps(right: metrics.Bools, radius: metrics.Floats) -> tuple[tuple[Level, .
     return (start, *(Level(float(e), wilson(k, len(right))) for e, k in zip(edges, counts, strict=True))), thinned
 
 
-def _round_levels(largest: float) -> list[float]:
+def round_levels(largest: float) -> list[float]:
     """Up to six round budgets from 0 to the largest radius."""
     if largest <= 0.0:
         return [0.0]

@@ -23,7 +23,8 @@ from hauberk.records import Part
 from hauberk.report import charts, explorer, lipschitz, words
 from hauberk.report.board import Board, Line, boards, first
 from hauberk.report.classes import ClassView, class_view
-from hauberk.report.collect import RunFacts, by_predictor, load, subjects
+from hauberk.report.collect import RunFacts, by_predictor, load, round_levels, subjects
+from hauberk.report.logs import Log
 from hauberk.report.mixing import mixes
 from hauberk.report.outcomes import at_budget
 from hauberk.report.pairs import Held, difference, pairs
@@ -32,6 +33,8 @@ from hauberk.report.provenance import provenance, run_summary
 from hauberk.report.subject import Attacked, Curve, Level, Subject
 from hauberk.report.tried import Tried, tried
 from hauberk.report.verdict import Difference, Lacks, Verdict, verdict
+from hauberk.report.votes import Voted, voted
+from hauberk.report.votes import summary as votes_summary
 from hauberk.statistics import Interval
 from hauberk.storage import atomic_write
 
@@ -52,6 +55,16 @@ class Radii:
     """The chart of one certificate or estimate."""
 
     curve: Curve
+    spec: charts.Spec
+
+
+@dataclass(frozen=True)
+class VotesView:
+    """Smoothed classifiers and logs in one norm; the levels are radii that all rows know their accuracy at."""
+
+    norm: str
+    rows: tuple[Voted, ...]
+    levels: tuple[float, ...]
     spec: charts.Spec
 
 
@@ -79,12 +92,13 @@ class BoardView:
     chart: str
 
 
-def write_report(runs: Sequence[Path], output: Path) -> Path:
+def write_report(runs: Sequence[Path], output: Path, logs: Sequence[Log] = ()) -> Path:
     """Write one HTML file that needs no network and opens from disk.
 
     Args:
         runs: run directories.
         output: the file to write.
+        logs: certification logs from elsewhere (``report.logs.load_log``), which stand beside the smoothed classifiers.
 
     Returns:
         its path.
@@ -92,32 +106,38 @@ def write_report(runs: Sequence[Path], output: Path) -> Path:
     Raises:
         HauberkError: if a run or its records cannot be read, there is nothing to report, or rows cannot be joined.
     """
-    found = load(runs)
-    atomic_write(output, render(found).encode())
+    atomic_write(output, render(_loaded(runs, logs), logs).encode())
     return output
 
 
-def summary(runs: Sequence[Path]) -> dict[str, Any]:
+def _loaded(runs: Sequence[Path], logs: Sequence[Log]) -> list[RunFacts]:
+    """The runs, of which there may be none where there are logs."""
+    return load(runs) if runs or not logs else []
+
+
+def summary(runs: Sequence[Path], logs: Sequence[Log] = ()) -> dict[str, Any]:
     """Every number of the report as plain JSON values; what is unknown is None.
 
     Raises:
         HauberkError: as ``write_report``.
     """
-    found = load(runs)
+    found = _loaded(runs, logs)
     parts = [p for run in found for p in run.parts]
     known = subjects(parts)
+    own = by_predictor(parts)
     result: dict[str, Any] = _plain({
         "hauberk": hauberk.__version__,
         "subjects": [dataclasses.asdict(s) for s in known],
         "mixes": [explorer.summary(m) for m in mixes(parts, known)],
         "lipschitz": [dataclasses.asdict(v) for v in lipschitz.views(found)],
+        "votes": [votes_summary(v) for v in voted([own[s.key] for s in known], str, logs)],
         "runs": [run_summary(r) for r in found],
     })
     return result
 
 
-def render(runs: Sequence[RunFacts]) -> str:
-    """The page of these runs as text."""
+def render(runs: Sequence[RunFacts], logs: Sequence[Log] = ()) -> str:
+    """The page of these runs and logs as text."""
     parts = [p for run in runs for p in run.parts]
     known = sorted(subjects(parts), key=lambda s: -len(s.attacked) - len(s.certified))
     script, library = _source("page.js") + _source("views.js"), charts.library()
@@ -127,7 +147,7 @@ def render(runs: Sequence[RunFacts]) -> str:
     found = boards(known, [short(s.predictor) for s in known])
     own = by_predictor(parts)
     budgets = list(dict.fromkeys((b.norm, b.eps) for b in found))
-    joined = [own[s.predictor, s.dataset, s.split] for s in known]
+    joined = [own[s.key] for s in known]
     held = pairs(known, joined, budgets)
     first_board = first(found) if found else 0
     return _environment().get_template("template.html.j2", globals={"short": short}).render(
@@ -137,11 +157,12 @@ def render(runs: Sequence[RunFacts]) -> str:
         best=found[first_board].lines[0].number if found else 1,
         overlays=_overlays(found),
         pairs=held,
+        votes=_votes(voted(joined, short, logs)),
         mixes=[explorer.view(m, shown, folders(runs)) for m in mixes(parts, known)],
         lipschitz=lipschitz.views(runs),
         gradients=lipschitz.gradients(runs),
         provenance=provenance(runs),
-        title=" and ".join(sorted({f"{s.dataset}, {s.split} split" for s in known})),
+        title=" and ".join(sorted({f"{s.dataset}, {s.split} split" for s in known})) or "certification logs",
         version=hauberk.__version__,
         style=_source("style.css"),
         library=library,
@@ -227,6 +248,16 @@ def _overlays(found: Iterable[Board]) -> dict[str, charts.Spec]:
         if _axis(board) not in specs:
             specs[_axis(board)] = charts.overlay(board)
     return specs
+
+
+def _votes(rows: Sequence[Voted]) -> list[VotesView]:
+    """One table and chart for each norm."""
+    found = []
+    for norm in dict.fromkeys(row.curve.norm for row in rows):
+        own = tuple(row for row in rows if row.curve.norm == norm)
+        levels = tuple(round_levels(max(row.curve.steps[-1].eps for row in own)))
+        found.append(VotesView(norm, own, levels, charts.radii(own, norm)))
+    return found
 
 
 def _axis(board: Board) -> str:

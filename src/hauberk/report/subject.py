@@ -247,6 +247,11 @@ class Subject:
     half_broken: tuple[HalfBroken, ...] = ()
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """Whose records these are: of which predictor, data set and split."""
+        return self.predictor, self.dataset, self.split
+
+    @property
     def norms(self) -> tuple[str, ...]:
         """The norms that anything was measured in, in order of appearance."""
         return tuple(dict.fromkeys([a.norm for a in self.attacked] + [c.norm for c in self.certified]))

@@ -191,6 +191,8 @@ def proof(curve: Curve) -> str:
         return "deterministic proof"
     if curve.proof == "probabilistic":
         return f"probabilistic proof, fails with probability at most {number(curve.failure_probability)} for each image"
+    if curve.proof == "log":
+        return "log, on trust"
     return "estimate, not a proof"
 
 
