@@ -25,7 +25,7 @@ def run(name: str, folder: Path) -> str:
 
 
 def test_each_example_has_a_test() -> None:
-    assert [p.name for p in EXAMPLES] == ["add_objective.py", "formula_walk.py", "own_model.py"]
+    assert [p.name for p in EXAMPLES] == ["add_objective.py", "formula_walk.py", "own_model.py", "two_modalities.py"]
 
 
 def test_own_model_brackets_the_truth(tmp_path: Path) -> None:
@@ -50,6 +50,13 @@ def test_add_objective_trains_and_reports(tmp_path: Path) -> None:
     found = run("add_objective.py", tmp_path)
     assert "every rule holds" in found
     assert Path(re.search(r"report: (.*)", found)[1]).stat().st_size > 100_000
+
+
+def test_two_modalities_certify_less_for_more_edits(tmp_path: Path) -> None:
+    found = run("two_modalities.py", tmp_path)
+    shares = [float(re.search(NUMBER, line[46:])[0]) for line in found.splitlines() if "%" in line]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 60 and shares[1] > 10 and shares[-1] == 0.0
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/evaluate.md"])

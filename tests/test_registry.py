@@ -27,7 +27,7 @@ from hauberk.attacks import (
 )
 from hauberk.attacks.part import PartAttack
 from hauberk.attacks.transfer import Transfer
-from hauberk.certificates import LipschitzCertificate, MixedCertificate, SmoothingCertificate
+from hauberk.certificates import LipschitzCertificate, MixedCertificate, MMCert, SmoothingCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.classifier import weights_hash
 from hauberk.defences.adaptive_mixed import AlphaDown
@@ -98,6 +98,10 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
     "lipschitz": [LipschitzCertificate()],
     "smoothing": [SMOOTHING],
+    "mmcert": [
+        MMCert("columns", (8, 8), (4, 4), (8, 8)),
+        MMCert("channels", (4, 4), (3, 1), (3, 5), n=50, rule="anytime"),
+    ],
     "local_lipschitz": [LocalLipschitz(Linf(8 / 255)), LocalLipschitz(L2(0.5), steps=3, restarts=2)],
     "mixed_margin": [
         MixedCertificate(),
@@ -249,7 +253,7 @@ def test_every_entry_can_be_imported() -> None:
 
 
 
-NORMS = {"l1": "L1", "l2": "L2", "linf": "Linf"}
+NORMS = {"l1": "L1", "l2": "L2", "linf": "Linf", "elements": "elements"}
 
 
 @pytest.mark.parametrize("entry", registry.entries("attack"), ids=lambda entry: entry.name)

@@ -20,6 +20,7 @@ from torch import Tensor
 from hauberk.randomness import Randomness
 
 Norm = Literal["l1", "l2", "linf"]
+Measure = Literal[Norm, "elements"]  # of a certified radius: a norm, or how many elements of each modality are edited
 Budget = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 CONFIG = ConfigDict(extra="forbid")
 NEWTON = 60  # steps at most; a handful is usual

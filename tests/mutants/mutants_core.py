@@ -69,15 +69,15 @@ SMOOTHING = [
         ("return 1.0 / (_ROOT * self.sigma)", "return 0.5 / (_ROOT * self.sigma)"),
     ),
     *group(
-        "smoothing", "certificates/smoothing.py", "tests/certificates/test_smoothing.py",
-        ("seen.lower(own, self.alpha) - self.noise.slack", "own / seen.n"),
+        "smoothing", "certificates/voted.py", "tests/certificates/test_smoothing.py",
+        ("seen.lower(own, self.alpha) - self.step.slack", "own / seen.n"),
         ("if seen.plan != self.plan or", "if False or"),
     ),
     *group(
-        "smoothing", "certificates/smoothing.py", "tests/certificates/test_runner_up.py",
-        ("max(_others(seen)), 0.5 * self.alpha", "max(_others(seen)), self.alpha"),
-        ("other, half = max(_others(seen))", "other, half = min(seen.counts)"),
-        ("min(upper + self.noise.slack, 1.0 - lower)", "1.0 - lower"),
+        "smoothing", "certificates/voted.py", "tests/certificates/test_runner_up.py",
+        ("max(others(seen)), 0.5 * self.alpha", "max(others(seen)), self.alpha"),
+        ("other, half = max(others(seen))", "other, half = min(seen.counts)"),
+        ("min(upper + self.step.slack, 1.0 - lower)", "1.0 - lower"),
     ),
     *group(
         "smoothing", "noises/grid_gaussian.py", "tests/noises/test_grid_gaussian.py",
@@ -101,9 +101,12 @@ SMOOTHING = [
     *group(
         "votes", "certificates/smoothing.py", "tests/evaluation/test_voting.py",
         ('if self.goal is not None and self.rule not in ("anytime", "looks"):', "if False:"),
-        (" or not self.plan.judges(seen.n):", ":"),
         ("return self.radius(seen) >= self.goal or", "return self.radius(seen) >= 0.0 or"),
         ("or self.noise.radius(most, 0.0, self._rival(least)) < self.goal", ""),
+    ),
+    *group(
+        "votes", "certificates/voted.py", "tests/evaluation/test_voting.py",
+        (" or not self.plan.judges(seen.n):", ":"),
     ),
     *group(
         "votes", "certificates/evidence.py", "tests/evaluation/test_voting.py",
@@ -136,7 +139,7 @@ SMOOTHING = [
         "votes", "verify/polls.py", "tests/evaluation/test_voting.py",
         ("if not _is_block(r, classes) or", "if"),
         ("if _poll(part) not in plans:", "if False:"),
-        ('.get("SmoothingCertificate", 0) >= SINCE:', '.get("SmoothingCertificate", 0) > SINCE:'),
+        ('.get("SmoothingCertificate", 0) >= SINCE or', '.get("SmoothingCertificate", 0) > SINCE or'),
         ("if name not in plans:", "if False:"),
         ("if of_others or noise_of(plan.unit) != noise_of(shared):", "if False:"),
         ("elif summed != evidence[purpose]:", "elif False:"),
@@ -162,7 +165,10 @@ SMOOTHING = [
         ("return seen.chosen if lower > upper else", "return seen.chosen if lower > 0.0 else"),
         ("return round_down(self.noise.radius(lower, margin, self._rival(upper))) if",
          "return self.noise.radius(lower, 0.0, self._rival(upper)) if"),
-        ("if model.noise != self.noise:", "if False:"),
+    ),
+    *group(
+        "smoothing", "certificates/voted.py", "tests/certificates/test_smoothing.py",
+        ("if model.noise != self.step:", "if False:"),
     ),
     *group(
         "smoothing", "certificates/evidence.py", "tests/certificates/test_smoothing.py",

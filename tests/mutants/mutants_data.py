@@ -157,7 +157,7 @@ DATA: list[Mutant] = [
         ("!= ABSTAIN\n", "== ABSTAIN\n"),
         ("if 2.0 * 0.5**n <= alpha)", "if 0.5**n <= alpha)"),
         ("if votes < needed:", "if False:"),
-        ("elif isinstance(found, SmoothingCertificate):", "elif False:"),
+        ("elif isinstance(found, VoteCertificate):", "elif False:"),
         ("yield from _within(getattr(value, field.name))", "pass"),
         ("for module in model.modules():", "for module in [model]:"),
     ),

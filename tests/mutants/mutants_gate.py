@@ -123,9 +123,9 @@ GATE: list[Mutant] = [
         ("torch.where(accurate.isfinite().all(1), classes, ABSTAIN)", "classes"),
     ),
     *group(
-        "gate", "certificates/smoothing.py", TESTS,
+        "gate", "certificates/voted.py", TESTS,
         ("        check_part(base)\n", ""),
-        ("with black_box(base, batch.images, tile, self.noise.sigma, \"base\"):", "if True:"),
+        ("with black_box(base, batch.images, tile, self.step.spread, \"base\"):", "if True:"),
     ),
     *group(
         "gate", "defences/mixed.py", TESTS,

@@ -16,6 +16,12 @@ FAMILY.add(
     proof="probabilistic",
 )  # fmt: skip
 FAMILY.add(
+    "mmcert", "hauberk.certificates.multimodal:MMCert",
+    "how many elements of every modality may change before the vote over sub-samples does",
+    "Wang et al. 2024, corrected",
+    norm="elements", proof="probabilistic",
+)  # fmt: skip
+FAMILY.add(
     "local_lipschitz", "hauberk.certificates.local_lipschitz:LocalLipschitz",
     "the margin of the probabilities at the worst points that APGD finds", "Bai et al. 2024, Eq. 12, corrected",
     norm="that of the threat", proof="estimate",

@@ -20,3 +20,7 @@ FAMILY.add(
     "uniform", "hauberk.noises.uniform:Uniform", "independent uniform noise, sigma a pixel",
     "Yang et al. 2020, Table 1", norm="L1",
 )  # fmt: skip
+FAMILY.add(
+    "ablation", "hauberk.noises.ablation:Ablation", "of each modality all but a random sub-sample is set to 0",
+    "Levine & Feizi 2020; Wang et al. 2024", norm="elements",
+)  # fmt: skip

@@ -5,6 +5,7 @@ from hauberk.certificates.frozen import FrozenLipschitz, freeze, lipschitz_radii
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.certificates.mixed import MixedCertificate
+from hauberk.certificates.multimodal import MMCert
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.certificates.top_k import (
     affinity_radius,
@@ -23,6 +24,7 @@ __all__ = [
     "FrozenLipschitz",
     "LipschitzCertificate",
     "LocalLipschitz",
+    "MMCert",
     "MixedCertificate",
     "SmoothingCertificate",
     "affinity_radius",

@@ -27,7 +27,7 @@ from hauberk.certificates.evidence import Evidence, VoteCounts
 from hauberk.certificates.gate import black_box
 from hauberk.certificates.votes import Poll
 from hauberk.classifier import ABSTAIN, TILE, check_eval
-from hauberk.threats import CONFIG, Norm
+from hauberk.threats import CONFIG, Measure
 
 Proof = Literal["deterministic", "probabilistic", "estimate"]
 E = TypeVar("E", bound=Evidence, default=Any)
@@ -41,7 +41,7 @@ class Certificates:
         ids: sample ids, (B,).
         prediction: the certified class, (B,) int64, -1 where the classifier abstains.
         radius: every point closer than this has the same prediction; (B,) float64, pixel units, rounded down.
-        norm: in which the radius is measured.
+        norm: in which the radius is measured; ``elements`` is a number of elements, and the radius itself is included.
         kind: ``deterministic``, ``probabilistic`` (each row may fail with ``failure_probability``) or ``estimate``.
         predictor: the function whose decision is proved, see ``classifier.predictor_name``.
         failure_probability: of one row, over the certificate's own randomness; 0 if deterministic.
@@ -51,7 +51,7 @@ class Certificates:
     ids: Tensor
     prediction: Tensor
     radius: Tensor
-    norm: Norm
+    norm: Measure
     kind: Proof
     predictor: str
     failure_probability: float
@@ -86,7 +86,7 @@ class Certificate(ABC, Generic[E]):
 
     @property
     @abstractmethod
-    def norm(self) -> Norm:
+    def norm(self) -> Measure:
         """In which the radii are."""
 
     @property

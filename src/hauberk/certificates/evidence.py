@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hauberk import registry
 from hauberk.certificates.rounding import SHARE
 from hauberk.confidence import randomised_lower
-from hauberk.noises import Gaussian, Noise
+from hauberk.noises import Gaussian, RandomStep
 from hauberk.records import INLINE
 from hauberk.statistics import anytime_lower, clopper_pearson_lower
 from hauberk.threats import Norm
@@ -136,7 +136,7 @@ class VotePlan:
     """What was fixed before the first vote.
 
     Args:
-        noise: added to the image.
+        noise: what is done to the image, most often noise that is added.
         n0: votes that choose the class.
         n: votes that bound its probability.
         alpha: failure probability.
@@ -148,7 +148,7 @@ class VotePlan:
         looks: of the rule of that name, the numbers of votes at which a bound may be taken, n the last of them.
     """
 
-    noise: Noise
+    noise: RandomStep
     n0: int
     n: int
     alpha: float

@@ -19,13 +19,14 @@ from hauberk.certificates.evidence import Evidence, LogitMargins, OfMix, VoteCou
 from hauberk.certificates.gate import black_box, check_composite, check_part, decided, winners
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz, class_constants
+from hauberk.certificates.multimodal import MMCert
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.certificates.votes import Poll
 from hauberk.classifier import ABSTAIN, logits_of, predictor_name
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.threats import CONFIG, Norm
+from hauberk.threats import CONFIG, Measure
 
 Bound = Literal["exact", "theorem_3_5", "theorem_a1"]
 Constants = tuple[Sequence[float], float, Sequence[float]]
@@ -115,6 +116,8 @@ class MixedCertificate(Certificate[OfMix]):
     def __post_init__(self) -> None:
         if isinstance(self.base, MixedCertificate):
             raise ValueError("the robust model needs a certificate of its own; a mix inside a mix has none")
+        if isinstance(self.base, MMCert):
+            raise ValueError("edits of modalities are certified of one model; a mix has no such certificate")
         if not isinstance(self.base, NEEDS[self.bound]):
             names = " or ".join(c.__name__ for c in NEEDS[self.bound])
             raise ValueError(f"the bound {self.bound} needs a base that is {names}, got {type(self.base).__name__}")
@@ -125,7 +128,7 @@ class MixedCertificate(Certificate[OfMix]):
         return self.base.failure_probability
 
     @property
-    def norm(self) -> Norm:
+    def norm(self) -> Measure:
         """That of the base."""
         return self.base.norm
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import Annotated, ClassVar
+from dataclasses import replace
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import nn
 
-from hauberk.batch import Batch
-from hauberk.certificates.base import Certificate, Proof, round_down
+from hauberk.certificates.base import round_down
 from hauberk.certificates.evidence import Rival, Rule, VoteCounts, VotePlan
-from hauberk.certificates.gate import black_box, check_composite, check_part
-from hauberk.certificates.votes import Poll, check_looks, schedule
-from hauberk.classifier import ABSTAIN, predictor_name
-from hauberk.defences.smoothed import SmoothedClassifier, smoothed_name
-from hauberk.errors import HauberkError
+from hauberk.certificates.voted import VoteCertificate, others
+from hauberk.certificates.votes import check_looks
+from hauberk.classifier import ABSTAIN
 from hauberk.noises import Noise
-from hauberk.threats import CONFIG, Norm
+from hauberk.threats import CONFIG
 
 
 @dataclass(frozen=True, config=CONFIG)
-class SmoothingCertificate(Certificate[VoteCounts]):
+class SmoothingCertificate(VoteCertificate):
     r"""CERTIFY of Cohen et al. 2019: the class is chosen on n0 votes, its probability bounded on n fresh ones.
 
     .. math:: R = \sigma\,F^{-1}(\underline{p_A}), \quad \underline{p_A} = \text{Beta}^{-1}(\alpha; n_A, n - n_A + 1)
@@ -69,7 +63,6 @@ class SmoothingCertificate(Certificate[VoteCounts]):
     rival: Rival = "rest"
     goal: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
-    kind: ClassVar[Proof] = "probabilistic"
     revision: ClassVar[int] = 2
 
     looks: tuple[int, ...] = ()
@@ -83,34 +76,22 @@ class SmoothingCertificate(Certificate[VoteCounts]):
             check_looks(self.looks, self.n)
 
     @property
-    def norm(self) -> Norm:
-        """That of the noise."""
-        return self.noise.norm
+    def step(self) -> Noise:
+        """The noise."""
+        return self.noise
 
     @property
     def plan(self) -> VotePlan:
         """What is fixed before the first vote."""
-        looks = self.looks or (schedule(self.n) if self.rule == "looks" else ())
-        return VotePlan(self.noise, self.n0, self.n, self.alpha, self.rule, self.rival, looks)
+        return replace(super().plan, looks=self.looks) if self.looks else super().plan
 
-    @property
-    def failure_probability(self) -> float:
-        """Alpha."""
-        return self.alpha
+    def with_votes(self, n0: int, n: int) -> Self:
+        """The same certificate with other numbers of votes; looks at the old ones are none of the new."""
+        return replace(self, n0=n0, n=n, looks=())
 
-    @contextmanager
-    def admitted(self, model: nn.Module, batch: Batch, tile: int) -> Iterator[None]:
-        """A smoothed classifier is known; its base, or the model that is smoothed here, is a black box."""
-        if isinstance(model, SmoothedClassifier):
-            check_composite(model, SmoothedClassifier)
-        base = self._base(model)
-        check_part(base)
-        with black_box(base, batch.images, tile, self.noise.sigma, "base"):
-            yield
-
-    def poll(self, model: nn.Module) -> Poll:
-        """The votes of the base."""
-        return Poll(self._base(model), self.plan, partial(self.gate, model), self.settled)
+    def at_one_look(self) -> Self:
+        """See ``VoteCertificate``; where to stop is no question then."""
+        return replace(self, rule="fixed", alpha=self.alpha / len(self.plan.looks), goal=None, looks=())
 
     def settled(self, seen: VoteCounts) -> bool:
         """Whether more votes change nothing about the goal: it is reached, or the class is too seldom to reach it.
@@ -120,48 +101,8 @@ class SmoothingCertificate(Certificate[VoteCounts]):
         if self.goal is None:
             return False
         most = 1.0 - seen.lower(seen.n - seen.counts[seen.chosen], self.alpha)
-        least = min(seen.lower(max(_others(seen)), self.alpha), 1.0 - most)
+        least = min(seen.lower(max(others(seen)), self.alpha), 1.0 - most)
         return self.radius(seen) >= self.goal or self.noise.radius(most, 0.0, self._rival(least)) < self.goal
-
-    def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[VoteCounts]:
-        """Vote counts of two separate samples for each row."""
-        return self.poll(model).all(batch, seed, tile)
-
-    def gather_from(
-        self, votes: Sequence[VoteCounts], model: nn.Module, batch: Batch, seed: int, tile: int  # noqa: ARG002
-    ) -> list[VoteCounts]:
-        """The votes themselves."""
-        return list(votes)
-
-    def _base(self, model: nn.Module) -> nn.Module:
-        if not isinstance(model, SmoothedClassifier):
-            return model
-        if model.noise != self.noise:
-            raise HauberkError(
-                f"the model is smoothed with {model.noise}, the certificate asks for {self.noise}",
-                "use the same noise for both",
-            )
-        return model.base
-
-    def bounds(self, seen: VoteCounts) -> tuple[float, float]:
-        """The lower bound of the chosen class's probability, and the upper one of every other class's.
-
-        Raises:
-            HauberkError: on votes of another plan, for which alpha is not the failure probability.
-        """
-        if seen.plan != self.plan or not self.plan.judges(seen.n):
-            raise HauberkError(
-                f"the votes were planned as {seen.plan}, the certificate asks for {self.plan}",
-                "certify by the plan of the votes",
-            )
-        own = seen.counts[seen.chosen]
-        if self.rival == "rest":
-            lower = max(0.0, seen.lower(own, self.alpha) - self.noise.slack)
-            return lower, 1.0 - lower
-        other, half = max(_others(seen)), 0.5 * self.alpha
-        lower = max(0.0, seen.lower(own, half) - self.noise.slack)
-        upper = 1.0 - seen.lower(seen.n - other, half)
-        return lower, min(upper + self.noise.slack, 1.0 - lower)
 
     def decision(self, seen: VoteCounts) -> int:
         """The chosen class where its lower bound exceeds the upper one of its rivals, else abstain."""
@@ -181,12 +122,3 @@ class SmoothingCertificate(Certificate[VoteCounts]):
     def _rival(self, bound: float) -> float | None:
         """For the noise, which knows a closed form where the rivals have what is left."""
         return None if self.rival == "rest" else bound
-
-    def predictor(self, model: nn.Module) -> str:
-        """The smoothed classifier."""
-        return smoothed_name(predictor_name(self._base(model)), self.noise)
-
-
-def _others(seen: VoteCounts) -> list[int]:
-    """The counts of the classes that were not chosen."""
-    return [count for k, count in enumerate(seen.counts) if k != seen.chosen]

@@ -26,7 +26,8 @@ else:
 def certify(
     target: Annotated[str, typer.Argument(metavar="RUN", help=options.MODELS)],
     method: Annotated[
-        str | None, typer.Option(help="lipschitz, smoothing, or local_lipschitz,threat=linf:8/255 (an estimate).")
+        str | None,
+        typer.Option(help="lipschitz, smoothing, mmcert, or local_lipschitz,threat=linf:8/255 (an estimate)."),
     ] = None,
     norm: Annotated[str | None, typer.Option(help="l1, l2 or linf: of Lipschitz radii.")] = None,
     bound: Annotated[str | None, typer.Option(help="exact, theorem_3_5 or theorem_a1: of a mix.")] = None,

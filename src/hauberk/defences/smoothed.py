@@ -13,7 +13,7 @@ from hauberk.batch import keep_freed_memory
 from hauberk.capabilities import Decides, NamesItself
 from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
 from hauberk.defences.denoised import check_sigma
-from hauberk.noises import Noise
+from hauberk.noises import Noise, RandomStep
 from hauberk.pulse import beat
 from hauberk.randomness import Consecutive, Key, stream, stream_on
 from hauberk.specs import Rows
@@ -22,7 +22,7 @@ from hauberk.statistics import two_sided_binomial_p
 Stream = tuple[int, int, str]
 
 
-def smoothed_name(base: str, noise: Noise) -> str:
+def smoothed_name(base: str, noise: RandomStep) -> str:
     """How records call the smoothed classifier of a base predictor."""
     spec = registry.spec(noise)
     family = "" if spec["name"] == "gaussian" else f"{spec['name']} "  # records had no other noise before there was one
@@ -31,13 +31,13 @@ def smoothed_name(base: str, noise: Noise) -> str:
 
 
 @torch.no_grad()
-def noisy_votes(base: nn.Module, image: Tensor, noise: Noise, count: int, key: Stream, tile: int) -> Tensor:
+def noisy_votes(base: nn.Module, image: Tensor, noise: RandomStep, count: int, key: Stream, tile: int) -> Tensor:
     """Hard votes of the base for one image under noise.
 
     Args:
         base: a classifier in eval mode.
         image: shape (C, H, W).
-        noise: its distribution.
+        noise: its distribution, or another random step.
         count: how many votes.
         key: (seed, sample id, purpose) of the random stream, which is drawn where the image is.
         tile: rows of every model call; the last one is padded.

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from hauberk.attacks import Attack
 from hauberk.attacks.gradients import draws
 from hauberk.batch import Samples
-from hauberk.certificates import Certificate, MixedCertificate, SmoothingCertificate
+from hauberk.certificates import Certificate, MixedCertificate
+from hauberk.certificates.voted import VoteCertificate
 from hauberk.devices import device_of
 from hauberk.evaluation.preflight import TRIALS, Speed, measure, passes
 from hauberk.evaluation.work import Report, Step
@@ -66,4 +67,4 @@ def seconds(method: Attack | Certificate, speed: Speed, classes: int, random: bo
 def vote_count(certificate: Certificate) -> int:
     """The votes that a certificate takes on each image; 0 for one that does not vote."""
     inner = certificate.base if isinstance(certificate, MixedCertificate) else certificate
-    return inner.n0 + inner.n if isinstance(inner, SmoothingCertificate) else 0
+    return inner.n0 + inner.n if isinstance(inner, VoteCertificate) else 0

@@ -11,6 +11,7 @@ from torch import nn
 
 from hauberk.certificates.evidence import VoteCounts
 from hauberk.certificates.smoothing import SmoothingCertificate
+from hauberk.certificates.voted import VoteCertificate
 from hauberk.classifier import ABSTAIN
 from hauberk.defences.smoothed import SmoothedClassifier
 from hauberk.errors import HauberkError
@@ -33,9 +34,10 @@ def check_sense(*methods: Any, shape: Sequence[int] | None = None) -> None:
         for found in _within(method):
             if isinstance(found, Threat):
                 check_budget(found, shape)
-            elif isinstance(found, SmoothingCertificate):
+            elif isinstance(found, VoteCertificate):
                 _check_votes(found.n, found.alpha, needed_votes(found), "--n")
-                _check_noise(found.noise.sigma)
+                if isinstance(found, SmoothingCertificate):
+                    _check_noise(found.noise.sigma)
 
 
 def check_budget(threat: Threat, shape: Sequence[int] | None = None) -> None:
@@ -67,14 +69,13 @@ def check_votes(model: nn.Module) -> None:
             _check_votes(module.votes, module.alpha, _needed_decision_votes(module.alpha), "votes:")
 
 
-def needed_votes(certificate: SmoothingCertificate) -> int:
+def needed_votes(certificate: VoteCertificate) -> int:
     r"""The fewest votes n that can decide, all for one class; of one Clopper-Pearson bound :math:`2^{-n} < \alpha`."""
     if certificate.rule == "looks":  # each look is one bound at its share of alpha
-        share = certificate.alpha / len(certificate.plan.looks)
-        certificate = dataclasses.replace(certificate, rule="fixed", goal=None, looks=(), alpha=share)
+        certificate = certificate.at_one_look()
 
     def decides(n: int) -> bool:
-        asked = dataclasses.replace(certificate, n=n)
+        asked = certificate.with_votes(certificate.n0, n)
         return asked.decision(VoteCounts((1, 0), (n, 0), asked.plan)) != ABSTAIN
 
     return next(n for n in range(1, 2200) if decides(n))

@@ -1,9 +1,10 @@
-"""Noise distributions of randomised smoothing: one family a file, with the certified radius that it gives."""
+"""Random steps of smoothing: noise distributions, one family a file, with their radii, and the ablation of elements."""
 
-from hauberk.noises.base import Noise
+from hauberk.noises.ablation import Ablation
+from hauberk.noises.base import Noise, RandomStep
 from hauberk.noises.gaussian import Gaussian
 from hauberk.noises.grid_gaussian import GridGaussian
 from hauberk.noises.laplace import Laplace
 from hauberk.noises.uniform import Uniform
 
-__all__ = ["Gaussian", "GridGaussian", "Laplace", "Noise", "Uniform"]
+__all__ = ["Ablation", "Gaussian", "GridGaussian", "Laplace", "Noise", "RandomStep", "Uniform"]

@@ -20,11 +20,36 @@ from scipy import optimize
 from torch import Tensor
 
 from hauberk.randomness import Randomness
-from hauberk.threats import CONFIG, Norm
+from hauberk.threats import CONFIG, Measure, Norm
 
 
 @dataclass(frozen=True, config=CONFIG)
-class Noise(abc.ABC):
+class RandomStep(abc.ABC):
+    """What is done to an image at random before the base sees it."""
+
+    norm: ClassVar[Measure]
+    revision: ClassVar[int] = 1  # raised when its draws or radii change: records of the older code are then not its own
+
+    @abc.abstractmethod
+    def noisy(self, image: Tensor, randomness: Randomness) -> Tensor:
+        """Copies of one image (C, H, W) by the draws of each row, (B, C, H, W), in the image's precision."""
+
+    @property
+    def slack(self) -> float:
+        """How far the probability of any event under the draws may be from that under the law; comes off every bound.
+
+        A family that adds floats says 0: its proof is about real numbers, see ``GridGaussian`` for one that is not.
+        """
+        return 0.0
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of what is added to a pixel, by which a base is probed; 0 where nothing is added."""
+        return 0.0
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Noise(RandomStep):
     """Independent noise on every pixel, of mean 0; it is added to [0, 1] pixels and not clipped.
 
     Args:
@@ -34,7 +59,6 @@ class Noise(abc.ABC):
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
     norm: ClassVar[Norm]
-    revision: ClassVar[int] = 1  # raised when its draws or radii change: records of the older code are then not its own
 
     @abc.abstractmethod
     def sample(self, randomness: Randomness, *shape: int) -> Tensor:
@@ -45,12 +69,9 @@ class Noise(abc.ABC):
         return self.sample(randomness, *image.shape).to(image).add_(image)
 
     @property
-    def slack(self) -> float:
-        """How far the probability of any event under the draws may be from that under the law; comes off every bound.
-
-        A family that adds floats says 0: its proof is about real numbers, see ``GridGaussian`` for one that is not.
-        """
-        return 0.0
+    def spread(self) -> float:
+        """Sigma."""
+        return self.sigma
 
     @abc.abstractmethod
     def cdf(self, value: float) -> float:

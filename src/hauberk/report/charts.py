@@ -55,6 +55,8 @@ def epsilon_axis(norm: str) -> tuple[float, str]:
     """The factor from pixel units to the axis, and the axis title; changes in the largest pixel count 255ths."""
     if norm == "linf":
         return 255.0, "budget ε in ℓ∞, in 255ths of the pixel range"
+    if norm == "elements":
+        return 1.0, "elements of each modality that may change"
     return 1.0, f"budget ε in {NORMS.get(norm, norm)}, pixel values from 0 to 1"
 
 
@@ -107,7 +109,8 @@ def overlay(board: Board) -> Spec:
         if own or line.curve:
             points = [Level(0.0, line.subject.clean), *(Level(a.eps, a.accuracy) for a in own)]
             rows["measured"] += [_row(p, factor) | {"who": str(line.number)} for p in points]
-    end = 1.04 * max([board.eps * factor, *(float(row["x"]) for row in rows["measured"])])
+    # where nothing holds beyond the images themselves, the axis still needs a length
+    end = 1.04 * max([board.eps * factor, *(float(row["x"]) for row in rows["measured"])]) or 1.0
     for line in lines:
         if line.curve:
             steps = _closed(thinned([s for s in line.curve.steps if s.eps * factor < end]), end / factor)

@@ -14,7 +14,7 @@ from hauberk.verify.wrapped import core
 
 Rounding = Literal["down", "up", "near"]
 
-NORMS = {"l1": "ℓ₁", "l2": "ℓ₂", "linf": "ℓ∞"}
+NORMS = {"l1": "ℓ₁", "l2": "ℓ₂", "linf": "ℓ∞", "elements": "elements of each modality"}
 
 SHAPES = {
     "circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "triangle-down": "▼", "cross": "✚",
@@ -110,11 +110,15 @@ def typed(norm: str, eps: float) -> str:
 
 def budget(norm: str, eps: float) -> str:
     """Norm and budget together."""
+    if norm == "elements":
+        return f"{epsilon(eps)} {NORMS[norm]}"
     return f"{NORMS.get(norm, norm)}, ε = {epsilon(eps)}"
 
 
 def changes(norm: str, eps: float) -> str:
     """A threat as a person says it: ``changes of at most 8/255 in ℓ∞``."""
+    if norm == "elements":
+        return f"changes of at most {budget(norm, eps)}"
     return f"changes of at most {epsilon(eps)} in {NORMS.get(norm, norm)}"
 
 

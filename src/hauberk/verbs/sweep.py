@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,8 @@ from torch import nn
 from hauberk import reading, recipes, registry
 from hauberk.attacks import Attack
 from hauberk.batch import Batch
-from hauberk.certificates import Certificate, SmoothingCertificate
+from hauberk.certificates import Certificate
+from hauberk.certificates.voted import VoteCertificate
 from hauberk.classifier import TILE
 from hauberk.data import Dataset, load
 from hauberk.devices import Device
@@ -206,10 +207,10 @@ def _attack_seconds(attack: Attack, speed: Speed, num_classes: int, standing: fl
 
 
 def _certificate_seconds(certificate: Certificate, model: nn.Module, dataset: Dataset) -> float:
-    """Seconds an image; smoothing from a small number of votes."""
-    if isinstance(certificate, SmoothingCertificate):
+    """Seconds an image; votes from a small number of votes."""
+    if isinstance(certificate, VoteCertificate):
         votes = certificate.n0 + certificate.n
-        few = replace(certificate, n0=64, n=max(64, min(512, certificate.n)), looks=())
+        few = certificate.with_votes(64, max(64, min(512, certificate.n)))
         batch = probe_batch(dataset, 1)
         return _median_seconds(lambda: few(model, batch)) * votes / (few.n0 + few.n)
     batch = probe_batch(dataset, TILE)

@@ -129,7 +129,7 @@ def _names(part: Part, model: str) -> set[str]:
         return found
     method = part.unit["method"]
     base = method.get("base")
-    if method["name"] == "smoothing":
+    if method["name"] in ("smoothing", "mmcert"):
         found = {f"smoothed({_noise(method)}, {model})"}
         if model.startswith("smoothed("):
             found = {model}
@@ -145,6 +145,8 @@ def _names(part: Part, model: str) -> set[str]:
 def _noise(method: Mapping[str, Any]) -> str:
     """How a predictor's name calls the noise."""
     noise = noise_of(method)
+    if noise["name"] == "ablation":
+        return "ablation " + ", ".join(f"{k}={v!r}" for k, v in noise.items() if k != "name")
     return f"{'' if noise['name'] == 'gaussian' else noise['name'] + ' '}sigma={noise['sigma']!r}"
 
 

@@ -85,7 +85,8 @@ def _prefix_problems(counts: Counts) -> Iterator[str]:
 def _certificate_problems(part: Part, plans: Mapping[str, Part], polls: Mapping[str, Counts]) -> Iterator[str]:
     shared, name = part.facts["shared"], part.facts.get("votes")
     if name is None:
-        if part.unit.get("revisions", {}).get("SmoothingCertificate", 0) >= SINCE:
+        revisions = part.unit.get("revisions", {})
+        if revisions.get("SmoothingCertificate", 0) >= SINCE or "MMCert" in revisions:
             yield "a certificate names no votes"
         return
     if name not in plans:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hauberk.records import Part
-from hauberk.verify.derive import DERIVE, noise_of, norm_of
+from hauberk.verify.derive import DERIVE, elements_of, noise_of, norm_of
 from hauberk.verify.verdict import Verdict, guarded
 
 # A recorded radius may be smaller than the derived one by the rounding it was given, never larger.
@@ -59,7 +59,7 @@ def statement_problems(part: Part) -> list[str]:
     norm = asked["threat"]["name"] if estimated else shared.get("norm", "l2")
     if probabilistic:
         norm = norm_of(shared)
-        found += _noise_problems(shared, asked)
+        found += _noise_problems(shared, asked, part.facts)
     if part.facts["norm"] != norm or asked.get("norm", norm) != norm:
         found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in {norm}")
     if estimated and shared["eps"] != asked["threat"]["eps"]:
@@ -90,9 +90,19 @@ def statement_problems(part: Part) -> list[str]:
     return [*found, *_constant_problems(shared, len(part.facts["classes"]))]
 
 
-def _noise_problems(shared: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+def _noise_problems(shared: Mapping[str, Any], asked: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     told, wanted = noise_of(shared), noise_of(asked)
-    return [] if told == wanted else [f"was asked for {wanted}, its evidence says {told}"]
+    found = [] if told == wanted else [f"was asked for {wanted}, its evidence says {told}"]
+    return found if told["name"] != "ablation" else [*found, *_modality_problems(told, facts["shape"])]
+
+
+def _modality_problems(noise: Mapping[str, Any], shape: Sequence[int]) -> list[str]:
+    """Whether the modalities are parts of the images, with as many elements as are kept at least."""
+    whole = dict(zip(("channels", "rows", "columns"), shape, strict=True))
+    fits = sum(noise["parts"]) == whole.get(noise["axis"]) and noise["size"] == list(shape[1:])
+    fits = fits and len(noise["kept"]) == len(noise["parts"])
+    fits = fits and all(0 < k <= n for k, n in zip(noise["kept"], elements_of(noise), strict=True))
+    return [] if fits else [f"its modalities are not those of images of {'x'.join(map(str, shape))}"]
 
 
 def _constant_problems(shared: Mapping[str, Any], classes: int) -> list[str]:

@@ -3,6 +3,8 @@
 One file for each kind of evidence, with numpy and scipy alone.
 """
 
+from hauberk.verify.derive.edits import edits as edits
+from hauberk.verify.derive.edits import elements_of as elements_of
 from hauberk.verify.derive.logits import kept_margin as kept_margin
 from hauberk.verify.derive.logits import kept_margins as kept_margins
 from hauberk.verify.derive.logits import lipschitz as lipschitz
@@ -15,6 +17,7 @@ from hauberk.verify.derive.votes import smoothing as smoothing
 DERIVE = {
     "lipschitz": lipschitz,
     "smoothing": smoothing,
+    "mmcert": edits,
     "local_lipschitz": local_lipschitz,
     "mixed_margin": mixed_margin,
 }

@@ -23,11 +23,21 @@ LAWS: dict[str, tuple[str, Callable[[float], Any]]] = {
 
 def noise_of(told: Mapping[str, Any]) -> dict[str, Any]:
     """The noise that a method or its evidence names; records from before there was a choice have Gaussian noise."""
+    if "kept" in told:  # a method that keeps a sub-sample names its settings one by one
+        return ablation_of(told)
     noise = told.get("noise", {"name": "gaussian", "sigma": told.get("sigma")})
     if not isinstance(noise, Mapping):
         name, _, sigma = str(noise).partition(":")
         noise = {"name": name, "sigma": sigma}
+    if noise["name"] == "ablation":
+        return ablation_of(noise)
     return {"name": str(noise["name"]), "sigma": float(noise["sigma"])}
+
+
+def ablation_of(told: Mapping[str, Any]) -> dict[str, Any]:
+    """How sub-samples are drawn: the axis of the modalities, the image's size, and parts and kept elements of each."""
+    numbers = {key: [int(v) for v in told[key]] for key in ("size", "parts", "kept")}
+    return {"name": "ablation", "axis": str(told["axis"]), **numbers}
 
 
 def law_of(shared: Mapping[str, Any]) -> Any:
@@ -37,8 +47,9 @@ def law_of(shared: Mapping[str, Any]) -> Any:
 
 
 def norm_of(shared: Mapping[str, Any]) -> str:
-    """The norm in which the noise proves radii."""
-    return _known(noise_of(shared))[0]
+    """The norm in which the noise proves radii; of sub-samples, numbers of elements."""
+    noise = noise_of(shared)
+    return "elements" if noise["name"] == "ablation" else _known(noise)[0]
 
 
 def _known(noise: Mapping[str, Any]) -> tuple[str, Callable[[float], Any]]:
