@@ -185,7 +185,7 @@ SMOOTHING = [
         ("clear = top.values[:, 0] > top.values[:, 1]", "clear = top.values[:, 0] >= top.values[:, 1]"),
         ("two_sided_binomial_p(first, second) <= self.alpha",
          "0.5 * two_sided_binomial_p(first, second) <= self.alpha"),
-        ("[: min(tile, count - start)]", "[:tile]"),
+        ("[: min(rows, count - start)]", "[:tile]"),
         ('(key.seed, sample_id, "smoothed-decide")', '(key.seed, 0, "smoothed-decide")'),
         ("return total - float(np.log(self.bank))", "return total"),
         (" if two_sided_binomial_p(first, second) <= self.alpha else ABSTAIN", ""),

@@ -257,7 +257,15 @@ BASELINES = [
 
 WORK = [
     *group(
+        "work", "evaluation/cost.py", "tests/evaluation/test_cost.py",
+        ("asked = model if poll is None else poll.base", "asked = model"),
+        ("if id(asked) not in known:", "if True:"),
+    ),
+    *group(
         "work", "verbs/sweep.py", "tests/verbs/test_sweep.py",
+        ("        if key not in known:\n", "        if True:\n"),
+        ("key = (cell.label, trained)", 'key = ("", trained)'),
+        ("if first > LONG:", "if False:"),
         ("return there and run", "return run"),
         ('run.info.get("evaluated") == self.plan', '"evaluated" in run.info'),
         ("there = all((", "there = any(("),

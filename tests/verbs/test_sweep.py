@@ -13,7 +13,7 @@ from hauberk import recipes
 from hauberk.certificates import SmoothingCertificate
 from hauberk.errors import HauberkError
 from hauberk.noises import Gaussian
-from hauberk.recipes import Evaluation
+from hauberk.recipes import Evaluation, Recipe
 from hauberk.runs import Run
 from hauberk.storage import LOCK
 from hauberk.verbs import sweep
@@ -80,6 +80,27 @@ def test_a_run_written_before_a_setting_existed_is_the_same_run(tiny_recipe: Pat
     assert hauberk.train(recipe, tmp_path / "run").info == run.info
     with pytest.raises(HauberkError, match="another recipe"):
         hauberk.train(recipes.read(str(tiny_recipe), ["training.epochs=2"]), tmp_path / "run")
+
+
+def test_seeds_of_a_line_are_timed_once(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells, timed = sweep.cells(sweep.read(table), tmp_path / "out"), []
+
+    def predict(recipe: Recipe, trained: bool) -> sweep.Cost:
+        timed.append((recipe.training.lr, recipe.seed, trained))
+        return sweep.Cost(float(recipe.training.lr), 1.0)
+
+    monkeypatch.setattr(sweep, "predict", predict)
+    costs = sweep.foretold(cells)
+    assert len(timed) == 2 and list(costs) == [cell.path for cell in cells]
+    assert [costs[cell.path].train for cell in cells] == [cell.recipe.training.lr for cell in cells]
+
+
+def test_what_takes_long_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds, calls in ((0.5, 4), (1.5, 1)):
+        now = iter(range(100))
+        monkeypatch.setattr(sweep.time, "perf_counter", lambda now=now, seconds=seconds: next(now) * seconds)
+        found: list[None] = []
+        assert sweep._median_seconds(lambda found=found: found.append(None)) == seconds and len(found) == calls
 
 
 def test_a_line_is_about_the_runs_own_predictor(tiny_run: Path, tmp_path: Path) -> None:

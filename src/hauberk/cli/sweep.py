@@ -14,10 +14,9 @@ from hauberk.errors import HauberkError
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import runs
     from hauberk.verbs import sweep as table_of_runs
 else:
-    runs, table_of_runs = Later("hauberk.runs"), Later("hauberk.verbs.sweep")
+    table_of_runs = Later("hauberk.verbs.sweep")
 
 
 def sweep(
@@ -41,7 +40,7 @@ def sweep(
     folder = out or Path("runs") / plan.name
     cells = table_of_runs.cells(plan, folder)
     mine = [c for c in cells[index::count] if not c.done]
-    costs = {c.path: table_of_runs.predict(c.recipe, runs.Run(c.path).has_model) for c in mine}
+    costs = table_of_runs.foretold(mine)
     total = sum(cost.total for cost in costs.values())
     if not json:
         table(

@@ -40,16 +40,17 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: RandomStep, count: int, k
         noise: its distribution, or another random step.
         count: how many votes.
         key: (seed, sample id, purpose) of the random stream, which is drawn where the image is.
-        tile: rows of every model call; the last one is padded.
+        tile: rows of every model call, as many as the votes where they are fewer; the last call is padded.
 
     Returns:
         counts, int64, shape (K,); their sum is ``count`` less the copies with NaN or a tie at the top, nobody's votes.
     """
     keep_freed_memory()
-    randomness = Consecutive(stream_on(image.device, *key), tile)
+    rows = min(tile, count)
+    randomness = Consecutive(stream_on(image.device, *key), rows)
     counts: Tensor | None = None
-    for start in range(0, count, tile):
-        logits = base(noise.noisy(image, randomness))[: min(tile, count - start)]
+    for start in range(0, count, rows):
+        logits = base(noise.noisy(image, randomness))[: min(rows, count - start)]
         beat(len(logits))
         top = logits.topk(2, dim=1)
         clear = top.values[:, 0] > top.values[:, 1]

@@ -17,7 +17,7 @@ from hauberk.attacks import APGD, Attack
 from hauberk.attacks.autoattack import Version
 from hauberk.capabilities import ScoresOnly
 from hauberk.certificates import Certificate
-from hauberk.classifier import decide, is_random
+from hauberk.classifier import TILE, decide, is_random
 from hauberk.data import Selection
 from hauberk.data.given import of_arrays
 from hauberk.devices import Device, device_of, place
@@ -106,9 +106,10 @@ def planned(
     proofs, remarks = _proofs(target, certificates, recipe)
     check_sense(*chosen, *judged, *proofs, shape=target.dataset.input_shape)
     count = len(_samples(target, plan))
-    random = is_random(target.model, probe_batch(target.dataset, 1).images.to(device_of(target.model)))
-    classes = target.dataset.num_classes
-    each = sum(cost.seconds(m, found.speed, classes, random) for m in (*chosen, *_voting(proofs)))
+    images = probe_batch(target.dataset, TILE).images.to(device_of(target.model))
+    random = is_random(target.model, images[:1])
+    methods, classes = (*chosen, *_voting(proofs)), target.dataset.num_classes
+    each = cost.per_image(target.model, images, methods, classes, random, found.speed)
     looks = len(judged) * min(DIAGNOSED, count) * diagnosis_cost(random=random) * found.speed.gradient
     if not judged:
         remarks += ("No check judges the attack: they follow gradients, and the model gives none.",)
