@@ -6,6 +6,7 @@ from mutant import Mutant, group
 
 FORMAT = "tests/test_certification_log.py"
 JUDGED = "tests/report/test_logs.py"
+WRITTEN = "tests/verbs/test_logs.py"
 
 LOGS: list[Mutant] = [
     *group(
@@ -25,6 +26,16 @@ LOGS: list[Mutant] = [
         ("    if missing:", "    if False:"),
         ("    if len(set(names)) < len(names):", "    if False:"),
     ),
+    *group(
+        "logs", "verbs/logs.py", WRITTEN,
+        (' and p.facts["proof"] == "probabilistic"]', "]"),
+        ("        if len(values) > 1:", "        if False:"),
+        ("if all(_about(p)[name] == value for name, value in wanted.items())", "if True"),
+    ),
+    *group("logs", "cli/export.py", WRITTEN,
+           ("        if threat is not None or target is not None:", "        if False:"),
+           ("    if method is not None or seed is not None:", "    if False:"),
+           ('if (method.rule, method.rival) == ("fixed", "rest"):', "if True:")),
     *group(
         "logs", "report/ladder.py", JUDGED,
         ("(least > n) | (proved > high", "(proved > high"),
