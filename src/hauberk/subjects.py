@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,28 @@ def _source_of(path: Path, named: Mapping[str, str], model: str | None, arch: st
             "give the file that was judged, or judge this one in a run of its own",
         )
     return found
+
+
+def judged_on(found: Subject, data: registry.Spec) -> Subject:
+    """The model of a run on other data, for a run that is yet to be made and will name them.
+
+    Args:
+        found: the run's.
+        data: the description of the data.
+
+    Raises:
+        HauberkError: if their images or classes are not those of the run.
+    """
+    description, chosen = completed(dict(data), Takes(partial(tried, found.model), sizes(found.model)))
+    dataset, own = load(description), found.dataset
+    if (dataset.input_shape, dataset.classes) != (own.input_shape, own.classes):
+        shape = "x".join(map(str, own.input_shape))
+        raise HauberkError(
+            f"{found.run.path} is for {own.num_classes} classes of {shape} images, and the data have others",
+            "leave --data out, or name data of the same images and classes",
+        )
+    planned = dict(found.recipe) | {"data": description}
+    return replace(found, dataset=dataset, planned=planned, remarks=(*found.remarks, *chosen))
 
 
 def _description(data: str | registry.Spec) -> registry.Spec:

@@ -183,6 +183,6 @@ MISUSE = [
         "!= given:\n            raise",
         typed("train_mine.yaml_--set_model.num_classes=5"),
     ),
-    Mutant("misuse", "verbs/mix.py", "return value / base", "return value", KEEP),
+    Mutant("misuse", "verbs/wishes.py", "return value / base", "return value", KEEP),
     Mutant("misuse", "cli/mix.py", 'trusted = ["--trust-code"] if foreign else []', "trusted: list[str] = []", NEXT),
 ]

@@ -257,6 +257,15 @@ BASELINES = [
 
 WORK = [
     *group(
+        "work", "subjects.py", "tests/verbs/test_mix.py",
+        ("if (dataset.input_shape, dataset.classes) != (own.input_shape, own.classes):", "if False:"),
+        ('dict(found.recipe) | {"data": description}', "dict(found.recipe)"),
+    ),
+    *group(
+        "work", "cli/mix.py", "tests/verbs/test_mix.py",
+        ('        asking.check(cast("mixing.Kind", kind), wishes)', "        pass"),
+    ),
+    *group(
         "work", "evaluation/cost.py", "tests/evaluation/test_cost.py",
         ("asked = model if poll is None else poll.base", "asked = model"),
         ("if id(asked) not in known:", "if True:"),

@@ -1,6 +1,7 @@
 """Mixes chosen on validation data: the promise is what the chosen mix does there; test data is never chosen on."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from scipy import special
 
 import hauberk
-from hauberk import registry, trust
+from hauberk import registry, subjects, trust
 from hauberk.attacks import APGD, AutoAttack, PartAttack
 from hauberk.classifier import logits_of, weights_hash
 from hauberk.defences import MixedClassifier
@@ -23,6 +24,7 @@ from hauberk.subjects import Subject
 from hauberk.threats import Linf
 from hauberk.verbs import mix as mixing
 
+Typed = Callable[..., tuple[int, str]]
 VALIDATION = Evaluation(split="val", images=48)
 ATTACK = APGD(Linf(0.05), steps=5)
 
@@ -110,6 +112,35 @@ def test_nuts_is_written_and_loaded(
     right = (logits_of(model, batch).argmax(1) == batch.labels).double().mean()
     assert float(right) == pytest.approx(promise.clean_accuracy.value)
     assert not read_all(run.records, "mix")  # it has no path: its weight belongs to its map
+
+
+def _other(folder: Path) -> Path:
+    """Images of another size."""
+    images = np.random.default_rng(0).random((20, 1, 6, 6), dtype=np.float32)
+    np.savez(folder / "other.npz", images=images, labels=np.arange(20) % 2)
+    return folder / "other.npz"
+
+
+def test_a_mixing_network_is_chosen_on_the_part_that_is_asked_for(
+    pair: tuple[Subject, Subject], tmp_path: Path
+) -> None:
+    names = [n for n, _ in pair[1].model.named_children()][:2]
+    spec = {"name": "adaptive_mixed", "accurate_taps": names, "robust_taps": names, "widths": [4, 4, 4],
+            "alpha_min": 0.0, "alpha_max": 1.0}  # fmt: skip
+    network = mixing.mix(*pair, spec, tmp_path / "network", Evaluation(images=16)).path
+    part = {"name": "calibrated", "of": dict(pair[0].recipe["data"]), "images": 60}
+    found = subjects.judged_on(hauberk.subject(network), part)
+    assert found.dataset.calibration is not None and found.recipe["data"] == part
+    assert len(found.dataset.val) == 60 and Run.open(network).recipe["data"] == part["of"]
+    run = mixing.narrow(found, 0.2, 0.4, tmp_path / "narrow")
+    assert run.recipe["data"] == part and hauberk.subject(run.path).dataset.calibration == found.dataset.calibration
+    with pytest.raises(HauberkError, match="the data have others"):
+        subjects.judged_on(hauberk.subject(network), {"name": "npz", "file": str(_other(tmp_path))})
+
+
+def test_a_wish_that_the_kind_does_not_take_is_said_before_the_attacks(typed: Typed, tmp_path: Path) -> None:
+    code, said = typed("mix", "--network", str(tmp_path / "none"), "--keep", "92%")
+    assert code == 1 and "range needs one wish: a clean accuracy" in said and "--clean" in said
 
 
 def test_a_mixing_network_is_narrowed(pair: tuple[Subject, Subject], tmp_path: Path) -> None:

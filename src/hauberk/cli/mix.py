@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from hauberk.subjects import Subject
     from hauberk.verbs import known_images as knowing
     from hauberk.verbs import mix as mixing
+    from hauberk.verbs import wishes as asking
 else:
     subjects, mixing = Later("hauberk.subjects"), Later("hauberk.verbs.mix")
-    knowing = Later("hauberk.verbs.known_images")
+    knowing, asking = Later("hauberk.verbs.known_images"), Later("hauberk.verbs.wishes")
 
 WIDTH = 0.1  # of a range of weights
 USUAL = 1000  # validation images
@@ -153,6 +154,8 @@ def _kind(
                            "for example --network RUN --clean 0.8 --width 0.1")  # fmt: skip
     if scales != (1.0, 1.0) and kind != "alpha":
         raise HauberkError(f"{kind} has scales of its own", "leave out --accurate-scale and --robust-scale")
+    if alpha is None:
+        asking.check(cast("mixing.Kind", kind), wishes)  # before minutes of attacks
     return cast("mixing.Kind", kind)
 
 
@@ -163,6 +166,7 @@ def _subjects(
         if accurate is not None or robust is not None:
             raise HauberkError("--network holds both models already", "leave out --accurate and --robust")
         net = subjects.subject(network)
+        net = net if data is None else subjects.judged_on(net, data)
         return *mixing.bases(net), net
     if accurate is None or robust is None:
         raise HauberkError("which models?", "give --accurate RUN and --robust RUN, or --network RUN")

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -42,8 +41,10 @@ from hauberk.runs import Run
 from hauberk.storage import atomic_write
 from hauberk.subjects import Subject
 from hauberk.threats import Threat
+from hauberk.verbs import wishes
 from hauberk.verbs.certify import default_certificate
 from hauberk.verbs.samples import PROBED, evaluation_samples, probe_batch, setting_of
+from hauberk.verbs.wishes import Kind as Kind
 
 RADII = tuple(round(0.05 * k, 2) for k in range(41))
 CALIBRATION = Plan(split="val", images=1000)
@@ -318,7 +319,6 @@ def mixability(logits: Logits) -> Mixability:
     return calibration.mixability(g, own, h, other, logits.labels)
 
 
-Kind = Literal["alpha", "scales", "nuts", "range"]
 Choice = CleanAlpha | RobustAlpha | Scales | Nuts | AlphaRange
 
 
@@ -350,7 +350,7 @@ def choose(
     labels, (sharp, hot) = logits.labels, scales
     g, h = softmax(sharp * logits.accurate), softmax(hot * logits.robust)
     margins = margin(softmax(hot * logits.robust_attacked), labels)
-    wish = _wish(kind, clean, robust, keep, float((margins > 0.0).mean()))
+    wish = wishes.wished(kind, clean, robust, keep, float((margins > 0.0).mean()))
     found: Choice
     if kind == "nuts":
         found = nuts(logits.accurate, logits.robust, logits.robust_attacked, labels, wish)
@@ -370,30 +370,3 @@ def choose(
         else calibration.alpha_for_clean(g, h, labels, wish)
     )
     return Mixture(found.alpha, sharp, hot).spec, found
-
-
-def _wish(kind: Kind, clean: float | None, robust: float | None, keep: float | None, base: float) -> float:
-    """The one wish: a clean accuracy, or a robust one; for ``nuts`` as a share of the base's accuracy under attack."""
-    given = {name: value for name, value in (("clean", clean), ("robust", robust), ("keep", keep)) if value is not None}
-    allowed = {"alpha": ("clean", "robust", "keep"), "range": ("clean",)}.get(kind, ("robust", "keep"))
-    if len(given) != 1 or not set(given) <= set(allowed):
-        words = {"clean": "a clean accuracy", "robust": "a robust accuracy", "keep": "a share to keep of it"}
-        wanted = " or ".join(words[name] for name in allowed)
-        raise HauberkError(f"{kind} needs one wish: {wanted}", "for example --clean 0.8")
-    ((name, value),) = given.items()
-    if not 0.0 < value <= 1.0:
-        raise HauberkError(f"expected a share in (0, 1], got {value}", "0.9 asks for nine images of ten")
-    if name == "clean" or (name == "robust") != (kind == "nuts"):
-        return value
-    if base == 0.0:
-        raise HauberkError(
-            "the robust model is right on no image under attack", "there is nothing to keep: take a more robust model"
-        )
-    if name == "keep":
-        return value * base
-    if value > base:
-        raise HauberkError(
-            f"expected an estimated robust accuracy of {value:.4g}, but the robust model itself keeps {base:.4g} under "
-            "attack", "ask for less, or take a more robust model: no weight adds to what it keeps",
-        )
-    return value / base

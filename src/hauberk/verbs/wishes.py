@@ -1,0 +1,48 @@
+"""What a mix may be asked for: one wish, of those that its kind can be chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from hauberk.errors import HauberkError
+
+Kind = Literal["alpha", "scales", "nuts", "range"]
+
+
+def check(kind: Kind, wishes: Sequence[str]) -> None:
+    """Raise unless there is one wish, of those that a kind of mix can be chosen by.
+
+    Args:
+        kind: see ``choose``.
+        wishes: of ``clean``, ``robust`` and ``keep``, those that are given.
+    """
+    allowed = {"alpha": ("clean", "robust", "keep"), "range": ("clean",)}.get(kind, ("robust", "keep"))
+    if len(wishes) != 1 or not set(wishes) <= set(allowed):
+        words = {"clean": "a clean accuracy", "robust": "a robust accuracy", "keep": "a share to keep of it"}
+        options = {"clean": "--clean 0.8", "robust": "--robust-accuracy 0.4", "keep": "--keep 93%"}
+        wanted = " or ".join(words[name] for name in allowed)
+        raise HauberkError(f"{kind} needs one wish: {wanted}", f"for example {options[allowed[0]]}")
+
+
+def wished(kind: Kind, clean: float | None, robust: float | None, keep: float | None, base: float) -> float:
+    """The one wish: a clean accuracy, or a robust one; for ``nuts`` as a share of the base's accuracy under attack."""
+    given = {name: value for name, value in (("clean", clean), ("robust", robust), ("keep", keep)) if value is not None}
+    check(kind, list(given))
+    ((name, value),) = given.items()
+    if not 0.0 < value <= 1.0:
+        raise HauberkError(f"expected a share in (0, 1], got {value}", "0.9 asks for nine images of ten")
+    if name == "clean" or (name == "robust") != (kind == "nuts"):
+        return value
+    if base == 0.0:
+        raise HauberkError(
+            "the robust model is right on no image under attack", "there is nothing to keep: take a more robust model"
+        )
+    if name == "keep":
+        return value * base
+    if value > base:
+        raise HauberkError(
+            f"expected an estimated robust accuracy of {value:.4g}, but the robust model itself keeps {base:.4g} under "
+            "attack", "ask for less, or take a more robust model: no weight adds to what it keeps",
+        )
+    return value / base
