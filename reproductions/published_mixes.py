@@ -22,7 +22,7 @@ from hauberk.statistics import Interval, paired_difference, wilson
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
 EPS, ROBUST, DRAWS = 2 / 255, "resnet4b", 2_000
 NAMES = {"resnet20": "ResNet-20, accurate", ROBUST: "ResNet-4B, robust", "mix_nuts": "MixedNUTS",
-         "mix_alpha": "one weight"}  # fmt: skip
+         "mix_network": "mixing network", "mix_alpha": "one weight"}  # fmt: skip
 Outcomes = dict[int, bool]
 
 

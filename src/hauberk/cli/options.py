@@ -30,6 +30,7 @@ else:
     devices, given = Later("hauberk.devices"), Later("hauberk.data.given")
 
 MOST_THREADS = 256
+SLOW = 2.0  # times as long in bfloat16 as in float32
 ALL = "all"
 MOST_KEPT = 100_000  # images that records keep
 
@@ -230,6 +231,19 @@ def device(name: str, precision: str = "float32") -> tuple[devices.Device, devic
     choice("--precision", precision, get_args(devices.Precision))
     where = cast("tuple[devices.Device, devices.Precision]", (name, precision))
     return *where, devices.said(*where)
+
+
+def check_speed(precision: str, where: devices.Device) -> None:
+    """Say so if a recipe trains in a precision that this machine has no units for."""
+    if precision != "bfloat16":
+        return
+    from hauberk.cli.console import notes
+    from hauberk.training.precision import bfloat16_over_float32
+
+    times = bfloat16_over_float32(devices.resolved(where))
+    if times > SLOW:
+        notes([f"bfloat16 takes {times:.0f} times as long as float32 on this machine; training.precision=float32 is "
+               "faster here, and gives other weights"])  # fmt: skip
 
 
 def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> recipes.Evaluation:

@@ -40,6 +40,7 @@ def sweep(
     folder = out or Path("runs") / plan.name
     cells = table_of_runs.cells(plan, folder)
     mine = [c for c in cells[index::count] if not c.done]
+    options.check_speed(min([c.recipe.training.precision for c in mine], default="float32"), where)  # bfloat16 if any
     costs = table_of_runs.foretold(mine)
     total = sum(cost.total for cost in costs.values())
     if not json:

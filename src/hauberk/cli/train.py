@@ -35,8 +35,11 @@ def train(
     trusted = options.trust_code(trust_code, *(set_ or []))
     options.threads(threads)
     where, products, line = options.device(device, precision)
+    chosen = recipes.read(recipe, set_ or [])
+    if distributed.is_main():
+        options.check_speed(chosen.training.precision, where)
     report = Reporter(json or not distributed.is_main(), line, out.name if out else "").training
-    run = verb.train(recipes.read(recipe, set_ or []), out, report, where, products)
+    run = verb.train(chosen, out, report, where, products)
     if distributed.is_main():
         _say(run, json, trusted)
     distributed.leave()
