@@ -161,8 +161,8 @@ def test_every_registered_class_has_an_example() -> None:
     for kind in ("threat", "loss", "attack", "certificate", "objective"):
         for entry in registry.entries(kind):
             assert entry.name in EXAMPLES, f"add an example of {entry.name}"
-    # the model of a run and a factory's have weights of their own: tests/verbs/test_mix.py
-    assert {e.name for e in registry.entries("model")} == set(MODELS) | {"run", "own"}
+    # the model of a run and a factory's have weights of their own: tests/verbs/test_mix.py; diffusers is an extra
+    assert {e.name for e in registry.entries("model")} == set(MODELS) | {"run", "own", "one_step_diffusion"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

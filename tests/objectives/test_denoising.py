@@ -1,17 +1,26 @@
-"""Training a denoiser: both terms by hand, and a classifier that stays as it is."""
+"""Training a denoiser: both terms by hand, a classifier that stays as it is, and digits that it helps to certify."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
+from hauberk import recipes
 from hauberk.batch import Batch
+from hauberk.certificates import SmoothingCertificate
 from hauberk.conformance import check_objective
+from hauberk.data import load
 from hauberk.defences.denoised import DenoisedClassifier
 from hauberk.errors import HauberkError
 from hauberk.models.dncnn import dncnn
+from hauberk.noises import Gaussian
 from hauberk.objectives.base import Context
 from hauberk.objectives.denoising import Denoising
+from hauberk.verbs.samples import evaluation_batch
+from hauberk.verbs.train import train
 
 SIGMA = 0.3
 
@@ -65,3 +74,27 @@ def test_another_model_and_no_term_at_all_are_refused(network: nn.Module, batch:
         Denoising()(network, batch, fresh())
     with pytest.raises(ValueError, match="one of mse and stability"):
         Denoising(0.0, 0.0)
+
+
+def test_on_digits_it_denoises_and_the_standard_net_certifies_more(tmp_path: Path) -> None:
+    recipe = {
+        "name": "digits", "data": {"name": "digits"}, "objective": {"name": "standard"},
+        "model": {"name": "small_cnn", "widths": [16, 16], "strides": [1, 2]},
+        "training": {"epochs": 6, "batch_size": 64, "lr": 0.1, "validate_every": 0, "threads": 1},
+    }  # fmt: skip
+    base = {"name": "run", "path": str(train(recipes.parse(recipe), tmp_path / "base").path)}
+    denoiser = {"name": "dncnn", "channels": 1, "width": 16, "depth": 3}
+    behind = {
+        "model": {"name": "denoised", "base": base, "denoiser": denoiser, "sigma": 0.4},
+        "objective": {"name": "denoising", "stability": 0.1},
+        "training": recipe["training"] | {"epochs": 3, "optimizer": "adamw", "lr": 0.02, "weight_decay": 0.0},
+    }  # fmt: skip
+    model = train(recipes.parse(recipe | behind), tmp_path / "denoised").load_model()
+    batch = evaluation_batch(load({"name": "digits"}), "test", 24, "hashed")
+    noisy = batch.images + 0.4 * torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        error = float(functional.mse_loss(model.denoiser(noisy), batch.images))
+    assert error < 0.5 * float(functional.mse_loss(noisy, batch.images))  # of the identity
+    votes = SmoothingCertificate(Gaussian(0.4), n0=20, n=60, alpha=0.01)
+    alone, helped = (int((votes(m, batch).prediction == batch.labels).sum()) for m in (model.base, model))
+    assert helped >= alone + 5

@@ -30,5 +30,9 @@ FAMILY.add(
     "dncnn", "hauberk.models.dncnn:dncnn", "a denoiser that predicts the noise, a part of denoised",
     "Zhang et al. 2017",
 )  # fmt: skip
+FAMILY.add(
+    "one_step_diffusion", "hauberk.models.one_step_diffusion:one_step_diffusion",
+    "a diffusers UNet as a denoiser, in one step, a part of denoised", "Carlini et al. 2023",
+)  # fmt: skip
 FAMILY.add("own", "hauberk.models.own:own", "a model of your own, from module:factory")
 FAMILY.add("run", "hauberk.runs:saved", "the trained model of a run directory")
