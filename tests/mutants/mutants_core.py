@@ -260,7 +260,7 @@ VERIFY = group(
     ('if row.get("deployed", top) != top:', "if False:"),
 ) + group(
     "verify", "verify/derive/votes.py", "tests/test_verify.py",
-    ("stats.binom.sf(votes - 1, total, p)", "stats.binom.sf(votes, total, p)"),
+    ("special.betainc(votes, total - votes + 1, p)", "special.betainc(votes + 1, total - votes, p)"),
     ("law.ppf((1.0 + margin) / 2.0)", "law.ppf(0.5)"),
     ('if first.sum() > shared["n0"] or second.sum() > total:', "if False:"),
 ) + group(
