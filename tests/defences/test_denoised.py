@@ -140,6 +140,8 @@ def test_the_denoiser_of_a_denoised_classifier_is_taken_with_its_noise():
     second = denoised(cnn(widths=(6,)), first)
     assert second.denoiser is first.base.denoiser
     assert (second.sigma, denoised(cnn(), first, sigma=0.5).sigma) == (SIGMA, 0.5)
+    with pytest.raises(HauberkError, match="holds 2 denoised classifiers"):
+        denoised(cnn(), mixed(first.base, second, 0.6))
 
 
 # --- the classifier ---------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ DENOISED: list[Mutant] = [
         ("if sigma is not None and not math.isclose(sigma, known):", "if False:"),
         ("network = held[0].denoiser if held else denoiser", "network = denoiser"),
         ("known = held[0].sigma if held else None", "known = None"),
+        ("if len(held) > 1:", "if False:"),
         ("if chosen is None:", "if False:"),
     ),
     *group(

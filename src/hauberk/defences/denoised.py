@@ -101,9 +101,12 @@ def denoised(base: nn.Module, denoiser: nn.Module, sigma: float | None = None) -
             where it comes from a run or a diffusion model.
 
     Raises:
-        HauberkError: if the sigma is not known, not positive, or not that of a denoiser that can do no other.
+        HauberkError: if the sigma is not known, not positive, or not that of a denoiser that can do no other, or if
+            the model holds several denoised classifiers.
     """
     held = [module for module in denoiser.modules() if isinstance(module, DenoisedClassifier)]
+    if len(held) > 1:
+        raise HauberkError(f"the model holds {len(held)} denoised classifiers", "give the run of one of them")
     known = held[0].sigma if held else None
     network = held[0].denoiser if held else denoiser
     if isinstance(network, Denoises):
