@@ -177,6 +177,7 @@ def test_a_log_changes_no_ranking_and_no_verdict_and_is_called_what_it_is(lab, h
     for said in ("Cohen", "on trust", "contradicts what is stated", "smoothed("):
         assert said in told
     assert "Cohen" not in text.replace(told, "")
+    assert "but for those of logs, which stand on trust" in " ".join(text.split())
 
 
 def test_the_numbers_are_plain_values_that_say_what_is_on_trust(lab, honest):

@@ -44,6 +44,10 @@ GLOSSARY = {
     "absolute values.",
     "Deterministic proof": "Holds for certain, from the weights of the model.",
     "Probabilistic proof": "Rests on random samples; for each image it fails with at most the stated probability.",
+    "Vote probability": "How often the base of a smoothed classifier answers its class under noise. A radius proves "
+    "that it is at least p_A.",
+    "Log, on trust": "Certificates that somebody states without the votes behind them, so that nothing here derives "
+    "them again.",
     "Estimate": "Neither a proof nor an attack; it bounds nothing.",
     "α": "Weight of the robust model in a mixed classifier: 0 is the accurate model alone, 1 the robust one alone.",
     "Sound, questionable, broken": "What the checks say of an evaluation: no symptom of a failing attack, one that a "
