@@ -1,4 +1,4 @@
-"""Four ways to train for a certified radius, from bundles: results/smoothing/training.json and training.md.
+"""Four ways to train for a certified radius, from bundles: results/smoothing/training.json and tradeoff.md.
 
 All saw the same number of noisy images.  A radius counts where the certified class is right, and is 0 where the vote
 abstains or is wrong.  Of each method it is the mean over seeds, image by image; the interval resamples images.
@@ -74,7 +74,7 @@ def _minutes(path: Path) -> float:
 
 
 def page(lines: list[dict[str, Any]]) -> str:
-    """The table of training.md."""
+    """The table of tradeoff.md."""
     shown = [r for r in RADII if all(str(r) in line["certified"] for line in lines)]
     columns = ("sigma", "Training", "Mean radius", "above Gaussian", *(f"certified at {r:g}" for r in shown),
                "training, minutes")  # fmt: skip
@@ -100,4 +100,4 @@ def _number(value: Interval) -> str:
 if __name__ == "__main__":
     found = measured()
     (FOLDER / "training.json").write_text(json.dumps(found, indent=1) + "\n")
-    (FOLDER / "training.md").write_text(page(found))
+    (FOLDER / "tradeoff.md").write_text(page(found))

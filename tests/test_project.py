@@ -166,6 +166,8 @@ def test_results_are_what_their_recipes_expect() -> None:
         if run.recipe["name"] not in {p.stem for p in recipes.available()}:
             continue
         expected, plan = recipes.read(run.recipe["name"]).expected, run.recipe["evaluation"]
+        if expected.clean is None:  # a table changed the recipe, which says nothing of what comes
+            continue
         found = subjects(p for facts in load([path.parent]) for p in facts.parts)
         (subject,) = [s for s in found if s.attacked]
         threat = registry.build(plan["attacks"][0]["threat"], "threat")
