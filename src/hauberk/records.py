@@ -196,9 +196,9 @@ def write(folder: Path, item: Part) -> Path:
     path = folder / f"{item.kind}-{item.key}.parquet"
     if path.exists():
         known = read(path)
-        if _same(known, item):
+        if _same(known, item) or _more_votes(item, known):
             return path
-        if not _adds_pictures(known, item):
+        if not (_adds_pictures(known, item) or _more_votes(known, item)):
             raise HauberkError(
                 f"{path.name}: the same unit of work gave different rows",
                 "the machine, library or code changed between the runs; move the old records away",
@@ -300,8 +300,11 @@ def merge(parts: Iterable[Part]) -> list[Part]:
     union: dict[str, Part] = {}
     for item in parts:
         known = union.setdefault(item.key, item)
-        if known is not item and not _same(known, item):
+        if known is item or _same(known, item) or _more_votes(item, known):
+            continue
+        if not _more_votes(known, item):
             raise HauberkError(f"unit {item.key} comes with different rows", "one of the runs is stale; run it again")
+        union[item.key] = item
     return [union[key] for key in sorted(union)]
 
 
@@ -366,6 +369,15 @@ def _adds_pictures(known: Part, item: Part) -> bool:
         return False
     one, other = (Part(p.kind, p.unit, p.facts, p.table.drop_columns(list(PICTURES))) for p in (known, item))
     return _same(one, other)
+
+
+def _more_votes(known: Part, item: Part) -> bool:
+    """Whether certificates rest on more votes of the same images than those of another part, where they differ."""
+    if item.kind != "certificate" or content_hash(dict(known.facts)) != content_hash(dict(item.facts)):
+        return False
+    few, more = ([(json.loads(r["evidence"]).get("drawn", float("inf")), r) for r in p.table.to_pylist()]
+                 for p in (known, item))  # fmt: skip
+    return len(few) == len(more) and all(a == b or a[0] < b[0] for a, b in zip(few, more, strict=True))
 
 
 def _kept(item: Part) -> int:

@@ -43,6 +43,7 @@ PARTS = ("recipe.yaml", "metrics.jsonl", "records", "checkpoints")  # what a kil
 # what run.json may hold, where others than its writer read it
 INFO: Mapping[str, type] = {
     "predictor": str, "hashes": dict, "timings": dict, "environment": dict, "environments": dict, "lipschitz": dict,
+    "stopped": dict,
 }  # fmt: skip
 
 

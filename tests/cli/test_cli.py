@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from hauberk.records import read_all
+from hauberk.evaluation import budget
+from hauberk.records import group, read_all
 
 Typed = Callable[..., tuple[int, str, str]]
 
@@ -94,6 +95,59 @@ def test_a_model_of_ones_own(factories: str, tmp_path: Path, hauberk: Typed) -> 
                             "-o", tmp_path / "own")  # fmt: skip
     assert code == 0, error
     assert len(read_all(tmp_path / "own" / "records", "certificate")) == 1
+
+
+def test_a_budget_ends_a_certificate_and_the_same_command_goes_on(
+    factories: str, tmp_path: Path, hauberk: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("certify", f"{factories}:linear", "--data", "digits", "--images", 32, "--tile", 16, "--n", 300,
+               "--method", "smoothing,sigma=0.25,rule=anytime,alpha=0.1", "-o", tmp_path / "own")  # fmt: skip
+    asked = iter(range(300))  # the first 16 images take 240 model calls to their first bound
+
+    def check(self: object) -> None:
+        if next(asked, None) is None:
+            raise budget.OutOfTimeError
+
+    with monkeypatch.context() as short:
+        short.setattr(budget.Budget, "check", check)
+        code, text, error = hauberk(*command, "--budget", "10m")
+    assert code == 0, error
+    assert "stopped after its budget of 600 s: smoothing has concluded on 16 of 32 images with 128 votes each." in text
+    assert "of 16 images" in text
+    info = json.loads((tmp_path / "own" / "run.json").read_text())
+    assert "The same command goes on." in info["notes"][-1]
+    assert hauberk("verify", tmp_path / "own")[0] == 0
+    code, text, error = hauberk(*command)
+    assert code == 0, error
+    assert "stopped" not in text
+    assert "of 32 images" in text
+    info = json.loads((tmp_path / "own" / "run.json").read_text())
+    assert info["stopped"] == {}
+    assert not any("stopped" in note for note in info["notes"])
+    assert hauberk("verify", tmp_path / "own")[0] == 0
+    (found,) = group(read_all(tmp_path / "own" / "records", "certificate"))
+    assert [json.loads(row).get("drawn", 300) for row in found.table.column("evidence").to_pylist()] == [300] * 32
+    for wrong in ("10", "-1m", "0s", "ten minutes", "1d"):
+        code, _, error = hauberk(*command, "--budget", wrong)
+        assert code == 1
+        assert "--budget expects seconds, minutes or hours" in error
+
+
+def test_a_dry_run_estimates_and_leaves_nothing(factories: str, tmp_path: Path, hauberk: Typed) -> None:
+    command = ("certify", f"{factories}:linear", "--data", "digits", "--images", 16, "--tile", 64, "--n", 256,
+               "--method", "smoothing,sigma=0.25", "-o", tmp_path / "own")  # fmt: skip
+    code, text, error = hauberk(*command, "--dry-run")
+    assert code == 0, error
+    assert "smoothing with n = 256: an estimate, not a certificate, from 200 votes of each of 16 images" in text
+    assert "certified l2 0: about" in text
+    assert "mean radius over all images about" in text
+    assert not (tmp_path / "own").exists()
+    code, text, error = hauberk(*command, "--dry-run", "--json")
+    assert code == 0, error
+    assert json.loads(text)["estimates"][0]["n"] == 256
+    code, text, error = hauberk(*command)  # a look at the pilot spoils no plan
+    assert code == 0, error
+    assert [p.facts["proof"] for p in read_all(tmp_path / "own" / "records", "certificate")] == ["probabilistic"]
 
 
 def test_lipschitz_bounds_of_a_run_and_of_a_model_without(

@@ -194,7 +194,7 @@ DATA: list[Mutant] = [
     *group("observations", "report/words.py", NOTES, ("return [*said, *subject.notes]", "return said")),
     *group("observations", "cli/results.py", NOTES, ('(f"  note: {note}" for note in subject.notes)', "()")),
     *group("observations", "verbs/samples.py", NOTES,
-           ('info["notes"] = [*target.notes, *info.get("known_images", ())]', "pass")),
+           ('info["notes"] = [*target.notes, *info.get("known_images", ()), *stops]', "pass")),
     *group("observations", "cli/console.py", NOTES, ('line(note, mark="note:", colour=YELLOW)', "pass")),
     *group(
         "observations", "cli/options.py", NOTES,

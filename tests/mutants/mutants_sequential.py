@@ -5,6 +5,8 @@ from __future__ import annotations
 from mutant import Mutant, group
 
 RULES = "tests/certificates/test_rules.py"
+STOP = "tests/cli/test_cli.py::test_a_budget_ends_a_certificate_and_the_same_command_goes_on"
+BUDGET = "tests/evaluation/test_budget.py"
 
 SEQUENTIAL: list[Mutant] = [
     *group(
@@ -43,7 +45,7 @@ SEQUENTIAL: list[Mutant] = [
     ),
     *group(
         "sequential", "evaluation/voting.py", RULES,
-        ("poll.seen(blocks, setting.seed, i)", "poll.seen(blocks)"),
+        ("poll.concluded(blocks, setting.seed, i)", "poll.concluded(blocks, 0, 0)"),
         ('":".join([plan.rule, *map(str, plan.looks)])', "plan.rule"),
     ),
     *group(
@@ -61,5 +63,47 @@ SEQUENTIAL: list[Mutant] = [
         ("if drawn in looks and max(looks) == planned else None", ""),
         ("+ u * stats.binom.pmf", "+ stats.binom.pmf"),
         ("min(found, math.pow(max(0.5, alpha), 1.0 / total))", "found"),
+    ),
+    *group(
+        "sequential", "certificates/votes.py", BUDGET,
+        ("if b.purpose == \"counts\" and self.plan.judges(b.stop)]", "if b.purpose == \"counts\"]"),
+        ("or b.stop <= max(ends)]", "or True]"),
+    ),
+    *group(
+        "sequential", "evaluation/work.py", BUDGET,
+        ("self._waiting.append if later", "self._waiting.appendleft if later"),
+        ("self._work.budget.check()\n        if self", "pass\n        if self"),
+        ("self._work.budget.check()\n        self._busy", "pass\n        self._busy"),
+        ("if not task.ready(ids[rows].tolist()):", "if False:"),
+    ),
+    *group(
+        "sequential", "evaluation/units.py", BUDGET,
+        ("self.votes[i].plan.n) == self.votes[i].n for", "self.votes[i].n) == self.votes[i].n for"),
+    ),
+    *group(
+        "sequential", "records.py", BUDGET,
+        ("a == b or a[0] < b[0] for", "True for"),
+        ("        union[item.key] = item\n", ""),
+    ),
+    *group(
+        "sequential", "verbs/certify.py", STOP,
+        ("info[\"stopped\"] |= {name: said} if said else {}", "pass"),
+        ("if k != name}", "}"),
+        ("done, samples.ids, stopped)", "done, samples.ids)"),
+    ),
+    *group(
+        "sequential", "evaluation/forecast.py", "tests/evaluation/test_forecast.py",
+        ("stats.binom.sf(least - 1, certificate.n, shares)", "(shares * certificate.n >= least + 150)"),
+        ("SHAPES[second] + votes - counts", "SHAPES[second] + counts"),
+        ("np.trapezoid(2.0 * grid * curve, grid)", "np.trapezoid(grid * curve, grid)"),
+        ("proved > 0.0 and proved >= radius", "proved >= radius"),
+    ),
+    *group(
+        "sequential", "evaluation/forecast.py", "tests/cli/test_cli.py::test_a_dry_run_estimates_and_leaves_nothing",
+        ("int(counts[label])", "int(counts)"),
+    ),
+    *group(
+        "sequential", "executors/processes.py", BUDGET,
+        ("while until is None or time.monotonic() < until:", "while True:"),
     ),
 ]  # fmt: skip

@@ -13,8 +13,8 @@ def forged(*names: str) -> str:
 
 
 VERIFIED: list[Mutant] = [
-    Mutant("verify", "verify/plans.py", "if wanted - ids:", "if False:", forged("one row removed")),
-    Mutant("verify", "verify/plans.py", "if ids - wanted:", "if False:", forged("ids invented")),
+    Mutant("verify", "verify/plans.py", "if asked - ids:", "if False:", forged("one row removed")),
+    Mutant("verify", "verify/plans.py", "if ids - asked:", "if False:", forged("ids invented")),
     Mutant("verify", "verify/run.py", "tuple((path.name, _content(path)) for path in files)", "()",
            "tests/audit/test_damage.py::test_a_report_verifies_a_run_once_and_again_after_any_change"),
     *group("verify", "verify/plans.py", "tests/audit/test_damage.py",

@@ -115,6 +115,15 @@ class Poll:
         seen = self.seen(counts)
         return not (self.plan.judges(seen.n) and self.settled(seen))
 
+    def concluded(
+        self, counts: Sequence[tuple[Block, Sequence[int]]], seed: int, sample: int
+    ) -> VoteCounts | None:
+        """The evidence up to the last block at which the plan's rule has a bound; None if it has none yet."""
+        ends = [b.stop for b, _ in counts if b.purpose == "counts" and self.plan.judges(b.stop)]
+        if not ends:
+            return None
+        return self.seen([(b, c) for b, c in counts if b.purpose == "counts0" or b.stop <= max(ends)], seed, sample)
+
     def seen(
         self, counts: Sequence[tuple[Block, Sequence[int]]], seed: int | None = None, sample: int = 0
     ) -> VoteCounts:

@@ -16,11 +16,14 @@ from hauberk.later import Later
 if TYPE_CHECKING:
     from hauberk import defences, subjects, threats
     from hauberk.certificates import Certificate, mixed
+    from hauberk.evaluation.forecast import Forecast
     from hauberk.subjects import Subject
     from hauberk.verbs import certify as verb
+    from hauberk.verbs import dry_run as rehearsal
 else:
     defences, subjects, threats = (Later(f"hauberk.{name}") for name in ("defences", "subjects", "threats"))
     mixed, verb = Later("hauberk.certificates.mixed"), Later("hauberk.verbs.certify")
+    rehearsal = Later("hauberk.verbs.dry_run")
 
 
 def certify(
@@ -42,6 +45,12 @@ def certify(
     first: options.First = False,
     seed: options.Seed = None,
     tile: options.Tile = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Stop after 90s, 10m or 2h: what is done stays, and the same command goes on.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="Estimate from 200 votes of some images what will be certified, say the cost, stop.")
+    ] = False,
     shard: options.Shard = "0/1",
     executor: options.Executor = "inline",
     device: options.Device = "auto",
@@ -56,6 +65,7 @@ def certify(
     options.threads(threads)
     placed = options.device(device, precision)
     share, where = options.shard(shard), options.method(executor, "executor")
+    seconds = options.duration("--budget", budget)
     if norm is not None:
         options.choice("--norm", norm, get_args(threats.Norm))
     if bound is not None:
@@ -67,16 +77,45 @@ def certify(
     plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)
     planned = _certificates(subject, method, {key: value for key, value in given.items() if value is not None}, bound)
     reporter = Reporter(json, placed[2], options.called(subject, shard))
-    run = verb.certify(subject, planned, plan, share, reporter.evaluating, where)
+    if dry_run:
+        _foretold(rehearsal.dry_run(subject, planned, plan, reporter.evaluating), json)
+        return
+    run = verb.certify(subject, planned, plan, share, reporter.evaluating, where, seconds)
+    if results.nothing(run.path) and seconds is not None:
+        emit({}, json, ["the budget ended before anything was done: the same command with a larger one begins again"])
+        return
     if results.nothing(run.path):
         emit({}, json, [f"shard {shard} has nothing to do: there are fewer units than shards"])
         return
     folder = shlex.quote(str(run.path))
+    stopped = [f"note: {said}" for said in run.info.get("stopped", {}).values()]
     emit(
         results.numbers(run.path) if json else {},
         json,
-        [*results.lines(run.path), f"page: hauberk report {folder}", f"next: hauberk verify {folder}"],
+        [*results.lines(run.path), *stopped, f"page: hauberk report {folder}", f"next: hauberk verify {folder}"],
     )
+
+
+def _foretold(found: list[tuple[Certificate, Forecast | None]], json: bool) -> None:
+    """What a pilot says, an object or some lines."""
+    said, lines = [], []
+    for item, told in found:
+        name = str(registry.spec(item)["name"]).replace("_", " ")
+        if told is None:
+            lines.append(f"{name}: nothing is foretold of it, for it does not rest on votes alone")
+            continue
+        levels = [{"eps": eps, "accuracy": vars(share)} for eps, share in told.levels]
+        about = {"images": told.images, "votes": told.votes, "n": told.n, "norm": item.norm}
+        said.append({"certificate": name, **about, "levels": levels, "mean_radius": vars(told.mean_radius)})
+        lines.append(
+            f"{name} with n = {told.n:,}: an estimate, not a certificate, from {told.votes} votes of each of "
+            f"{told.images} images"
+        )
+        lines += [f"  certified {item.norm} {eps:g}: about {results.percent(share)}" for eps, share in told.levels]
+        mean = told.mean_radius
+        ends = f"[{mean.low:.4f}, {mean.high:.4f}]"
+        lines.append(f"  mean radius over all images about {mean.value:.4f} {ends} {item.norm}")
+    emit({"estimates": said}, json, lines)
 
 
 def _certificates(

@@ -207,6 +207,17 @@ def amount(option: str, value: float | None, least: float, most: float = math.in
     return value
 
 
+def duration(option: str, text: str | None) -> float | None:
+    """``90s``, ``10m`` or ``1.5h`` in seconds."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh])\s*", text)
+    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if not 0.0 < seconds < math.inf:
+        raise HauberkError(f"{option} expects seconds, minutes or hours, got {text!r}", f"for example {option} 10m")
+    return seconds
+
+
 def share(option: str, text: str) -> float:
     """``0.93`` or ``93%`` as a number in (0, 1]."""
     percent = text.strip().endswith("%")

@@ -23,7 +23,7 @@ AT_ONCE = 0.02  # seconds of one image where a whole tile is timed as well
 
 def foretell(
     model: nn.Module, samples: Samples, methods: Sequence[Attack | Certificate], tile: int, classes: int,
-    shard: tuple[int, int], report: Report | None,
+    shard: tuple[int, int], report: Report | None, most: float | None = None,
 ) -> None:  # fmt: skip
     """Report how long an evaluation takes at most, if somebody listens.
 
@@ -35,6 +35,7 @@ def foretell(
         classes: K.
         shard: (i, n) where every n-th unit is done.
         report: who listens.
+        most: seconds after which it is stopped.
     """
     if report is None or not len(samples):
         return
@@ -43,7 +44,8 @@ def foretell(
     random = draws(model, images[:1]) > 1
     each = per_image(model, images, methods, classes, random)
     names = ", ".join(dict.fromkeys(type(m).__name__ for m in methods))
-    report(Step(0, count, each * count, f"{names} on {count} images", ahead=True))
+    whole = each * count if most is None else min(most, each * count)
+    report(Step(0, count, whole, f"{names} on {count} images", ahead=True))
 
 
 def per_image(

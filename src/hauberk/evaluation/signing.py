@@ -10,10 +10,12 @@ from torch import Tensor
 from hauberk import reading
 from hauberk.records import Part, content_hash, read
 from hauberk.runs import Run, environment
-from hauberk.verify.plans import plan_key, ranges
+from hauberk.verify.plans import plan_key, ranges, wanted
 
 
-def sign(run: Run, timing: str, started: float, parts: Iterable[Part] = (), ids: Tensor | None = None) -> None:
+def sign(
+    run: Run, timing: str, started: float, parts: Iterable[Part] = (), ids: Tensor | None = None, stopped: bool = False
+) -> None:
     """Keep time, machine, hashes and plan.
 
     The plan is what was asked for now and what earlier calls, killed ones too, have left of the same evaluation; so
@@ -25,6 +27,7 @@ def sign(run: Run, timing: str, started: float, parts: Iterable[Part] = (), ids:
         started: of ``time.monotonic``.
         parts: what was done now.
         ids: the samples that were asked for, all shards together.
+        stopped: whether a budget ended it: then the plan is what is on record, with all that was planned before.
     """
     asked = {} if ids is None else {plan_key(p.kind, p.unit, p.facts): p for p in parts}
     with run.editing() as info:  # shards of other processes sign too, and none may lose what another wrote
@@ -36,7 +39,7 @@ def sign(run: Run, timing: str, started: float, parts: Iterable[Part] = (), ids:
         hashes = {"recipe": content_hash(run.recipe)} | info.get("hashes", {}) | {"records": files}
         plans = info.get("plans", {})
         if ids is not None and asked:
-            known = {key: set(ids.tolist()) for key in asked}
+            known = {key: wanted(plans.get(key, ())) if stopped else set(ids.tolist()) for key in asked}
             for key, found in _recorded(run, {p.kind for p in asked.values()}):
                 known.get(key, set()).update(found)
             plans = plans | {key: ranges(found) for key, found in known.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -170,6 +170,17 @@ class Certifying(Task):
 
     kind: ClassVar[RecordKind] = "certificate"
 
+    def ready(self, ids: Sequence[int]) -> bool:
+        """Whether there are the votes of all of them."""
+        return self.votes is None or all(i in self.votes for i in ids)
+
+    def whole(self, found: Part) -> bool:
+        """Whether the record rests on as many votes as there are now: a budget may have ended an earlier call."""
+        if self.votes is None:
+            return True
+        rows = zip(found.column("id").tolist(), found.table.column("evidence").to_pylist(), strict=True)
+        return all(json.loads(row).get("drawn", self.votes[i].plan.n) == self.votes[i].n for i, row in rows)
+
     def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:  # noqa: ARG002
         """Class, radius and evidence; what rows share of the evidence is a fact."""
         ids = images.ids.tolist()
@@ -205,6 +216,7 @@ def certificate_records(
         facts |= {"votes": counted.poll}
         if exploratory := counted.exploratory:
             facts |= {"proof": "estimate", "failure_probability": 1.0, "exploratory": exploratory}
+        work = replace(work, budget=None)  # to conclude from votes takes little time, and makes them worth something
     votes = None if counted is None else counted.votes
     task = Certifying(model=model, setting=setting, about=about, facts=facts, certificate=certificate, votes=votes)
     return done(task, samples, work)

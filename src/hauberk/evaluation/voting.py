@@ -58,6 +58,10 @@ class Voting(Task):
         """The blocks."""
         return [{"purpose": b.purpose, "start": b.start, "stop": b.stop} for b in self._poll.blocks]
 
+    def concludes(self, found: Part) -> bool:
+        """Whether the rule has a bound for the votes so far."""
+        return found.unit["purpose"] == "counts" and self._poll.plan.judges(found.unit["stop"])
+
     def passes(self) -> Sequence[float]:
         """The votes of each block."""
         return [block.stop - block.start for block in self._poll.blocks]
@@ -110,7 +114,8 @@ def count_votes(
     if found:
         write_once(work.folder, asked)
     planned = _planned(read(path)) if found else poll.plan
-    votes = {i: poll.seen(blocks, setting.seed, i) for i, blocks in counted(found).items()}
+    concluded = {i: poll.concluded(blocks, setting.seed, i) for i, blocks in counted(found).items()}
+    votes = {i: seen for i, seen in concluded.items() if seen is not None}  # a budget may have ended others before
     return Counted(votes, asked.key, {} if planned.allows(poll.plan) else planned.plain())
 
 

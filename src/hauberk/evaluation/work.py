@@ -11,8 +11,8 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +28,7 @@ from hauberk.certificates.rounding import unchanged
 from hauberk.classifier import names_once
 from hauberk.devices import arithmetic, device_of
 from hauberk.errors import HauberkError
+from hauberk.evaluation.budget import Budget, OutOfTimeError
 from hauberk.evaluation.fingerprint import Answers, answers, check_copy
 from hauberk.evaluation.keys import Setting
 from hauberk.executors import Crew, Executor, Inline
@@ -75,6 +76,7 @@ class Work:
         report: called after each unit.
         begin: makes the run, before a record is written.
         executor: does the units.
+        budget: of time; without one all units are done.
     """
 
     folder: Path
@@ -82,6 +84,7 @@ class Work:
     report: Report | None = None
     begin: Callable[[], object] = lambda: None
     executor: Executor = INLINE
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,14 @@ class Task(ABC):
         """For each stage, what its key says beside what the task says."""
         return ({},)
 
+    def concludes(self, found: Part) -> bool:  # noqa: ARG002
+        """Whether a record is an end that a conclusion may be drawn at; with a budget other images then come first."""
+        return False
+
+    def ready(self, ids: Sequence[int]) -> bool:  # noqa: ARG002
+        """Whether there is what the work on these images needs; if not, they are left out."""
+        return True
+
     def passes(self) -> Sequence[float]:
         """For each stage, the model calls that an image takes at most; empty where nobody knows."""
         return ()
@@ -193,7 +204,7 @@ def done(task: Task, samples: Samples, work: Work, before: Sequence[Part] = ()) 
     return _Driver(whole, samples, work, asked, before).run()
 
 
-Chain = Generator[Unit, Part, None]  # the units of some images, each made of the record of the one before
+Chain = Iterator[Unit]  # the units of some images, each made of the records of those before
 
 
 BEATS = 0.1  # seconds between two words from inside a unit
@@ -245,6 +256,7 @@ class _Driver:
         self._new = [*asked.new, *before]
         self._label = " ".join(dict.fromkeys((str(task.kind), str(task.about["method"]["name"]))))
         self._started, self._done = time.monotonic(), 0
+        self._waiting = deque(self._chain(number, rows) for number, rows in enumerate(self._rows))
         self._busy: dict[int, Chain] = {}
         self._parts: dict[int, list[Part]] = defaultdict(list)
         self._inside = _Inside(task)
@@ -253,55 +265,84 @@ class _Driver:
 
     def run(self) -> list[Part]:
         """As many units at a time as the executor has places."""
-        with watched(self._beat if self._work.report else None), self._work.executor.at(self._task) as crew:
-            for number, rows in enumerate(self._rows):
-                self._go_on(self._chain(number, rows), crew)
-                while len(self._busy) >= crew.places:
-                    self._take(crew)
-            while self._busy:
-                self._take(crew)
+        budget = self._work.budget
+        with watched(self._beat if self._work.report or budget else None), self._work.executor.at(self._task) as crew:
+            try:
+                self._all(crew)
+            except OutOfTimeError:
+                assert budget is not None  # noqa: S101 - nothing else raises it
+                budget.spent = True
         return [found for number in sorted(self._parts) for found in self._parts[number]]
+
+    def _all(self, crew: Crew) -> None:
+        while self._waiting or self._busy:
+            while self._waiting and len(self._busy) < crew.places:
+                self._go_on(self._waiting.popleft(), crew)
+            if self._busy:
+                chain, found = self._take(crew)
+                later = self._work.budget is not None and self._task.concludes(found)
+                (self._waiting.append if later else self._waiting.appendleft)(chain)
 
     def _chain(self, number: int, rows: Tensor) -> Chain:
         """The units of some images, stage by stage.
 
-        Floats of these images alone are made, so that memory does not grow with the number of images.
+        Floats of these images alone are made, and none are kept between two stages, so that memory does not grow with
+        the number of images.
         """
         task, ids = self._task, self._samples.ids
-        images = self._samples.select(rows[ids[rows].argsort()]).batch()
+        rows = rows[ids[rows].argsort()]
+        if not task.ready(ids[rows].tolist()):
+            return
         for stage, more in enumerate(task.stages):
-            if len(images) == 0:
+            yield self._unit(number, stage, rows, more)
+            left = task.left(self._parts[number], self._samples.select(rows).batch()).ids
+            rows = rows[torch.isin(ids[rows], left)]
+            if len(rows) == 0:
                 return
-            found = yield Unit(number, stage, images, {**task.about, **more, "data": data_hash(images)})
-            self._parts[number].append(found)
-            images = task.left(self._parts[number], images)
 
-    def _go_on(self, chain: Chain, crew: Crew, found: Part | None = None) -> None:
+    def _unit(self, number: int, stage: int, rows: Tensor, more: Mapping[str, Any]) -> Unit:
+        images = self._samples.select(rows).batch()
+        return Unit(number, stage, images, {**self._task.about, **more, "data": data_hash(images)})
+
+    def _go_on(self, chain: Chain, crew: Crew) -> None:
         """Give the crew the next unit of these images that is not there yet."""
         try:
-            unit = next(chain) if found is None else chain.send(found)
+            unit = next(chain)
             while (path := self._path(unit)).exists() and self._task.whole(known := read(path)):
-                unit = chain.send(known)
+                self._parts[unit.number].append(known)
+                unit = next(chain)
         except StopIteration:
             self._report()
             return
+        if self._work.budget is not None:
+            self._work.budget.check()
         self._busy[unit.number] = chain
         self._inside.begun(unit)
         crew.give(unit)
 
-    def _take(self, crew: Crew) -> None:
-        unit, found = crew.take()
+    def _take(self, crew: Crew) -> tuple[Chain, Part]:
+        """Keep the next record, and return the units that it belongs to."""
+        budget = self._work.budget
+        taken = crew.take(None if budget is None else budget.until)
+        if taken is None:
+            raise OutOfTimeError
+        unit, found = taken
         self._work.begin()
         while self._new:
             write_once(self._work.folder, self._new.pop())
         write(self._work.folder, found)
-        self._go_on(self._busy.pop(unit.number), crew, found)
+        if budget is not None:
+            budget.units += 1
+        self._parts[unit.number].append(found)
+        return self._busy.pop(unit.number), found
 
     def _path(self, unit: Unit) -> Path:
         return self._work.folder / f"{self._task.kind}-{unit_key(self._task.kind, unit.about)}.parquet"
 
     def _beat(self, passes: int) -> None:
-        """Say how far the unit is that is under way in this process."""
+        """Say how far the unit is that is under way in this process, and end it if there is no more time."""
+        if self._work.budget is not None:
+            self._work.budget.check()
         if self._work.report is not None and self._inside.beat(passes):
             self._work.report(self._step(self._inside.share))
 

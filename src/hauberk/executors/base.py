@@ -39,8 +39,12 @@ class Crew(Protocol):
     def give(self, unit: Any) -> None:
         """Begin a unit; there is a place for it."""
 
-    def take(self) -> tuple[Any, Any]:
+    def take(self, until: float | None = None) -> tuple[Any, Any] | None:
         """Wait until some unit is done, and return it with its result.
+
+        Args:
+            until: of ``time.monotonic``; None comes back if no unit is done by then.  A crew that works in this process
+                does not look at it: what it calls can end it.
 
         Raises:
             Exception: what the unit raised.

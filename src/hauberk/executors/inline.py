@@ -32,6 +32,6 @@ class _Alone:
         """Keep it until it is asked for."""
         self._unit = unit
 
-    def take(self) -> tuple[Any, Any]:
+    def take(self, until: float | None = None) -> tuple[Any, Any]:  # noqa: ARG002
         """Do it now."""
         return self._unit, self._work(self._unit)

@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -84,11 +85,12 @@ class _Crew:
         if not self._idle and len(self._workers) < self.places:
             self._start()
 
-    def take(self) -> tuple[Any, Any]:
+    def take(self, until: float | None = None) -> tuple[Any, Any] | None:
         """The next unit that is done."""
-        while True:
+        while until is None or time.monotonic() < until:
             self._hand_out()
-            for connection in wait([w.connection for w in self._workers]):
+            rest = None if until is None else max(0.0, until - time.monotonic())
+            for connection in wait([w.connection for w in self._workers], rest):
                 worker = next(w for w in self._workers if w.connection is connection)
                 try:
                     said = _received(worker.connection)
@@ -101,6 +103,7 @@ class _Crew:
                     return order.unit, result(said)
                 if said is not READY:
                     result(said)  # it could not begin
+        return None
 
     def end(self) -> None:
         """End all of them at once; what they were doing is lost."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
@@ -67,9 +68,13 @@ class _Crew:
         """Make a Ray task of it."""
         self._units[self._do.remote([self._job], unit, self._threads)] = unit
 
-    def take(self) -> tuple[Any, Any]:
+    def take(self, until: float | None = None) -> tuple[Any, Any] | None:
         """The next unit that is done; Ray itself does again what died."""
-        (done, *_), _ = self._ray.wait(list(self._units), num_returns=1)
+        rest = None if until is None else max(0.0, until - time.monotonic())
+        ended, _ = self._ray.wait(list(self._units), num_returns=1, timeout=rest)
+        if not ended:
+            return None
+        done = ended[0]
         unit = self._units.pop(done)
         died = self._ray.exceptions
         try:

@@ -10,7 +10,8 @@ from hauberk.report import words
 from hauberk.report.collect import RunFacts
 from hauberk.verify import Verdict, ledger
 
-APART = ("lipschitz", "plans", "environment", "environments", "hashes", "notes")  # shown elsewhere, or once for all
+# shown elsewhere, or once for all
+APART = ("lipschitz", "plans", "environment", "environments", "hashes", "notes", "stopped")
 
 
 @dataclass(frozen=True)

@@ -88,4 +88,5 @@ def setting_of(target: Subject, plan: Plan, *methods: object) -> tuple[Selection
 def note(target: Subject) -> None:
     """Keep with the run what there is to know about its model and data, for the report."""
     with target.begin().editing() as info:
-        info["notes"] = [*target.notes, *info.get("known_images", ())]
+        stops = map(str, info.get("stopped", {}).values())
+        info["notes"] = [*target.notes, *info.get("known_images", ()), *stops]

@@ -45,11 +45,11 @@ def plan_problems(part: Part, info: Mapping[str, Any], recipe: Mapping[str, Any]
     ids = set(part.table.column("id").to_pylist())
     plan = info.get("plans", {}).get(plan_key(part.kind, part.unit, part.facts))
     if plan is not None:
-        wanted = _wanted(plan)
-        if wanted - ids:
-            yield f"{samples(sorted(wanted - ids))}: planned, and not on record"
-        if ids - wanted:
-            yield f"{samples(sorted(ids - wanted))}: on record, and never planned"
+        asked = wanted(plan)
+        if asked - ids:
+            yield f"{samples(sorted(asked - ids))}: planned, and not on record"
+        if ids - asked:
+            yield f"{samples(sorted(ids - asked))}: on record, and never planned"
     count = (recipe.get("evaluation") or {}).get("images")
     if plan is None and count is not None and planned(part, recipe) and len(ids) != count:
         yield f"{len(ids)} samples are on record, the recipe plans {count}"
@@ -63,7 +63,7 @@ def left_out(parts: Sequence[Part], info: Mapping[str, Any]) -> Iterator[str]:
         yield f"evaluations were planned and have no record: {', '.join(map(str, lost[:3]))}"
 
 
-def _wanted(plan: Iterable[tuple[int, int]]) -> set[int]:
+def wanted(plan: Iterable[tuple[int, int]]) -> set[int]:
     """The samples of a plan, which are counted before they are written out."""
     spans = [range(int(first), int(end)) for first, end in plan]
     if any(span.stop < span.start or span.stop - span.start > MOST for span in spans) or sum(map(len, spans)) > MOST:
