@@ -56,7 +56,8 @@ def measured(folder: Path = FOLDER) -> list[dict[str, Any]]:
             "sigma": float(sigma), "method": method, "seeds": len(runs),
             "mean_radius": asdict(mean_interval(own.mean(0))),
             "each_seed": own.mean(1).round(4).tolist(),
-            "certified": {str(r): asdict(mean_interval((own > r).mean(0))) for r in RADII if r < 4 * float(sigma)},
+            "certified": {str(r): asdict(mean_interval(((own >= r) & (own > 0.0)).mean(0)))
+                          for r in RADII if r < 4 * float(sigma)},
             "votes_for_the_class": {str(q): round(float(np.quantile(ndtr(own / float(sigma)), q)), 4)
                                     for q in (0.25, 0.5, 0.75, 0.9)},
             "train_minutes": round(sum(_minutes(path) for path in cells(folder)[sigma, method]) / len(runs), 2),

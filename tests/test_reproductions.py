@@ -53,6 +53,14 @@ def test_every_script_finds_what_it_imports(script: Path, monkeypatch: pytest.Mo
     assert importlib.import_module(script.stem).__doc__
 
 
+def test_trainings_for_a_radius() -> None:
+    training = importlib.import_module("smoothing_training")
+    folder = ROOT / "results" / "smoothing"
+    found = training.measured(folder)
+    assert json.loads((folder / "training.json").read_text()) == json.loads(json.dumps(found))
+    assert (folder / "tradeoff.md").read_text() == training.page(found)
+
+
 def test_the_claims_of_the_householder_paper() -> None:
     householder, store = importlib.import_module("householder"), importlib.import_module("store")
     folder = ROOT / "results" / "householder"
