@@ -345,7 +345,7 @@ def test_bundle_and_the_bundle_of_a_run_that_has_grown(bench: Bench, trained: St
 
 
 def test_report(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "render", lambda found: f"a page about {len(found)} run")
+    monkeypatch.setattr(page, "render", lambda found, *_: f"a page about {len(found)} run")
     certified = bench.after(trained, typed("certify", "a", "--images", 4))
     bench.check(certified, typed("report", "a", "-o", "page/report.html"), least=4)
 
@@ -397,7 +397,7 @@ def test_demo(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(demo, "RECIPES", tuple(small))
     monkeypatch.setattr(demo, "ALPHAS", (0.9,))
     monkeypatch.setattr(recipes, "read", small.__getitem__)
-    monkeypatch.setattr(page, "render", lambda found: f"a page about {len(found)} runs")
+    monkeypatch.setattr(page, "render", lambda found, *_: f"a page about {len(found)} runs")
     for module in (sys.modules[f"hauberk.verbs.{name}"] for name in ("attack", "certify", "mix")):
         real = module.setting_of
         monkeypatch.setattr(module, "setting_of", lambda target, plan, *of, real=real: real(target, few(plan), *of))
