@@ -63,6 +63,7 @@ def measure(folder: Path, images: int) -> dict[str, Any]:
     """Seconds of each step, memory, and the records on disk."""
     (folder / "stub_net.py").write_text(NET)
     sys.path.insert(0, str(folder))
+    # the one call that asks the net
     votes.noisy_votes = counted  # type: ignore[assignment]
     found = subject("stub_net:build", folder / "run", str(images_of(folder, images)))
     certificate, run = SmoothingCertificate(Gaussian(0.25), n0=128, n=N), folder / "run"

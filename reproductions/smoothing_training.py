@@ -20,7 +20,6 @@ from scipy.special import ndtr
 from hauberk.records import group, read_all
 from hauberk.report import markdown
 from hauberk.report.outcomes import correct
-from hauberk.runs import Run
 from hauberk.statistics import Interval, mean_interval
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "smoothing"
@@ -60,7 +59,6 @@ def measured(folder: Path = FOLDER) -> list[dict[str, Any]]:
                           for r in RADII if r < 4 * float(sigma)},
             "votes_for_the_class": {str(q): round(float(np.quantile(ndtr(own / float(sigma)), q)), 4)
                                     for q in (0.25, 0.5, 0.75, 0.9)},
-            "train_minutes": round(sum(_minutes(path) for path in cells(folder)[sigma, method]) / len(runs), 2),
         }  # fmt: skip
         base = np.stack([values for _, values in known[sigma, BASE]])
         if method != BASE:
@@ -70,22 +68,17 @@ def measured(folder: Path = FOLDER) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: (line["sigma"], list(NAMES).index(line["method"])))
 
 
-def _minutes(path: Path) -> float:
-    return float(Run.open(path).info["timings"]["train_seconds"]) / 60.0
-
-
 def page(lines: list[dict[str, Any]]) -> str:
     """The table of tradeoff.md."""
     shown = [r for r in RADII if all(str(r) in line["certified"] for line in lines)]
-    columns = ("sigma", "Training", "Mean radius", "above Gaussian", *(f"certified at {r:g}" for r in shown),
-               "training, minutes")  # fmt: skip
+    columns = ("sigma", "Training", "Mean radius", "above Gaussian", *(f"certified at {r:g}" for r in shown))
     rows = []
     for line in lines:
         above = Interval(**line["above_gaussian"]) if "above_gaussian" in line else None
         rows.append([
             f"{line['sigma']:g}", NAMES[line["method"]], _number(Interval(**line["mean_radius"])),
             "" if above is None else f"{above.value:+.3f} ({above.low:+.3f} to {above.high:+.3f})",
-            *(f"{100 * line['certified'][str(r)]['value']:.1f} %" for r in shown), f"{line['train_minutes']:.1f}",
+            *(f"{100 * line['certified'][str(r)]['value']:.1f} %" for r in shown),
         ])  # fmt: skip
     seeds, images = lines[0]["seeds"], lines[0]["mean_radius"]["n"]
     return (

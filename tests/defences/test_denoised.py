@@ -120,7 +120,8 @@ def test_a_smoothing_with_other_noise_is_refused_wherever_the_denoiser_stands():
 def test_an_accurate_model_that_meets_no_noise_may_be_denoised_for_any():
     robust = smoothed(cnn(), Gaussian(0.5)).eval()
     mix = mixed(denoised(cnn(), dncnn(1, 4, 2), sigma=SIGMA), robust, 0.7).eval()
-    MixedCertificate(replace(SMALL, noise=Gaussian(0.5)))(mix, LinearOracle.random((1, 4, 4)).batch(2))
+    found = MixedCertificate(replace(SMALL, noise=Gaussian(0.5)))(mix, LinearOracle.random((1, 4, 4)).batch(2))
+    assert found.kind == "probabilistic" and len(found.radius) == 2
 
 
 def test_a_denoiser_tells_its_noise_or_the_user_does():
