@@ -13,7 +13,6 @@ images; test images are only measured.  Each cell is the verdicts of one model u
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from hauberk.evaluation import calibration
 from hauberk.evaluation.alpha_steps import enough_of, largest, right_intervals, softmax
 from hauberk.evaluation.metrics import Bools, Floats
 from hauberk.verbs import sweep
+from image_sets import cifar100, reader_of
 from mixing_tables_text import RENDERED, verdicts
 from store import Store, bits, unbits
 
@@ -321,13 +321,7 @@ def scales_table(options: argparse.Namespace) -> None:
 
 def write_data(folder: Path) -> None:
     """Write data/cifar100_300.npz from a folder whose ``read_data.py`` loads CIFAR-100 with 300 images a class."""
-    description = importlib.util.spec_from_file_location("read_data", folder / "read_data.py")
-    assert description is not None and description.loader is not None
-    reader = importlib.util.module_from_spec(description)
-    description.loader.exec_module(reader)
-    arrays = reader.load("cifar100")
-    parts = {name: arrays[name] for name in ("x_train", "y_train", "x_test", "y_test")}
-    np.savez("data/cifar100_300.npz", **parts, classes=np.array(arrays["classes"]))
+    cifar100(reader_of(folder), Path("data"))
 
 
 TABLES: dict[int, Callable[[argparse.Namespace], None]] = {

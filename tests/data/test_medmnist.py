@@ -189,6 +189,17 @@ def test_multi_label_splits_share_no_sample():
         MultiLabelDataset("toy", ("a", "b", "c"), *parts)
 
 
+# --- terms ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flag", "free"), [("pneumoniamnist", True), ("dermamnist", False)])
+def test_images_under_a_non_commercial_licence_are_not_passed_on(tmp_path, save, flag, free):
+    save(flag)
+    dataset = read(tmp_path, flag)
+    assert dataset.pictures == free
+    assert free != any("hold none" in note for note in dataset.notes)
+
+
 # --- real images ----------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,10 @@ FAMILY.add("cifar100", "hauberk.data.cifar:cifar100", "32x32 colour, 100 classes
 FAMILY.add("mnist", "hauberk.data.idx:mnist", "28x28 grey digits", "LeCun et al. 1998")
 FAMILY.add("fashion_mnist", "hauberk.data.idx:fashion_mnist", "28x28 grey clothes", "Xiao et al. 2017")
 FAMILY.add("medmnist", "hauberk.data.medmnist:medmnist", "any MedMNIST set, by flag", "Yang et al. 2023")
+FAMILY.add(
+    "ham10000_28", "hauberk.data.ham10000:ham10000_28", "28x28 colour, 7 skin lesions, split by lesion",
+    "Tschandl et al. 2018",
+)  # fmt: skip
 FAMILY.add("npz", "hauberk.data.npz:npz", "arrays of your own in one .npz file")
 FAMILY.add("image_folder", "hauberk.data.folder:image_folder", "one folder a class, PNG, JPEG or WebP")
 FAMILY.add("calibrated", "hauberk.data.calibrated:calibrated", "another set, with a part of its test to choose on")

@@ -42,6 +42,7 @@ class Dataset:
         test: what results are reported on; the publisher's own test images, where there are any.
         remarks: what its loader changed or passed over, in sentences.
         calibration: the test images that ``val`` was taken from, where it was.
+        pictures: whether records and pages may hold some of the images; not where a licence forbids to pass them on.
 
     Raises:
         HauberkError: if the splits differ in image shape or depth, share a sample, or hold a label without a class.
@@ -54,6 +55,7 @@ class Dataset:
     test: Split
     remarks: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    pictures: bool = True
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -68,7 +70,8 @@ class Dataset:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a user should know before believing a number about these images, in sentences; see ``inspected``."""
-        return (*self.remarks, *inspected((self.train, self.val, self.test), self.classes))
+        kept = () if self.pictures else ("Their licence forbids to pass the images on: records and pages hold none.",)
+        return (*self.remarks, *kept, *inspected((self.train, self.val, self.test), self.classes))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

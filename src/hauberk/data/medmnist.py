@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,11 +28,12 @@ Size = Literal[28, 64, 128, 224]
 
 @dataclass(frozen=True)
 class _Published:
-    """What the publisher put out: class (or finding) names, and the md5 of the file of each image size."""
+    """What the publisher put out: class (or finding) names, the md5 of the file of each image size, and terms."""
 
     names: tuple[str, ...]
     sums: Mapping[int, str]
     multi_label: bool = False
+    pictures: bool = True
 
 
 _ORGANS = (
@@ -76,6 +77,7 @@ _FLAGS: dict[str, _Published] = {
             128: "2defd784463fa5243564e855ed717de1",
             224: "8974907d8e169bef5f5b96bc506ae45d",
         },
+        pictures=False,  # CC BY-NC 4.0, the others are CC BY 4.0
     ),
     "octmnist": _Published(
         ("choroidal neovascularization", "diabetic macular edema", "drusen", "normal"),
@@ -209,7 +211,7 @@ def medmnist(
         Arrays(_images(arrays, part, path), to_labels(arrays[f"{part}_labels"], f"{path}, {part}_labels"))
         for part in _SPLITS
     )
-    return assemble(path.stem, published.names, train, test, val)
+    return replace(assemble(path.stem, published.names, train, test, val), pictures=published.pictures)
 
 
 @validate_call

@@ -23,7 +23,9 @@ def lipschitz(target: Subject, norm: Norm = "l2", images: int | None = 8) -> Lip
     check_weights(target.model)
     check_output(answer(target.model, batch.images), len(batch), batch.images.dtype)
     report = lipschitz_report(target.model, batch.images, norm)
-    found = plain(report, batch.ids, batch.images, input_gradients(target.model, batch.images))
+    shown = slice(None) if target.dataset.pictures else slice(0)
+    gradients = input_gradients(target.model, batch.images)
+    found = plain(report, batch.ids[shown], batch.images[shown], gradients[shown])
     with target.begin().editing() as info:
         info["lipschitz"] = info.get("lipschitz", {}) | {norm: found}
     return report

@@ -81,7 +81,7 @@ def setting_of(target: Subject, plan: Plan, *methods: object) -> tuple[Selection
     with arithmetic(plan.precision):
         check_target(target, samples)
     names = (data.name, plan.split, data.classes)
-    numbers = (plan.seed, plan.tile, plan.gallery)
+    numbers = (plan.seed, plan.tile, plan.gallery if data.pictures else 0)
     return samples, Setting(*names, *numbers, plan.choice, plan.precision, data.calibration, probes(data.test))
 
 
