@@ -56,6 +56,13 @@ class Random(nn.Module):
         return found
 
 
+class FixesDraws:
+    """A module whose random parts meet draws of its own choice alone, so that it is a function of its input.
+
+    Whoever looks for noise in a model does not look inside.
+    """
+
+
 class Decides:
     """A classifier whose decision is not the argmax of one forward pass: a vote over noise, a detector."""
 

@@ -20,10 +20,10 @@ from torch.nn.utils.parametrize import ParametrizationList
 from hauberk.batch import Batch
 from hauberk.boundary import answer, check_batch, check_labels, check_logits, check_weights
 from hauberk.boundary import check_images as check_images  # the certificates ask for it here
-from hauberk.capabilities import Baked, Gradient, NamedOutputs, NamesItself
+from hauberk.capabilities import Baked, Gradient, NamedOutputs, NamesItself, Random
 from hauberk.capabilities import Decides as Decides
 from hauberk.capabilities import Traits as Traits
-from hauberk.draws import drawn
+from hauberk.draws import drawn, draws_by_key
 from hauberk.draws import is_random as is_random
 from hauberk.errors import HauberkError
 from hauberk.identity import altered, architecture, bytes_of
@@ -67,11 +67,11 @@ def traits(model: nn.Module) -> Traits:
     may do anything in its ``forward``, whatever its children are, so it is undeclared.
     """
     gradient: Gradient = "exact"
-    stochastic, declared = False, True
+    stochastic, declared = draws_by_key(model), True
     for module in model.modules():
         own = getattr(module, "traits", None)
         if isinstance(own, Traits):
-            stochastic |= own.stochastic
+            stochastic |= own.stochastic and not isinstance(module, Random)  # whose draws may be fixed
             gradient = max(gradient, own.gradient, key=_WORST.__getitem__)
             declared &= own.declared
         else:

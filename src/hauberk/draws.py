@@ -16,15 +16,17 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from hauberk.capabilities import NamedOutputs, Random
+from hauberk.capabilities import FixesDraws, NamedOutputs, Random
 from hauberk.randomness import Draw, Key, fenced, stream
 
 PROBES = 10  # a model that tosses one coin a call looks deterministic in every one of them with probability 1/1024
 
 
 def draws_by_key(model: nn.Module) -> bool:
-    """Whether some module of the model takes its noise as an argument."""
-    return any(isinstance(module, Random) for module in model.modules())
+    """Whether some module of the model takes its noise as an argument, and nothing around it fixes that."""
+    if isinstance(model, Random | FixesDraws):
+        return isinstance(model, Random)
+    return any(map(draws_by_key, model.children()))
 
 
 def drawn(model: nn.Module, key: Draw) -> nn.Module:
@@ -41,7 +43,7 @@ def _drawn(module: nn.Module, key: Draw, name: str, done: dict[int, nn.Module]) 
     made = module
     if isinstance(module, Random):
         made = module.draw(key.child(name)).train(module.training)
-    else:
+    elif not isinstance(module, FixesDraws):
         children = {
             n: None if child is None else _drawn(child, key, f"{name}.{n}", done)
             for n, child in module._modules.items()

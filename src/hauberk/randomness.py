@@ -231,6 +231,65 @@ class Key:
         return PerSample(self.seed, (SHARED,), f"{self.purpose}#{self.number}", like.device)
 
 
+@dataclass(frozen=True)
+class PublicDraw:
+    """A draw that is the same for all images: its noise depends on (seed, number) alone, on every device.
+
+    Args:
+        seed: of all draws.
+        number: which draw it is.
+        purpose: of a part, its name.
+    """
+
+    seed: int
+    number: int
+    purpose: str = "public"
+
+    def child(self, name: str) -> PublicDraw:
+        """The noise of one part of the model."""
+        return replace(self, purpose="/".join((self.purpose, name)))
+
+    def rows(self, like: Tensor) -> Randomness:
+        """The one row, for each of the rows."""
+        return Repeated(self._one, len(like), like.device)
+
+    def shared(self, like: Tensor) -> Randomness:
+        """The one row."""
+        return Repeated(self._one, 1, like.device)
+
+    @property
+    def _one(self) -> Randomness:
+        return PerSample(self.seed, (SHARED,), f"{self.purpose}#{self.number}")  # on the CPU, whatever the device
+
+
+class Repeated:
+    """Randomness whose rows are all copies of one row.
+
+    Args:
+        single: the one row.
+        rows: how many.
+        device: where they are, which need not be where the one is drawn.
+    """
+
+    def __init__(self, single: Randomness, rows: int, device: torch.device) -> None:
+        self._single, self._rows, self._device = single, rows, device
+
+    def bits(self, *shape: int) -> Tensor:
+        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        return self._copied(self._single.bits(*shape))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        return self._copied(self._single.uniform(*shape))
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float32, shape (B, *shape)."""
+        return self._copied(self._single.normal(*shape))
+
+    def _copied(self, row: Tensor) -> Tensor:
+        return row.to(self._device).expand(self._rows, *row.shape[1:]).clone()  # a noise may work in place
+
+
 class Ambient:
     """A draw from torch's global generator, which training seeds at each step; called again it differs."""
 

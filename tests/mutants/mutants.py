@@ -35,6 +35,7 @@ from mutants_logs import LOGS
 from mutants_misuse import MISUSE
 from mutants_mixing import MIXING
 from mutants_mmcert import MMCERT
+from mutants_random import RANDOM
 from mutants_report import REPORT
 from mutants_requirements import REQUIREMENTS
 from mutants_safety import SAFETY
@@ -77,6 +78,7 @@ MUTANTS: list[Mutant] = [
     *MMCERT,
     *SEQUENTIAL,
     *LOGS,
+    *RANDOM,
 ]
 
 

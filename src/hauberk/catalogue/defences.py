@@ -22,6 +22,10 @@ FAMILY.add(
     "Cohen et al. 2019, Eq. 1", short={"sigma": ("noise", "gaussian")}, proof="smoothing",
 )  # fmt: skip
 FAMILY.add(
+    "frozen_ensemble", "hauberk.defences.frozen_ensemble:frozen_ensemble",
+    "the mean logits of a random model over fixed public draws", proof="lipschitz",
+)  # fmt: skip
+FAMILY.add(
     "denoised", "hauberk.defences.denoised:denoised", "a classifier with a denoiser before it, to be smoothed",
     "Salman et al. 2020; Carlini et al. 2023",
 )  # fmt: skip

@@ -103,6 +103,7 @@ FAMILY.add(
     "NoiseInjection", "hauberk.layers.noise_injection:NoiseInjection", "noise added to features, at test time too",
     "Liu et al. 2018, Section 3",
 )  # fmt: skip
+FAMILY.add("DrawMean", "hauberk.layers.draw_mean:DrawMean", "the mean of a random network over fixed public draws")
 FAMILY.add("Centring", "hauberk.layers.shape:Centring", "each sample less its own mean")
 FAMILY.add("BatchCentring", "hauberk.layers.shape:BatchCentring", "each channel less its mean")
 FAMILY.add("PadChannels", "hauberk.layers.shape:PadChannels", "zero channels appended")

@@ -16,7 +16,7 @@ from hauberk.draws import draws_by_key
 from hauberk.layers.bound import Bound, BoundedLayer
 from hauberk.layers.export import exported
 from hauberk.layers.lipschitz import NORMS, walk
-from hauberk.randomness import SHARED, Key, Randomness
+from hauberk.randomness import SHARED, Key, Randomness, Repeated
 from hauberk.threats import norms
 
 SIZES = (1.0, 0.01, 100.0, 1e4)  # of the inputs, in turn
@@ -101,22 +101,7 @@ class _Alike:
         return self.key.shared(like)
 
     def rows(self, like: Tensor) -> Randomness:
-        return _Repeated(self.key.shared(like), len(like))
-
-
-@dataclass(frozen=True)
-class _Repeated:
-    single: Randomness
-    count: int
-
-    def bits(self, *shape: int) -> Tensor:
-        return self.single.bits(*shape).expand(self.count, *shape).clone()
-
-    def uniform(self, *shape: int) -> Tensor:
-        return self.single.uniform(*shape).expand(self.count, *shape).clone()
-
-    def normal(self, *shape: int) -> Tensor:
-        return self.single.normal(*shape).expand(self.count, *shape).clone()
+        return Repeated(self.key.shared(like), len(like), like.device)
 
 
 def _jacobian(layer: nn.Module, row: Tensor) -> Tensor:

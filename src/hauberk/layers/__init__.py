@@ -8,6 +8,7 @@ from hauberk.layers.bound import Bound, BoundedLayer
 from hauberk.layers.bro import BROConv2d, BROLinear
 from hauberk.layers.cayley import Cayley, CayleyConv2d, CayleyLinear
 from hauberk.layers.cpl import CPLConv2d, CPLLinear
+from hauberk.layers.draw_mean import DrawMean
 from hauberk.layers.export import exported
 from hauberk.layers.gram import gram_bound, power_iteration
 from hauberk.layers.householder import Householder1, Householder2, HouseholderActivation
@@ -54,6 +55,7 @@ __all__ = [
     "Centring",
     "Concatenation",
     "ConvexResidual",
+    "DrawMean",
     "FullSort",
     "GlobalAveragePool",
     "GroupSort",

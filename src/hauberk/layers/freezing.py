@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -85,11 +86,10 @@ def _hold(model: nn.Module, input_shape: Sequence[int]) -> None:
     if not layers:
         return
 
-    def hold(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, Derived)  # noqa: S101 - hooked below
-        layer.hold(inputs[0].shape[1:])
+    def hold(layer: Derived, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        layer.hold(inputs[0].shape[1:])  # and not the copy of it in a draw, which is called in its place
 
-    handles = [layer.register_forward_pre_hook(hold) for layer in layers]
+    handles = [layer.register_forward_pre_hook(partial(hold, layer)) for layer in layers]
     try:
         model(probe(model, input_shape))
     finally:

@@ -1,0 +1,64 @@
+"""The mean of a random network over fixed public draws: a function, and one that a walk can bound."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from hauberk.capabilities import FixesDraws
+from hauberk.draws import drawn
+from hauberk.errors import HauberkError
+from hauberk.layers.bound import Bound
+from hauberk.layers.lipschitz import model_bound
+from hauberk.layers.residual import plus
+from hauberk.randomness import PublicDraw
+from hauberk.threats import Norm
+
+
+class DrawMean(nn.Module, FixesDraws):
+    r"""The mean over K draws, :math:`y = \tfrac1K \sum_k f(x; \omega_k)`, of constant :math:`\tfrac1K \sum_k L_k`.
+
+    The noise :math:`\omega_k` follows from (seed, k) and the names of the random parts alone: it is the same for all
+    images, and in every call.  The weights are there once.
+
+    Args:
+        body: f, a module with random parts.
+        draws: K.
+        seed: of the draws.
+
+    Raises:
+        HauberkError: on no draw, or a negative seed.
+    """
+
+    def __init__(self, body: nn.Module, draws: int, seed: int = 0) -> None:
+        super().__init__()
+        if draws < 1 or seed < 0:
+            raise HauberkError(f"expected at least one draw and a seed >= 0, got {draws} and {seed}", "draws: 8")
+        self.body, self.draws, self.seed = body, draws, seed
+
+    def bodies(self) -> list[nn.Module]:
+        """The body with the noise of each draw; all share its weights."""
+        return [drawn(self.body, PublicDraw(self.seed, number)) for number in range(self.draws)]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape (B, ...) to what the body makes of it."""
+        first, *others = self.bodies()
+        total: Tensor = first(features.clone())  # a body may work in place
+        for body in others:
+            total = total + body(features.clone())
+        return total / self.draws
+
+    def weighted_branches(self) -> list[tuple[float, nn.Module]]:
+        """The draws, with 1/K each."""
+        return [(1.0 / self.draws, body) for body in self.bodies()]
+
+    def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
+        """The mean of the bounds of the draws, by the triangle inequality."""
+        found = [model_bound(body, input_shape, norm) for body in self.bodies()]
+        if self.draws == 1:
+            return found[0]
+        total = functools.reduce(plus, (bound.value for bound in found))
+        return Bound(math.nextafter(total / self.draws, math.inf), f"mean of {self.draws} draws", False)
