@@ -63,6 +63,25 @@ class FixesDraws:
     """
 
 
+@dataclass(frozen=True)
+class Poll:
+    """How fresh draws of a random classifier become its decision.
+
+    Args:
+        rule: ``vote`` is the class with most draws, of equals the smallest; ``mean`` the class of the mean logits.
+        draws: how many; a vote of 1 is the answer of a single draw.
+    """
+
+    rule: Literal["vote", "mean"]
+    draws: int
+
+
+class Polled:
+    """A random classifier with a stated rule by which draws become its decision."""
+
+    poll: Poll
+
+
 class Decides:
     """A classifier whose decision is not the argmax of one forward pass: a vote over noise, a detector."""
 

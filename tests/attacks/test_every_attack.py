@@ -17,6 +17,7 @@ FAST = {
     "fgsm": {}, "n_fgsm": {}, "pgd": {"steps": 3}, "friendly_pgd": {"steps": 3}, "apgd": {"steps": 4},
     "fab": {"steps": 3}, "square": {"queries": 10}, "ddn": {"steps": 4}, "fmn": {"steps": 4}, "deepfool": {"steps": 3},
     "carlini_wagner": {"steps": 4, "binary_searches": 2}, "autoattack": {"version": "fast"},
+    "eot_sweep": {"draws": (1, 20), "steps": (2, 3)},
 }  # fmt: skip
 VARIANTS = {
     "apgd": [{"loss": "dlr"}, {"loss": "dlr", "targets": 9}, {"loss": "margin"}],
@@ -55,7 +56,7 @@ def check(attack: Attack, model: nn.Module, batch: Batch) -> None:
 
 
 def test_none_is_left_out() -> None:
-    others = {"transfer", "part", "towards", "on_grid"}  # they need another attack, or a defence
+    others = {"transfer", "part", "towards", "on_grid", "eot"}  # they need another attack, or a defence
     assert {e.name for e in registry.entries("attack")} == {*FAST, *others}
 
 

@@ -24,6 +24,7 @@ from mutants_core import CORE
 from mutants_data import DATA
 from mutants_denoised import DENOISED
 from mutants_door import DOOR
+from mutants_draws import DRAWS
 from mutants_evaluation import EVALUATION
 from mutants_executors import EXECUTORS
 from mutants_frozen import FROZEN
@@ -71,6 +72,7 @@ MUTANTS: list[Mutant] = [
     *DENOISED,
     *DOOR,
     *TRAINING,
+    *DRAWS,
     *VARIANTS,
     *EXECUTORS,
     *TERMINAL,

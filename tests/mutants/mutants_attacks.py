@@ -19,9 +19,9 @@ CONTRACT = [
         ("nearest[rows] = torch.where(wrong, nearest[rows], torch.inf)", "pass"),
         ("return torch.where((nearest <= self.threat.eps) & ~clean_wrong, torch.inf, nearest)", "return nearest"),
         ("return query.project(points) if", "return points if"),
-        ("else draws.mode(1).values", "else draws[:, 0]"),
         ("prediction = torch.where(clean_wrong, clean_prediction, prediction)", "pass"),
     ),
+    *group("attacks", "attacks/judging.py", "tests/attacks/test_base.py", ("draws.mode(1).values", "draws[:, 0]")),
     *group(
         "attacks", "attacks/base.py", "tests/attacks/test_gradients.py",
         ("drop=drop and eot == 1", "drop=drop"),
@@ -68,7 +68,7 @@ CONTRACT = [
         ("smooth = values if surrogate is None else surrogate(values)", "smooth = values"),
         ("forward(values.detach().clone())", "forward(values.detach())"),
         ("doubtful = known.stochastic or not known.declared", "doubtful = known.stochastic"),
-        ("is_random(model, images, PROBES) else 1", "is_random(model, images) else 1"),
+        ("and is_random(model, images, PROBES)):", "and is_random(model, images)):"),
         ("with fenced(seed, cuda_devices(model)):", "with fenced(0, cuda_devices(model)):"),
     ),
     *group(

@@ -320,7 +320,7 @@ RANDOMNESS = [
     *group(
         "draws", "attacks/query.py", "tests/test_draws.py",
         ("rows[self.forwards[rows].argsort(stable=True)]", "rows"),
-        ("[rows] if self._draws is None else self._runs(rows)", "[rows]"),
+        ("[rows] if self._draws is None or self.fixed else self._runs(rows)", "[rows]"),
         ("number=number + nth", "number=number"),
         ("else attackable(net)\n", "else nullcontext()\n"),
         ("[everything.argsort()]", ""),

@@ -6,6 +6,8 @@ from hauberk.attacks.base import Attack, AttackResult
 from hauberk.attacks.carlini_wagner import CarliniWagner
 from hauberk.attacks.ddn import DDN
 from hauberk.attacks.deepfool import DeepFool
+from hauberk.attacks.eot import EOT
+from hauberk.attacks.eot_sweep import EOTSweep
 from hauberk.attacks.fab import FAB
 from hauberk.attacks.fgsm import FGSM
 from hauberk.attacks.fmn import FMN
@@ -22,6 +24,7 @@ from hauberk.attacks.towards import Towards
 from hauberk.attacks.transfer import Transfer
 
 __all__ = [
-    "APGD", "BPDA", "DDN", "FAB", "FGSM", "FMN", "NFGSM", "PGD", "Attack", "AttackLoss", "AttackResult", "AutoAttack",
-    "CarliniWagner", "DeepFool", "FriendlyPGD", "OnGrid", "PartAttack", "Query", "Square", "Towards", "Transfer",
+    "APGD", "BPDA", "DDN", "EOT", "FAB", "FGSM", "FMN", "NFGSM", "PGD", "Attack", "AttackLoss", "AttackResult",
+    "AutoAttack", "CarliniWagner", "DeepFool", "EOTSweep", "FriendlyPGD", "OnGrid", "PartAttack", "Query", "Square",
+    "Towards", "Transfer",
 ]  # fmt: skip

@@ -83,7 +83,7 @@ class AutoAttack(Attack):
             left = (~found.success).nonzero().flatten()
             if len(left) == 0:
                 break
-            found = _join(found, left, stage(model, batch.select(left), seed, tile))
+            found = joined(found, left, stage(model, batch.select(left), seed, tile))
         return found
 
 
@@ -116,7 +116,7 @@ SMALLER = {
 SUMS = ("forwards", "backwards", "zero_gradients")
 
 
-def _join(found: AttackResult, rows: Tensor, later: AttackResult) -> AttackResult:
+def joined(found: AttackResult, rows: Tensor, later: AttackResult) -> AttackResult:
     """The result with a later stage's findings for some rows; best points are the better of both, passes add up."""
     columns = {name: getattr(found, name).clone() for name in vars(found) if name != "stopped"}
     for name in ("adversarial", "success", "prediction", "distance", "probabilities", "draws"):

@@ -19,10 +19,12 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hauberk.attacks.gradients import attackable, behind_a_fence, draws
+from hauberk.attacks.judging import Asked, answered, heard
 from hauberk.attacks.losses import AttackLoss, LossName
 from hauberk.attacks.query import ROWS, Decided, Query
 from hauberk.batch import Batch, keep_freed_memory
 from hauberk.boundary import check_batch
+from hauberk.capabilities import Poll, Polled
 from hauberk.classifier import (
     ABSTAIN,
     TILE,
@@ -35,7 +37,6 @@ from hauberk.classifier import (
     decide,
     evaluating,
     frozen,
-    logits_of,
 )
 from hauberk.randomness import Key, PerSample, Randomness
 from hauberk.threats import CONFIG, Norm, Threat
@@ -210,22 +211,31 @@ class Attack(ABC):
         usual = draws(model, batch.images[:1])
         eot = usual if self.eot is None else self.eot
         key = Key(seed, 0, tuple(batch.ids.tolist()), "search")
-        return Query(
+        query = Query(
             model, batch.images, batch.labels, self.threat, self.loss, tile=tile, track=True, drop=drop and eot == 1,
             eot=eot, key=key, random=usual > 1,
         )  # fmt: skip
+        if isinstance(model, Polled) and model.poll.rule == "mean" and not isinstance(self.loss, AttackLoss):
+            query.mean = "logits"  # the predictor that is judged
+        return query
+
+    def asked(self, eot: int, random: bool) -> Asked:  # noqa: ARG002 - of a subclass
+        """How a model without a rule of its own is judged, and how many draws are kept on record."""
+        return Poll("vote", eot), eot
 
     def _judge(
         self, model: nn.Module, batch: Batch, query: Query, decided: Tensor | None, seed: int, tile: int
     ) -> AttackResult:
         """Project the candidate points again, classify them again, and believe only that."""
         adversarial = self._inside(self._candidates(model, query), batch.images)
-        clean_logits, clean_draws = query.clean_logits, _draws(model, batch, query.eot, tile, seed)
-        clean_prediction = vote(clean_draws, classes(clean_logits)) if decided is None else decided
+        clean_logits, asked = query.clean_logits, self.asked(query.eot, query.random)
+        clean_draws, polled = heard(model, batch, asked, tile, seed)
+        single = classes(clean_logits) if polled is None else polled
+        clean_prediction = single if decided is None else decided
         clean_wrong = clean_prediction != batch.labels
         adversarial = torch.where(clean_wrong[:, None, None, None], batch.images, adversarial)
         check = Batch(adversarial, batch.labels, batch.ids)
-        logits, fresh, prediction = answered(model, check, query.eot, tile, seed)
+        logits, fresh, prediction = answered(model, check, asked, tile, seed)
         prediction = torch.where(clean_wrong, clean_prediction, prediction)
         distance = self.threat.distance(adversarial, batch.images)
         changed = self.succeeded(model, prediction, batch.labels) & (distance <= self.threat.eps)
@@ -294,22 +304,3 @@ class Attack(ABC):
         """  # noqa: D205
         wrong = prediction != labels
         return wrong & (prediction != ABSTAIN) if isinstance(model, Decides) else wrong
-
-
-def answered(model: nn.Module, batch: Batch, eot: int, tile: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What a model says at points that are judged: logits (B, K), fresh draws (B, n) and the decision (B,)."""
-    logits, fresh = logits_of(model, batch, tile, (seed, 0, "judge")), _draws(model, batch, eot, tile, seed)
-    own = isinstance(model, Decides)
-    return logits, fresh, decide(model, batch, seed, tile) if own else vote(fresh, classes(logits))
-
-
-def vote(draws: Tensor, single: Tensor) -> Tensor:
-    """The class with most of n draws, (B, n) to (B,); the first of several; ``single`` where there are none."""
-    return single if draws.shape[1] == 0 else draws.mode(1).values
-
-
-def _draws(model: nn.Module, batch: Batch, eot: int, tile: int, seed: int) -> Tensor:
-    """Decisions of a random model in fresh draws, as many as one gradient averages, (B, n); n is 0 for any other."""
-    count = 0 if eot == 1 or isinstance(model, Decides) else eot
-    fresh = [classes(logits_of(model, batch, tile, (seed, n, "votes"))) for n in range(count)]
-    return torch.stack(fresh, 1) if fresh else batch.labels.new_empty(len(batch), 0)

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from hauberk.capabilities import Polled
 from hauberk.classifier import Traits, traits
 from hauberk.draws import PROBES, cuda_devices, is_random
 from hauberk.errors import HauberkError
@@ -103,11 +104,15 @@ def attackable(model: nn.Module) -> Iterator[None]:
 def draws(model: nn.Module, images: Tensor) -> int:
     """How many model calls one gradient should average: 1 for a deterministic model, else ``EOT_DRAWS``.
 
+    A model that decides by mean logits is attacked by as many draws as it decides with, where these are several.
     A model that declares itself deterministic is believed; any other is probed on the images.
     """
     known = traits(model)
     doubtful = known.stochastic or not known.declared
-    return EOT_DRAWS if doubtful and is_random(model, images, PROBES) else 1
+    if not (doubtful and is_random(model, images, PROBES)):
+        return 1
+    poll = model.poll if isinstance(model, Polled) else None
+    return poll.draws if poll is not None and poll.rule == "mean" and poll.draws > 1 else EOT_DRAWS
 
 
 @contextmanager

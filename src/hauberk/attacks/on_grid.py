@@ -9,8 +9,9 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from hauberk.attacks.base import AttackResult, answered
+from hauberk.attacks.base import AttackResult
 from hauberk.attacks.gradients import behind_a_fence
+from hauberk.attacks.judging import Asked, answered
 from hauberk.attacks.wrapping import Wrapping
 from hauberk.batch import Batch
 from hauberk.classifier import TILE, channels_last, frozen, margins
@@ -59,9 +60,9 @@ class OnGrid(Wrapping):
                 "16-bit data has 65,535 levels; an image that was made floats and changed has none",
             )
         searched = self.inner(model, batch, seed, tile)
-        eot = self.verdict_draws(model, batch.images)
+        asked = self.judged(model, batch.images)
         with frozen(model), channels_last(model), behind_a_fence(model, seed):
-            judge = _Judge(self, model, batch, searched, (eot, tile, seed))
+            judge = _Judge(self, model, batch, searched, (asked, tile, seed))
             for points in self._points(searched, batch):
                 judge.look(points)
         return judge.result()
@@ -96,11 +97,11 @@ class _Judge:
         model: the classifier.
         batch: the images.
         found: what the search found.
-        asked: draws, tile and seed of an answer.
+        asked: rule, tile and seed of an answer.
     """
 
     def __init__(
-        self, attack: OnGrid, model: nn.Module, batch: Batch, found: AttackResult, asked: tuple[int, int, int]
+        self, attack: OnGrid, model: nn.Module, batch: Batch, found: AttackResult, asked: tuple[Asked, int, int]
     ) -> None:
         self.attack, self.model, self.batch, self.asked = attack, model, batch, asked
         self.columns = {name: getattr(found, name).clone() for name in vars(found) if name != "stopped"}

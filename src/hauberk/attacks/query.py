@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,8 @@ class Query:
         self.key, self._draws = key, key if random else None
         self.budget = threat.eps if budget is None else budget
         self.targets: Tensor | None = None  # (B,); the classes that a targeted search wants
+        self.mean: Literal["loss", "logits"] = "loss"  # the mean loss over draws, or the loss of the mean logits
+        self.fixed = False  # the same draws at every call: those of the numbers 0, 1 ...
         rows, device = len(labels), images.device
         self.active = torch.ones(rows, dtype=torch.bool, device=device)
         self.wrong = torch.zeros_like(self.active)  # is the last point looked at misclassified, row by row
@@ -82,6 +85,11 @@ class Query:
             self.best = dict(zip(KEPT, self._best, strict=True))
             self.points = dict(zip(KEPT, self._points.view(len(KEPT), *images.shape).unbind(), strict=True))
             self.misclassified = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    @property
+    def random(self) -> bool:
+        """Whether the model is called by its draws."""
+        return self._draws is not None
 
     @property
     def clean_logits(self) -> Tensor:
@@ -216,7 +224,7 @@ class Query:
         Where all rows stand, a full tile is a slice, so that nothing is gathered.
         """
         size = self.tile or len(rows)
-        runs = [rows] if self._draws is None else self._runs(rows)
+        runs = [rows] if self._draws is None or self.fixed else self._runs(rows)
         whole = len(runs) == 1 and len(rows) == len(self.labels)
         for run in runs:
             for start in range(0, len(run), size):
@@ -238,7 +246,7 @@ class Query:
         if self._draws is None:
             return self.model
         ids = torch.tensor(self._draws.ids, device=self.images.device)[rows]
-        number = int(self.forwards[rows][0])
+        number = 0 if self.fixed else int(self.forwards[rows][0])
         return one_draw(self.model, replace(self._draws, number=number + nth, ids=tuple(ids.tolist())))
 
     def _passing(self, net: nn.Module) -> AbstractContextManager[None]:
@@ -257,7 +265,12 @@ class Query:
         return value.detach(), logits.detach(), gradient
 
     def _average(self, points: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Loss and logits; of a random model the mean loss and the log of the mean probabilities over draws."""
+        """Loss and logits; of a random model the mean loss and the log of the mean probabilities over draws.
+
+        Where the mean is that of logits, the logits are these, and the loss is theirs.
+        """
+        if self.mean == "logits" and self.eot > 1:
+            return self._of_mean_logits(points, rows)
         if self.eot == 1:
             return self._once(points, rows)
         total, together = self._once(points, rows)
@@ -276,10 +289,24 @@ class Query:
                 outputs = named_outputs(net, points)
             return self.loss(outputs, labels, targets), outputs["logits"]
         logits = self._logits(net, points)
-        if targets is not None:
-            return targeted_loss(self.loss, logits, labels, targets), logits
-        clean = self.clean_logits[rows] if self.loss == "kl" else None
-        return attack_loss(self.loss, logits, labels, clean), logits
+        return self._loss(self.loss, logits, rows), logits
+
+    def _of_mean_logits(self, points: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        if isinstance(self.loss, AttackLoss):
+            raise HauberkError(
+                "a loss of named outputs has no mean logits", "average losses: mean=loss, or take ce, margin or dlr"
+            )
+        mean = self._logits(self._net(rows), points) / self.eot
+        for nth in range(1, self.eot):
+            mean = mean + self._logits(self._net(rows, nth), points) / self.eot
+        return self._loss(self.loss, mean, rows), mean
+
+    def _loss(self, loss: LossName, logits: Tensor, rows: Tensor | slice) -> Tensor:
+        labels = self.labels[rows]
+        if self.targets is not None:
+            return targeted_loss(loss, logits, labels, self.targets[rows])
+        clean = self.clean_logits[rows] if loss == "kl" else None
+        return attack_loss(loss, logits, labels, clean)
 
     # --- what is kept ---------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from hauberk.attacks.base import AttackResult, answered
+from hauberk.attacks.base import AttackResult
 from hauberk.attacks.gradients import behind_a_fence
+from hauberk.attacks.judging import answered
 from hauberk.attacks.wrapping import Wrapping
 from hauberk.batch import Batch
 from hauberk.capabilities import HasParts
@@ -48,9 +49,9 @@ class Towards(Wrapping):
         Raises:
             HauberkError: if the model has no such class.
         """
-        eot = self.verdict_draws(model, batch.images)
+        asked_by = self.judged(model, batch.images)
         with frozen(model), channels_last(model), behind_a_fence(model, seed):
-            logits, fresh, clean = answered(model, batch, eot, tile, seed)
+            logits, fresh, clean = answered(model, batch, asked_by, tile, seed)
         if self.target >= logits.shape[1]:
             raise HauberkError(f"there is no class {self.target}", f"the model has {logits.shape[1]}, counted from 0")
         asked = Batch(batch.images, torch.zeros_like(batch.labels), batch.ids)
@@ -58,7 +59,7 @@ class Towards(Wrapping):
         own = batch.labels == self.target
         points = torch.where(own[:, None, None, None], batch.images, found.adversarial)
         with frozen(model), channels_last(model), behind_a_fence(model, seed):
-            said = answered(model, Batch(points, batch.labels, batch.ids), eot, tile, seed)
+            said = answered(model, Batch(points, batch.labels, batch.ids), asked_by, tile, seed)
         stay = own | (clean == self.target)  # nothing was searched, or nothing had to be
         reached = (said[2] == self.target) & (found.distance <= self.threat.eps) & found.success
         success = ~own & ((clean == self.target) | reached)

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from hauberk.attacks.apgd import APGD
 from hauberk.attacks.autoattack import AutoAttack
 from hauberk.attacks.base import Attack
+from hauberk.attacks.eot_sweep import EOTSweep
 from hauberk.attacks.gradients import draws
+from hauberk.attacks.judging import Asked
 from hauberk.attacks.query import Query
 from hauberk.errors import HauberkError
 from hauberk.randomness import Randomness
@@ -40,14 +42,18 @@ class Wrapping(Attack):
         """The attack inside."""
         return APGD(self.threat, loss="margin") if self.attack is None else self.attack
 
-    def verdict_draws(self, model: nn.Module, images: Tensor) -> int:
-        """How many draws of a random model a verdict takes: as many as the attack inside takes."""
-        return draws(model, images[:1]) if self.inner.eot is None else self.inner.eot
+    def judged(self, model: nn.Module, images: Tensor) -> Asked:
+        """How a random model is judged: as by the attack inside."""
+        inner = self.inner
+        if isinstance(inner, Wrapping):
+            return inner.judged(model, images)
+        usual = draws(model, images[:1])
+        return inner.asked(usual if inner.eot is None else inner.eot, usual > 1)
 
     def stages(self) -> tuple[Self, ...]:
         """The stages of a sequence inside, each wrapped; else the attack itself."""
         inner = self.inner
-        if isinstance(inner, AutoAttack | Wrapping):
+        if isinstance(inner, AutoAttack | EOTSweep | Wrapping):
             return tuple(replace(self, attack=stage) for stage in inner.stages())
         return (self,)
 
@@ -63,9 +69,9 @@ class Wrapping(Attack):
 
 def is_sequence(attack: Attack) -> bool:
     """Whether an attack runs stages, each on the survivors of the ones before."""
-    return isinstance(attack, AutoAttack) or (isinstance(attack, Wrapping) and attack.is_sequence)
+    return isinstance(attack, AutoAttack | EOTSweep) or (isinstance(attack, Wrapping) and attack.is_sequence)
 
 
 def stages_of(attack: Attack) -> tuple[Attack, ...]:
     """The stages of a sequence, or the attack alone."""
-    return attack.stages() if isinstance(attack, AutoAttack | Wrapping) else (attack,)
+    return attack.stages() if isinstance(attack, AutoAttack | EOTSweep | Wrapping) else (attack,)

@@ -65,6 +65,17 @@ FAMILY.add(
     norms="L1 L2 Linf", knowledge="white box", cost="standard about 11,000 passes, fast 2,000",
 )  # fmt: skip
 FAMILY.add(
+    "eot", "hauberk.attacks.eot:EOT", "a search on a random model with a stated number of draws and kind of mean",
+    "Athalye et al. 2018, Section 4.2", norms="L1 L2 Linf", knowledge="white box",
+    cost="those of the attack inside, times the draws",
+)  # fmt: skip
+FAMILY.add(
+    "eot_sweep", "hauberk.attacks.eot_sweep:EOTSweep",
+    "EOT with ever more draws and steps, until the accuracy of a random model stops falling",
+    "Athalye et al. 2018, Section 4.2", norms="L1 L2 Linf", knowledge="white box",
+    cost="up to 57,000 passes; its rounds of 1, 5 and 20 draws 9,200",
+)  # fmt: skip
+FAMILY.add(
     "on_grid", "hauberk.attacks.on_grid:OnGrid", "points rounded to whole 8-bit or 16-bit levels and judged again",
     norms="L1 L2 Linf", knowledge="white box", cost="9 passes, and those of the attack inside",
 )  # fmt: skip

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hauberk.attacks import Attack, AttackLoss, AutoAttack, PartAttack, Square, Towards
+from hauberk.attacks import EOT, Attack, AttackLoss, AutoAttack, EOTSweep, PartAttack, Square, Towards
 from hauberk.attacks.autoattack import by_scores, sequences
+from hauberk.attacks.eot import SEEN
 from hauberk.attacks.gradients import EOT_DRAWS, attackable
 from hauberk.attacks.wrapping import Wrapping
 from hauberk.batch import Batch
@@ -279,8 +280,10 @@ def passes(attack: Attack, num_classes: int, random: bool = False) -> tuple[int,
     with each.  A registered loss takes the passes of cross-entropy, and an attack on a part is counted as one on the
     whole.
     """
-    stages = attack.stages() if isinstance(attack, AutoAttack) else (attack,)  # what is around one counts it inside
-    draws = [EOT_DRAWS if random and stage.eot is None else 1 for stage in stages]
+    # what is around one counts it inside
+    stages = attack.stages() if isinstance(attack, AutoAttack | EOTSweep) else (attack,)
+    own = [stage.eot is not None or isinstance(stage, EOT) for stage in stages]
+    draws = [EOT_DRAWS if random and not mine else 1 for mine in own]
     found = [(n * f, n * b) for n, (f, b) in zip(draws, (_passes(s, num_classes) for s in stages), strict=True)]
     return sum(f for f, _ in found), sum(b for _, b in found)
 
@@ -289,6 +292,10 @@ def _passes(attack: Attack, num_classes: int) -> tuple[int, int]:
     if isinstance(attack, PartAttack):
         forwards, backwards = _passes(attack.search_of, num_classes)
         return forwards + TRIED, backwards
+    if isinstance(attack, EOT):
+        forwards, backwards = _passes(attack.inner, num_classes)
+        kept = len(SEEN) * attack.votes + 2 * max(attack.votes, attack.tries)
+        return attack.draws * forwards + kept, attack.draws * backwards
     if isinstance(attack, Wrapping):
         towards = isinstance(attack, Towards)
         forwards, backwards = passes(attack.inner, 2 if towards else num_classes)

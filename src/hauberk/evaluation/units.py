@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hauberk import registry
-from hauberk.attacks import Attack
+from hauberk.attacks import Attack, EOTSweep
 from hauberk.attacks.wrapping import is_sequence, stages_of
 from hauberk.batch import Batch, Samples
+from hauberk.capabilities import Polled
 from hauberk.certificates import Certificate
 from hauberk.certificates.evidence import VoteCounts
 from hauberk.classifier import Decides, predictor_name, traits
@@ -48,10 +49,12 @@ class Attacking(Task):
     Args:
         attack: AutoAttack leaves records of each of its stages, each on the images that survived the stages before.
         shown: ids of the images that are kept for pictures.
+        most: stages that are done; None is all of them.
     """
 
     attack: Attack
     shown: frozenset[int]
+    most: int | None = None
 
     kind: ClassVar[RecordKind] = "attack"
 
@@ -68,13 +71,13 @@ class Attacking(Task):
             {"method": registry.spec(stage), "threat": registry.spec(stage.threat)}
             | {"revisions": revisions(self.attack, stage)}
             | ({"suite": registry.spec(self.attack), "stage": number} if suite else {})
-            for number, stage in enumerate(stages_of(self.attack))
+            for number, stage in enumerate(stages_of(self.attack)[: self.most])
         ]
 
     def passes(self) -> Sequence[float]:
         """As counted on a net that withstands everything."""
         classes, random = len(self.setting.classes), bool(self.facts["stochastic"])
-        return [sum(passes(stage, classes, random)) for stage in stages_of(self.attack)]
+        return [sum(passes(stage, classes, random)) for stage in stages_of(self.attack)[: self.most]]
 
     def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:
         """What the stage found."""
@@ -110,13 +113,35 @@ def attack_records(model: nn.Module, samples: Samples, attack: Attack, setting: 
     one = drawn(model, Key(0, 0, tuple(first.ids.tolist()), "probe"))
     if stochastic and is_random(one, first.images, PROBES):
         facts |= {"randomness": "global"}  # it draws by itself: its rows cannot be repeated one by one
+    if isinstance(model, Polled):
+        facts |= {"poll": asdict(model.poll)}
     if isinstance(model, Decides) and not predictor_name(model).startswith(OWN_DECISIONS):
         facts |= {"decides": True}  # its name does not say it
     about = unit_of(model, predictor_name(model), registry.spec(attack), setting)
     about |= {"threat": registry.spec(attack.threat), "revisions": revisions(attack)}
     shown = frozenset(samples.ids[samples.order()[: setting.gallery]].tolist())
     task = Attacking(model=model, setting=setting, about=about, facts=facts, attack=attack, shown=shown)
+    if isinstance(attack, EOTSweep) and work.shard[1] == 1:  # a shard sees a part of the images, and does every stage
+        return _until_settled(task, attack, samples, work)
     return done(task, samples, work)
+
+
+def _until_settled(task: Attacking, sweep: EOTSweep, samples: Samples, work: Work) -> list[Part]:
+    """Stage after stage on all images, until the sweep's rule ends it."""
+    found: list[Part] = []
+    for count in range(1, len(sweep.stages()) + 1):
+        found = done(replace(task, most=count), samples, work)
+        if sweep.settled([fallen([p for p in found if p.unit["stage"] == n]) for n in range(count)]):
+            break
+    return found
+
+
+def fallen(parts: Sequence[Part]) -> int:
+    """How many images that were right before fell."""
+    return sum(
+        int((p.column("success").astype(bool) & (p.column("clean_prediction") == p.column("label"))).sum())
+        for p in parts
+    )  # fmt: skip
 
 
 def _attack_columns(model: nn.Module, tile: Batch, attack: Attack, setting: Setting, shown: frozenset[int]) -> Columns:

@@ -254,7 +254,7 @@ def _method(part: Part) -> Method:
 
 def _suite(part: Part) -> str:
     suite = part.unit.get("suite")
-    return f"{suite['name']} {suite['version']}" if suite else ""
+    return f"{suite['name']} {suite.get('version', '')}".strip() if suite else ""
 
 
 # --- certificates ---------------------------------------------------------------------------------------------

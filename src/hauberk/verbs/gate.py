@@ -277,7 +277,7 @@ def _eps(part: Part) -> float:
 
 def _named(part: Part) -> str:
     suite = part.unit.get("suite")
-    return f"{suite['name']} {suite['version']}" if suite else str(part.unit["method"]["name"])
+    return f"{suite['name']} {suite.get('version', '')}".strip() if suite else str(part.unit["method"]["name"])
 
 
 def _doubt(here: _Judged, whose: Key, parts: Sequence[Part], quantity: Quantity) -> tuple[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hauberk.records import Part
 from hauberk.verify.verdict import samples
-from hauberk.verify.wrapped import target, wrapped_problems
+from hauberk.verify.wrapped import core, target, wrapped_problems
 
 Rows = NDArray[np.bool_]
 # a point that is projected and classified again may fall back over a border that it crossed by this little
@@ -54,6 +54,9 @@ class _Rows:
         # where the model gave one answer for one image, its margins say what was seen, whatever its parts are
         drawn = any(map(bool, (*self.clean_draws, *self.draws))) or part.unit["method"].get("eot") is not None
         self.random = bool(part.facts["stochastic"]) and drawn
+        poll, method = part.facts.get("poll", {}), core(part.unit["method"])
+        self.voting = int(poll.get("draws", method.get("votes", 0)))  # of the draws, those that decide; 0 is all
+        self.by_vote = poll.get("rule", "vote") == "vote"
 
     label: Any
     clean_prediction: Any
@@ -74,7 +77,7 @@ class _Rows:
         if not self.random and not self.own:
             yield from self._margins()
             yield from self._probabilities()
-        if self.random:
+        if self.random and self.by_vote:  # logits of single draws are not on record
             yield from self._votes()
 
     def reached(self, decided: NDArray[np.int64]) -> Rows:
@@ -144,7 +147,7 @@ class _Rows:
 
     def _votes(self) -> Iterator[tuple[Rows, str]]:
         for draws, decided in ((self.clean_draws, self.clean_prediction), (self.draws, self.prediction)):
-            votes = [np.asarray([] if d is None else d, dtype=np.int64) for d in draws]
+            votes = [np.asarray([] if d is None else d[: self.voting or None], dtype=np.int64) for d in draws]
             lost = [len(v) > 0 and (v == p).sum() < max((v == c).sum() for c in set(v.tolist()))
                     for v, p in zip(votes, decided, strict=True)]  # fmt: skip
             yield np.asarray(lost, dtype=np.bool_), "the prediction is not the class with most draws"
