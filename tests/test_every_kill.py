@@ -33,7 +33,7 @@ import yaml
 import hauberk
 import hauberk.cli.app  # here, so that forks need not
 import hauberk.cli.results
-from hauberk import cli, recipes
+from hauberk import cli, compaction, recipes
 from hauberk.attacks import FAB, FGSM, PGD, AutoAttack
 from hauberk.data.files import download
 from hauberk.recipes import Evaluation, parse
@@ -311,6 +311,13 @@ def test_attack(bench: Bench, trained: State) -> None:
 
 def test_certify(bench: Bench, trained: State) -> None:
     bench.check(trained, typed("certify", "a"), least=8)
+
+
+def test_records_that_are_joined(bench: Bench, trained: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a joined file and the end of those that it replaces, units are there twice."""
+    monkeypatch.setattr(compaction, "FEW", 2)
+    whole = bench.check(trained, typed("certify", "a"), least=12, sample=6)
+    assert sum("certificate-" in name for name in whole) == 1
 
 
 def test_certify_in_processes(bench: Bench, trained: State) -> None:

@@ -1,8 +1,10 @@
-"""Records: one row per sample and unit of work, in Parquet parts that are written atomically.
+"""Records: one row per sample and unit of work, in Parquet files that are written atomically.
 
 A unit of work is keyed by a hash of all that its result depends on (weights, data, threat, configuration, seed,
 tile, schema, dtype).  Resuming means doing the units that are missing; merging is the set union of units.  The same
 key with different content is an error.
+
+A file holds one unit, or several of one evaluation, one after the other: then its head says which, with how many rows.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,93 +28,16 @@ import torch
 from hauberk import reading, unpacking
 from hauberk.batch import Samples
 from hauberk.errors import HauberkError
+from hauberk.record_schemas import BESIDE as BESIDE
+from hauberk.record_schemas import COLUMNS, PICTURES
+from hauberk.record_schemas import MEASURED as MEASURED
+from hauberk.record_schemas import SCHEMAS as SCHEMAS
+from hauberk.record_schemas import RecordKind as RecordKind
 from hauberk.storage import atomic_write
 
 HASHED_ROWS = 64  # images that are floats at one time while they are hashed
-
-RecordKind = Literal["attack", "certificate", "mix", "diagnosis", "fingerprint", "array", "votes", "plan"]
-MEASURED: tuple[RecordKind, ...] = ("attack", "certificate", "mix", "diagnosis")
-# of which function; numbers that many records share; votes that certificates rest on, and what was planned before
-BESIDE: tuple[RecordKind, ...] = ("fingerprint", "array", "votes", "plan")
-PICTURES = ("image", "adversarial")  # of an attack; an evaluation keeps as many as it is asked for
+APART = ("data", "purpose", "start", "stop")
 INLINE = 10_000  # numbers that facts hold themselves; a larger array is a file of its own, which they name
-
-SCHEMAS: dict[RecordKind, pa.Schema] = {
-    "attack": pa.schema([
-        ("id", pa.int64()),
-        ("label", pa.int64()),
-        ("clean_prediction", pa.int64()),
-        ("prediction", pa.int64()),
-        ("success", pa.bool_()),  # some point of the threat, the image itself included, is misclassified
-        ("distance", pa.float64()),  # of the returned point from the image, in the threat's norm
-        ("loss", pa.float64()),
-        ("logit_margin", pa.float64()),  # smallest z_y - max z_j seen
-        ("probability_margin", pa.float64()),  # smallest p_y - max p_j seen
-        ("nearest", pa.float64()),  # distance of the nearest misclassified point seen, whatever the budget; inf if none
-        ("forwards", pa.int64()),
-        ("backwards", pa.int64()),
-        ("zero_gradients", pa.int64()),
-        ("stopped", pa.string()),
-        ("image", pa.binary()),  # float32, C order; kept for a few rows only, else null
-        ("adversarial", pa.binary()),
-        ("clean_probabilities", pa.list_(pa.float64())),
-        ("probabilities", pa.list_(pa.float64())),  # at the returned point
-        ("clean_draws", pa.list_(pa.int64())),  # of a random model: decisions of fresh draws at the image; else empty
-        ("draws", pa.list_(pa.int64())),  # and at the returned point
-    ]),
-    "certificate": pa.schema([
-        ("id", pa.int64()),
-        ("label", pa.int64()),
-        ("prediction", pa.int64()),  # -1 where it abstains
-        ("radius", pa.float64()),
-        ("evidence", pa.string()),  # JSON: what a stranger needs to derive the radius again
-    ]),
-    "mix": pa.schema([
-        ("id", pa.int64()),
-        ("label", pa.int64()),
-        ("accurate_prediction", pa.int64()),
-        ("robust_prediction", pa.int64()),
-        ("accurate_logits", pa.list_(pa.float32())),  # of both models, times their scales
-        ("robust_logits", pa.list_(pa.float32())),
-        ("alpha_low", pa.float64()),  # the mix is right for alpha strictly between these two (NaN: never)
-        ("alpha_high", pa.float64()),
-        ("certified_alpha", pa.list_(pa.float64())),  # for each eps of the metadata: certified and right from here up
-        ("evidence", pa.string()),  # JSON: of the robust model's certificate
-    ]),
-    "diagnosis": pa.schema([  # one row a check of an evaluation, not a sample
-        ("id", pa.int64()),  # number of the check
-        ("check", pa.string()),
-        ("value", pa.float64()),
-        ("threshold", pa.float64()),
-        ("verdict", pa.string()),  # sound, questionable or broken
-        ("reason", pa.string()),
-        ("images", pa.int64()),
-    ]),
-    "fingerprint": pa.schema([  # what a model answers on fixed images
-        ("id", pa.int64()),  # of an image of the data; below 0 it is noise
-        ("logits", pa.list_(pa.float64())),  # of the model, and beside them of the models that it is made of
-    ]),
-    "votes": pa.schema([  # one row for each image and block of its votes under noise
-        ("id", pa.int64()),
-        ("purpose", pa.string()),  # counts0 choose the class, counts bound its probability
-        ("start", pa.int64()),  # number of the block's first vote
-        ("stop", pa.int64()),
-        ("counts", pa.list_(pa.int64())),  # for each class
-    ]),
-    "plan": pa.schema([  # of votes, fixed before the first of them: one row
-        ("id", pa.int64()),
-        ("noise", pa.string()),  # JSON
-        ("n0", pa.int64()),
-        ("n", pa.int64()),
-        ("alpha", pa.float64()),
-        ("rule", pa.string()),  # fixed, randomised, looks with their numbers, or anytime: then any n may follow
-        ("rival", pa.string()),
-    ]),
-    "array": pa.schema([  # shared evidence of many units, such as pairwise Lipschitz constants
-        ("id", pa.int64()),  # number of the row
-        ("values", pa.list_(pa.float64())),
-    ]),
-}
 
 
 def content_hash(value: Any) -> str:
@@ -171,7 +97,14 @@ class Part:
 
 def unit_key(kind: RecordKind, unit: Mapping[str, Any]) -> str:
     """The key of a unit of work: the hash of its description and of the schema of its rows."""
-    return content_hash({"kind": kind, "schema": SCHEMAS[kind].to_string(), "unit": dict(unit)})
+    return content_hash({"kind": kind, "schema": COLUMNS[kind], "unit": dict(unit)})
+
+
+def file_name(parts: Sequence[Part]) -> str:
+    """The name of the file that holds a part, or several of one evaluation."""
+    if len(parts) == 1:
+        return f"{parts[0].kind}-{parts[0].key}.parquet"
+    return f"{parts[0].kind}-joined-{content_hash({'joined': sorted(p.key for p in parts)})}.parquet"
 
 
 def part(kind: RecordKind, unit: Mapping[str, Any], facts: Mapping[str, Any], columns: Mapping[str, Any]) -> Part:
@@ -193,38 +126,60 @@ def write(folder: Path, item: Part) -> Path:
     Raises:
         HauberkError: if a part of the same key with different content is there already.
     """
-    path = folder / f"{item.kind}-{item.key}.parquet"
-    if path.exists():
-        known = read(path)
-        if _same(known, item) or _more_votes(item, known):
-            return path
-        if not (_adds_pictures(known, item) or _more_votes(known, item)):
-            raise HauberkError(
-                f"{path.name}: the same unit of work gave different rows",
-                "the machine, library or code changed between the runs; move the old records away",
-            )
-    head = {"kind": item.kind, "unit": dict(item.unit), "facts": dict(item.facts)}
+    path = folder / file_name([item])
+    if path.exists() and not replaces(item, read(path)):
+        return path
     for values in item.facts.get("shared", {}).values():
         if isinstance(values, np.ndarray):  # before what names it
             write_once(folder, _array_part(values))
+    atomic_write(path, packed(item, {}))
+    return path
+
+
+def replaces(item: Part, known: Part) -> bool:
+    """Whether a part takes the place of the one of its key: it keeps more pictures, or rests on more votes.
+
+    Raises:
+        HauberkError: if they contradict each other.
+    """
+    if _same(known, item) or _says_more(known, item):
+        return False
+    if not _says_more(item, known):
+        raise HauberkError(
+            f"{file_name([item])}: the same unit of work gave different rows",
+            "the machine, library or code changed between the runs; move the old records away",
+        )
+    return True
+
+
+def packed(item: Part, more: Mapping[str, Any]) -> bytes:
+    """The content of a file: a table, and a head with more in it."""
+    head = {"kind": item.kind, "unit": dict(item.unit), "facts": dict(item.facts), **more}
     metadata = {b"hauberk": json.dumps(head, default=_named).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(item.table.replace_schema_metadata(metadata), sink, compression="zstd")
-    atomic_write(path, sink.getvalue().to_pybytes())
-    return path
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def write_once(folder: Path, item: Part) -> None:
     """Write a part whose facts say when and where it was made, unless it is there already."""
-    if not (folder / f"{item.kind}-{item.key}.parquet").exists():
+    if not (folder / file_name([item])).exists():
         write(folder, item)
 
 
 def read(path: Path) -> Part:
-    """Read one part.
+    """Read the only part of a file; errors as ``read_parts``."""
+    found, *more = read_parts(path)
+    if more:
+        raise HauberkError(f"{path} holds {1 + len(more)} records, expected one", "read them with read_parts")
+    return found
+
+
+def read_parts(path: Path) -> list[Part]:
+    """Read all parts of a file.
 
     Raises:
-        HauberkError: if it is not a record of this project or its key does not match its content.
+        HauberkError: if it holds no records of this project or its name does not match its content.
     """
     try:
         table = unpacking.parquet(path)
@@ -233,15 +188,31 @@ def read(path: Path) -> Part:
         table = table.replace_schema_metadata(None)
         if not table.num_rows or not table.schema.equals(SCHEMAS[head["kind"]]):
             raise KeyError("another schema")
+        units = _units(head, table, path)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise HauberkError(f"{path} is not a Hauberk record", "remove it and run the command again") from error
-    found = Part(head["kind"], head["unit"], _with_arrays(head["facts"], path.parent), table)
-    if found.key not in path.name:
+    facts = _with_arrays(head["facts"], path.parent)
+    found = [Part(head["kind"], unit, facts, rows) for unit, rows in units]
+    if Path(file_name(found)).stem.rpartition("-")[2] not in path.name:
         raise HauberkError(
             f"{path.name}: its name does not match its content",
             "it was changed, or written by another version of Hauberk: remove it and run the command again",
         )
     return found
+
+
+def _units(head: Mapping[str, Any], table: pa.Table, path: Path) -> list[tuple[dict[str, Any], pa.Table]]:
+    """What each unit of a file is, and its rows."""
+    if "parts" not in head:
+        return [(head["unit"], table)]
+    for own in head["parts"]:
+        reading.check_json(own, {"unit": dict, "rows": int}, path)
+    units, rows = ([own[name] for own in head["parts"]] for name in ("unit", "rows"))
+    if min(rows) < 1 or sum(rows) != table.num_rows or len(rows) < 2 or not set().union(*units) <= set(APART):
+        raise ValueError("its units are of several evaluations, or have other rows")
+    ends = accumulate(rows)
+    return [({**head["unit"], **own}, table.slice(end - count, count))
+            for own, count, end in zip(units, rows, ends, strict=True)]  # fmt: skip
 
 
 def _array_part(values: np.ndarray) -> Part:
@@ -286,9 +257,22 @@ def _read_array(path: Path, _changed: int, _size: int) -> np.ndarray:
 
 
 def read_all(folder: Path, kind: RecordKind | None = None) -> list[Part]:
-    """All parts of a folder, of one kind or of all that hold measurements, in the order of their names."""
+    """All parts of a folder, of one kind or of all that hold measurements, in the order of kind and key.
+
+    A kill may leave a part in two files: it is there once.  Files that are joined meanwhile are looked for again.
+    """
     kinds = MEASURED if kind is None else (kind,)
-    return [read(p) for p in sorted(p for k in kinds for p in folder.glob(f"{k}-*.parquet"))]
+    while True:
+        paths = _listed(folder, kinds)
+        try:
+            return sorted(_union(p for path in paths for p in read_parts(path)), key=lambda p: (p.kind, p.key))
+        except HauberkError:
+            if paths == _listed(folder, kinds):
+                raise
+
+
+def _listed(folder: Path, kinds: Iterable[RecordKind]) -> list[Path]:
+    return sorted(path for kind in kinds for path in folder.glob(f"{kind}-*.parquet"))
 
 
 def merge(parts: Iterable[Part]) -> list[Part]:
@@ -297,15 +281,19 @@ def merge(parts: Iterable[Part]) -> list[Part]:
     Raises:
         HauberkError: if one key comes with different content.
     """
+    return sorted(_union(parts), key=lambda p: p.key)
+
+
+def _union(parts: Iterable[Part]) -> Iterable[Part]:
     union: dict[str, Part] = {}
     for item in parts:
-        known = union.setdefault(item.key, item)
-        if known is item or _same(known, item) or _more_votes(item, known):
+        known = union.setdefault(key := item.key, item)
+        if known is item or _same(known, item) or _says_more(known, item):
             continue
-        if not _more_votes(known, item):
-            raise HauberkError(f"unit {item.key} comes with different rows", "one of the runs is stale; run it again")
-        union[item.key] = item
-    return [union[key] for key in sorted(union)]
+        if not _says_more(item, known):
+            raise HauberkError(f"unit {key} comes with different rows", "one of the runs is stale; run it again")
+        union[key] = item
+    return union.values()
 
 
 def group(parts: Iterable[Part]) -> list[Part]:
@@ -327,22 +315,27 @@ def group(parts: Iterable[Part]) -> list[Part]:
         if item.kind not in (*MEASURED, "votes"):
             alone.append(item)
             continue
-        shared = {k: v for k, v in item.unit.items() if k not in _apart(item)}
-        groups.setdefault(content_hash({"kind": item.kind, "unit": shared, "facts": dict(item.facts)}), []).append(item)
+        groups.setdefault(evaluation_key(item), []).append(item)
     joined = alone
     for found in groups.values():
         items = _largest(found)
         table = _each_sample_once(pa.concat_tables([i.table for i in items]))
         data = sorted({str(i.unit["data"]) for i in items})
-        unit = {k: v for k, v in items[0].unit.items() if k not in _apart(items[0])}
+        unit = {k: v for k, v in items[0].unit.items() if k not in apart(items[0])}
         unit |= {"data": data[0] if len(data) == 1 else content_hash(data)}
         joined.append(Part(items[0].kind, unit, items[0].facts, table))
     return joined
 
 
-def _apart(item: Part) -> tuple[str, ...]:
+def evaluation_key(item: Part) -> str:
+    """The hash that all parts of one evaluation share."""
+    shared = {k: v for k, v in item.unit.items() if k not in apart(item)}
+    return content_hash({"kind": item.kind, "unit": shared, "facts": dict(item.facts)})
+
+
+def apart(item: Part) -> tuple[str, ...]:
     """In what the units of one evaluation differ; the rows of votes name their blocks too."""
-    return ("data", "purpose", "start", "stop") if item.kind == "votes" else ("data",)
+    return APART if item.kind == "votes" else APART[:1]
 
 
 def _largest(items: list[Part]) -> list[Part]:
@@ -361,6 +354,11 @@ def _largest(items: list[Part]) -> list[Part]:
 def _same(one: Part, other: Part) -> bool:
     """Whether two parts say the same, rows and facts."""
     return bool(one.table.equals(other.table)) and content_hash(dict(one.facts)) == content_hash(dict(other.facts))
+
+
+def _says_more(item: Part, known: Part) -> bool:
+    """Whether a part says what another one says, and more."""
+    return _adds_pictures(known, item) or _more_votes(known, item)
 
 
 def _adds_pictures(known: Part, item: Part) -> bool:

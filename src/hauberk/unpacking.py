@@ -131,21 +131,27 @@ def parquet(path: Path) -> Any:
         HauberkError: if it is a link or no file, or unpacks to more than records do.
         OSError, pyarrow.ArrowInvalid: if it is damaged.
     """
+    return table_of(content(path, RECORD_BYTES, links=False), path)
+
+
+def table_of(packed: bytes, where: object) -> Any:
+    """The table that the bytes of a Parquet file of records hold; errors as ``parquet``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    packed = content(path, RECORD_BYTES, links=False)
+    if len(packed) > RECORD_BYTES:
+        raise HauberkError(f"{where} has {len(packed):,} bytes, expected at most {RECORD_BYTES:,}", "do not open it")
     file = pq.ParquetFile(io.BytesIO(packed))
     head, schema = file.metadata, file.schema_arrow
     chunks = [head.row_group(i).column(j) for i in range(head.num_row_groups) for j in range(head.num_columns)]
-    values = 8 * sum(max(0, chunk.num_values) for chunk in chunks)
-    check_unpacked(path, len(packed), values + sum(chunk.total_uncompressed_size for chunk in chunks), UNPACKED_RECORDS)
+    unpacked = sum(8 * max(0, chunk.num_values) + chunk.total_uncompressed_size for chunk in chunks)
+    check_unpacked(where, len(packed), unpacked, UNPACKED_RECORDS)
     if head.num_rows > ROWS:
-        raise HauberkError(f"{path}: {head.num_rows:,} rows, expected at most {ROWS:,}", "do not open this file")
+        raise HauberkError(f"{where}: {head.num_rows:,} rows, expected at most {ROWS:,}", "do not open this file")
     texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_binary(f.type)]
     table = pq.read_table(io.BytesIO(packed), read_dictionary=texts)  # a text that is repeated is kept once
     for name in texts:
-        check_unpacked(path, len(packed), sum(map(_unpacked, table.column(name).chunks)), UNPACKED_RECORDS)
+        check_unpacked(where, len(packed), sum(map(_unpacked, table.column(name).chunks)), UNPACKED_RECORDS)
     return table.cast(schema)
 
 

@@ -14,13 +14,14 @@ import pytest
 from scipy import stats
 from torch import nn
 
+from hauberk import compaction
 from hauberk.certificates import Certificate, MixedCertificate, SmoothingCertificate
 from hauberk.certificates.evidence import VoteCounts
 from hauberk.certificates.votes import Block, blocks
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
 from hauberk.errors import HauberkError
-from hauberk.evaluation import voting, work
+from hauberk.evaluation import voting
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import Work
@@ -96,13 +97,13 @@ def test_votes_that_are_there_are_not_counted_again(tmp_path: Path, monkeypatch:
 
 def test_the_plan_is_on_record_before_the_first_vote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there: list[bool] = []
-    keep = work.write
+    keep = compaction.write
 
     def watching(folder: Path, item: Part) -> Path:
         there.append(bool(list(folder.glob("plan-*"))))
         return keep(folder, item)
 
-    monkeypatch.setattr(work, "write", watching)
+    monkeypatch.setattr(compaction, "write", watching)
     certified(tmp_path, plan(500))
     assert there
     assert all(there)

@@ -133,7 +133,7 @@ SMOOTHING = [
     ),
     *group(
         "votes", "records.py", "tests/evaluation/test_voting.py",
-        ('("data", "purpose", "start", "stop") if item.kind == "votes" else ("data",)', '("data",)'),
+        ('APART if item.kind == "votes" else APART[:1]', "APART[:1]"),
     ),
     *group(
         "votes", "verify/polls.py", "tests/evaluation/test_voting.py",

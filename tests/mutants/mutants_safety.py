@@ -70,7 +70,7 @@ SAFETY: list[Mutant] = [
         ("    if head > min(HEADER_BYTES, size):\n", "    if False:\n"),
         ("    if unpacked > len(packed):\n", "    if False:\n"),
         ("sum(map(_unpacked, table.column(name).chunks))", "0"),
-        ("values + sum(chunk.total_uncompressed_size for chunk in chunks)", "0"),
+        ("sum(8 * max(0, chunk.num_values) + chunk.total_uncompressed_size for chunk in chunks)", "0"),
     ),
     *group(
         "reading", "storage.py", "tests/test_strangers.py",

@@ -83,7 +83,7 @@ SEQUENTIAL: list[Mutant] = [
     *group(
         "sequential", "records.py", BUDGET,
         ("a == b or a[0] < b[0] for", "True for"),
-        ("        union[item.key] = item\n", ""),
+        ("        union[key] = item\n", ""),
     ),
     *group(
         "sequential", "verbs/certify.py", STOP,

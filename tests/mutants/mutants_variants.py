@@ -35,8 +35,7 @@ VARIANTS: list[Mutant] = [
            ("        if (abs(row[\"image\"].astype(np.float64) * 255 - original) > OFF).any():", "        if False:")),
     *group("variants", "records.py", ASKED, ("_kept(item) <= _kept(known):", "True:"),
            ("return _same(one, other)\n", "return True\n")),
-    *group("variants", "evaluation/work.py", ASKED, ("and self._task.whole(known := read(path))",
-           "and (known := read(path))")),
+    *group("variants", "evaluation/work.py", ASKED, (" and self._task.whole(known):", ":")),
     *group(
         "variants", "verify/wrapped.py", ASKED,
         ("if aim is not None and not 0 <= aim", "if False and not 0 <= aim"),

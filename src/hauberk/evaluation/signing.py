@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from hauberk import reading
-from hauberk.records import Part, content_hash, read
+from hauberk.records import Part, RecordKind, content_hash, read_all
 from hauberk.runs import Run, environment
+from hauberk.storage import LOCK, locked
 from hauberk.verify.plans import plan_key, ranges, wanted
 
 
@@ -33,7 +34,8 @@ def sign(
     with run.editing() as info:  # shards of other processes sign too, and none may lose what another wrote
         timings = info.get("timings", {})
         timings[timing] = round(timings.get(timing, 0.0) + time.monotonic() - started, 1)
-        files = {p.name: reading.sha256(p) for p in sorted(run.records.glob("*.parquet"))}
+        with locked(run.records / LOCK):  # no other shard joins files meanwhile
+            files = {p.name: reading.sha256(p) for p in sorted(run.records.glob("*.parquet"))}
         # the training's own environment stays as it is: threads and machine may differ
         environments = info.get("environments", {}) | {timing.removesuffix("_seconds"): environment()}
         hashes = {"recipe": content_hash(run.recipe)} | info.get("hashes", {}) | {"records": files}
@@ -46,8 +48,7 @@ def sign(
         info.update(timings=timings, hashes=hashes, environments=environments, plans=plans)
 
 
-def _recorded(run: Run, kinds: set[str]) -> Iterable[tuple[str, list[int]]]:
+def _recorded(run: Run, kinds: set[RecordKind]) -> Iterable[tuple[str, list[int]]]:
     """The plan and the ids of each record of some kinds."""
-    for path in sorted(p for kind in kinds for p in run.records.glob(f"{kind}-*.parquet")):
-        found = read(path)
+    for found in (part for kind in sorted(kinds) for part in read_all(run.records, kind)):
         yield plan_key(found.kind, found.unit, found.facts), found.column("id").tolist()

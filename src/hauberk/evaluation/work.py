@@ -26,6 +26,7 @@ from hauberk.batch import Batch, Samples
 from hauberk.certificates.gate import admitted_once
 from hauberk.certificates.rounding import unchanged
 from hauberk.classifier import names_once
+from hauberk.compaction import Store
 from hauberk.devices import arithmetic, device_of
 from hauberk.errors import HauberkError
 from hauberk.evaluation.budget import Budget, OutOfTimeError
@@ -33,7 +34,7 @@ from hauberk.evaluation.fingerprint import Answers, answers, check_copy
 from hauberk.evaluation.keys import Setting
 from hauberk.executors import Crew, Executor, Inline
 from hauberk.pulse import watched
-from hauberk.records import Part, RecordKind, data_hash, part, read, unit_key, write, write_once
+from hauberk.records import Part, RecordKind, data_hash, part, unit_key, write_once
 
 Columns = dict[str, Any]
 INLINE = Inline()
@@ -253,6 +254,7 @@ class _Driver:
         index, count = work.shard
         self._task, self._samples, self._work = task, samples, work
         self._rows = torch.split(samples.order(), task.size)[index::count] if len(samples) else ()
+        self._store = Store(work.folder, task.kind)
         self._new = [*asked.new, *before]
         self._label = " ".join(dict.fromkeys((str(task.kind), str(task.about["method"]["name"]))))
         self._started, self._done = time.monotonic(), 0
@@ -272,6 +274,7 @@ class _Driver:
             except OutOfTimeError:
                 assert budget is not None  # noqa: S101 - nothing else raises it
                 budget.spent = True
+        self._store.settle()
         return [found for number in sorted(self._parts) for found in self._parts[number]]
 
     def _all(self, crew: Crew) -> None:
@@ -308,7 +311,7 @@ class _Driver:
         """Give the crew the next unit of these images that is not there yet."""
         try:
             unit = next(chain)
-            while (path := self._path(unit)).exists() and self._task.whole(known := read(path)):
+            while (known := self._known(unit)) is not None and self._task.whole(known):
                 self._parts[unit.number].append(known)
                 unit = next(chain)
         except StopIteration:
@@ -330,14 +333,14 @@ class _Driver:
         self._work.begin()
         while self._new:
             write_once(self._work.folder, self._new.pop())
-        write(self._work.folder, found)
+        self._store.keep(found)
         if budget is not None:
             budget.units += 1
         self._parts[unit.number].append(found)
         return self._busy.pop(unit.number), found
 
-    def _path(self, unit: Unit) -> Path:
-        return self._work.folder / f"{self._task.kind}-{unit_key(self._task.kind, unit.about)}.parquet"
+    def _known(self, unit: Unit) -> Part | None:
+        return self._store.find(unit_key(self._task.kind, unit.about))
 
     def _beat(self, passes: int) -> None:
         """Say how far the unit is that is under way in this process, and end it if there is no more time."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hauberk.reading import inside, json_object, sha256, yaml_file
-from hauberk.records import Part, content_hash, read
+from hauberk.records import Part, content_hash, file_name, merge, read_parts
 from hauberk.verify import claims
 from hauberk.verify.verdict import MALFORMED, Verdict, one_line
 
@@ -46,17 +46,19 @@ def open_run(run: Path) -> Files:
 
 
 def read_records(folder: Path) -> tuple[tuple[Part, ...], list[str]]:
-    """The records of a folder, and a problem for each that cannot be read."""
-    parts, problems = [], []
+    """The records of a folder, each once, and a problem for each file that cannot be read or contradicts another."""
+    found: dict[str, Part] = {}
+    problems = []
     for path in sorted(folder.glob("*.parquet")):
         try:
-            part = read(path)
-            if path.name != f"{part.kind}-{part.key}.parquet":
+            parts = read_parts(path)
+            if path.name != file_name(parts):
                 problems.append(f"{path.name}: its name is not that of its content")
-            parts.append(part)
+            for part in parts:
+                (found[part.key],) = merge([found.get(part.key, part), part])
         except MALFORMED as error:
             problems.append(f"{path.name} cannot be read ({one_line(error)})")
-    return tuple(parts), problems
+    return tuple(found.values()), problems
 
 
 def _mapping(path: Path, problems: list[str]) -> Mapping[str, Any]:
