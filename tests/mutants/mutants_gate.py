@@ -125,7 +125,7 @@ GATE: list[Mutant] = [
     *group(
         "gate", "certificates/voted.py", TESTS,
         ("        check_part(base)\n", ""),
-        ("with black_box(base, batch.images, tile, self.step.spread, \"base\"):", "if True:"),
+        ("with black_box(base, batch.images, tile, self.step.spread, \"base\", random=True):", "if True:"),
     ),
     *group(
         "gate", "defences/mixed.py", TESTS,

@@ -48,4 +48,25 @@ RANDOM: list[Mutant] = [
         ("*others, (name, last) = model._modules.items()", "*others, (name, last) = model.named_children()"),
         ("DrawMean(body, draws, seed)", "DrawMean(body, draws)"),
     ),
+    *group(
+        "random", "defences/smoothed.py", "tests/certificates/test_joint_smoothing.py",
+        ("if not draws_by_key(base):\n        logits", "if True:\n        logits"),
+        ("Votes(seed, sample, (first + row,), f", "Votes(seed, sample, (0,), f"),
+        ("Votes(seed, sample, (first + row,), f", "Votes(seed, 0, (first + row,), f"),
+        ("Votes(seed, sample, (first + row,), f", "Votes(0, sample, (first + row,), f"),
+        ("Votes(seed, sample, (first + row,), f", "Votes(seed, sample, (row,), f"),
+        ("{purpose}-inside", "inside"),
+        ("if len(self.ids) != 1:", "if False:"),
+        ("drawn(self.base, PublicDraw(0, number))", "self.base"),
+        ("NamesItself, FixesDraws):", "NamesItself):"),
+        ("f\"draws of {predictor_name(base)}\" if draws_by_key(base) else", ""),
+    ),
+    *group(
+        "random", "certificates/voted.py", "tests/certificates/test_joint_smoothing.py",
+        ("\"base\", random=True):", "\"base\"):"),
+    ),
+    *group(
+        "random", "certificates/gate.py", "tests/certificates/test_joint_smoothing.py",
+        ("drawn(model, PublicDraw(0, 0)) if random else model", "drawn(model, PublicDraw(0, 0))"),
+    ),
 ]  # fmt: skip

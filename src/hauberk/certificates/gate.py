@@ -33,7 +33,7 @@ from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.denoised import check_sigma
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.defences.smoothed import SmoothedClassifier
-from hauberk.draws import draws_by_key
+from hauberk.draws import drawn, draws_by_key
 from hauberk.errors import HauberkError
 from hauberk.layers.walkable import (
     check_as_written,
@@ -45,8 +45,9 @@ from hauberk.layers.walkable import (
     plain_type,
 )
 from hauberk.noises import Noise
+from hauberk.randomness import PublicDraw
 
-_seen: dict[tuple[int, str, float], BlackBox] | None = None
+_seen: dict[tuple[int, str, float], tuple[nn.Module, BlackBox]] | None = None
 
 
 @contextmanager
@@ -161,9 +162,11 @@ def check_part(model: nn.Module) -> None:
 
 @contextmanager
 def black_box(
-    model: nn.Module, images: Tensor, tile: int, sigma: float = 0.0, role: str = "model"
+    model: nn.Module, images: Tensor, tile: int, sigma: float = 0.0, role: str = "model", random: bool = False
 ) -> Iterator[None]:
-    """The model is a function of one image, before and after what is done inside.
+    """The model is a function of one image, before and after what is done inside; a random one where that is allowed.
+
+    Of a model that takes its noise by key, which ``random`` allows, one draw is asked in its place.
 
     Raises:
         HauberkError: see ``BlackBox``; and on a denoiser for other noise.
@@ -172,11 +175,12 @@ def black_box(
     if sigma:
         check_sigma(model, sigma)
     key = (id(model), role, sigma)
-    box = None if _seen is None else _seen.get(key)
-    if box is None or box.model is not model:
-        box = BlackBox(model, images, tile, sigma, role)
+    known, box = (None, None) if _seen is None else _seen.get(key, (None, None))
+    if box is None or known is not model:
+        one = drawn(model, PublicDraw(0, 0)) if random else model
+        box = BlackBox(one, images, tile, sigma, role)
         if _seen is not None:
-            _seen[key] = box
+            _seen[key] = model, box
     yield
     box.again()
 

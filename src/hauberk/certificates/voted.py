@@ -16,8 +16,7 @@ from hauberk.certificates.base import Certificate, Proof
 from hauberk.certificates.evidence import Rival, Rule, VoteCounts, VotePlan
 from hauberk.certificates.gate import black_box, check_composite, check_part
 from hauberk.certificates.votes import Poll, schedule
-from hauberk.classifier import predictor_name
-from hauberk.defences.smoothed import SmoothedClassifier, smoothed_name
+from hauberk.defences.smoothed import SmoothedClassifier, smoothed_name, voter
 from hauberk.errors import HauberkError
 from hauberk.noises import RandomStep
 from hauberk.threats import Measure
@@ -75,12 +74,15 @@ class VoteCertificate(Certificate[VoteCounts]):
 
     @contextmanager
     def admitted(self, model: nn.Module, batch: Batch, tile: int) -> Iterator[None]:
-        """A smoothed classifier is known; its base, or the model that is smoothed here, is a black box."""
+        """A smoothed classifier is known; its base, or the model that is smoothed here, is a black box.
+
+        So is each draw of a random base, of which one is looked at.
+        """
         if isinstance(model, SmoothedClassifier):
             check_composite(model, SmoothedClassifier)
         base = self._base(model)
         check_part(base)
-        with black_box(base, batch.images, tile, self.step.spread, "base"):
+        with black_box(base, batch.images, tile, self.step.spread, "base", random=True):
             yield
 
     def poll(self, model: nn.Module) -> Poll:
@@ -113,7 +115,7 @@ class VoteCertificate(Certificate[VoteCounts]):
 
     def predictor(self, model: nn.Module) -> str:
         """The vote behind the random step."""
-        return smoothed_name(predictor_name(self._base(model)), self.step)
+        return smoothed_name(voter(self._base(model)), self.step)
 
     def bounds(self, seen: VoteCounts) -> tuple[float, float]:
         """The lower bound of the chosen class's probability, and the upper one of every other class's.

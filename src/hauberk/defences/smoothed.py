@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 
 from hauberk import registry
 from hauberk.batch import keep_freed_memory
-from hauberk.capabilities import Decides, NamesItself
+from hauberk.capabilities import Decides, FixesDraws, NamesItself
 from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
 from hauberk.defences.denoised import check_sigma
+from hauberk.draws import drawn, draws_by_key
+from hauberk.errors import HauberkError
 from hauberk.noises import Noise, RandomStep
 from hauberk.pulse import beat
-from hauberk.randomness import Consecutive, Key, stream, stream_on
+from hauberk.randomness import Consecutive, Key, PerSample, PublicDraw, Randomness, stream, stream_on
 from hauberk.specs import Rows
 from hauberk.statistics import two_sided_binomial_p
 
@@ -30,9 +33,47 @@ def smoothed_name(base: str, noise: RandomStep) -> str:
     return f"smoothed({family}{settings}, {base})"
 
 
+def voter(base: nn.Module) -> str:
+    """How the name of a vote calls its base: of a random one each vote takes a fresh draw."""
+    return f"draws of {predictor_name(base)}" if draws_by_key(base) else predictor_name(base)
+
+
+class SharedNoiseError(HauberkError):
+    """A random part asked for noise that all rows of a batch share, which votes do not."""
+
+
+@dataclass(frozen=True)
+class Votes(Key):
+    """The draws inside a base for some votes on one image: the ids are the numbers of the votes, the number its id.
+
+    Every vote has noise of its own, which depends neither on the image nor on the noise that is added to it.
+    """
+
+    def shared(self, like: Tensor) -> Randomness:
+        """Noise that all rows share, where there is one row; see ``SharedNoiseError``."""
+        if len(self.ids) != 1:
+            raise SharedNoiseError("votes on one image were to share their noise", "ask for one vote a call")
+        return PerSample(self.seed, self.ids, f"{self.purpose}#{self.number}", like.device)
+
+
+def _answers(base: nn.Module, copies: Tensor, key: Stream, first: int) -> Tensor:
+    """Logits of noisy copies of one image; a random base takes a fresh draw for each of them."""
+    if not draws_by_key(base):
+        logits: Tensor = base(copies)
+        return logits
+    seed, sample, purpose = key
+    votes = [Votes(seed, sample, (first + row,), f"{purpose}-inside") for row in range(len(copies))]
+    try:
+        whole = Votes(seed, sample, tuple(vote.ids[0] for vote in votes), votes[0].purpose)
+        together: Tensor = drawn(base, whole)(copies)
+        return together
+    except SharedNoiseError:
+        return torch.cat([drawn(base, vote)(copy[None]) for vote, copy in zip(votes, copies, strict=True)])
+
+
 @torch.no_grad()
 def noisy_votes(base: nn.Module, image: Tensor, noise: RandomStep, count: int, key: Stream, tile: int) -> Tensor:
-    """Hard votes of the base for one image under noise.
+    """Hard votes of the base for one image under noise; of a random base each vote has a draw of its own.
 
     Args:
         base: a classifier in eval mode.
@@ -50,7 +91,7 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: RandomStep, count: int, k
     randomness = Consecutive(stream_on(image.device, *key), rows)
     counts: Tensor | None = None
     for start in range(0, count, rows):
-        logits = base(noise.noisy(image, randomness))[: min(rows, count - start)]
+        logits = _answers(base, noise.noisy(image, randomness), key, start)[: min(rows, count - start)]
         beat(len(logits))
         top = logits.topk(2, dim=1)
         clear = top.values[:, 0] > top.values[:, 1]
@@ -60,13 +101,14 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: RandomStep, count: int, k
     return counts
 
 
-class SmoothedClassifier(nn.Module, Decides, NamesItself):
+class SmoothedClassifier(nn.Module, Decides, NamesItself, FixesDraws):
     r"""Majority vote of ``base`` under noise, :math:`g(x) = \arg\max_c P[f(x+z)=c]`.
 
     Two views of one classifier.  ``forward`` is what an attacker differentiates: the log of the mean softmax over a
     fixed bank of noise draws, deterministic and with exact gradients.  ``decide`` is the classifier itself: PREDICT of
     Cohen et al. 2019 on fresh noise of each sample's own stream, which abstains (-1) when the two-sided binomial test
-    between the two top classes is not significant.
+    between the two top classes is not significant.  Of a random base the vote is over its draws too,
+    :math:`\arg\max_c P[f(x+z;\omega)=c]`: each vote has a fresh one, each draw of the bank a public one.
 
     Args:
         base: the classifier that sees the noisy images.
@@ -87,15 +129,15 @@ class SmoothedClassifier(nn.Module, Decides, NamesItself):
     @property
     def predictor(self) -> str:
         """How records call it."""
-        return smoothed_name(predictor_name(self.base), self.noise)
+        return smoothed_name(voter(self.base), self.noise)
 
     def forward(self, images: Tensor) -> Tensor:
         """Log of the mean softmax over the bank, shape (B, C, H, W) to (B, K)."""
         randomness = Consecutive(stream(0, 0, "smoothed-bank"), 1)
         total: Tensor | None = None
-        for _ in range(self.bank):
+        for number in range(self.bank):
             draw = self.noise.sample(randomness, *images.shape[1:]).to(images)
-            term = self.base(images + draw).log_softmax(1)
+            term = drawn(self.base, PublicDraw(0, number))(images + draw).log_softmax(1)
             total = term if total is None else torch.logaddexp(total, term)
         assert total is not None  # noqa: S101 - bank >= 1
         return total - float(np.log(self.bank))

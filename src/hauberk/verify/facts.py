@@ -130,7 +130,7 @@ def _names(part: Part, model: str) -> set[str]:
     method = part.unit["method"]
     base = method.get("base")
     if method["name"] in ("smoothing", "mmcert"):
-        found = {f"smoothed({_noise(method)}, {model})"}
+        found = {f"smoothed({_noise(method)}, {voter})" for voter in (model, f"draws of {model}")}
         if model.startswith("smoothed("):
             found = {model}
     elif base is not None and base["name"] == "smoothing":
