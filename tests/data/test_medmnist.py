@@ -135,6 +135,8 @@ def test_without_a_rule_the_message_names_the_rules(tmp_path, chest):
 def expected_label(row, rule):
     """The rules, written out for one image; None where it is left out."""
     positive = [k for k, value in enumerate(row) if value]
+    if rule == "finding:mass":
+        return int(row[4])
     if rule == "any_finding":
         return 1 if positive else 0
     if rule == "only_positive":
@@ -142,18 +144,23 @@ def expected_label(row, rule):
     return 0 if not positive else positive[0] + 1 if len(positive) == 1 else None
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [*RULES[:3], "finding:mass"])
 def test_rules(tmp_path, chest, rule):
     dataset = read(tmp_path, "chestmnist", rule=rule)
     assert dataset.name == f"chestmnist-{rule}"
-    assert dataset.num_classes == {"only_positive": 14, "at_most_one": 15, "any_finding": 2}[rule]
+    assert dataset.num_classes == {"only_positive": 14, "at_most_one": 15}.get(rule, 2)
     for part, first in ((dataset.train, 0), (dataset.val, 40), (dataset.test, 0)):
         labels = [expected_label(row, rule) for row in chest[f"{part.name}_labels"]]
         kept = [i for i, label in enumerate(labels) if label is not None]
         assert part.ids.tolist() == [first + i for i in kept]
         assert part.labels.tolist() == [labels[i] for i in kept]
         assert np.array_equal(part.images[:, 0].numpy(), chest[f"{part.name}_images"][kept])
-    assert rule == "any_finding" or len(dataset.train) < 40
+    assert rule in ("any_finding", "finding:mass") or len(dataset.train) < 40
+
+
+def test_a_finding_that_is_not_marked_is_named(tmp_path, chest):
+    with pytest.raises(HauberkError, match="marks no finding 'wart'"):
+        read(tmp_path, "chestmnist", rule="finding:wart")
 
 
 def test_rules_are_for_sets_with_findings_only(tmp_path, save, chest):

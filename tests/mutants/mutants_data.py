@@ -10,6 +10,8 @@ INSPECTION = "tests/data/test_inspection.py"
 OBSERVED = "tests/report/test_observations.py"
 NOTES = "tests/cli/test_notes.py"
 FOLDER = "tests/data/test_folder.py"
+LAYOUTS = "tests/data/test_layouts.py"
+STREAMED = "tests/data/test_streamed.py"
 CHOSEN = "tests/evaluation/test_chosen_images.py"
 
 DATA: list[Mutant] = [
@@ -76,11 +78,80 @@ DATA: list[Mutant] = [
     *group("calibrated", "verbs/known_images.py", "tests/verbs/test_known_images.py",
            (".low > 0.0:", ".low > 1.0:"), (".low > 0.0:", ".low > -1.0:")),
     *group(
-        "ham10000", "data/ham10000.py", "tests/data/test_ham10000.py",
+        "ham10000", "data/grouped.py", "tests/data/test_ham10000.py",
         ("            if shared:", "            if False:"),
         ("for other in parts[place + 1 :]:", "for other in parts[place + 2 :]:"),
         ("            if shared:", "            if len(shared) > 1:"),
-        (", remarks=remarks), pictures=False)", ", remarks=remarks), pictures=True)"),
+    ),
+    *group(
+        "layouts", "data/grouped.py", LAYOUTS,
+        ("10 * i >= border * len(members)", "10 * i > border * len(members)"),
+        ("10 * i >= border * len(members)", "10 * (i + 1) >= border * len(members)"),
+        ("hashlib.sha256(g.encode()).digest()", "g"),
+        ("if of.setdefault(group, stratum) != stratum:", "if of.setdefault(group, stratum) is None:"),
+        ("if of[g] == stratum)", ")"),
+        ("if not rows or rows[0].get(name) is None]", "if False]"),
+        ("missing = [name for name in wanted if name not in paths]", "missing = []"),
+        ("    if short is not None:", "    if False:"),
+        ("    if double is not None:", "    if False:"),
+    ),
+    *group(
+        "layouts", "data/ham10000.py", LAYOUTS,
+        ("    if unknown:", "    if False:"),
+        ("images, np.array(labels), part, ids, (_APART,), pictures=False)",
+         "images, np.array(labels), part, ids, (_APART,))"),
+        ("labels, (7, 8))", "labels, (8, 9))"),
+    ),
+    *group(
+        "layouts", "data/nih_chest_xray.py", LAYOUTS,
+        ("    if unknown or (NONE in said and len(said) > 1):", "    if unknown:"),
+        ("    if both or neither:", "    if both:"),
+        ("    if both or neither:", "    if neither:"),
+        ("    check_apart({name: who", "    ({name: who"),
+        ("[0] * len(rest), (9,))", "[0] * len(rest), (8,))"),
+        ("part = np.full(len(names), 2)", "part = np.full(len(names), 1)"),
+    ),
+    *group(
+        "layouts", "data/imagenet.py", LAYOUTS,
+        ("    if odd or len(classes) < 2:", "    if len(classes) < 2:"),
+        ("    if flat != (mapping is not None):", "    if False:"),
+        ("    if unknown:", "    if False:"),
+        ('if not found and part == "train":', "if False:"),
+        ("    if without or not found:", "    if not found:"),
+        ("or found.setdefault(words[0], label) != label:", "or found.setdefault(words[0], label) is None:"),
+        ("Form(size, 3, share)", "Form(size, 3)"),
+        ("ids, remarks, pictures=False)", "ids, remarks)"),
+        ("np.arange(len(learnt)), np.arange(", "np.arange(len(learnt)), 5 + np.arange("),
+    ),
+    *group(
+        "layouts", "data/multilabel.py", "tests/data/test_medmnist.py",
+        ("if one is not None and one not in self.findings:", "if False:"),
+        ("part.multi_label[:, column].long()", "(count > 0).long()"),
+    ),
+    *group(
+        "streamed", "data/streamed.py", STREAMED,
+        ("            if pixels.dtype != np.uint8:", "            if False:"),
+        ("found[row] = torch.from_numpy", "found[-1 - row] = torch.from_numpy"),
+        ("slice(start, start + AT_ONCE)", "slice(start, start + AT_ONCE - 1)"),
+    ),
+    *group(
+        "streamed", "data/examined.py", STREAMED,
+        ("if key and key in mine)", "if key in mine)"),
+        ("if key and key in mine)", ")"),
+        ("if min(size) * form.share < form.size:", "if min(size) * form.share <= form.size + 12:"),
+        ("for other in names[place + 1 :]:", "for other in names[place + 2 :]:"),
+    ),
+    *group("streamed", "data/image_file.py", STREAMED, ("round(form.share * min(image.size))", "min(image.size)")),
+    *group(
+        "streamed", "data/dataset.py", STREAMED,
+        ("* len(images) // min(MEASURED, len(images))].read()", "].read()"),
+    ),
+    *group("streamed", "data/calibrated.py", STREAMED, ("if isinstance(test.images, ImageFiles):", "if False:")),
+    *group("streamed", "data/inspection.py", STREAMED,
+           ("if any(isinstance(s.images, ImageFiles) for s in splits):", "if False:")),
+    *group(
+        "ham10000", "data/ham10000.py", "tests/data/test_ham10000.py",
+        ("test, val, remarks=(_APART,)), pictures=False)", "test, val, remarks=(_APART,)))"),
         ('!= len(arrays[f"{part}_labels"]):', "< 0:"),
     ),
     *group("ham10000", "verbs/samples.py", "tests/data/test_ham10000.py",

@@ -16,6 +16,18 @@ FAMILY.add(
     "ham10000_28", "hauberk.data.ham10000:ham10000_28", "28x28 colour, 7 skin lesions, split by lesion",
     "Tschandl et al. 2018",
 )  # fmt: skip
+FAMILY.add(
+    "ham10000", "hauberk.data.ham10000:ham10000", "photographs of 7 skin lesions, split by lesion, read as needed",
+    "Tschandl et al. 2018",
+)  # fmt: skip
+FAMILY.add(
+    "nih_chest_xray", "hauberk.data.nih_chest_xray:nih_chest_xray",
+    "radiographs of 14 findings, by a named rule, split by patient, read as needed", "Wang et al. 2017",
+)  # fmt: skip
+FAMILY.add(
+    "imagenet", "hauberk.data.imagenet:imagenet", "the layout of ImageNet-1k, read as needed",
+    "Russakovsky et al. 2015",
+)  # fmt: skip
 FAMILY.add("npz", "hauberk.data.npz:npz", "arrays of your own in one .npz file")
 FAMILY.add("image_folder", "hauberk.data.folder:image_folder", "one folder a class, PNG, JPEG or WebP")
 FAMILY.add("calibrated", "hauberk.data.calibrated:calibrated", "another set, with a part of its test to choose on")

@@ -55,7 +55,7 @@ def check(
     if diagnose and ball is None:
         raise HauberkError("--diagnose judges an attack, and an attack needs a threat", "add --threat linf:8/255")
     subject = subjects.subject(target, out, options.calibrated(options.data(data), calibrate_on), arch=arch)
-    notes(subject.notes)
+    notes((*subject.notes, *subject.dataset.examined()))
     plan = options.plan(subject.recipe, images, seed=seed, tile=tile, device=where)
     most = len(samples.evaluation_samples(subject.dataset, plan.split, plan.images))
     count = min(USUAL, most) if images is None else most

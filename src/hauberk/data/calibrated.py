@@ -12,6 +12,7 @@ from pydantic import Field
 from hauberk.data.dataset import Calibration, Dataset
 from hauberk.data.split import Split
 from hauberk.data.splits import occurs_once
+from hauberk.data.streamed import ImageFiles
 from hauberk.errors import HauberkError
 
 SALT = "calibration"
@@ -41,6 +42,11 @@ def calibrated(of: Dataset, images: Annotated[int, Field(ge=1, le=10**9)]) -> Da
         HauberkError: if no test image of the rest would be left.
     """
     test = of.test
+    if isinstance(test.images, ImageFiles):
+        raise HauberkError(
+            f"{of.name} stays in its files, and images that it holds twice would have to be found first",
+            "take calibration images out into a split of their own",
+        )
     hashes = [calibration_hash(i) for i in test.ids.tolist()]
     once = occurs_once(test.images.numpy())
     known = sorted(h for h, alone in zip(hashes, once.tolist(), strict=True) if alone)

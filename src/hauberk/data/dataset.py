@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hauberk import registry
+from hauberk.data.examined import examined
 from hauberk.data.inspection import inspected, named
 from hauberk.data.split import Split, SplitName, full_scale
+from hauberk.data.streamed import ImageFiles
 from hauberk.errors import HauberkError
+
+MEASURED = 2048  # images in files over which means and deviations are taken
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,11 @@ class Dataset:
         kept = () if self.pictures else ("Their licence forbids to pass the images on: records and pages hold none.",)
         return (*self.remarks, *kept, *inspected((self.train, self.val, self.test), self.classes))
 
+    def examined(self) -> tuple[str, ...]:
+        """What the files of images that stay in them say, in sentences; see ``hauberk.data.examined``."""
+        parts = {s.name: s.images for s in (self.train, self.val, self.test)}
+        return examined({name: images for name, images in parts.items() if isinstance(images, ImageFiles)})
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
@@ -86,7 +97,7 @@ class Dataset:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of each channel over the train split, [0, 1] pixel scale."""
+        """Mean of each channel over the train split, [0, 1] pixel scale; over some of it where images are in files."""
         return self._statistics[0]
 
     @property
@@ -96,7 +107,10 @@ class Dataset:
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return channel_statistics(self.train.images)
+        images = self.train.images
+        if isinstance(images, ImageFiles):  # evenly spread, so of every class where they are sorted by it
+            images = images[torch.arange(min(MEASURED, len(images))) * len(images) // min(MEASURED, len(images))].read()
+        return channel_statistics(images)
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -150,7 +164,7 @@ def load(description: dict[str, Any] | str, root: Path | None = None) -> Dataset
 # --- checks at the boundary -----------------------------------------------------------------------------------
 
 
-def check_splits(name: str, splits: dict[SplitName, tuple[Tensor, Tensor]]) -> None:
+def check_splits(name: str, splits: Mapping[SplitName, tuple[Tensor | ImageFiles, Tensor]]) -> None:
     """Raise unless the splits, given as (images, ids), are three and alike, and train and val share no id."""
     if list(splits) != ["train", "val", "test"]:
         raise HauberkError(f"{name}: expected the splits train, val and test in that order, got {list(splits)}",
@@ -163,10 +177,10 @@ def check_splits(name: str, splits: dict[SplitName, tuple[Tensor, Tensor]]) -> N
         raise HauberkError(f"{name}: expected one depth, got {depths}", "8-bit values times 257 are 16-bit ones")
     if not len(splits["test"][0]):
         raise HauberkError(f"{name}: the test split is empty", "add images to it")
-    shared = set(splits["train"][1].tolist()) & set(splits["val"][1].tolist())
-    if shared:
+    shared = np.intersect1d(splits["train"][1].numpy(), splits["val"][1].numpy())
+    if len(shared):
         raise HauberkError(
-            f"{name}: train and val share {len(shared)} samples, for example id {min(shared)}",
+            f"{name}: train and val share {len(shared)} samples, for example id {shared[0]}",
             "a sample that is learnt from cannot be used to choose",
         )
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import validate_call
+from pydantic import Field, validate_call
 
 from hauberk.data import files
 from hauberk.data.arrays import Arrays, to_integers, to_labels, to_nchw
 from hauberk.data.dataset import Dataset
-from hauberk.data.inspection import counted
-from hauberk.data.splits import assemble
+from hauberk.data.folder import MOST
+from hauberk.data.grouped import check_apart, found_below, table, tenths
+from hauberk.data.image_file import Form
+from hauberk.data.splits import assemble, in_files
+from hauberk.data.streamed import ImageFiles, names_array
 from hauberk.errors import HauberkError
 
 DIAGNOSES = {  # of the column dx, in MedMNIST's order
@@ -30,6 +34,46 @@ DIAGNOSES = {  # of the column dx, in MedMNIST's order
 }
 SMALL = "ham10000_28_by_lesion"
 _PARTS = ("train", "val", "test")
+_APART = "The splits share no lesion; this is not the published split of DermaMNIST."
+_URL = "https://doi.org/10.7910/DVN/DBW86T"
+_TABLE = "HAM10000_metadata.csv"
+_ENDINGS = (".csv", ".tab", "")
+
+
+@validate_call
+def ham10000(
+    folder: Path = Path("HAM10000"),
+    size: Annotated[int, Field(ge=1, le=MOST)] = 224,
+    root: Path | None = None,
+) -> Dataset:
+    """HAM10000 as its publisher's photographs, which stay in their files, split by lesion (Tschandl et al. 2018).
+
+    Within a class, the lesions in the order of the SHA-256 of their names fall to train (the first 70 %), val (10 %)
+    and test: the split of ``ham10000_28``.  The largest central square of a photograph is resized.
+
+    Args:
+        folder: holds ``HAM10000_metadata.csv`` (or ``.tab``, or without an ending) with the columns ``image_id``,
+            ``lesion_id`` and ``dx``, and the photographs, at most three folders deep; relative to ``root``.
+        size: pixels a side.
+        root: the folder of data sets; see :func:`hauberk.data.load` for the default.
+
+    Raises:
+        HauberkError: if the table or a photograph is missing, a diagnosis is unknown, or a lesion has two.
+    """
+    base = files.data_root(root) / folder
+    hint = f"unpack HAM10000 ({_URL}) in {base}"
+    path = next((p for ending in _ENDINGS if (p := base / f"HAM10000_metadata{ending}").is_file()), base / _TABLE)
+    rows = table(path, ("image_id", "lesion_id", "dx"), hint)
+    known = list(DIAGNOSES)
+    unknown = sorted({row["dx"] for row in rows} - set(known))
+    if unknown:
+        raise HauberkError(f"{path}: {unknown[0]!r} is no diagnosis of HAM10000", f"known: {', '.join(known)}")
+    labels = [known.index(row["dx"]) for row in rows]
+    part = tenths([row["lesion_id"] for row in rows], labels, (7, 8))
+    names = found_below(base, [row["image_id"] for row in rows], hint)
+    images = ImageFiles(base, names_array(names), Form(size, 3))
+    name, ids = f"ham10000_{size}_by_lesion", np.arange(len(rows))
+    return in_files(name, tuple(DIAGNOSES.values()), images, np.array(labels), part, ids, (_APART,), pictures=False)
 
 
 @validate_call
@@ -55,30 +99,7 @@ def ham10000_28(root: Path | None = None) -> Dataset:
             raise HauberkError(f"{path}: expected one lesion for each {part} image", "write the three arrays together")
     check_apart({part: arrays[f"{part}_lesions"] for part in _PARTS}, "lesion", path)
     train, val, test = (_part(arrays, part, path) for part in _PARTS)
-    remarks = ("The splits share no lesion; this is not the published split of DermaMNIST.",)
-    return replace(assemble(SMALL, tuple(DIAGNOSES.values()), train, test, val, remarks=remarks), pictures=False)
-
-
-def check_apart(groups: Mapping[str, np.ndarray], what: str, path: Path) -> None:
-    """Raise if something that several images show (a lesion, a patient) is in more than one split.
-
-    Args:
-        groups: its name for each image, by split.
-        what: it is, in the singular.
-        path: of the file that says so.
-    """
-    names = {part: set(values.tolist()) for part, values in groups.items()}
-    parts = list(names)
-    for place, one in enumerate(parts):
-        for other in parts[place + 1 :]:
-            shared = names[one] & names[other]
-            if shared:
-                first = min(shared)
-                raise HauberkError(
-                    f"{path}: {one} and {other} share {counted(len(shared), what)}, for example "
-                    f"{first.decode(errors='replace') if isinstance(first, bytes) else first}",
-                    f"keep all images of one {what} in one split: what was learnt of it is no fresh test",
-                )
+    return replace(assemble(SMALL, tuple(DIAGNOSES.values()), train, test, val, remarks=(_APART,)), pictures=False)
 
 
 def _part(arrays: Mapping[str, np.ndarray], part: str, path: Path) -> Arrays:

@@ -32,10 +32,12 @@ class Form:
     Args:
         size: pixels a side.
         channels: 1 or 3.
+        share: of the shorter side that the central square has, in (0, 1].
     """
 
     size: int
     channels: int
+    share: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,19 @@ def read_image(path: Path, form: Form) -> ImageFile:
     Raises:
         HauberkError: if it is damaged, truncated or too large, has several frames, or has colours that are no RGB.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return decoded(path, form)
+
+
+def decoded(path: Path, form: Form) -> ImageFile:
+    """``read_image`` for threads: it leaves the filters of warnings alone, which all threads share.
+
+    Pillow warns of images of 89 million pixels or more, and those of ``reading.PIXELS`` are refused here anyway.
+    """
     try:
         content = reading.content(path, reading.DATA_BYTES)
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             _check(opened, path)
             return _deep(content, opened, form) if is_png16(content) else _plain(opened, form)
     except UnidentifiedImageError as error:
@@ -115,8 +126,7 @@ def _plain(opened: Image.Image, form: Form) -> ImageFile:
         transparent = int(np.asarray(seen.getchannel("A")).min()) < 255
         if transparent:
             upright = Image.alpha_composite(Image.new("RGBA", seen.size, "black"), seen)
-    fitted = _central_square(upright.convert(_MODES[form.channels]))
-    fitted = fitted.resize((form.size, form.size), Image.Resampling.BICUBIC)
+    fitted = _fitted(upright.convert(_MODES[form.channels]), form)
     pixels = np.asarray(fitted).reshape(form.size, form.size, form.channels).transpose(2, 0, 1)
     return ImageFile(pixels, stored, grey, turned, transparent)
 
@@ -133,10 +143,7 @@ def _deep(content: bytes, opened: Image.Image, form: Form) -> ImageFile:
     if form.channels == 1 and values.shape[2] == 3:
         values = np.rint(values @ LUMA)[:, :, None]
     planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(values, 2, 0)]
-    fitted = [
-        _central_square(_upright(plane, orientation)).resize((form.size, form.size), Image.Resampling.BICUBIC)
-        for plane in planes
-    ]
+    fitted = [_fitted(_upright(plane, orientation), form) for plane in planes]
     pixels = np.stack([np.rint(np.clip(np.asarray(plane), 0.0, 65535.0)).astype(np.uint16) for plane in fitted])
     if len(pixels) < form.channels:
         pixels = np.repeat(pixels, form.channels, axis=0)
@@ -150,7 +157,9 @@ def _upright(plane: Image.Image, orientation: int) -> Image.Image:
     return ImageOps.exif_transpose(plane)
 
 
-def _central_square(image: Image.Image) -> Image.Image:
-    side = min(image.size)
+def _fitted(image: Image.Image, form: Form) -> Image.Image:
+    """The central square, resized."""
+    side = max(1, round(form.share * min(image.size)))
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    square = image.crop((left, top, left + side, top + side))
+    return square.resize((form.size, form.size), Image.Resampling.BICUBIC)

@@ -8,19 +8,25 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from hauberk.data.split import Split, SplitName, full_scale
+from hauberk.data.streamed import ImageFiles, in_memory
 
 NAMED = 3  # classes or ids that a sentence names, before it counts the rest
+UNSEEN = "The images stay in their files until needed: hauberk check looks for broken files and copies across splits."
 DARK = 1 / 16  # of the largest value that a pixel can have
 
 
 def inspected(data: Sequence[Split], classes: Sequence[str]) -> tuple[str, ...]:
     """Sentences about copies, classes without images, images of one value, and values that use little of their range.
 
+    Of images that stay in their files only the labels are looked at, and a sentence says so.
+
     Args:
         data: train, val and test.
         classes: the name of each class.
     """
     splits = [s for s in data if len(s)]
+    if any(isinstance(s.images, ImageFiles) for s in splits):
+        return (*(sentence for s in splits for sentence in _classes_missing(s, classes)), UNSEEN)
     keys = {s.name: pixel_keys(s) for s in splits}
     said = [sentence for s in splits for sentence in _alone(s, keys[s.name], classes)]
     for place, one in enumerate(splits):
@@ -49,9 +55,23 @@ def pixel_keys(split: Split) -> list[bytes]:
 
 def _alone(split: Split, keys: list[bytes], classes: Sequence[str]) -> list[str]:
     """What is to be said of one split."""
-    said: list[str] = []
-    if not len(split):
-        return said
+    said = _classes_missing(split, classes)
+    labels: dict[bytes, set[int]] = {}
+    for key, label in zip(keys, split.labels.tolist(), strict=True):
+        labels.setdefault(key, set()).add(label)
+    torn = sum(len(found) > 1 for found in labels.values())
+    if torn:
+        said.append(f"{_images(torn, split)} {_one(torn, 'stands', 'stand')} under more than one label.")
+    pieces = torch.split(in_memory(split.images).flatten(1), 256)
+    flat = sum(int((rows == rows[:, :1]).all(1).sum()) for rows in pieces)
+    if flat:
+        said.append(f"{_images(flat, split)} {_one(flat, 'has', 'have')} one value in every pixel.")
+    return said
+
+
+def _classes_missing(split: Split, classes: Sequence[str]) -> list[str]:
+    """A sentence where classes have no image of a split."""
+    said = []
     empty = sorted(set(range(len(classes))) - set(split.labels.tolist()))
     if len(empty) == len(classes) - 1:
         only = classes[int(split.labels[0])]
@@ -59,15 +79,6 @@ def _alone(split: Split, keys: list[bytes], classes: Sequence[str]) -> list[str]
     elif empty:
         names = named([classes[k] for k in empty])
         said.append(f"The {split.name} split has no image of {counted(len(empty), 'class', 'classes')}: {names}.")
-    labels: dict[bytes, set[int]] = {}
-    for key, label in zip(keys, split.labels.tolist(), strict=True):
-        labels.setdefault(key, set()).add(label)
-    torn = sum(len(found) > 1 for found in labels.values())
-    if torn:
-        said.append(f"{_images(torn, split)} {_one(torn, 'stands', 'stand')} under more than one label.")
-    flat = sum(int((rows == rows[:, :1]).all(1).sum()) for rows in torch.split(split.images.flatten(1), 256))
-    if flat:
-        said.append(f"{_images(flat, split)} {_one(flat, 'has', 'have')} one value in every pixel.")
     return said
 
 
@@ -87,7 +98,7 @@ def _shared(one: Split, other: Split, keys: Mapping[SplitName, list[bytes]]) -> 
 
 def _range(some: Split) -> list[str]:
     """Values that use little of their range, as 12-bit data in 16 bits do."""
-    largest = max(int(part.to(torch.int32).max()) for part in torch.split(some.images, 256))
+    largest = max(int(part.to(torch.int32).max()) for part in torch.split(in_memory(some.images), 256))
     full = full_scale(some.images)
     if 0 < largest <= DARK * full:
         return [

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from hauberk.data.dataset import Dataset, check_splits
 from hauberk.data.split import Split, SplitName, check_pixels, check_unique
+from hauberk.data.streamed import ImageFiles
 from hauberk.errors import HauberkError
 
-Rule = Literal["only_positive", "at_most_one", "any_finding"]
-RULES: tuple[Rule, ...] = get_args(Rule)
+RULES = ("only_positive", "at_most_one", "any_finding", "finding:NAME")
+Rule = Annotated[str, Field(pattern="^(only_positive|at_most_one|any_finding|finding:.+)$")]
 NO_FINDING = "no finding"
 
 
@@ -23,20 +25,20 @@ class MultiLabelSplit:
 
     Args:
         name: ``train``, ``val`` or ``test``.
-        images: uint8 tensor, shape (N, C, H, W).
+        images: uint8 tensor, shape (N, C, H, W), or files of such.
         multi_label: bool tensor, shape (N, F).
         ids: int64 tensor, shape (N,), unique within the split.
     """
 
     name: SplitName
-    images: Tensor
+    images: Tensor | ImageFiles
     multi_label: Tensor
     ids: Tensor
 
     def __post_init__(self) -> None:
         check_pixels(self.name, self.images)
         check_unique(self.name, self.ids)
-        if self.multi_label.dtype != torch.bool or self.multi_label.shape[:1] != self.images.shape[:1]:
+        if self.multi_label.dtype != torch.bool or len(self.multi_label) != len(self.images):
             raise HauberkError(
                 f"{self.name}: expected bool labels of shape ({len(self.images)}, F), "
                 f"got {self.multi_label.dtype} of shape {tuple(self.multi_label.shape)}",
@@ -76,19 +78,23 @@ class MultiLabelDataset:
                 )
 
     def single_label(self, rule: Rule) -> Dataset:
-        """One class for each image, by one of three rules.
+        """One class for each image, by one of four rules.
 
         - ``only_positive``: images with exactly one finding, whose class it is; all others are left out.
         - ``at_most_one``: the same, and images without a finding are the class "no finding" (label 0).
         - ``any_finding``: all images, two classes: "no finding" (0) and "finding" (1).
+        - ``finding:NAME``: all images, two classes: "no NAME" (0) and "NAME" (1), whatever else an image shows.
 
         Ids stay those of the full data set.  The first two change which patients are seen, so numbers under
         different rules do not compare; the rule is part of the name.
 
         Raises:
-            HauberkError: on an unknown rule.
+            HauberkError: on an unknown rule or finding.
         """
-        if rule not in RULES:
+        one = rule.removeprefix("finding:") if rule.startswith("finding:") else None
+        if one is not None and one not in self.findings:
+            raise HauberkError(f"{self.name} marks no finding {one!r}", f"choose one of {', '.join(self.findings)}")
+        if rule not in RULES and one is None:
             raise HauberkError(
                 f"{self.name} has several findings an image, and {rule!r} is no rule that makes one class of them",
                 f"choose rule: {', '.join(RULES)}",
@@ -97,15 +103,19 @@ class MultiLabelDataset:
             "only_positive": self.findings,
             "at_most_one": (NO_FINDING, *self.findings),
             "any_finding": (NO_FINDING, "finding"),
+            f"finding:{one}": (f"no {one}", f"{one}"),
         }[rule]
-        train, val, test = (_apply(part, rule) for part in (self.train, self.val, self.test))
+        column = None if one is None else self.findings.index(one)
+        train, val, test = (_apply(part, rule, column) for part in (self.train, self.val, self.test))
         return Dataset(f"{self.name}-{rule}", classes, train, val, test)
 
 
-def _apply(part: MultiLabelSplit, rule: Rule) -> Split:
+def _apply(part: MultiLabelSplit, rule: Rule, column: int | None) -> Split:
     count = part.multi_label.sum(1)
     finding = part.multi_label.to(torch.int64).argmax(1)
-    if rule == "any_finding":
+    if column is not None:
+        keep, labels = torch.ones_like(count, dtype=torch.bool), part.multi_label[:, column].long()
+    elif rule == "any_finding":
         keep, labels = torch.ones_like(count, dtype=torch.bool), (count > 0).long()
     elif rule == "at_most_one":
         keep, labels = count <= 1, torch.where(count == 1, finding + 1, 0)

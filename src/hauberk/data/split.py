@@ -1,4 +1,4 @@
-"""The images of one split, kept as 8-bit or 16-bit integers, and selections of them."""
+"""The images of one split, kept as 8-bit or 16-bit integers or in their files, and selections of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hauberk.batch import Batch
+from hauberk.data.streamed import ImageFiles, in_memory
 from hauberk.errors import HauberkError
 
 SplitName = Literal["train", "val", "test"]
@@ -20,7 +21,7 @@ class Split:
 
     Args:
         name: ``train``, ``val`` or ``test``.
-        images: uint8 or uint16 tensor, shape (N, C, H, W); 0 is black, 255 or 65,535 is white.
+        images: uint8 or uint16 tensor, shape (N, C, H, W), or files of such; 0 is black, 255 or 65,535 is white.
         labels: int64 tensor in 0..K-1, shape (N,).
         ids: int64 tensor, shape (N,), unique within the split: places in the publisher's order.
 
@@ -29,7 +30,7 @@ class Split:
     """
 
     name: SplitName
-    images: Tensor
+    images: Tensor | ImageFiles
     labels: Tensor
     ids: Tensor
 
@@ -52,14 +53,19 @@ class Split:
         return Split(self.name, self.images[index], self.labels[index], self.ids[index])
 
     def batch(self, index: Tensor | slice | None = None) -> Batch:
-        """Rows of the split (all of them without an index) as float32 images in [0, 1]: value / 255, or / 65,535."""
+        """Rows of the split (all of them without an index) as float32 images in [0, 1]: value / 255, or / 65,535.
+
+        Images in files are read now, and go to the device of the labels.
+        """
         chosen = slice(None) if index is None else index
-        images = self.images[chosen].to(torch.float32).div_(full_scale(self.images))
-        return Batch(images, self.labels[chosen], self.ids[chosen])
+        labels = self.labels[chosen]
+        images = in_memory(self.images[chosen]).to(labels.device)
+        return Batch(images.to(torch.float32).div_(full_scale(self.images)), labels, self.ids[chosen])
 
     def to(self, device: torch.device | str) -> Split:
-        """The same split, its integer images on another device."""
-        return Split(self.name, self.images.to(device), self.labels.to(device), self.ids.to(device))
+        """The same split, its integer images on another device, unless they are in files."""
+        images = self.images if isinstance(self.images, ImageFiles) else self.images.to(device)
+        return Split(self.name, images, self.labels.to(device), self.ids.to(device))
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -114,12 +120,12 @@ class Selection:
         return torch.arange(len(self.index))
 
 
-def full_scale(images: Tensor) -> int:
+def full_scale(images: Tensor | ImageFiles) -> int:
     """The integer that stands for white: 255 or 65,535."""
     return 65535 if images.dtype == torch.uint16 else 255
 
 
-def check_pixels(name: str, images: Tensor) -> None:
+def check_pixels(name: str, images: Tensor | ImageFiles) -> None:
     """Raise unless the images are uint8 or uint16 of shape (N, C, H, W)."""
     if images.dim() != 4 or 0 in images.shape[1:]:
         raise HauberkError(

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from hauberk.data.arrays import Arrays
-from hauberk.data.dataset import Dataset
+from hauberk.data.dataset import Dataset, learnable
 from hauberk.data.split import Split, SplitName
+from hauberk.data.streamed import ImageFiles
 from hauberk.errors import HauberkError
 
 SPLIT_SEED = 0
@@ -83,6 +84,29 @@ def split(name: SplitName, arrays: Arrays, ids: np.ndarray) -> Split:
     images = np.require(arrays.images, requirements=["C", "W"])
     labels = np.require(arrays.labels, dtype=np.int64, requirements=["C", "W"])
     return Split(name, torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(ids.astype(np.int64)))
+
+
+def in_files(
+    name: str, classes: tuple[str, ...], images: ImageFiles, labels: np.ndarray, part: np.ndarray, ids: np.ndarray,
+    remarks: tuple[str, ...] = (), pictures: bool = True,
+) -> Dataset:
+    """A data set whose images stay in their files.
+
+    Args:
+        name: the data set's name.
+        classes: the name of each class.
+        images: all of them.
+        labels: integer array, shape (N,).
+        part: 0 for train, 1 for val, 2 for test, shape (N,).
+        ids: integer array, shape (N,).
+        remarks: what the loader changed or passed over.
+        pictures: whether records and pages may hold some of them.
+    """
+    numbers, own = (torch.from_numpy(values.astype(np.int64)) for values in (labels, ids))
+    rows = [torch.from_numpy(np.flatnonzero(part == number)) for number in range(3)]
+    names: tuple[SplitName, ...] = ("train", "val", "test")
+    train, val, test = (Split(n, images[r], numbers[r], own[r]) for n, r in zip(names, rows, strict=True))
+    return learnable(Dataset(name, classes, train, val, test, remarks, pictures=pictures))
 
 
 def assemble(
