@@ -166,7 +166,7 @@ def test_a_rule_is_asked_for_and_must_be_known(nih, tmp_path: Path) -> None:
         ("Data_Entry_2017.csv", "Mass|Nodule", "Mass|Wart", "'Wart' is no finding"),
         ("Data_Entry_2017.csv", "Mass|Nodule", "Mass|No Finding", "says two things"),
         ("test_list.txt", "00000003_000.png", "00000003_009.png", "00000003_000.png is in neither list"),
-        ("test_list.txt", "00000003_000.png", "00000001_000.png", "00000001_000.png is in both lists"),
+        ("test_list.txt", "00000003_000.png", "00000003_000.png\n00000001_000.png", "1_000.png is in both lists"),
     ],
 )
 def test_lists_that_say_something_else(nih, tmp_path: Path, file: str, old: str, new: str, words: str) -> None:

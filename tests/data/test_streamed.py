@@ -74,7 +74,8 @@ def dataset(images: torch.Tensor | ImageFiles) -> Dataset:
     return Dataset("files", ("a", "b", "c"), train, val, test)
 
 
-def test_every_image_is_that_of_the_reader(files: ImageFiles) -> None:
+def test_every_image_is_that_of_the_reader(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "AT_ONCE", 7)
     expected = np.stack([read_image(files.path(row), FORM).pixels for row in range(COUNT)])
     assert np.array_equal(files.read().numpy(), expected)
     assert len({image.tobytes() for image in expected}) == COUNT
@@ -211,6 +212,10 @@ def test_what_the_files_say(folder: Path, files: ImageFiles, tmp_path: Path) -> 
     assert "5 files of the test split are in the train split too" in said
     assert "1 file of the test split is in the val split too" in said
     assert examined({"train": files[torch.arange(5)], "val": files[torch.arange(5, 9)]}) == ()
+    (tmp_path / "nor this.png").write_bytes(b"nor this")
+    broken = [ImageFiles(tmp_path, names_array([name]), FORM) for name in ("none.png", "nor this.png")]
+    (said,) = examined(dict(zip(("train", "val"), broken, strict=True)))
+    assert said == "2 files cannot be read as an image: none.png, nor this.png."
 
 
 def test_only_whole_files_are_copies(tmp_path: Path) -> None:
