@@ -35,7 +35,7 @@ from hauberk.classifier import weights_hash
 from hauberk.defences.adaptive_mixed import AlphaDown
 from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
-from hauberk.evaluation import metrics, minimum
+from hauberk.evaluation import metrics, minimum, repeated
 from hauberk.executors import Inline, Processes, Ray
 from hauberk.noises import Gaussian, Uniform
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
@@ -286,7 +286,7 @@ def test_every_layer_with_a_bound_and_every_metric_is_listed() -> None:
     known = [getattr(layers, name) for name in layers.__all__]
     bounded = {c for c in known if isinstance(c, type) and issubclass(c, nn.Module) and hasattr(c, "lipschitz_bound")}
     assert bounded <= {entry.load() for entry in registry.entries("layer")}
-    public = {name for module in (metrics, minimum) for name, value in vars(module).items()
+    public = {name for module in (metrics, minimum, repeated) for name, value in vars(module).items()
               if not name.startswith("_") and inspect.isfunction(value) and value.__module__ == module.__name__}
     beside = {"worst_case", "confidence_gaps", "nearest_of"}
     assert {entry.name for entry in registry.entries("metric")} == public - beside

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutant import Mutant, group
 
 EOT = "tests/attacks/test_eot.py"
+PAGE = "tests/report/test_random_models.py"
 SWEEP = "tests/evaluation/test_sweep_records.py"
 
 DRAWS: list[Mutant] = [
@@ -48,6 +49,25 @@ DRAWS: list[Mutant] = [
         ('    return quiet and suite["draws"]', '    return suite["draws"]'),
         (' and suite["draws"][number // A_ROUND - 1] >= suite["least"]', ""),
         ("any(n > number for n in stages)", "False"),
+    ),
+    *group(
+        "draws", "evaluation/repeated.py", "tests/evaluation/test_repeated.py",
+        ("special.comb(right, tries) / special.comb(drawn.shape[1], tries)", "(right / drawn.shape[1]) ** tries"),
+        ("    if not 1 <= tries", "    if not 0 <= tries"),
+        ("        return wilson(", "        return mean_interval(chances) if chances.size else wilson("),
+    ),
+    *group(
+        "draws", "report/random_models.py", PAGE,
+        ("held = correct(part) & ~part", "held = ~part"),
+        ("(right if not found else before) - left", "before - left"),
+        ('rows[row["id"]]["success"]:', 'True:'),
+        ("if n == most and most", "if most"),
+        ('part.column("logit_margin")[right] < 0', 'part.column("logit_margin")[right] > 0'),
+    ),
+    *group(
+        "draws", "report/words.py", PAGE,
+        ('if wrong and "autoattack rand" not in suites:', "if wrong:"),
+        ("for s in sweeps if not s.settled]", "for s in sweeps if s.settled]"),
     ),
     *group("draws", "verify/attacks.py", SWEEP, ("d[: self.voting or None]", "d")),
 ]  # fmt: skip

@@ -62,5 +62,9 @@ FAMILY.add(
     "the share that the accurate or the robust model has right",
 )  # fmt: skip
 FAMILY.add(
+    "repeated_accuracy", "hauberk.evaluation.repeated:repeated_accuracy",
+    "the chance that a random model is right in all of N tries of one point", "Lucas et al. 2023",
+)  # fmt: skip
+FAMILY.add(
     "random_accuracy", "hauberk.evaluation.metrics:random_accuracy", "the accuracy of a random model over its draws",
 )  # fmt: skip

@@ -10,7 +10,7 @@ from hauberk.later import Later
 
 if TYPE_CHECKING:
     from hauberk.report import collect, page, words
-    from hauberk.report.subject import Subject
+    from hauberk.report.subject import Attacked, Subject
     from hauberk.statistics import Interval
 else:
     collect, page, words = (Later(f"hauberk.report.{name}") for name in ("collect", "page", "words"))
@@ -54,6 +54,7 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
         names = ", ".join(dict.fromkeys(m.suite or m.name for m in attacked.methods))
         upper = percent(attacked.accuracy, "up")
         yield f"  attacked {attacked.norm} {words.epsilon(attacked.eps)}: {upper} at most ({names})"
+        yield from (f"    {line}" for line in _random_lines(attacked))
     yield from _variant_lines(subject)
     for judgement in subject.judgements:
         yield f"  evaluation {judgement.verdict}: {words.judged(judgement)}"
@@ -71,6 +72,24 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
             lower = percent(level.accuracy, "down")
             yield f"  {word} {curve.norm} {words.epsilon(level.eps)}: {lower} at least ({curve.method}{risk})"
         yield f"  mean radius over all images {curve.mean_radius.value:.4f} {curve.norm}"
+
+
+def _random_lines(attacked: Attacked) -> Iterator[str]:
+    """Of a random model: the curve of a sweep, points sent again, points of fixed draws."""
+    found = attacked.draws
+    if found.sweep is not None:
+        stages = found.sweep.stages
+        curve = ", ".join(f"{words.percent(s.accuracy.value, 'up')} ({s.draws} x {s.steps})" for s in stages)
+        yield f"after each stage (draws x steps): {curve}"
+        yield words.swept(found.sweep)
+    for one in found.repeated:
+        clean = percent(one.clean)
+        yield f"right in all of {one.tries} tries: {percent(one.attacked, 'up')} at most, without an attack {clean}"
+    for other in found.transferred:
+        yield (
+            f"transfer between draws, a diagnostic: an attack on {other.draws} fixed breaks "
+            f"{percent(other.own)} there, {percent(other.carried)} for the predictor"
+        )
 
 
 def _variant_lines(subject: Subject) -> Iterator[str]:

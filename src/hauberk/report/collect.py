@@ -22,6 +22,7 @@ from hauberk.report import variants
 from hauberk.report.mixing import certificate
 from hauberk.report.observations import observed
 from hauberk.report.outcomes import clean_rows, correct, images_hash, in_order, outcomes, plain, right_by_id
+from hauberk.report.random_models import random_facts
 from hauberk.report.subject import (
     Attacked,
     Contradiction,
@@ -198,7 +199,7 @@ def _attacked(predictor: str, parts: list[Part], every: list[Part]) -> list[Atta
         found.append(Attacked(
             predictor, norm, eps, metrics.robust_accuracy(own.right, own.survived),
             metrics.attack_success_rate(own.right, own.survived), tuple(methods), images_hash(own.ids),
-            *_last_words(items), by_class(own.labels, own.after, own.standing),
+            *_last_words(items), by_class(own.labels, own.after, own.standing), random_facts(items),
         ))  # fmt: skip
     return found
 
@@ -228,9 +229,12 @@ def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None
     gaps = metrics.confidence_gaps(
         before, after, labels, least=[least[i] for i in columns["id"]]
     )
-    if len({len(d or ()) for d in columns["draws"]}) != 1 or not columns["draws"][0]:
+    kept = min((len(d or ()) for name in ("clean_draws", "draws") for d in columns[name]), default=0)
+    if not kept:
         return gaps, None
-    clean, attacked = (metrics.random_accuracy(columns[name], labels) for name in ("clean_draws", "draws"))
+    clean, attacked = (
+        metrics.random_accuracy([d[:kept] for d in columns[name]], labels) for name in ("clean_draws", "draws")
+    )  # fmt: skip
     return gaps, (clean, attacked)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from hauberk.errors import HauberkError
 from hauberk.evaluation.by_class import ByClass
 from hauberk.evaluation.metrics import ConfidenceGaps, RandomAccuracy
+from hauberk.report.random_facts import NO_RANDOM, RandomFacts
 from hauberk.statistics import Interval
 
 
@@ -62,6 +63,7 @@ class Attacked:
         gaps: how sure the model is of right and of wrong answers, before and after the attacks.
         random: of a random model, the accuracy of fresh draws at the images and after the attacks; else None.
         by_class: which classes stand, and what broken images are taken for.
+        draws: of a random model, the sweep over draws, repeated queries and transfer between draws.
     """
 
     predictor: str
@@ -74,6 +76,7 @@ class Attacked:
     gaps: ConfidenceGaps | None = None
     random: tuple[RandomAccuracy, RandomAccuracy] | None = None
     by_class: ByClass | None = None
+    draws: RandomFacts = NO_RANDOM
 
 
 @dataclass(frozen=True)

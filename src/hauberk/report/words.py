@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from hauberk import registry
+from hauberk.report.random_facts import NO_RANDOM, Sweep
 from hauberk.report.subject import Attacked, Curve, HalfBroken, Judgement, Method, Subject
 from hauberk.statistics import Interval
 from hauberk.threats import epsilon as epsilon  # templates call it
@@ -130,6 +131,20 @@ def attack(name: str) -> str:
     """An attack as the field writes it: the name of its class."""
     entry = next((e for e in registry.entries("attack") if e.name == name), None)
     return entry.path.split(":")[1] if entry else name
+
+
+def swept(sweep: Sweep) -> str:
+    """Whether the accuracy of a random model had stopped falling."""
+    last = sweep.stages[-1]
+    if sweep.settled:
+        return (
+            f"The sweep ended by its rule with {last.draws} draws and {last.steps} steps: no further image fell in the "
+            "last round, or none was left."
+        )
+    return (
+        f"Images still fell with {last.draws} draws and {last.steps} steps, where the sweep ended: the accuracy had "
+        "not stopped falling, and more draws and steps may break more."
+    )
 
 
 def judged(judgement: Judgement) -> str:
@@ -279,6 +294,26 @@ def _weak_attacks(subject: Subject) -> list[str]:
         said.append("No attack followed the model's gradients; one that does may break many images that these leave.")
     if subject.stochastic and all(m.settings.get("eot") == 1 for m in methods):
         said.append("The classifier is random, and no attack averaged over its randomness.")
+    if subject.stochastic:
+        said += _weak_on_random(subject)
+    return said
+
+
+def _weak_on_random(subject: Subject) -> list[str]:
+    """What a random classifier should meet, and did not."""
+    drawn = [a for a in subject.attacked if a.random or a.draws != NO_RANDOM]
+    if not drawn:  # a vote that decides by itself is attacked like a deterministic classifier
+        return []
+    suites = {m.suite for a in subject.attacked for m in a.methods}
+    said = []
+    wrong = sorted(s for s in suites if s.startswith("autoattack") and s.split()[-1] in ("standard", "plus", "fast"))
+    if wrong and "autoattack rand" not in suites:
+        names = listed([s.replace("autoattack", "AutoAttack") for s in wrong])
+        said.append(f"The classifier is random: {names} is made for others, and AutoAttack rand was not run.")
+    sweeps = [a.draws.sweep for a in drawn if a.draws.sweep is not None]
+    if not sweeps:
+        said.append("Whether more draws and steps break more of this random classifier was not tried (eot_sweep).")
+    said += [swept(s) for s in sweeps if not s.settled]
     return said
 
 

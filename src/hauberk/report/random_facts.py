@@ -1,0 +1,83 @@
+"""What a report says of attacks on a random model, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hauberk.statistics import Interval
+
+
+@dataclass(frozen=True)
+class SweepStage:
+    """One stage of a sweep.
+
+    Args:
+        draws: of a gradient.
+        steps: of its search.
+        mean: of ``loss`` or of ``logits``.
+        accuracy: of all images, after this stage and those before.
+        fallen: images that were right before any attack and fell in it.
+    """
+
+    draws: int
+    steps: int
+    mean: str
+    accuracy: Interval
+    fallen: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep over draws and steps.
+
+    Args:
+        stages: in order.
+        settled: whether the accuracy had stopped falling, by the rule of the sweep; also where no image was left.
+    """
+
+    stages: tuple[SweepStage, ...]
+    settled: bool
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """The chance that all of so many tries of one point are classified right.
+
+    Args:
+        tries: N.
+        clean: at the images, the control.
+        attacked: at the points that attacks returned.
+    """
+
+    tries: int
+    clean: Interval
+    attacked: Interval
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """An attack on fixed draws, whose points are tried on fresh ones: a diagnostic of the noise, and no strong attack.
+
+    Args:
+        draws: fixed ones.
+        own: of the images that were right, the share that the fixed draws get wrong at some point seen.
+        carried: the share whose point is wrong for the predictor, on fresh draws.
+        single: the share of single fresh draws that are wrong at the points.
+    """
+
+    draws: int
+    own: Interval
+    carried: Interval
+    single: Interval
+
+
+@dataclass(frozen=True)
+class RandomFacts:
+    """All of it at one budget; empty where it was not measured."""
+
+    sweep: Sweep | None = None
+    repeated: tuple[Repeated, ...] = ()
+    transferred: tuple[Transferred, ...] = ()
+
+
+NO_RANDOM = RandomFacts()
