@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hauberk.errors import HauberkError
-from hauberk.evaluation.by_class import UNKNOWN, by_class, mean_share
+from hauberk.evaluation.by_class import UNKNOWN, balanced, by_class, mean_share
 from hauberk.statistics import wilson
 
 LABELS = [0, 0, 0, 1, 1, 15]
@@ -58,3 +58,15 @@ def test_the_interval_of_the_balanced_accuracy_covers(truth) -> None:
 def test_rows_that_say_nothing_are_refused(labels, answers) -> None:
     with pytest.raises(HauberkError):
         by_class(labels, answers)
+
+
+def test_the_balanced_share_of_any_outcome_by_hand() -> None:
+    held = [True, False, True, True, False, False]
+    found = balanced(LABELS, held)
+    assert found.value == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert found == by_class(LABELS, ANSWERS, held).balanced
+
+
+def test_classes_are_uneven_beyond_one_and_a_half() -> None:
+    assert not by_class([0] * 3 + [1] * 2, [0] * 5).uneven
+    assert by_class([0] * 4 + [1, 1], [0] * 6).uneven

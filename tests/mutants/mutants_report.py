@@ -53,6 +53,21 @@ REPORT: list[Mutant] = [
         ("same = [a for a in attacked if a.images == curve.images]", "same = list(attacked)"),
     ),
     *group(
+        "balanced", "evaluation/by_class.py", "tests/evaluation/test_by_class.py",
+        ("held[labels == k].sum()", "held[labels >= k].sum()"),
+        ("int((labels == k).sum())) for", "len(labels)) for"),
+        ("return 2 * max(sizes) > 3 * min(sizes)", "return max(sizes) > min(sizes)"),
+    ),
+    *group(
+        "balanced", "report/collect.py", "tests/report/test_classes.py",
+        ('"label"), right & (radius >= eps))', '"label"), right & (radius > 0))'),
+        ('balanced(part.column("label"), right & (radius >= eps))', 'balanced(part.column("label"), radius >= eps)'),
+    ),
+    *group(
+        "balanced", "cli/results.py", "tests/report/test_classes.py",
+        ("uneven = own is not None and own.uneven", "uneven = own is not None"),
+    ),
+    *group(
         "page", "evaluation/by_class.py", "tests/evaluation/test_by_class.py",
         ("confidence=1 - 0.05 / len(shares)", "confidence=0.95"),
         ("worst = min(shares", "worst = max(shares"),

@@ -5,6 +5,7 @@ import pytest
 from tests.report.test_page import Reader
 
 from hauberk import records
+from hauberk.cli import results
 from hauberk.evaluation.by_class import UNKNOWN
 from hauberk.report import collect, summary, words, write_report
 from hauberk.report.classes import class_view
@@ -87,3 +88,38 @@ def test_one_answer_for_every_image_is_called_out(lab, tmp_path) -> None:
 def test_balanced_and_worst_are_explained() -> None:
     assert "Zou and Donner" in words.GLOSSARY["Balanced accuracy"]
     assert "Worst class" in words.GLOSSARY
+
+
+def test_certified_accuracy_is_balanced_over_the_classes(lab, robust) -> None:
+    """Against the labels and radii of the records, class by class."""
+    told = next(s for s in summary(lab.runs)["subjects"] if s["predictor"] == robust.predictor)
+    (parts,) = [p for p in told["certified"] if p["method"] == robust.certified[0].method][:1]
+    rows = [
+        row
+        for part in records.read_all(lab.runs[0] / "records", "certificate")
+        if part.unit["predictor"] == robust.predictor and part.facts["norm"] == robust.certified[0].norm
+        for row in part.table.to_pylist()
+    ]
+    classes = sorted({row["label"] for row in rows})
+    assert [x["eps"] for x in parts["balanced"]] == [x["eps"] for x in parts["levels"]]
+    for level in parts["balanced"]:
+        shares = []
+        for k in classes:
+            own = [row for row in rows if row["label"] == k]
+            shares.append(sum(row["prediction"] == k and row["radius"] >= level["eps"] for row in own) / len(own))
+        assert level["accuracy"]["value"] == pytest.approx(np.mean(shares))
+        assert level["accuracy"]["low"] < level["accuracy"]["value"] or level["accuracy"]["value"] == 0.0
+        assert level["accuracy"]["low"] < level["accuracy"]["high"]
+    said = next(line for line in class_view(robust, robust.headline).said if "certified" in line)
+    assert said.startswith("Balanced certified accuracy in ")
+    assert "at least" in said
+
+
+def test_the_terminal_says_balanced_accuracy_where_classes_are_uneven(lab, tmp_path) -> None:
+    uneven = relabelled(lab, tmp_path / "uneven", label=lambda y: min(y, 1))
+    for run, told in ((lab.runs[0], False), (uneven, True)):
+        lines = results.lines(run)
+        for word in ("  clean ", "  attacked ", "  certified "):
+            found = [line for line in lines if line.startswith(word) and "whole levels" not in line]
+            assert found
+            assert all(("balanced" in line) == told for line in found)

@@ -48,12 +48,17 @@ def numbers(run: Path) -> dict[str, Any]:
 
 def _subject_lines(subject: Subject) -> Iterator[str]:
     yield f"{subject.predictor} on {subject.dataset}/{subject.split}"
-    yield f"  clean {percent(subject.clean)} of {subject.clean.n} images"
+    own = subject.by_class
+    uneven = own is not None and own.uneven
+    beside = f", balanced {percent(own.balanced)}" if own is not None and uneven else ""
+    yield f"  clean {percent(subject.clean)} of {subject.clean.n} images{beside}"
     yield from (f"  note: {note}" for note in subject.notes)
     for attacked in subject.attacked:
         names = ", ".join(dict.fromkeys(m.suite or m.name for m in attacked.methods))
         upper = percent(attacked.accuracy, "up")
-        yield f"  attacked {attacked.norm} {words.epsilon(attacked.eps)}: {upper} at most ({names})"
+        after = attacked.by_class if uneven else None
+        beside = f", balanced {percent(after.balanced, 'up')}" if after else ""
+        yield f"  attacked {attacked.norm} {words.epsilon(attacked.eps)}: {upper} at most{beside} ({names})"
         yield from (f"    {line}" for line in _random_lines(attacked))
     yield from _variant_lines(subject)
     for judgement in subject.judgements:
@@ -68,9 +73,10 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
                         for x in levels[-1:])  # fmt: skip
             continue
         risk = f", each row may fail with probability {chance:g}" if chance else ""
+        means = {x.eps: f", balanced {percent(x.accuracy, 'down')}" for x in curve.balanced if uneven}
         for level in levels[:6]:
-            lower = percent(level.accuracy, "down")
-            yield f"  {word} {curve.norm} {words.epsilon(level.eps)}: {lower} at least ({curve.method}{risk})"
+            lower, beside = percent(level.accuracy, "down"), means.get(level.eps, "")
+            yield f"  {word} {curve.norm} {words.epsilon(level.eps)}: {lower} at least{beside} ({curve.method}{risk})"
         yield f"  mean radius over all images {curve.mean_radius.value:.4f} {curve.norm}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hauberk.errors import HauberkError
 from hauberk.statistics import Interval, wilson
@@ -50,6 +50,12 @@ class ByClass:
     confusion: tuple[Cell, ...]
     constant: int | None
 
+    @property
+    def uneven(self) -> bool:
+        """Whether the largest class has more than 1.5 times the images of the smallest one."""
+        sizes = [s.accuracy.n for s in self.shares]
+        return 2 * max(sizes) > 3 * min(sizes)
+
 
 def by_class(labels: ArrayLike, answers: ArrayLike, right: ArrayLike | None = None) -> ByClass:
     """Shares, balanced accuracy, worst class and confusion.
@@ -69,7 +75,7 @@ def by_class(labels: ArrayLike, answers: ArrayLike, right: ArrayLike | None = No
         raise HauberkError(f"expected labels, answers and outcomes of one length, got {shapes}", "join the rows by id")
     if (y < 0).any():
         raise HauberkError("expected labels of at least 0, got a negative one", "-1 is an abstention, and no label")
-    counts = {int(k): (int(held[y == k].sum()), int((y == k).sum())) for k in np.unique(y)}
+    counts = _counts(y, held)
     shares = tuple(ClassShare(k, wilson(*pair)) for k, pair in counts.items())
     worst = min(shares, key=lambda s: s.accuracy.value)
     pairs, found = np.unique(np.stack([y, said]), axis=1, return_counts=True)
@@ -82,6 +88,22 @@ def by_class(labels: ArrayLike, answers: ArrayLike, right: ArrayLike | None = No
         confusion=tuple(Cell(int(a), int(b), int(n)) for a, b, n in zip(*pairs, found, strict=True)),
         constant=int(decided[0]) if len(decided) == 1 and len(y) > 1 else None,
     )
+
+
+def balanced(labels: ArrayLike, held: ArrayLike) -> Interval:
+    r"""Balanced accuracy :math:`\frac1K\sum_k h_k / n_k` over the K classes that have images, with its interval.
+
+    Args:
+        labels: shape (N,), not negative.
+        held: which images count, shape (N,): those that are right, stand under attack, or are certified at a radius.
+    """
+    counts = _counts(np.asarray(labels, dtype=np.int64), np.asarray(held, dtype=np.bool_))
+    return mean_share([wilson(*pair) for pair in counts.values()])
+
+
+def _counts(labels: NDArray[np.int64], held: NDArray[np.bool_]) -> dict[int, tuple[int, int]]:
+    """How many of each class's images hold, and how many it has."""
+    return {int(k): (int(held[labels == k].sum()), int((labels == k).sum())) for k in np.unique(labels)}
 
 
 def mean_share(shares: Sequence[Interval]) -> Interval:

@@ -10,6 +10,7 @@ from hauberk.report.subject import Attacked, Subject
 from hauberk.statistics import Interval
 
 MOST_CONFUSED = 8
+LEVELS = 6  # radii of a sentence
 WIDEST = 20  # classes of a matrix
 
 
@@ -60,7 +61,7 @@ def class_view(subject: Subject, attacked: Attacked | None) -> ClassView | None:
     matrices = [_matrix(subject, clean, "Before any attack")]
     if after and attacked:
         matrices.append(_matrix(subject, after, f"After the attacks, {words.budget(attacked.norm, attacked.eps)}"))
-    return ClassView(tuple(rows), tuple(_said(subject, clean, after)), tuple(matrices))
+    return ClassView(tuple(rows), (*_said(subject, clean, after), *_certified(subject)), tuple(matrices))
 
 
 def _value(interval: Interval | None) -> float:
@@ -87,6 +88,18 @@ def _said(subject: Subject, clean: ByClass, after: ByClass | None) -> list[str]:
         names = [_name(subject, k) for k in never[:MOST_CONFUSED]]
         rest = [f"{len(never) - len(names)} more"] if len(never) > len(names) else []
         said.append(f"Never answered: {words.listed([*names, *rest])}.")
+    return said
+
+
+def _certified(subject: Subject) -> list[str]:
+    """Balanced certified accuracy of the certificate that is shown in each norm, at a few radii."""
+    said = []
+    for norm in subject.norms:
+        curve = subject.curve(norm)
+        levels = [x for x in curve.balanced if x.accuracy.value > 0][:LEVELS] if curve else []
+        if levels:
+            at = ", ".join(f"{words.share(x.accuracy, 'down')} % at {words.epsilon(x.eps)}" for x in levels)
+            said.append(f"Balanced certified accuracy in {words.NORMS.get(norm, norm)}, at least: {at}.")
     return said
 
 

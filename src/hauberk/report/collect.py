@@ -16,7 +16,7 @@ import numpy as np
 from hauberk import records
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
-from hauberk.evaluation.by_class import by_class
+from hauberk.evaluation.by_class import balanced, by_class
 from hauberk.records import Part
 from hauberk.report import variants
 from hauberk.report.mixing import certificate
@@ -288,6 +288,7 @@ def curve(part: Part, budgets: Sequence[float]) -> Curve:
         images=images_hash(part.column("id")),
         thinned=thinned,
         frozen="frozen" in part.facts["shared"],
+        balanced=tuple(Level(eps, balanced(part.column("label"), right & (radius >= eps))) for eps in grid),
     )
 
 

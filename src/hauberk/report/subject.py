@@ -142,6 +142,7 @@ class Curve:
         mean_radius: over all images, wrong and abstained ones counting 0.
         steps: from ``eps`` to the next one, the end included, the accuracy is this; exact unless ``thinned``.
         levels: the accuracy at the attacked budgets and at a few round ones.
+        balanced: the mean of the classes' accuracies at the same radii.
         images: a hash of the image ids.
         thinned: whether the steps are fewer than the radii; they then lie below the exact curve, never above.
         frozen: whether a deterministic proof is about the frozen predictor, and not about weights made in float64.
@@ -162,6 +163,7 @@ class Curve:
     images: str
     thinned: bool
     frozen: bool = False
+    balanced: tuple[Level, ...] = ()
 
     def at(self, eps: float) -> Interval:
         """Accuracy at that radius: exact at the levels; elsewhere thinned steps may lie below it, never above."""
