@@ -29,7 +29,13 @@ from hauberk.attacks import (
 )
 from hauberk.attacks.part import PartAttack
 from hauberk.attacks.transfer import Transfer
-from hauberk.certificates import LipschitzCertificate, MixedCertificate, MMCert, SmoothingCertificate
+from hauberk.certificates import (
+    DerandomisedSplitting,
+    LipschitzCertificate,
+    MixedCertificate,
+    MMCert,
+    SmoothingCertificate,
+)
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.classifier import weights_hash
 from hauberk.defences.adaptive_mixed import AlphaDown
@@ -37,7 +43,7 @@ from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics, minimum, repeated
 from hauberk.executors import Inline, Processes, Ray
-from hauberk.noises import Gaussian, Uniform
+from hauberk.noises import Gaussian, Splitting, Uniform
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
 from hauberk.objectives.ard import ARD
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
@@ -102,6 +108,7 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
     "lipschitz": [LipschitzCertificate()],
     "smoothing": [SMOOTHING],
+    "derandomised_splitting": [DerandomisedSplitting(221), DerandomisedSplitting(9, 4, "grid")],
     "mmcert": [
         MMCert("columns", (8, 8), (4, 4), (8, 8)),
         MMCert("channels", (4, 4), (3, 1), (3, 5), n=50, rule="anytime"),
@@ -113,7 +120,7 @@ EXAMPLES: dict[str, list[Any]] = {
         MixedCertificate(LocalLipschitz(Linf(0.1)), "theorem_3_5"),
     ],
     "standard": [Standard(), Standard(label_smoothing=0.1)],
-    "gaussian_augmentation": [GaussianAugmentation(Gaussian(0.25))],
+    "gaussian_augmentation": [GaussianAugmentation(Gaussian(0.25)), GaussianAugmentation(Splitting(0.5))],
     "macer": [MACER(Gaussian(0.25)), MACER(Gaussian(1.0), copies=4, start=0.5)],
     "smooth_adv": [SmoothAdv(PGD(L2(1.0), steps=2), Gaussian(0.5)), SmoothAdv(PGD(L2(0.5)), Uniform(0.5), 1, 0.1)],
     "smoothed_consistency": [SmoothedConsistency(Gaussian(0.25)), SmoothedConsistency(Uniform(0.25), 3, 5.0, 0.0)],

@@ -20,7 +20,8 @@ from torch import Tensor
 from hauberk.randomness import Randomness
 
 Norm = Literal["l1", "l2", "linf"]
-Measure = Literal[Norm, "elements"]  # of a certified radius: a norm, or how many elements of each modality are edited
+# of a certified radius: a norm, how many elements of each modality are edited, or by how many 8-bit levels in all
+Measure = Literal[Norm, "elements", "levels"]
 Budget = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 CONFIG = ConfigDict(extra="forbid")
 NEWTON = 60  # steps at most; a handful is usual

@@ -33,7 +33,13 @@ from hauberk.attacks import (
     Square,
 )
 from hauberk.batch import Batch
-from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate, SmoothingCertificate
+from hauberk.certificates import (
+    Certificate,
+    DerandomisedSplitting,
+    LipschitzCertificate,
+    MixedCertificate,
+    SmoothingCertificate,
+)
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.defences import MixedClassifier
 from hauberk.evaluation.keys import revisions
@@ -66,6 +72,7 @@ METHODS: dict[str, Attack | Certificate] = {
     "lipschitz": LipschitzCertificate(),
     "lipschitz linf": LipschitzCertificate(norm="linf"),
     "smoothing": SmoothingCertificate(Gaussian(0.25), n0=20, n=200),
+    "derandomised_splitting": DerandomisedSplitting(90),
     "local_lipschitz": LocalLipschitz(L2(0.05), steps=3),
     "mixed_margin": MixedCertificate(LipschitzCertificate()),
     "mixed_margin 3.5": MixedCertificate(LipschitzCertificate(), "theorem_3_5"),

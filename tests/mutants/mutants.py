@@ -36,6 +36,7 @@ from mutants_logs import LOGS
 from mutants_misuse import MISUSE
 from mutants_mixing import MIXING
 from mutants_mmcert import MMCERT
+from mutants_noises import NOISES
 from mutants_random import RANDOM
 from mutants_report import REPORT
 from mutants_requirements import REQUIREMENTS
@@ -59,6 +60,7 @@ MUTANTS: list[Mutant] = [
     *ATTACKS,
     *EVALUATION,
     *MIXING,
+    *NOISES,
     *LAYERS,
     *LIPSCHITZ_NETWORKS,
     *DATA,

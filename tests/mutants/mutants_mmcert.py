@@ -56,11 +56,11 @@ MMCERT: list[Mutant] = [
     ),
     *group(
         "mmcert", "certificates/mixed.py", "tests/certificates/test_multimodal.py",
-        ("if isinstance(self.base, MMCert):", "if False:"),
+        ("if isinstance(self.base, MMCert | DerandomisedSplitting):", "if False:"),
     ),
     *group(
         "mmcert", "conformance/certificate.py", "tests/certificates/test_multimodal.py",
-        ('if found.norm == "elements":', "if False:"),
+        ('if not (found.norm == "l1" or found.norm == "l2" or found.norm == "linf"):', "if False:"),
     ),
     *group(
         "mmcert", "verify/derive/edits.py", "tests/certificates/test_multimodal.py",
@@ -76,7 +76,7 @@ MMCERT: list[Mutant] = [
     ),
     *group(
         "mmcert", "report/collect.py", "tests/certificates/test_multimodal.py",
-        ('if part.facts["norm"] == "elements":', "if False:"),
+        ('if part.facts["norm"] in ("elements", "levels"):', "if False:"),
     ),
     *group(
         "mmcert", "report/charts.py", "tests/certificates/test_multimodal.py",

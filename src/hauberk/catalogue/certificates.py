@@ -16,6 +16,11 @@ FAMILY.add(
     proof="probabilistic",
 )  # fmt: skip
 FAMILY.add(
+    "derandomised_splitting", "hauberk.certificates.derandomised:DerandomisedSplitting",
+    "half the lead in votes over all splits of an image of 8 bits", "Levine & Feizi 2021, Theorem 2",
+    norm="L1, or levels", proof="deterministic",
+)  # fmt: skip
+FAMILY.add(
     "mmcert", "hauberk.certificates.multimodal:MMCert",
     "how many elements of every modality may change before the vote over sub-samples does",
     "Wang et al. 2024, corrected",

@@ -26,6 +26,11 @@ FAMILY.add(
     "the mean logits of a random model over fixed public draws", proof="lipschitz",
 )  # fmt: skip
 FAMILY.add(
+    "derandomised", "hauberk.defences.derandomised:derandomised",
+    "the vote over all splits of an image of 8 bits, without randomness", "Levine & Feizi 2021, Theorem 2",
+    proof="derandomised_splitting",
+)  # fmt: skip
+FAMILY.add(
     "denoised", "hauberk.defences.denoised:denoised", "a classifier with a denoiser before it, to be smoothed",
     "Salman et al. 2020; Carlini et al. 2023",
 )  # fmt: skip

@@ -21,6 +21,11 @@ FAMILY.add(
     "Yang et al. 2020, Table 1", norm="L1",
 )  # fmt: skip
 FAMILY.add(
+    "splitting", "hauberk.noises.splitting:Splitting",
+    "the base is told the interval of length 2 lambda that holds a pixel, with random ends",
+    "Levine & Feizi 2021, Theorem 1", norm="L1",
+)  # fmt: skip
+FAMILY.add(
     "ablation", "hauberk.noises.ablation:Ablation", "of each modality all but a random sub-sample is set to 0",
     "Levine & Feizi 2020; Wang et al. 2024", norm="elements",
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Certificates: proofs that there is no adversarial point within a radius."""
 
 from hauberk.certificates.base import Certificate, Certificates
+from hauberk.certificates.derandomised import DerandomisedSplitting
 from hauberk.certificates.frozen import FrozenLipschitz, freeze, lipschitz_radii
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz
@@ -21,6 +22,7 @@ __all__ = [
     "ABSTAIN",
     "Certificate",
     "Certificates",
+    "DerandomisedSplitting",
     "FrozenLipschitz",
     "LipschitzCertificate",
     "LocalLipschitz",

@@ -41,7 +41,7 @@ class Certificates:
         ids: sample ids, (B,).
         prediction: the certified class, (B,) int64, -1 where the classifier abstains.
         radius: every point closer than this has the same prediction; (B,) float64, pixel units, rounded down.
-        norm: in which the radius is measured; ``elements`` is a number of elements, and the radius itself is included.
+        norm: in which the radius is measured; of ``elements`` and ``levels`` it is a whole number, itself included.
         kind: ``deterministic``, ``probabilistic`` (each row may fail with ``failure_probability``) or ``estimate``.
         predictor: the function whose decision is proved, see ``classifier.predictor_name``.
         failure_probability: of one row, over the certificate's own randomness; 0 if deterministic.

@@ -245,6 +245,46 @@ class VoteCounts:
         return cls(tuple(row["counts0"]), tuple(row["counts"]), VotePlan.read(shared), *numbers)
 
 
+@dataclass(frozen=True)
+class SplitCounts:
+    """How often each class was voted for over all splits of an image in whole levels.
+
+    Args:
+        counts: votes for each class, (K); the sum is ``splits`` less what was nobody's vote.
+        pixels: values of the image.
+        away: how far the farthest of them is from the whole level that it is rounded to, in levels.
+        splits: m.
+        seed: of the template.
+        attacker: ``any`` or ``grid``.
+    """
+
+    counts: tuple[int, ...]
+    pixels: int
+    away: float
+    splits: int
+    seed: int
+    attacker: str
+
+    @property
+    def top(self) -> int:
+        """The class with most votes."""
+        return int(np.argmax(self.counts))
+
+    def row(self) -> Plain:
+        """The votes, and where the image lies between whole levels."""
+        return {"counts": list(self.counts), "pixels": self.pixels, "away": self.away}
+
+    def shared(self) -> Plain:
+        """Splits, template, and whom it holds against."""
+        return {"splits": self.splits, "seed": self.seed, "attacker": self.attacker}
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any], shared: Mapping[str, Any]) -> SplitCounts:
+        """From the record."""
+        plan = shared["splits"], shared["seed"], shared["attacker"]
+        return cls(tuple(row["counts"]), row["pixels"], row["away"], *plan)
+
+
 # --- points that a search found ---------------------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ from hauberk.certificates.black_box import BlackBox
 from hauberk.classifier import ABSTAIN, Decides, check_eval, classes, decide, logits_of
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
 from hauberk.defences.denoised import check_sigma
+from hauberk.defences.derandomised import DerandomisedClassifier
 from hauberk.defences.mixed import MixedClassifier
 from hauberk.defences.smoothed import SmoothedClassifier
 from hauberk.draws import drawn, draws_by_key
@@ -126,7 +127,7 @@ def check_composite(model: nn.Module, *known: type[nn.Module]) -> None:
     for cls in type(model).__mro__:
         check_class(cls)
     check_as_written()
-    if isinstance(model, Decides) and not isinstance(model, SmoothedClassifier):
+    if isinstance(model, Decides) and not isinstance(model, SmoothedClassifier | DerandomisedClassifier):
         raise HauberkError(f"{type(model).__name__} decides in a way of its own", "remove its method decide")
     _check_settings(model)
 
@@ -142,6 +143,10 @@ def _check_settings(model: nn.Module) -> None:
                 f"expected weights in [0, 1] and positive scales, got {model.alpha}, {top} and {scales}",
                 "build the mix anew",
             )
+    if isinstance(model, DerandomisedClassifier) and not (
+        type(model.splits) is int and model.splits >= 2 and type(model.seed) is int
+    ):
+        raise HauberkError(f"expected splits and a seed, got {model.splits} and {model.seed}", "build it anew")
     if isinstance(model, SmoothedClassifier):
         if not isinstance(model.noise, Noise):
             raise HauberkError(f"expected a noise, got {type(model.noise).__name__}", "see: hauberk list noises")

@@ -15,6 +15,7 @@ from torch import nn
 from hauberk import registry
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Proof, round_down
+from hauberk.certificates.derandomised import DerandomisedSplitting
 from hauberk.certificates.evidence import Evidence, LogitMargins, OfMix, VoteCounts, WorstPoints
 from hauberk.certificates.gate import black_box, check_composite, check_part, decided, winners
 from hauberk.certificates.lipschitz import LipschitzCertificate
@@ -116,8 +117,8 @@ class MixedCertificate(Certificate[OfMix]):
     def __post_init__(self) -> None:
         if isinstance(self.base, MixedCertificate):
             raise ValueError("the robust model needs a certificate of its own; a mix inside a mix has none")
-        if isinstance(self.base, MMCert):
-            raise ValueError("edits of modalities are certified of one model; a mix has no such certificate")
+        if isinstance(self.base, MMCert | DerandomisedSplitting):
+            raise ValueError("edits of modalities and votes over splits are certified of one model, and not of a mix")
         if not isinstance(self.base, NEEDS[self.bound]):
             names = " or ".join(c.__name__ for c in NEEDS[self.bound])
             raise ValueError(f"the bound {self.bound} needs a base that is {names}, got {type(self.base).__name__}")

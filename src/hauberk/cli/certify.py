@@ -30,7 +30,9 @@ def certify(
     target: Annotated[str, typer.Argument(metavar="RUN", help=options.MODELS)],
     method: Annotated[
         str | None,
-        typer.Option(help="lipschitz, smoothing, mmcert, or local_lipschitz,threat=linf:8/255 (an estimate)."),
+        typer.Option(
+            help="lipschitz, smoothing, derandomised_splitting, mmcert; local_lipschitz,threat=linf:8/255 estimates."
+        ),
     ] = None,
     norm: Annotated[str | None, typer.Option(help="l1, l2 or linf: of Lipschitz radii.")] = None,
     bound: Annotated[str | None, typer.Option(help="exact, theorem_3_5 or theorem_a1: of a mix.")] = None,

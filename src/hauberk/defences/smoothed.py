@@ -136,8 +136,8 @@ class SmoothedClassifier(nn.Module, Decides, NamesItself, FixesDraws):
         randomness = Consecutive(stream(0, 0, "smoothed-bank"), 1)
         total: Tensor | None = None
         for number in range(self.bank):
-            draw = self.noise.sample(randomness, *images.shape[1:]).to(images)
-            term = drawn(self.base, PublicDraw(0, number))(images + draw).log_softmax(1)
+            draw = self.noise.sample(randomness, *images.shape[1:])
+            term = drawn(self.base, PublicDraw(0, number))(self.noise.added(images, draw)).log_softmax(1)
             total = term if total is None else torch.logaddexp(total, term)
         assert total is not None  # noqa: S101 - bank >= 1
         return total - float(np.log(self.bank))

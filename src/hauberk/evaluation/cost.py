@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hauberk.attacks import Attack
 from hauberk.attacks.gradients import draws
 from hauberk.batch import Samples
-from hauberk.certificates import Certificate, MixedCertificate
+from hauberk.certificates import Certificate, DerandomisedSplitting, MixedCertificate
 from hauberk.certificates.voted import VoteCertificate
 from hauberk.devices import device_of
 from hauberk.evaluation.preflight import TRIALS, Speed, measure, passes
@@ -95,4 +95,6 @@ def seconds(method: Attack | Certificate, speed: Speed, classes: int, random: bo
 def vote_count(certificate: Certificate) -> int:
     """The votes that a certificate takes on each image; 0 for one that does not vote."""
     inner = certificate.base if isinstance(certificate, MixedCertificate) else certificate
+    if isinstance(inner, DerandomisedSplitting):
+        return inner.splits
     return inner.n0 + inner.n if isinstance(inner, VoteCertificate) else 0

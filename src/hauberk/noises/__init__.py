@@ -5,6 +5,7 @@ from hauberk.noises.base import Noise, RandomStep
 from hauberk.noises.gaussian import Gaussian
 from hauberk.noises.grid_gaussian import GridGaussian
 from hauberk.noises.laplace import Laplace
+from hauberk.noises.splitting import Splitting
 from hauberk.noises.uniform import Uniform
 
-__all__ = ["Ablation", "Gaussian", "GridGaussian", "Laplace", "Noise", "RandomStep", "Uniform"]
+__all__ = ["Ablation", "Gaussian", "GridGaussian", "Laplace", "Noise", "RandomStep", "Splitting", "Uniform"]

@@ -68,6 +68,10 @@ class Noise(RandomStep):
         """Copies of one image (C, H, W) under the noise of each row, (B, C, H, W), in the image's precision."""
         return self.sample(randomness, *image.shape).to(image).add_(image)
 
+    def added(self, images: Tensor, draws: Tensor) -> Tensor:
+        """What the base sees of images under draws that fit their shape; gradients flow to the images."""
+        return images + draws.to(images)
+
     @property
     def spread(self) -> float:
         """Sigma."""

@@ -13,6 +13,7 @@ from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, Norm
 
 _ROOT = math.sqrt(3.0)
+WIDTH = 2.0 * _ROOT  # of the law of variance 1
 
 
 @dataclass(frozen=True, config=CONFIG)

@@ -28,6 +28,6 @@ class GaussianAugmentation(Objective):
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce`` and ``accuracy``, both under noise."""
         noise = self.noise.sample(context.randomness(len(batch)), *batch.images.shape[1:])
-        logits: Tensor = model(batch.images + noise)
+        logits: Tensor = model(self.noise.added(batch.images, noise))
         loss = functional.cross_entropy(logits, batch.labels)
         return Loss(loss, {"ce": loss.detach(), "accuracy": accuracy(logits, batch.labels)})

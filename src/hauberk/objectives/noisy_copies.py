@@ -22,16 +22,18 @@ class NoisyCopies(nn.Module):
     Args:
         model: f.
         draws: the noise of each image, (B, m, C, H, W).
+        noise: its distribution.
     """
 
-    def __init__(self, model: nn.Module, draws: Tensor) -> None:
+    def __init__(self, model: nn.Module, draws: Tensor, noise: Noise) -> None:
         super().__init__()
-        self.model, self.draws = model, draws
+        self.model, self.draws, self.noise = model, draws, noise
 
     @classmethod
     def drawn(cls, model: nn.Module, images: Tensor, noise: Noise, copies: int, context: Context) -> NoisyCopies:
         """With fresh noise for a batch of training images."""
-        return cls(model, noise.sample(context.randomness(len(images)), copies, *images.shape[1:]).to(images))
+        draws = noise.sample(context.randomness(len(images)), copies, *images.shape[1:]).to(images)
+        return cls(model, draws, noise)
 
     def logits(self, images: Tensor) -> Tensor:
         """Those of each copy, (B, m, K); the noisy images are not clipped, as the certificate's are not.
@@ -44,7 +46,7 @@ class NoisyCopies(nn.Module):
                 f"{len(self.draws)} images have noise here, and {len(images)} of them were asked about",
                 "take an attack that keeps all images to its end: pgd or apgd",
             )
-        noisy = images[:, None] + self.draws
+        noisy = self.noise.added(images[:, None], self.draws)
         answers: Tensor = self.model(noisy.flatten(0, 1))
         return answers.view(*noisy.shape[:2], -1)
 

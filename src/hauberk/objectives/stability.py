@@ -34,8 +34,8 @@ class Stability(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce``, ``stability``, ``accuracy`` (clean) and ``noisy_accuracy``."""
-        noise = self.noise.sample(context.randomness(len(batch)), *batch.images.shape[1:]).to(batch.images)
-        logits: Tensor = model(torch.cat([batch.images, batch.images + noise]))
+        noise = self.noise.sample(context.randomness(len(batch)), *batch.images.shape[1:])
+        logits: Tensor = model(torch.cat([batch.images, self.noise.added(batch.images, noise)]))
         clean, noisy = logits.chunk(2)
         loss = functional.cross_entropy(clean, batch.labels)
         apart = -(clean.softmax(1) * noisy.log_softmax(1)).sum(1).mean()

@@ -57,6 +57,8 @@ def epsilon_axis(norm: str) -> tuple[float, str]:
         return 255.0, "budget ε in ℓ∞, in 255ths of the pixel range"
     if norm == "elements":
         return 1.0, "elements of each modality that may change"
+    if norm == "levels":
+        return 1.0, "levels of 8 bits by which all pixels may change in sum"
     return 1.0, f"budget ε in {NORMS.get(norm, norm)}, pixel values from 0 to 1"
 
 

@@ -270,7 +270,7 @@ def curve(part: Part, budgets: Sequence[float]) -> Curve:
     spec = dict(part.unit["method"])
     steps, thinned = _steps(right, radius)
     grid = sorted({*budgets, *round_levels(float(radius.max(initial=0.0)))})
-    if part.facts["norm"] == "elements":  # no part of one is changed
+    if part.facts["norm"] in ("elements", "levels"):  # no part of one is changed
         grid = sorted({float(np.ceil(eps)) for eps in grid})
     return Curve(
         predictor=str(part.unit["predictor"]),

@@ -15,7 +15,9 @@ from hauberk.verify.wrapped import core
 
 Rounding = Literal["down", "up", "near"]
 
-NORMS = {"l1": "ℓ₁", "l2": "ℓ₂", "linf": "ℓ∞", "elements": "elements of each modality"}
+NORMS = {"l1": "ℓ₁", "l2": "ℓ₂", "linf": "ℓ∞", "elements": "elements of each modality",
+         "levels": "levels of 8 bits in all"}
+COUNTED = ("elements", "levels")  # radii are whole numbers
 
 SHAPES = {
     "circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "triangle-down": "▼", "cross": "✚",
@@ -115,14 +117,14 @@ def typed(norm: str, eps: float) -> str:
 
 def budget(norm: str, eps: float) -> str:
     """Norm and budget together."""
-    if norm == "elements":
+    if norm in COUNTED:
         return f"{epsilon(eps)} {NORMS[norm]}"
     return f"{NORMS.get(norm, norm)}, ε = {epsilon(eps)}"
 
 
 def changes(norm: str, eps: float) -> str:
     """A threat as a person says it: ``changes of at most 8/255 in ℓ∞``."""
-    if norm == "elements":
+    if norm in COUNTED:
         return f"changes of at most {budget(norm, eps)}"
     return f"changes of at most {epsilon(eps)} in {NORMS.get(norm, norm)}"
 

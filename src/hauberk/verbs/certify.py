@@ -6,9 +6,16 @@ import json
 import time
 from collections.abc import Sequence
 
-from hauberk.certificates import Certificate, LipschitzCertificate, MixedCertificate, SmoothingCertificate
+from hauberk.certificates import (
+    Certificate,
+    DerandomisedSplitting,
+    LipschitzCertificate,
+    MixedCertificate,
+    SmoothingCertificate,
+)
 from hauberk.certificates.rounding import exact_forward
 from hauberk.defences import MixedClassifier, SmoothedClassifier
+from hauberk.defences.derandomised import DerandomisedClassifier
 from hauberk.devices import place
 from hauberk.errors import HauberkError
 from hauberk.evaluation.budget import Budget
@@ -106,9 +113,11 @@ def default_certificate(target: Subject) -> Certificate | None:
     model = target.model
     if isinstance(model, SmoothedClassifier):
         return SmoothingCertificate(model.noise)
+    if isinstance(model, DerandomisedClassifier):
+        return DerandomisedSplitting(model.splits, model.seed)
     if isinstance(model, MixedClassifier):
         base = default_certificate(Subject(target.run, model.robust, target.dataset))
-        return None if base is None else MixedCertificate(base)
+        return None if base is None or isinstance(base, DerandomisedSplitting) else MixedCertificate(base)
     return None if lipschitz_refusal(target) else LipschitzCertificate()
 
 

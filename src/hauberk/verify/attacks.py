@@ -17,7 +17,7 @@ Rows = NDArray[np.bool_]
 BORDER = 1e-3
 # probabilities are recorded from float32; logits that are read off them need both of them to be this large
 ROUNDING, SEEN = 1e-4, 1e-5
-OWN_DECISIONS = ("smoothed(", "detected")  # their decision is not the argmax of one forward pass
+OWN_DECISIONS = ("smoothed(", "derandomised(", "detected")  # their decision is not the argmax of one forward pass
 
 
 def attack_problems(part: Part) -> Iterator[str]:

@@ -133,6 +133,8 @@ def _names(part: Part, model: str) -> set[str]:
         found = {f"smoothed({_noise(method)}, {voter})" for voter in (model, f"draws of {model}")}
         if model.startswith("smoothed("):
             found = {model}
+    elif method["name"] == "derandomised_splitting":
+        found = {model if model.startswith("derandomised(") else f"derandomised({_splits(method)}, {model})"}
     elif base is not None and base["name"] == "smoothing":
         halves = re.fullmatch(r"[a-z_]+\(.*, ([^,]+)\)", model)  # the robust model is the last that a mix names
         robust = halves[1] if halves else ""
@@ -140,6 +142,10 @@ def _names(part: Part, model: str) -> set[str]:
         if robust.startswith("smoothed(") or "smoothed(" in model:
             found = {str(part.unit["predictor"])} if str(part.unit["predictor"]).startswith(f"{model} with ") else set()
     return found
+
+
+def _splits(method: Mapping[str, Any]) -> str:
+    return f"splits={method['splits']!r}, seed={method.get('seed', 0)!r}"
 
 
 def _noise(method: Mapping[str, Any]) -> str:

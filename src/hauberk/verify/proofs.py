@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from hauberk.records import Part
-from hauberk.verify.derive import DERIVE, elements_of, noise_of, norm_of
+from hauberk.verify.derive import DERIVE, elements_of, noise_of, norm_of, split_problems
+from hauberk.verify.derive.splits import NORMS as SPLIT_NORMS
 from hauberk.verify.verdict import Verdict, guarded
 
 # A recorded radius may be smaller than the derived one by the rounding it was given, never larger.
@@ -52,7 +53,8 @@ def statement_problems(part: Part) -> list[str]:
     """Whether what the file claims about all rows follows from the shared evidence."""
     found = []
     shared, claimed = part.facts["shared"], float(part.facts["failure_probability"])
-    probabilistic = any("counts0" in json.loads(row) for row in part.table.column("evidence").to_pylist())
+    rows = [json.loads(row) for row in part.table.column("evidence").to_pylist()]
+    probabilistic = any("counts0" in row for row in rows)
     asked = _innermost(part.unit["method"])
     estimated = asked["name"] == "local_lipschitz"
     # votes prove the norm of their noise, Lipschitz constants that of their walk (L2 before there were others)
@@ -60,6 +62,9 @@ def statement_problems(part: Part) -> list[str]:
     if probabilistic:
         norm = norm_of(shared)
         found += _noise_problems(shared, asked, part.facts)
+    elif asked["name"] == "derandomised_splitting":
+        norm = SPLIT_NORMS.get(shared["attacker"], "")
+        found += split_problems(shared, asked, rows, part.facts["shape"])
     if part.facts["norm"] != norm or asked.get("norm", norm) != norm:
         found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in {norm}")
     if estimated and shared["eps"] != asked["threat"]["eps"]:

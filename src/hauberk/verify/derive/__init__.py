@@ -10,6 +10,8 @@ from hauberk.verify.derive.logits import kept_margins as kept_margins
 from hauberk.verify.derive.logits import lipschitz as lipschitz
 from hauberk.verify.derive.mixes import mixed_margin as mixed_margin
 from hauberk.verify.derive.points import local_lipschitz as local_lipschitz
+from hauberk.verify.derive.splits import split_problems as split_problems
+from hauberk.verify.derive.splits import splits as splits
 from hauberk.verify.derive.votes import noise_of as noise_of
 from hauberk.verify.derive.votes import norm_of as norm_of
 from hauberk.verify.derive.votes import smoothing as smoothing
@@ -17,6 +19,7 @@ from hauberk.verify.derive.votes import smoothing as smoothing
 DERIVE = {
     "lipschitz": lipschitz,
     "smoothing": smoothing,
+    "derandomised_splitting": splits,
     "mmcert": edits,
     "local_lipschitz": local_lipschitz,
     "mixed_margin": mixed_margin,

@@ -17,6 +17,7 @@ LAWS: dict[str, tuple[str, Callable[[float], Any]]] = {
     "gaussian": ("l2", lambda sigma: stats.norm(scale=sigma)),
     "grid_gaussian": ("l2", lambda sigma: stats.norm(scale=sigma)),
     "laplace": ("l1", lambda sigma: stats.laplace(scale=sigma * 0.5**0.5)),
+    "splitting": ("l1", lambda sigma: stats.uniform(loc=-sigma * 3.0**0.5, scale=2.0 * sigma * 3.0**0.5)),
     "uniform": ("l1", lambda sigma: stats.uniform(loc=-sigma * 3.0**0.5, scale=2.0 * sigma * 3.0**0.5)),
 }
 

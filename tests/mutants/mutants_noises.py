@@ -1,0 +1,59 @@
+"""Wrong versions of splitting noise, random and over all splits."""
+
+from __future__ import annotations
+
+from mutant import Mutant, group
+
+SPLITS = "tests/certificates/test_derandomised.py"
+
+NOISES: list[Mutant] = [
+    *group(
+        "noises", "noises/splitting.py", "tests/noises/test_splitting.py",
+        ("half = 0.5 * WIDTH * self.sigma", "half = WIDTH * self.sigma"),
+        ("(noisy - half).clamp_min(0.0)", "(noisy - half)"),
+        ("(noisy + half).clamp_max(1.0)", "(noisy + half)"),
+        ("return self._middle(super().noisy(image, randomness))", "return super().noisy(image, randomness)"),
+        ("return self._middle(super().added(images, draws))", "return super().added(images, draws)"),
+    ),
+    *group(
+        "noises", "defences/derandomised.py", SPLITS,
+        ("pixels - starts - 1, splits)", "pixels - starts, splits)"),
+        ("(first + splits - 1).clamp_max(LEVELS)", "(first + splits - 1)"),
+        ("first.clamp_min(0)", "first"),
+        ("[: min(TILE, splits - start)]", ""),
+        ("clear = top.values[:, 0] > top.values[:, 1]", "clear = top.values[:, 0] >= top.values[:, 1]"),
+        ("if t.values[0] > t.values[1] else ABSTAIN", ""),
+        (".integers(0, splits, shape)", ".integers(0, 1, shape)"),
+        ("mul(LEVELS).round_().long()", "mul(LEVELS).long()"),
+        ("self.base(images + (view - images).detach())", "self.base(view)"),
+    ),
+    *group(
+        "noises", "certificates/derandomised.py", SPLITS,
+        ("* self.splits) / 2) - 1", "* self.splits) / 2)"),
+        ("* self.splits) / 2) - 1", "* self.splits)) - 1"),
+        ("Fraction(margin) * self.splits", "Fraction(margin)"),
+        ("min(most + 1, seen.pixels)", "0"),
+        ("min(most + 1, seen.pixels)", "most + 1"),
+        ("Fraction(1, 2) - Fraction(seen.away) - ALLOWANCE", "Fraction(1, 2) - ALLOWANCE"),
+        ("self._lead(seen) - 2 * self._reached", "self._lead(seen) - self._reached"),
+        ("return seen.top if self._lead(seen) > 0 else ABSTAIN", "return seen.top"),
+        ('"l1" if self.attacker == "any" else "levels"', '"l1"'),
+        ("if (seen.splits, seen.seed, seen.attacker) != (self.splits, self.seed, self.attacker):", "if False:"),
+        ("if (model.splits, model.seed) != (self.splits, self.seed):", "if False:"),
+        ("check_part(base)", "pass"),
+        ("check_composite(model, DerandomisedClassifier)", "pass"),
+        ("return seen.pixels + math.floor(length - seen.pixels * first)", "return math.floor(length)"),
+    ),
+    *group(
+        "noises", "verify/derive/splits.py", SPLITS,
+        ("while own - turned > rival + turned + asked:", "while own - turned >= rival + turned + asked:"),
+        ("while own - turned > rival + turned + asked:", "while own - turned > rival + asked:"),
+        ("Fraction(1, 2) - Fraction(float(row[\"away\"]))", "Fraction(1, 2)"),
+        ("if k < row[\"pixels\"] else 1", "if k < 0 else 1"),
+        ("if own <= rival or", "if own < rival or"),
+        ("if any(row[\"pixels\"] != prod(shape) for row in rows):", "if False:"),
+        ("if any(not 0.0 <= row[\"away\"] <= 0.5 for row in rows):", "if False:"),
+        ("if any(sum(row[\"counts\"]) > shared[\"splits\"] for row in rows):", "if False:"),
+        ("if shared[name] != asked.get(name, usual):", "if False:"),
+    ),
+]
