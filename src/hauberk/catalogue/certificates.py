@@ -18,7 +18,7 @@ FAMILY.add(
 FAMILY.add(
     "derandomised_splitting", "hauberk.certificates.derandomised:DerandomisedSplitting",
     "half the lead in votes over all splits of an image of 8 bits", "Levine & Feizi 2021, Theorem 2",
-    norm="L1, or levels", proof="deterministic",
+    norm="that of the attacker", proof="deterministic",
 )  # fmt: skip
 FAMILY.add(
     "mmcert", "hauberk.certificates.multimodal:MMCert",

@@ -7,6 +7,7 @@ pixel i, with a fixed template t.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import torch
@@ -116,7 +117,7 @@ class DerandomisedClassifier(nn.Module, Decides, NamesItself):
             starts = torch.remainder(number * self.splits // self.bank + template, self.splits)
             view = views(pixels, starts, self.splits).to(images)
             terms.append(self.base(images + (view - images).detach()).log_softmax(1))
-        return torch.stack(terms).logsumexp(0) - float(torch.tensor(float(self.bank)).log())
+        return torch.stack(terms).logsumexp(0) - math.log(self.bank)
 
     @torch.no_grad()
     def decide(self, images: Tensor, key: Key) -> Tensor:  # noqa: ARG002 - nothing is drawn
