@@ -299,7 +299,7 @@ def test_what_it_cannot_certify_is_refused() -> None:
     model.splits = 90.0  # type: ignore[assignment]
     with pytest.raises(HauberkError, match="expected splits and a seed"):
         DerandomisedSplitting(90)(model, images)
-    with pytest.raises(ValueError, match="not of a mix"):
+    with pytest.raises(ValueError, match="a mix has no such"):
         MixedCertificate(DerandomisedSplitting(90))
 
 

@@ -118,7 +118,7 @@ class MixedCertificate(Certificate[OfMix]):
         if isinstance(self.base, MixedCertificate):
             raise ValueError("the robust model needs a certificate of its own; a mix inside a mix has none")
         if isinstance(self.base, MMCert | DerandomisedSplitting):
-            raise ValueError("edits of modalities and votes over splits are certified of one model, and not of a mix")
+            raise ValueError("edits of modalities and splits are certified of one model; a mix has no such certificate")
         if not isinstance(self.base, NEEDS[self.bound]):
             names = " or ".join(c.__name__ for c in NEEDS[self.bound])
             raise ValueError(f"the bound {self.bound} needs a base that is {names}, got {type(self.base).__name__}")
