@@ -3,7 +3,8 @@
     python benchmarks/vote_scale.py --images 100000 --output results
 
 Every block is given counts by a stub in place of the passes of a net, so that what is timed is the plan, the records,
-their merge, ``verify`` and the page.  With the blocks that choose the class there are eleven for each image.
+their merge, ``verify`` and the page.  With the block that chooses the class there are eleven for each image.
+Wall-clock and processor seconds, the largest memory of the process, and the largest number of files of records.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from torch import Tensor
 
 from hauberk import verify
 from hauberk.certificates import SmoothingCertificate, votes
+from hauberk.evaluation.work import Step
 from hauberk.noises import Gaussian
 from hauberk.recipes import Evaluation
-from hauberk.records import group, read_all
+from hauberk.records import RecordKind, group, read_all
 from hauberk.report import write_report
 from hauberk.runs import environment
 from hauberk.subjects import subject
 from hauberk.verbs.certify import certify
 
 CLASSES, N = 10, 128 * 2**9
+KINDS: tuple[RecordKind, ...] = ("votes", "certificate")
 NET = '''
 import torch
 from torch import nn
@@ -67,22 +70,33 @@ def measure(folder: Path, images: int) -> dict[str, Any]:
     votes.noisy_votes = counted  # type: ignore[assignment]
     found = subject("stub_net:build", folder / "run", str(images_of(folder, images)))
     certificate, run = SmoothingCertificate(Gaussian(0.25), n0=128, n=N), folder / "run"
+    most = 0
+
+    def counting(_: Step) -> None:
+        nonlocal most
+        most = max(most, len(list((run / "records").glob("*.parquet"))))
+
     steps: dict[str, Callable[[], object]] = {
-        "votes and certificates": lambda: certify(found, [certificate], Evaluation()),
-        "merge": lambda: group(read_all(run / "records")),
+        "votes and certificates": lambda: certify(found, [certificate], Evaluation(), report=counting),
+        "merge": lambda: [group(read_all(run / "records", kind)) for kind in KINDS],
         "verify": lambda: verify.verify_run(run),
         "report": lambda: write_report([run], folder / "page.html"),
     }
-    seconds = {}
+    seconds, processor = {}, {}
     for name, work in steps.items():
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         work()
         seconds[name] = round(time.perf_counter() - began, 1)
-        print(f"{name}: {seconds[name]} s", flush=True)
+        processor[name] = round(time.process_time() - spent, 1)
+        print(f"{name}: {seconds[name]} s, processor {processor[name]} s", flush=True)
     sizes = [path.stat().st_size for path in (run / "records").rglob("*") if path.is_file()]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"images": images, "blocks": 11, "seconds": seconds, "peak_gib": round(memory, 2), "files": len(sizes),
-            "megabytes": round(sum(sizes) / 2**20, 1), "environment": environment()}  # fmt: skip
+    return {
+        "images": images, "blocks": 11, "seconds": seconds, "processor_seconds": processor,
+        "all_seconds": round(sum(seconds.values()), 1), "all_processor_seconds": round(sum(processor.values()), 1),
+        "peak_gib": round(memory, 2), "files": len(sizes), "most_files": most,
+        "megabytes": round(sum(sizes) / 2**20, 1), "environment": environment(),
+    }  # fmt: skip
 
 
 def main() -> None:
