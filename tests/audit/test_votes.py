@@ -38,6 +38,15 @@ def test_a_little_more_everywhere_is_found() -> None:
     assert any("over all 299" in problem for problem in found)
 
 
+def test_rows_that_share_their_noise_are_not_tested_together() -> None:
+    """They err together: an honest evaluation would be called forged, and a forged row is still found."""
+    truth = np.full(299, 0.8)
+    assert list(vote_problems(range(299), rows(truth + 0.02, 1), rows(truth, 2), apart=False)) == []
+    recorded = rows(truth, 1)
+    recorded[17] = {"counts0": [0, 100], "counts": [0, N]}
+    assert list(vote_problems(range(299), recorded, rows(truth, 2), apart=False))
+
+
 def test_votes_for_another_class_are_found() -> None:
     recorded = rows(np.full(20, 0.9), 1)
     swapped = [{name: votes[::-1] for name, votes in row.items()} for row in recorded]

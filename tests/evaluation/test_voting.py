@@ -11,21 +11,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from scipy import stats
 from torch import nn
 
 from hauberk import compaction
+from hauberk.batch import Batch
 from hauberk.certificates import Certificate, MixedCertificate, SmoothingCertificate
 from hauberk.certificates.evidence import VoteCounts
 from hauberk.certificates.votes import Block, blocks
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
+from hauberk.defences.smoothed import noisy_votes, shared_votes
 from hauberk.errors import HauberkError
 from hauberk.evaluation import voting
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import Work
-from hauberk.noises import Gaussian, Laplace
+from hauberk.noises import Gaussian, GridGaussian, Laplace, Noise, Uniform
+from hauberk.randomness import SHARED, Consecutive, Replayed, stream
 from hauberk.records import Part, group, part, read_all, write
 from hauberk.verify.polls import poll_problems
 from hauberk.verify.proofs import verify_part
@@ -132,6 +136,88 @@ def test_fresh_votes_have_a_plan_of_their_own(tmp_path: Path, fresh: dict[str, A
     assert certified(tmp_path, plan(600, noise=noise), seed=fresh.get("seed", 0)).facts["proof"] == "probabilistic"
     assert len(read_all(tmp_path, "plan")) == 2
     assert problems(tmp_path) == []
+
+
+def test_noise_that_images_share_gives_each_the_votes_of_one_stream(tmp_path: Path) -> None:
+    """Whatever the other images, shards and tiles are; each row as if it were counted alone under that stream."""
+    shared = plan(700, draws="shared")
+    whole = certified(tmp_path / "whole", shared)
+    for index in (0, 1):
+        certified(tmp_path / "shards", shared, shard=(index, 2), tile=4)
+    assert [p.table for p in group(read_all(tmp_path / "shards", "votes"))][0].equals(  # noqa: RUF015
+        group(read_all(tmp_path / "whole", "votes"))[0].table
+    )
+    rows = [json.loads(e) for e in whole.table.column("evidence").to_pylist()]
+    for image, row in zip(BATCH.images, rows, strict=True):
+        keys = [(b.stop - b.start, (0, SHARED, f"smoothing-counts@{b.start}")) for b in blocks("counts", 700)]
+        votes = [noisy_votes(MODEL, image, shared.noise, count, key, 256) for count, key in keys]
+        assert torch.stack(votes).sum(0).tolist() == row["counts"]
+    assert whole.facts["shared"]["draws"] == "shared"
+    assert whole.facts["proof"] == "probabilistic"
+    assert problems(tmp_path / "whole") == problems(tmp_path / "shards") == []
+    assert verify_part(whole).problems == ()
+
+
+def test_shared_noise_and_noise_of_their_own_have_plans_apart(tmp_path: Path) -> None:
+    own, shared = (certified(tmp_path, plan(500, draws=draws)) for draws in ("own", "shared"))
+    assert own.facts["proof"] == shared.facts["proof"] == "probabilistic"
+    assert own.facts["votes"] != shared.facts["votes"]
+    assert len(read_all(tmp_path, "plan")) == 2
+    assert own.table.column("evidence") != shared.table.column("evidence")
+    assert problems(tmp_path) == []
+    later = certified(tmp_path, plan(600, draws="shared"))
+    assert later.facts["exploratory"]["draws"] == "shared"
+
+
+def test_verify_sees_votes_of_shared_noise_that_are_called_independent(tmp_path: Path) -> None:
+    certified(tmp_path, plan(500, draws="shared"))
+    found = []
+    for item in everything(tmp_path):
+        facts = {k: v for k, v in item.facts.items() if k != "shared"}
+        told = {k: v for k, v in item.facts.get("shared", {}).items() if k != "draws"}
+        found.append(Part(item.kind, item.unit, facts | ({"shared": told} if told else {}), item.table))
+    assert any("plan of other votes (draws)" in problem for problem in poll_problems(found))
+    assert any("another draws" in p for item in found if item.kind == "certificate" for p in verify_part(item).problems)
+    method = {"name": "votes", "noise": {"name": "gaussian", "sigma": 0.25}}
+    renamed = [Part(p.kind, {**p.unit, "method": method}, p.facts, p.table) if p.kind == "votes" else p
+               for p in everything(tmp_path)]  # fmt: skip
+    assert any("no plan that stands before them" in problem for problem in poll_problems(renamed))
+
+
+def test_the_counts_of_an_image_have_one_law_and_those_of_equal_images_are_equal() -> None:
+    """Over 400 seeds the mean of each image is that of noise of its own."""
+    images = torch.stack([BATCH.images[0], BATCH.images[0], BATCH.images[1]])
+    batch = Batch(images, BATCH.labels[:3], torch.arange(3))
+    counts = {}
+    for draws in ("own", "shared"):
+        poll = plan(64, draws=draws).poll(MODEL)
+        counts[draws] = np.array([poll.count(batch, seed, 64, Block("counts", 0, 64)) for seed in range(400)])
+    shared, own = counts["shared"], counts["own"]
+    assert (shared[:, 0] == shared[:, 1]).all()
+    assert (own[:, 0] != own[:, 1]).any()
+    error = np.sqrt((shared.var(0) + own.var(0)) / 400)
+    assert (np.abs(shared.mean(0) - own.mean(0)) <= 4.5 * error + 1e-12).all()
+    top = int(own[:, 0].mean(0).argmax())
+    assert abs(np.corrcoef(own[:, 0, top], own[:, 1, top])[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("noise", [Gaussian(0.25), GridGaussian(0.25), Laplace(0.25), Uniform(0.25)], ids=str)
+def test_draws_are_given_again_to_every_noise(noise: Noise) -> None:
+    found = shared_votes(MODEL, BATCH.images, noise, 300, (0, 0, "test"), 128)
+    alone = [noisy_votes(MODEL, image, noise, 300, (0, 0, "test"), 128) for image in BATCH.images]
+    assert torch.equal(found, torch.stack(alone))
+
+
+def test_draws_in_another_order_are_refused() -> None:
+    draws = Replayed(Consecutive(stream(0, 0, "test"), 2))
+    first = draws.normal(3).add_(1.0)
+    draws.again()
+    assert torch.equal(draws.normal(3) + 1.0, first)
+    draws.again()
+    with pytest.raises(HauberkError, match="is asked for"):
+        draws.uniform(3)
+    draws.forget()
+    assert draws.uniform(3).shape == (2, 3)
 
 
 def test_the_certificates_of_a_mix_share_the_votes_for_its_robust_model(

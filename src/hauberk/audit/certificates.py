@@ -31,8 +31,9 @@ def certify_again(
         certificate = registry.build(_shorter(method), "certificate")
         seed = int(generator.integers(2**31))
         fresh = [s.row() for s in certificate.gather(target.model, batch, seed, part.unit["tile"])]
-        trusted.append(claims.VOTES)
-        yield from vote_problems(batch.ids.tolist(), [evidence[i] for i in batch.ids.tolist()], fresh)
+        apart = part.facts["shared"].get("draws", "own") == "own"
+        trusted += [claims.VOTES] if apart else [claims.VOTES, claims.TOGETHER_DRAWN]
+        yield from vote_problems(batch.ids.tolist(), [evidence[i] for i in batch.ids.tolist()], fresh, apart)
         return
     if part.facts["proof"] == "estimate":
         trusted.append(f"what the estimate {method['name']} saw of its points")

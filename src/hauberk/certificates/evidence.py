@@ -25,6 +25,7 @@ from hauberk.threats import Norm
 Plain = dict[str, Any]
 Rule = Literal["fixed", "anytime", "randomised", "looks"]
 Rival = Literal["rest", "runner_up"]
+Draws = Literal["own", "shared"]
 Floats = NDArray[np.float64]
 
 
@@ -146,6 +147,7 @@ class VotePlan:
         rival: ``rest``, every other class has at most what the chosen one leaves; ``runner_up``, at most an upper bound
             from the most votes that another class has, so that each of the two bounds may fail with alpha / 2.
         looks: of the rule of that name, the numbers of votes at which a bound may be taken, n the last of them.
+        draws: ``own``, each image has noise of its own; ``shared``, all images have the same.
     """
 
     noise: RandomStep
@@ -155,6 +157,7 @@ class VotePlan:
     rule: Rule = "fixed"
     rival: Rival = "rest"
     looks: tuple[int, ...] = ()
+    draws: Draws = "own"
 
     def judges(self, n: int) -> bool:
         """Whether the rule has a bound for so many votes, were it they that one stopped at."""
@@ -184,16 +187,18 @@ class VotePlan:
     def plain(self) -> Plain:
         """For the record."""
         noise = registry.spec(self.noise)
-        looks = {"looks": list(self.looks)} if self.looks else {}
+        more: Plain = {"looks": list(self.looks)} if self.looks else {}
+        more |= {"draws": self.draws} if self.draws != "own" else {}
         return {"noise": noise, "n0": self.n0, "n": self.n, "alpha": self.alpha, "rule": self.rule,
-                "rival": self.rival} | looks  # fmt: skip
+                "rival": self.rival} | more  # fmt: skip
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> VotePlan:
         """From the record; one from before there was a choice has the sigma of Gaussian noise, and a fixed n."""
         noise = registry.build(told["noise"], "noise") if "noise" in told else Gaussian(told["sigma"])
         rule, rival = told.get("rule", "fixed"), told.get("rival", "rest")
-        return cls(noise, told.get("n0", 1), told["n"], told["alpha"], rule, rival, tuple(told.get("looks", ())))
+        looks, draws = tuple(told.get("looks", ())), told.get("draws", "own")
+        return cls(noise, told.get("n0", 1), told["n"], told["alpha"], rule, rival, looks, draws)
 
 
 @dataclass(frozen=True)

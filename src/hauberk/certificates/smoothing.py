@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from hauberk.certificates.base import round_down
-from hauberk.certificates.evidence import Rival, Rule, VoteCounts, VotePlan
+from hauberk.certificates.evidence import Draws, Rival, Rule, VoteCounts, VotePlan
 from hauberk.certificates.voted import VoteCertificate, others
 from hauberk.certificates.votes import check_looks
 from hauberk.classifier import ABSTAIN
@@ -41,6 +41,16 @@ class SmoothingCertificate(VoteCertificate):
     its count is at most the largest.  It pays where errors spread over classes, also below 1/2, and costs a little
     where there is one rival.
 
+    With ``draws="shared"`` the j-th vote of every image is taken under the same noise, made once for all images of a
+    tile.  The n draws are still independent of each other and of the images, so the certificate of each image holds
+    with its alpha.  Averages over N images vary more than with noise of their own,
+
+    .. math:: \text{Var}\Big(\tfrac1N\sum_i R_i\Big)
+        = \tfrac1{N^2}\sum_i \text{Var}(R_i) + \tfrac1{N^2}\sum_{i \ne j} \text{Cov}(R_i, R_j),
+
+    and false certificates may come together: their expected number is at most :math:`\alpha N` either way, and the
+    probability that there is one at all is at most that.
+
     Args:
         noise: its distribution, which decides the norm; ``sigma: 0.25`` is short for Gaussian noise.
         n0: votes that choose the class.
@@ -53,6 +63,7 @@ class SmoothingCertificate(VoteCertificate):
             It needs ``rule="anytime"``, under which every stop is valid, or ``"looks"``, where the planned ones are.
         looks: of the rule of that name, ends of blocks of votes (128, 256, 512, ...), the last of them n; without any,
             every third.
+        draws: ``own``, noise of its own for each image; ``shared``, the same for all.
     """
 
     noise: Noise
@@ -66,6 +77,7 @@ class SmoothingCertificate(VoteCertificate):
     revision: ClassVar[int] = 2
 
     looks: tuple[int, ...] = ()
+    draws: Draws = "own"
 
     def __post_init__(self) -> None:
         if self.goal is not None and self.rule not in ("anytime", "looks"):
@@ -83,7 +95,7 @@ class SmoothingCertificate(VoteCertificate):
     @property
     def plan(self) -> VotePlan:
         """What is fixed before the first vote."""
-        return replace(super().plan, looks=self.looks) if self.looks else super().plan
+        return replace(super().plan, looks=self.looks or super().plan.looks, draws=self.draws)
 
     def with_votes(self, n0: int, n: int) -> Self:
         """The same certificate with other numbers of votes; looks at the old ones are none of the new."""

@@ -12,8 +12,8 @@ from torch import nn
 
 from hauberk.batch import Batch
 from hauberk.certificates.evidence import VoteCounts, VotePlan
-from hauberk.defences.smoothed import noisy_votes
-from hauberk.randomness import stream
+from hauberk.defences.smoothed import noisy_votes, shared_votes
+from hauberk.randomness import SHARED, stream
 
 Purpose = Literal["counts0", "counts"]
 FIRST = 128  # votes of the first block
@@ -91,9 +91,13 @@ class Poll:
 
     def count(self, batch: Batch, seed: int, tile: int, block: Block) -> list[list[int]]:
         """The votes of one block for each class, of each image, (B, K); the caller has passed the gate."""
-        purpose = f"smoothing-{block.purpose}@{block.start}"
+        purpose, count = f"smoothing-{block.purpose}@{block.start}", block.stop - block.start
+        if self.plan.draws == "shared":
+            key = (seed, SHARED, purpose)  # whatever the other images are
+            found: list[list[int]] = shared_votes(self.base, batch.images, self.plan.noise, count, key, tile).tolist()
+            return found
         return [
-            noisy_votes(self.base, image, self.plan.noise, block.stop - block.start, (seed, i, purpose), tile).tolist()
+            noisy_votes(self.base, image, self.plan.noise, count, (seed, i, purpose), tile).tolist()
             for image, i in zip(batch.images, batch.ids.tolist(), strict=True)
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from hauberk.draws import drawn, draws_by_key
 from hauberk.errors import HauberkError
 from hauberk.noises import Noise, RandomStep
 from hauberk.pulse import beat
-from hauberk.randomness import Consecutive, Key, PerSample, PublicDraw, Randomness, stream, stream_on
+from hauberk.randomness import Consecutive, Key, PerSample, PublicDraw, Randomness, Replayed, stream, stream_on
 from hauberk.specs import Rows
 from hauberk.statistics import two_sided_binomial_p
 
@@ -71,7 +72,6 @@ def _answers(base: nn.Module, copies: Tensor, key: Stream, first: int) -> Tensor
         return torch.cat([drawn(base, vote)(copy[None]) for vote, copy in zip(votes, copies, strict=True)])
 
 
-@torch.no_grad()
 def noisy_votes(base: nn.Module, image: Tensor, noise: RandomStep, count: int, key: Stream, tile: int) -> Tensor:
     """Hard votes of the base for one image under noise; of a random base each vote has a draw of its own.
 
@@ -86,19 +86,58 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: RandomStep, count: int, k
     Returns:
         counts, int64, shape (K,); their sum is ``count`` less the copies with NaN or a tie at the top, nobody's votes.
     """
+    return shared_votes(base, image[None], noise, count, key, tile)[0]
+
+
+@torch.no_grad()
+def shared_votes(base: nn.Module, images: Tensor, noise: RandomStep, count: int, key: Stream, tile: int) -> Tensor:
+    """Hard votes of the base for several images under the same draws of noise, made once.
+
+    Each row is what ``noisy_votes`` gives for that image and key.  Over the draws the counts of one image are those of
+    independent votes; counts of different images depend on each other, the more the more alike the images are.
+
+    Args:
+        base: a classifier in eval mode.
+        images: shape (B, C, H, W).
+        noise: its distribution, or another random step.
+        count: how many votes of each image.
+        key: (seed, sample id, purpose) of the random stream, which is drawn where the images are.
+        tile: as in ``noisy_votes``.
+
+    Returns:
+        counts, int64, shape (B, K).
+    """
     keep_freed_memory()
     rows = min(tile, count)
-    randomness = Consecutive(stream_on(image.device, *key), rows)
+    randomness = Consecutive(stream_on(images.device, *key), rows)
+    draws = Replayed(randomness) if len(images) > 1 else None
     counts: Tensor | None = None
     for start in range(0, count, rows):
-        logits = _answers(base, noise.noisy(image, randomness), key, start)[: min(rows, count - start)]
-        beat(len(logits))
-        top = logits.topk(2, dim=1)
-        clear = top.values[:, 0] > top.values[:, 1]
-        votes = torch.bincount(top.indices[clear, 0], minlength=logits.shape[1])
+        used = min(rows, count - start)
+        tiles = (_answers(base, copies, key, start)[:used] for copies in _copies(images, noise, draws, randomness))
+        votes = torch.stack([_counted(logits) for logits in tiles])
         counts = votes if counts is None else counts + votes
     assert counts is not None  # noqa: S101 - count >= 1
     return counts
+
+
+def _copies(images: Tensor, noise: RandomStep, draws: Replayed | None, randomness: Consecutive) -> Iterator[Tensor]:
+    """Noisy copies of each image under the next draws."""
+    if draws is None:  # nothing need be kept
+        yield noise.noisy(images[0], randomness)
+        return
+    draws.forget()
+    for image in images:
+        draws.again()
+        yield noise.noisy(image, draws)
+
+
+def _counted(logits: Tensor) -> Tensor:
+    """Votes for each class, (K,)."""
+    beat(len(logits))
+    top = logits.topk(2, dim=1)
+    clear = top.values[:, 0] > top.values[:, 1]
+    return torch.bincount(top.indices[clear, 0], minlength=logits.shape[1])
 
 
 class SmoothedClassifier(nn.Module, Decides, NamesItself, FixesDraws):

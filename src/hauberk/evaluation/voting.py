@@ -105,9 +105,10 @@ def count_votes(
     if poll is None:
         return None
     noise, facts = registry.spec(poll.plan.noise), facts_of(samples, setting)
-    about = unit_of(model, predictor_name(model), {"name": "votes", "noise": noise}, setting)
+    drawn = {"noise": noise} | ({"draws": poll.plan.draws} if poll.plan.draws != "own" else {})
+    about = unit_of(model, predictor_name(model), {"name": "votes"} | drawn, setting)
     about |= {"revisions": revisions(poll.plan.noise) | {"votes": VERSION}}
-    asked = _plan_part({k: about[k] for k in DRAWN if k in about} | {"noise": noise}, facts, poll.plan)
+    asked = _plan_part({k: about[k] for k in DRAWN if k in about} | drawn, facts, poll.plan)
     path = work.folder / f"plan-{asked.key}.parquet"
     task = Voting(model=model, setting=setting, about=about, facts=facts, certificate=certificate)
     found = done(task, samples, work, [] if path.exists() else [asked])
@@ -140,4 +141,5 @@ def _plan_part(drawn: Mapping[str, Any], facts: Mapping[str, Any], plan: VotePla
 def _planned(item: Part) -> VotePlan:
     (row,) = item.table.to_pylist()
     rule, *looks = row["rule"].split(":")
-    return VotePlan.read(row | {"noise": json.loads(row["noise"]), "rule": rule, "looks": list(map(int, looks))})
+    told = {"noise": json.loads(row["noise"]), "rule": rule, "looks": list(map(int, looks))}
+    return VotePlan.read(row | told | {"draws": item.unit.get("draws", "own")})

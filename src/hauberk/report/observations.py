@@ -34,9 +34,15 @@ def _of(part: Part, classes: Sequence[str]) -> list[str]:
         said.append(f"All {n:,} images are of one class, {only}: nothing here is about the other {len(classes) - 1}.")
     if part.facts.get("randomness") == "global":
         said.append("The model draws random numbers by itself, so that its rows cannot be repeated one by one.")
+    if part.facts.get("shared", {}).get("draws") == "shared":
+        said.append(
+            "All images were voted on under the same draws of noise: the certificate of each holds with its alpha, "
+            "while averages over images vary more, and false certificates come together more often, than with noise "
+            "of their own."
+        )
     if planned := part.facts.get("exploratory"):
         asked = part.facts["shared"]
-        names = ("n0", "n", "alpha", "rule", "rival", "looks")
+        names = ("n0", "n", "alpha", "rule", "rival", "looks", "draws")
         other = ", ".join(f"{k} = {planned.get(k)}" for k in names if planned.get(k) != asked.get(k))
         said.append(
             f"The {part.unit['method']['name'].replace('_', ' ')} certificate with n = {asked['n']} is exploratory and "

@@ -42,15 +42,18 @@ def poll_problems(parts: Sequence[Part]) -> Iterator[str]:
 
 def _poll(part: Part) -> str:
     """The name of the plan that stands before these votes."""
-    unit = {k: part.unit[k] for k in DRAWN if k in part.unit} | {"noise": part.unit["method"]["noise"]}
+    method = part.unit["method"]
+    unit = {k: part.unit[k] for k in DRAWN if k in part.unit}
+    unit |= {k: method[k] for k in ("noise", "draws") if k in method}
     return unit_key("plan", unit | {"dataset": part.facts["dataset"], "split": part.facts["split"]})
 
 
 def _circumstances(part: Part) -> str:
     """Under what votes were counted, beside who asked for them."""
-    noise = part.unit["method"]["noise"] if part.kind == "votes" else part.facts["shared"]["noise"]
+    told = part.unit["method"] if part.kind == "votes" else part.facts["shared"]
     rest = {k: v for k, v in part.unit.items() if k not in OWN}
-    about = [rest, noise_of({"noise": noise}), part.facts["dataset"], part.facts["split"]]
+    noise = noise_of({"noise": told["noise"]})
+    about = [rest, noise, told.get("draws", "own"), part.facts["dataset"], part.facts["split"]]
     return json.dumps(about, sort_keys=True)
 
 
@@ -94,6 +97,7 @@ def _certificate_problems(part: Part, plans: Mapping[str, Part], polls: Mapping[
         return
     plan = plans[name]
     of_others = [k for k in ("weights", "seed", "device") if plan.unit.get(k) != part.unit.get(k)]
+    of_others += ["draws"] if plan.unit.get("draws", "own") != shared.get("draws", "own") else []
     if of_others or noise_of(plan.unit) != noise_of(shared):
         yield f"a certificate names the plan of other votes ({', '.join(of_others) or 'noise'})"
     yield from _plan_problems(part, plan)

@@ -76,7 +76,7 @@ def statement_problems(part: Part) -> list[str]:
     ]
     found += [
         f"was asked for another {name} than its evidence has"
-        for name, usual in (("rule", "fixed"), ("rival", "rest"))
+        for name, usual in (("rule", "fixed"), ("rival", "rest"), ("draws", "own"))
         if probabilistic and shared.get(name, usual) != asked.get(name, usual)
     ]
     if probabilistic and asked.get("looks") and shared.get("looks") != list(asked["looks"]):
