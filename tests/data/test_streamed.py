@@ -1,6 +1,7 @@
 """Images that stay in their files: the same images, batches and notes as in memory, and few at a time."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,39 @@ def test_batches_are_those_of_images_in_memory_and_come_again(files: ImageFiles,
             assert torch.equal(a.images, again.images)
             assert torch.equal(a.labels, b.labels)
             assert torch.equal(a.ids, b.ids)
+
+
+def test_the_next_batch_is_read_while_one_is_used(files: ImageFiles, asked: list[str]) -> None:
+    source = Source(dataset(files), (), batch_size=8, seed=3)
+    assert source._ahead is not None
+    for _ in range(2):
+        one, two, three = source.batches(0)
+        names = [sorted(files.path(int(i)).name for i in index) for index in (one, two, three)]
+        for place, index in enumerate((one, two, three)):
+            source.batch(index)
+            if place < 2:
+                source._ahead._begun[1].result()
+            assert sorted(asked) == sorted(chain(*names[: min(place + 2, 3)])), place
+        assert source._ahead._begun is None
+        asked.clear()
+    source.batches(0)
+    source.batch(two.clone())  # of no list: nothing follows, and what was begun is not taken for it
+    assert sorted(asked) == names[1]
+    assert Source(dataset(files.read()), (), batch_size=8, seed=3)._ahead is None
+
+
+def test_an_error_is_raised_when_its_own_batch_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    names = [f"{i}.png" for i in range(4)]
+    for name in names[:2]:
+        picture(tmp_path / name, 1)
+    images = ImageFiles(tmp_path, names_array(names), FORM)
+    ahead = streamed.Ahead(split(images).batch)
+    series = [torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([1])]
+    ahead.follow(series)
+    assert len(ahead.get(series[0]).images) == 2
+    assert len(ahead.get(series[2]).images) == 1
+    with pytest.raises((HauberkError, OSError), match=r"2\.png|3\.png"):
+        ahead.get(series[1])
 
 
 def test_statistics_are_those_of_the_images(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:

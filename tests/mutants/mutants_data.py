@@ -133,6 +133,9 @@ DATA: list[Mutant] = [
         ("            if pixels.dtype != np.uint8:", "            if False:"),
         ("found[row] = torch.from_numpy", "found[-1 - row] = torch.from_numpy"),
         ("slice(start, start + AT_ONCE)", "slice(start, start + AT_ONCE - 1)"),
+        ("if begun is not None and begun[0] is index else", "if begun is not None else"),
+        ("if begun is not None and begun[0] is index else", "if False else"),
+        ("for one, other in pairwise(series)}", "for one, other in ()}"),
     ),
     *group(
         "streamed", "data/examined.py", STREAMED,

@@ -16,6 +16,7 @@ from hauberk.data.dataset import Dataset
 from hauberk.data.inspection import counted, pixel_keys
 from hauberk.data.sampler import epoch_batches
 from hauberk.data.split import Split
+from hauberk.data.streamed import Ahead, ImageFiles
 from hauberk.errors import HauberkError
 from hauberk.randomness import stream
 
@@ -83,6 +84,8 @@ class Source:
         ids = [lowest - 1 - torch.arange(first, end) for first, end in pairwise(self.firsts)]
         others = [Split("train", p.split.images, p.split.labels, own) for p, own in zip(parts, ids, strict=True)]
         self.splits = [split.to(device) for split in (train, *others)]
+        streams = any(isinstance(split.images, ImageFiles) for split in self.splits)
+        self._ahead = Ahead(self._batch) if streams else None
         self.name = "; ".join([f"{dataset.name}, {described(train)}", *map(str, parts)])
 
     def __str__(self) -> str:
@@ -90,7 +93,16 @@ class Source:
         return self.name
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """The batches of an epoch, as places in the splits laid end to end, int64."""
+        """The batches of an epoch, as places in the splits laid end to end, int64.
+
+        Where images are in files, ``batch`` reads the next one of the last list while the present one is used.
+        """
+        found = self._batches(epoch)
+        if self._ahead is not None:
+            self._ahead.follow(found)
+        return found
+
+    def _batches(self, epoch: int) -> list[Tensor]:
         found = list(epoch_batches(len(self.splits[0]), self.own, self.seed, epoch))[: self.steps or None]
         if not self.counts:
             return found
@@ -102,6 +114,9 @@ class Source:
 
     def batch(self, index: Tensor) -> Batch:
         """The rows at some places, as floats, on the source's device."""
+        return self._batch(index) if self._ahead is None else self._ahead.get(index)
+
+    def _batch(self, index: Tensor) -> Batch:
         index = index.to(self.splits[0].images.device)
         if not self.counts:
             return self.splits[0].batch(index)

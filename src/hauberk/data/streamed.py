@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -85,12 +84,33 @@ class ImageFiles:
         in_threads(one, range(len(self)))
         return found
 
-    @cached_property
-    def listed(self) -> str:
-        """SHA-256 of form and names, 12 hexadecimal digits."""
-        content = hashlib.sha256(f"{self.form}|".encode())
-        content.update(self.names.astype("S").tobytes())
-        return content.hexdigest()[:12]
+
+class Ahead(Generic[T]):
+    """Batches of a series, each read by a thread while the one before it is used; what they hold does not change.
+
+    Args:
+        read: gives the batch at some places.
+    """
+
+    def __init__(self, read: Callable[[Tensor], T]) -> None:
+        self._read, self._pool = read, ThreadPoolExecutor(1, "hauberk-ahead")
+        self._series: Sequence[Tensor] = ()
+        self._following: dict[int, Tensor] = {}
+        self._begun: tuple[Tensor, Future[T]] | None = None
+
+    def follow(self, series: Sequence[Tensor]) -> None:
+        """Say which batch comes after which."""
+        self._series = series  # kept, so that no other tensor gets the identity of one of these
+        self._following = {id(one): other for one, other in pairwise(series)}
+
+    def get(self, index: Tensor) -> T:
+        """The batch at some places; the one that follows is begun.  An error is raised when its batch is asked for."""
+        begun, self._begun = self._begun, None
+        found = begun[1].result() if begun is not None and begun[0] is index else self._read(index)
+        following = self._following.get(id(index))
+        if following is not None:
+            self._begun = following, self._pool.submit(self._read, following)
+        return found
 
 
 def cores() -> int:
