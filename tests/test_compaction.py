@@ -80,80 +80,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Part]:
     return found
 
 
-def test_joined_units_give_the_same_rows_in_few_files(alone: list[Part], tmp_path: Path, few: int) -> None:
-    assert same(evaluated(tmp_path), alone)
-    assert len(names(tmp_path)) < 14
-    assert not [verdict for verdict in verify_folder(tmp_path) if verdict.problems]
-    assert names(tmp_path) == (evaluated(tmp_path), names(tmp_path))[1]
-
-
-@pytest.mark.parametrize("executor", [Inline(), Processes(workers=2)], ids=["inline", "processes"])
-@pytest.mark.parametrize("shards", [1, 4])
-def test_shards_and_executors_give_the_same_rows(
-    alone: list[Part], tmp_path: Path, few: int, shards: int, executor: Executor
-) -> None:
-    assert same(evaluated(tmp_path, shards=shards, executor=executor), alone)
-    assert len(names(tmp_path)) < 14 + 8 * (shards - 1)
-    assert same(evaluated(tmp_path), alone)  # one evaluation of all finds what the shards did, and joins it
-    assert len(names(tmp_path)) < 14
-
-
-def test_more_images_later_equal_having_asked_at_once(alone: list[Part], tmp_path: Path, few: int) -> None:
-    for count in (20, 40, 60):
-        found = evaluated(tmp_path, IMAGES.select(slice(count)))
-    assert same(found, alone)
-    assert len(names(tmp_path)) < 14
-
-
-@pytest.mark.parametrize("tile", [8, 16])
-def test_other_tiles_give_the_same_rows(alone: list[Part], tmp_path: Path, few: int, tile: int) -> None:
-    rows = [[p.table for p in found if p.kind in ("certificate", "votes")]
-            for found in (evaluated(tmp_path, tile=tile), alone)]  # fmt: skip
-    assert rows[0] == rows[1]
-
-
-def test_files_grow_with_the_logarithm_of_units(tmp_path: Path, few: int) -> None:
-    store, most = Store(tmp_path, "certificate"), 0
-    for number in range(150):
-        store.keep(certificate([number]))
-        most = max(most, len(names(tmp_path)))
-    assert most <= few + 1 + 6
-    store.settle()
-    assert len(names(tmp_path)) == 1
-    assert [p.unit["data"] for p in read_parts(next(tmp_path.glob("*.parquet")))] == [str(n) for n in range(150)]
-
-
-def test_a_kill_at_random_moments_costs_no_row(alone: list[Part], tmp_path: Path, few: int) -> None:
-    moments = random.Random(0)
-    for number in itertools.count():
-        child = os.fork()
-        if child == 0:
-            torch.set_num_threads(1)
-            evaluated(tmp_path)
-            os._exit(0)
-        if number < 6:
-            time.sleep(moments.uniform(0.02, 0.5))
-            os.kill(child, signal.SIGKILL)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
-            break
-    assert number < 8
-    assert same(on_record(tmp_path), alone)
-    evaluated(tmp_path / "again")
-    assert names(tmp_path) == names(tmp_path / "again")
-
-
-def test_a_bundle_is_the_same_for_joined_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def bundled(name: str) -> dict[str, bytes]:
-        run = Run.create(tmp_path / name, {"name": "toy", "data": {"name": "toy"}})
-        evaluated(run.records)
-        folder = write_bundle(run, tmp_path / f"{name} bundle")
-        return {p.name: p.read_bytes() for p in (folder / "records").glob("*.parquet") if "fingerprint" not in p.name}
-
-    single = bundled("single")
-    monkeypatch.setattr(compaction, "FEW", 3)
-    assert bundled("joined") == single
-
-
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -280,3 +206,80 @@ def test_a_file_that_goes_while_it_is_read_is_looked_for_again(tmp_path: Path, m
         read_all(tmp_path)
     with pytest.raises(HauberkError, match="is not a Hauberk record"):
         Store(tmp_path, "certificate")
+
+
+def test_files_grow_with_the_logarithm_of_units(tmp_path: Path, few: int) -> None:
+    store, most = Store(tmp_path, "certificate"), 0
+    for number in range(150):
+        store.keep(certificate([number]))
+        most = max(most, len(names(tmp_path)))
+    assert most <= few + 1 + 6
+    store.settle()
+    assert len(names(tmp_path)) == 1
+    assert [p.unit["data"] for p in read_parts(next(tmp_path.glob("*.parquet")))] == [str(n) for n in range(150)]
+
+
+# --- evaluations ------------------------------------------------------------------------------------------------------
+
+
+def test_joined_units_give_the_same_rows_in_few_files(alone: list[Part], tmp_path: Path, few: int) -> None:
+    assert same(evaluated(tmp_path), alone)
+    assert len(names(tmp_path)) < 14
+    assert not [verdict for verdict in verify_folder(tmp_path) if verdict.problems]
+    assert names(tmp_path) == (evaluated(tmp_path), names(tmp_path))[1]
+
+
+@pytest.mark.parametrize("executor", [Inline(), Processes(workers=2)], ids=["inline", "processes"])
+@pytest.mark.parametrize("shards", [1, 4])
+def test_shards_and_executors_give_the_same_rows(
+    alone: list[Part], tmp_path: Path, few: int, shards: int, executor: Executor
+) -> None:
+    assert same(evaluated(tmp_path, shards=shards, executor=executor), alone)
+    assert len(names(tmp_path)) < 14 + 8 * (shards - 1)
+    assert same(evaluated(tmp_path), alone)  # one evaluation of all finds what the shards did, and joins it
+    assert len(names(tmp_path)) < 14
+
+
+def test_more_images_later_equal_having_asked_at_once(alone: list[Part], tmp_path: Path, few: int) -> None:
+    for count in (20, 40, 60):
+        found = evaluated(tmp_path, IMAGES.select(slice(count)))
+    assert same(found, alone)
+    assert len(names(tmp_path)) < 14
+
+
+@pytest.mark.parametrize("tile", [8, 16])
+def test_other_tiles_give_the_same_rows(alone: list[Part], tmp_path: Path, few: int, tile: int) -> None:
+    rows = [[p.table for p in found if p.kind in ("certificate", "votes")]
+            for found in (evaluated(tmp_path, tile=tile), alone)]  # fmt: skip
+    assert rows[0] == rows[1]
+
+
+def test_a_kill_at_random_moments_costs_no_row(alone: list[Part], tmp_path: Path, few: int) -> None:
+    moments = random.Random(0)
+    for number in itertools.count():
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)
+            evaluated(tmp_path)
+            os._exit(0)
+        if number < 6:
+            time.sleep(moments.uniform(0.02, 0.5))
+            os.kill(child, signal.SIGKILL)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            break
+    assert number < 8
+    assert same(on_record(tmp_path), alone)
+    evaluated(tmp_path / "again")
+    assert names(tmp_path) == names(tmp_path / "again")
+
+
+def test_a_bundle_is_the_same_for_joined_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bundled(name: str) -> dict[str, bytes]:
+        run = Run.create(tmp_path / name, {"name": "toy", "data": {"name": "toy"}})
+        evaluated(run.records)
+        folder = write_bundle(run, tmp_path / f"{name} bundle")
+        return {p.name: p.read_bytes() for p in (folder / "records").glob("*.parquet") if "fingerprint" not in p.name}
+
+    single = bundled("single")
+    monkeypatch.setattr(compaction, "FEW", 3)
+    assert bundled("joined") == single
