@@ -195,6 +195,7 @@ def test_the_counts_of_an_image_have_one_law_and_those_of_equal_images_are_equal
     shared, own = counts["shared"], counts["own"]
     assert (shared[:, 0] == shared[:, 1]).all()
     assert (own[:, 0] != own[:, 1]).any()
+    assert (shared[1:, 0] != shared[0, 0]).any()  # another seed, other draws
     error = np.sqrt((shared.var(0) + own.var(0)) / 400)
     assert (np.abs(shared.mean(0) - own.mean(0)) <= 4.5 * error + 1e-12).all()
     top = int(own[:, 0].mean(0).argmax())

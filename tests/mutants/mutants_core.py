@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from mutant import Mutant, group
 
+SHARED = " ".join(
+    f"tests/evaluation/test_voting.py::{name}"
+    for name in (
+        "test_draws_in_another_order_are_refused",
+        "test_draws_are_given_again_to_every_noise",
+        "test_noise_that_images_share_gives_each_the_votes_of_one_stream",
+        "test_the_counts_of_an_image_have_one_law_and_those_of_equal_images_are_equal",
+        "test_shared_noise_and_noise_of_their_own_have_plans_apart",
+        "test_verify_sees_votes_of_shared_noise_that_are_called_independent",
+    )
+)
+
 THREATS = group(
     "threats", "threats.py", "tests/test_threats.py",
     ("origins + budget).clamp_(0.0, 1.0)", "origins + budget).clamp_(-1.0, 1.0)"),
@@ -132,33 +144,33 @@ SMOOTHING = [
         ('DRAWN = ("weights", "seed", "device")', 'DRAWN = ("weights",)'),
     ),
     *group(
-        "shared", "certificates/votes.py", "tests/evaluation/test_voting.py",
+        "shared", "certificates/votes.py", SHARED,
         ('if self.plan.draws == "shared":', "if False:"),
         ("key = (seed, SHARED, purpose)", "key = (seed, int(batch.ids[0]), purpose)"),
         ("key = (seed, SHARED, purpose)", "key = (0, SHARED, purpose)"),
         ("key = (seed, SHARED, purpose)", "key = (seed, SHARED, block.purpose)"),
     ),
     *group(
-        "shared", "defences/smoothed.py", "tests/evaluation/test_voting.py",
+        "shared", "defences/smoothed.py", SHARED,
         ("        draws.again()\n", ""),
         ("    draws.forget()\n", ""),
     ),
     *group(
-        "shared", "randomness.py", "tests/evaluation/test_voting.py",
+        "shared", "randomness.py", SHARED,
         ("        return draws.clone()  # a noise", "        return draws  # a noise"),
         ("        if (known, size) != (kind, shape):\n", "        if False:\n"),
     ),
     *group(
-        "shared", "evaluation/voting.py", "tests/evaluation/test_voting.py",
+        "shared", "evaluation/voting.py", SHARED,
         ('{"draws": poll.plan.draws} if poll.plan.draws != "own" else {}', "{}"),
         ('item.unit.get("draws", "own")', '"own"'),
     ),
     *group(
-        "shared", "verify/polls.py", "tests/evaluation/test_voting.py",
+        "shared", "verify/polls.py", SHARED,
         ('for k in ("noise", "draws") if', 'for k in ("noise",) if'),
         ('["draws"] if plan.unit.get("draws", "own") != shared.get("draws", "own") else []', "[]"),
     ),
-    *group("shared", "verify/proofs.py", "tests/evaluation/test_voting.py", (', ("draws", "own"))', ")")),
+    *group("shared", "verify/proofs.py", SHARED, (', ("draws", "own"))', ")")),
     *group("shared", "audit/votes.py", "tests/audit/test_votes.py", ("    if not apart:\n", "    if False:\n"),
            ("    if not apart:\n", "    if apart:\n")),
     *group(
