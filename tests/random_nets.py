@@ -80,3 +80,12 @@ def net(classes: int = 3, noise: float = 0.1, seed: int = 0) -> nn.Sequential:
             nn.init.zeros_(layer.bias)
     nn.init.orthogonal_(made[-1].weight, generator=torch.Generator().manual_seed(seed))
     return made.eval()
+
+
+def half_space(noise: float, border: float = 0.5) -> nn.Sequential:
+    r"""Logits 0 and :math:`x_1 - t + \tau\omega` of images (1, 1, 2), of constants 0, 1 and 1."""
+    linear = nn.Linear(2, 2)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+        linear.bias.copy_(torch.tensor([0.0, -border]))
+    return nn.Sequential(nn.Flatten(), NoiseInjection(Gaussian(noise)), linear).eval()

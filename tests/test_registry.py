@@ -31,9 +31,11 @@ from hauberk.attacks.part import PartAttack
 from hauberk.attacks.transfer import Transfer
 from hauberk.certificates import (
     DerandomisedSplitting,
+    ExpectedLogits,
     LipschitzCertificate,
     MixedCertificate,
     MMCert,
+    RandomVote,
     SmoothingCertificate,
 )
 from hauberk.certificates.local_lipschitz import LocalLipschitz
@@ -109,6 +111,8 @@ EXAMPLES: dict[str, list[Any]] = {
     "lipschitz": [LipschitzCertificate()],
     "smoothing": [SMOOTHING],
     "derandomised_splitting": [DerandomisedSplitting(221), DerandomisedSplitting(9, 4, "grid")],
+    "random_vote": [RandomVote(), RandomVote(n0=5, n=40, alpha=0.01, norm="linf")],
+    "expected_logits": [ExpectedLogits(1.0), ExpectedLogits(2.0, 5, 40, 0.01, "l1", "hoeffding")],
     "mmcert": [
         MMCert("columns", (8, 8), (4, 4), (8, 8)),
         MMCert("channels", (4, 4), (3, 1), (3, 5), n=50, rule="anytime"),

@@ -1,9 +1,11 @@
-"""Lower confidence bounds of a proportion beside those of ``statistics``, with the condition of each."""
+"""Lower confidence bounds of proportions and means beside those of ``statistics``, with the condition of each."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special
 
 from hauberk.errors import HauberkError
@@ -57,3 +59,40 @@ def randomised_lower(successes: int, n: int, alpha: float, u: float) -> float:
     while excess(root) > 0.0:
         root *= 1.0 - 1e-15
     return max(exact, root)
+
+
+# --- means of bounded numbers -----------------------------------------------------------------------------------
+
+
+def hoeffding_lower(means: NDArray[np.float64], n: int, width: float, alpha: float) -> NDArray[np.float64]:
+    r"""Lower confidence bounds of means of numbers in intervals of a width, :math:`\bar x - w\sqrt{\ln(1/\alpha)/2n}`.
+
+    Args:
+        means: of n numbers each.
+        n: how many.
+        width: of the interval that they lie in.
+        alpha: each bound exceeds its expectation with at most this probability.
+
+    Reference: Hoeffding 1963, Theorem 2.
+    """
+    return means - width * math.sqrt(-math.log(alpha) / (2.0 * n))
+
+
+def bernstein_lower(
+    means: NDArray[np.float64], variances: NDArray[np.float64], n: int, width: float, alpha: float
+) -> NDArray[np.float64]:
+    r"""Lower confidence bounds of means of numbers in intervals of a width w, from their unbiased variances V too.
+
+    .. math:: \bar x - \sqrt{2 V \ln(2/\alpha)/n} - 7 w \ln(2/\alpha) / 3(n-1)
+
+    Args:
+        means: of n numbers each, n >= 2.
+        variances: of the same numbers.
+        n: how many.
+        width: of the interval that they lie in.
+        alpha: each bound exceeds its expectation with at most this probability.
+
+    Reference: Maurer & Pontil 2009, Theorem 4.
+    """
+    log = math.log(2.0 / alpha)
+    return means - np.sqrt(2.0 * log / n * variances) - 7.0 * width * log / (3.0 * (n - 1))

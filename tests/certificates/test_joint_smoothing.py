@@ -45,8 +45,28 @@ class HalfSpace(nn.Module):
         return torch.cat([torch.zeros_like(first), first - 0.5], 1)
 
 
+class OneShift(Random):
+    """One number for all rows of a call, which is added to all pixels."""
+
+    def __init__(self, tau: float) -> None:
+        super().__init__()
+        self.tau = tau
+
+    def draw(self, key: Draw) -> nn.Module:
+        return Shifted(key, self.tau)
+
+
+class Shifted(nn.Module):
+    def __init__(self, key: Draw, tau: float) -> None:
+        super().__init__()
+        self.key, self.tau = key, tau
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values + self.tau * self.key.shared(values).normal(1)[0]
+
+
 def toy(tau: float = TAU, shared: bool = False) -> nn.Module:
-    return nn.Sequential(NoiseInjection(Gaussian(tau), shared), HalfSpace()).eval()
+    return nn.Sequential(OneShift(tau) if shared else NoiseInjection(Gaussian(tau)), HalfSpace()).eval()
 
 
 def batch(rows: int = 4, at: float = AT) -> Batch:

@@ -100,6 +100,24 @@ def test_no_attack_flips_inside_the_radius(draws: int) -> None:
     assert int(far.success.sum()) >= 12  # nothing is hidden: well outside most of them flip
 
 
+def test_the_radius_is_the_true_one_where_a_quarter_of_the_margin_is_too_small_by_root_two() -> None:
+    r"""Of the 2-Lipschitz map 2x and noise the border is at :math:`\Delta/2\sqrt2 = \Delta/(\sqrt2 L)`, not at
+    :math:`\Delta/4`, which a sum of two constants gives: without a head, in which no constants are known pair by pair.
+    """
+    double = nn.Linear(2, 2, bias=False)
+    double.weight.data = 2.0 * torch.eye(2)
+    model = frozen_draws(nn.Sequential(nn.Flatten(), double, NoiseInjection(Gaussian(1e-3))).eval(), 4)
+    images = Batch(torch.tensor([[[[0.8, 0.3]]]]), torch.zeros(1, dtype=torch.int64), torch.tensor([5]))
+    found = LipschitzCertificate()(model, images)
+    logits = model(images.images)[0].detach()
+    gap = float(logits[0] - logits[1])
+    assert float(found.radius[0]) == pytest.approx(gap / (2.0**0.5 * 2.0), rel=1e-6)
+    assert float(found.radius[0]) == pytest.approx(2.0**0.5 * gap / 4.0, rel=1e-6)
+    border = torch.tensor([[[[-1.0, 1.0]]]]) / 2.0**0.5 * float(found.radius[0])
+    assert int(model(images.images + 0.999 * border).argmax(1)) == 0
+    assert int(model(images.images + 1.001 * border).argmax(1)) == 1
+
+
 def test_answers_depend_on_neither_ids_nor_company_nor_the_seed_of_an_evaluation() -> None:
     model = frozen_draws(net(), 3)
     logits = logits_of(model, batch(16), 8)

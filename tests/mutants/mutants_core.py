@@ -289,10 +289,9 @@ VERIFY = group(
     ("if recorded > radius * (1.0 + SLACK):", "if recorded > 2.0 * radius:"),
     ("if recorded < radius * (1.0 - 1e-6) - SLACK:", "if False:"),
     ('if row["prediction"] != top:', "if False:"),
-    ('if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic else 0.0):', "if False:"),
-    ('if part.facts["proof"] != ("estimate" if estimated else "probabilistic" if probabilistic else "deterministic"):',
-     "if False:"),
-    ("if probabilistic and shared[name] != asked[name]", "if False"),
+    ('if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic or drawn else 0.0):', "if False:"),
+    ('if part.facts["proof"] != ("estimate" if estimated else usual):', "if False:"),
+    ("if name in asked and shared[kept] != asked[name]", "if False"),
     ('if part.facts["norm"] != norm or asked.get("norm", norm) != norm:', "if False:"),
     ("if not np.isfinite(recorded) or recorded < 0.0:", "if recorded < 0.0:"),
     ("if derive is None:", "if derive is None and False:"),
@@ -369,9 +368,12 @@ RANDOMNESS = [
     ),
     *group(
         "draws", "layers/lipschitz.py", "tests/test_draws.py",
-        ("if isinstance(layer, Random) else layer", "if False else layer"),
+        ('return drawn(layer, Key(0, 0, tuple(range(rows)), "walk")).eval()', "return layer"),
     ),
-    *group("draws", "certificates/gate.py", "tests/test_draws.py", ("if draws_by_key(model):", "if False:")),
+    *group(
+        "draws", "certificates/gate.py", "tests/test_draws.py",
+        ("if draws_by_key(model) and not random:", "if False:"),
+    ),
     *group(
         "randomness", "evaluation/work.py", "tests/test_invariant.py",
         ("[index::count]", "[index:]"),

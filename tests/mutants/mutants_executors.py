@@ -39,7 +39,7 @@ EXECUTORS: list[Mutant] = [
     ),
     *group(
         "devices", "verbs/certify.py", DEVICES,
-        ('"cpu" if item.kind == "deterministic" else plan.device', "plan.device"),
+        ('"cpu" if on_cpu else plan.device', "plan.device"),
         ('if plan.precision != "float32":', "if False:"),
     ),
     *group(

@@ -115,9 +115,9 @@ CERTIFIED = [
         ("+ new + constant * size + inside", "+ constant * size + inside"),
         ("+ constant * size + inside + seen", "+ constant * size + seen"),
         ("math.sqrt(2.0) * SHARE * size", "SHARE * size"),
-        ("weight * run._run(features.clone())[1]", "0.0 * run._run(features.clone())[1]"),
+        ("total + weight * run._run(", "total + 0.0 * run._run("),
         (" + TINY / SHARE * math.sqrt(rows.shape[1])", ""),
-        ("self._run(images.clone())", "self._run(images)"),
+        ("self._run(images.clone(), layers)", "self._run(images, layers)"),
     ),
     *group(
         "lipschitz", "certificates/evidence.py", "tests/certificates/test_top_k.py",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from hauberk import registry
+from hauberk.audit.draws import draw_problems
 from hauberk.audit.votes import vote_problems
 from hauberk.batch import Batch
 from hauberk.records import Part
@@ -35,6 +37,10 @@ def certify_again(
         trusted += [claims.VOTES] if apart else [claims.VOTES, claims.TOGETHER_DRAWN]
         yield from vote_problems(batch.ids.tolist(), [evidence[i] for i in batch.ids.tolist()], fresh, apart)
         return
+    if "draws" in part.facts["shared"]:
+        yield from _drawn_again(part, target, batch, generator, [evidence[i] for i in batch.ids.tolist()])
+        trusted.append(claims.DRAWS)
+        return
     if part.facts["proof"] == "estimate":
         trusted.append(f"what the estimate {method['name']} saw of its points")
         return
@@ -49,6 +55,19 @@ def certify_again(
         ):
             yield (f"sample {i}: recorded {old['prediction']} within {old['radius']:.9g}, "
                    f"the weights give {prediction} within {radius:.9g}")  # fmt: skip
+
+
+def _drawn_again(
+    part: Part, target: Subject, batch: Batch, generator: np.random.Generator, evidence: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Fresh draws for the classes on record, as many as are enough to compare."""
+    asked = dict(part.unit["method"])
+    certificate = registry.build({**asked, "n": min(int(asked["n"]), VOTES)}, "certificate")
+    chosen = torch.tensor([int(np.argmax(row["first"])) for row in evidence], dtype=torch.int64)
+    again = certificate.again(target.model, batch, int(generator.integers(2**31)), part.unit["tile"], chosen)
+    yield from shared_problems(part.facts["shared"], again[0].shared())
+    draws = int(part.facts["shared"]["draws"]), certificate.n
+    yield from draw_problems(batch.ids.tolist(), evidence, [seen.row() for seen in again], draws)
 
 
 def shared_problems(recorded: Mapping[str, Any], fresh: Mapping[str, Any]) -> Iterator[str]:

@@ -21,6 +21,16 @@ FAMILY.add(
     norm="that of the attacker", proof="deterministic",
 )  # fmt: skip
 FAMILY.add(
+    "random_vote", "hauberk.certificates.random_vote:RandomVote",
+    "the vote over a random model's draws: an order statistic of their margins",
+    norm="L1 L2 Linf", proof="probabilistic",
+)  # fmt: skip
+FAMILY.add(
+    "expected_logits", "hauberk.certificates.expected_logits:ExpectedLogits",
+    "the mean clamped logits over a random model's draws, by empirical Bernstein", "Maurer & Pontil 2009",
+    norm="L1 L2 Linf", proof="probabilistic",
+)  # fmt: skip
+FAMILY.add(
     "mmcert", "hauberk.certificates.multimodal:MMCert",
     "how many elements of every modality may change before the vote over sub-samples does",
     "Wang et al. 2024, corrected",

@@ -2,11 +2,13 @@
 
 from hauberk.certificates.base import Certificate, Certificates
 from hauberk.certificates.derandomised import DerandomisedSplitting
+from hauberk.certificates.expected_logits import ExpectedLogits
 from hauberk.certificates.frozen import FrozenLipschitz, freeze, lipschitz_radii
 from hauberk.certificates.lipschitz import LipschitzCertificate
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.certificates.mixed import MixedCertificate
 from hauberk.certificates.multimodal import MMCert
+from hauberk.certificates.random_vote import RandomVote
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.certificates.top_k import (
     affinity_radius,
@@ -23,11 +25,13 @@ __all__ = [
     "Certificate",
     "Certificates",
     "DerandomisedSplitting",
+    "ExpectedLogits",
     "FrozenLipschitz",
     "LipschitzCertificate",
     "LocalLipschitz",
     "MMCert",
     "MixedCertificate",
+    "RandomVote",
     "SmoothingCertificate",
     "affinity_radius",
     "freeze",

@@ -62,9 +62,9 @@ def compare(
     """
     with parametrize.cached():
         own = logits_of(model, batch, tile)
-        estimate = _estimate(model, forward, own.dtype, rounding)
+        estimate = estimated(model, forward, own.dtype, rounding)
         share = _share(model, forward, batch.images)
-    distance = _distance(own, logits)
+    distance = apart(own, logits)
     top = logits.topk(min(2, logits.shape[1]), 1).values
     gap = top[:, 0] - top[:, -1]
     seen = torch.minimum(estimate, _ELSEWHERE * torch.maximum(share * estimate, distance))
@@ -74,13 +74,14 @@ def compare(
     return Comparison(winners(own), distance, EXPLAINED * estimate, torch.where(counted, noise, 0.0))
 
 
-def _distance(own: Tensor, logits: Tensor) -> Tensor:
-    apart = own.double() - logits
-    spread: Tensor = apart.amax(1) - apart.amin(1)
+def apart(own: Tensor, logits: Tensor) -> Tensor:
+    """The largest difference, over pairs of classes, between the logit gaps of two models, (B,)."""
+    moved = own.double() - logits
+    spread: Tensor = moved.amax(1) - moved.amin(1)
     return spread.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
-def _estimate(model: nn.Module, forward: FrozenForward, computed: torch.dtype, rounding: Tensor) -> Tensor:
+def estimated(model: nn.Module, forward: FrozenForward, computed: torch.dtype, rounding: Tensor) -> Tensor:
     """What rounding in the dtype of the model moves the difference of two logits by, up to a small factor."""
     found = {t.dtype for group in (model.parameters(), model.buffers()) for t in group if t.is_floating_point()}
     coarsest = max((torch.finfo(dtype) for dtype in found | {computed}), key=lambda info: info.eps)
@@ -97,6 +98,6 @@ def _share(model: nn.Module, forward: FrozenForward, images: Tensor) -> float:
         probes = torch.rand(_PROBES, *images.shape[1:], generator=generator, dtype=torch.float64).to(images)
         logits, rounding = forward(probes.double())
         own = model(probes)
-        seen = _distance(own, logits) / _estimate(model, forward, own.dtype, rounding)
+        seen = apart(own, logits) / estimated(model, forward, own.dtype, rounding)
         forward.share = float(seen.nan_to_num(nan=1.0).max().clamp(0.0, 1.0))
     return forward.share

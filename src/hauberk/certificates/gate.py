@@ -66,8 +66,12 @@ def admitted_once() -> Iterator[None]:
 # --- the proof walks it -----------------------------------------------------------------------------------------
 
 
-def check_walked(model: nn.Module) -> None:
+def check_walked(model: nn.Module, random: bool = False) -> None:
     """Raise unless the model is one that a walk is a proof about: its types, its code, its weights.
+
+    Args:
+        model: a classifier.
+        random: whether the proof is about all of its draws, so that it may take noise by key.
 
     Raises:
         HauberkError: on hooks, patches, replaced methods, bent subclasses, random weights, another way of deciding,
@@ -78,7 +82,7 @@ def check_walked(model: nn.Module) -> None:
             f"{type(model).__name__} decides in a way of its own, and not by its largest logit",
             "certify the network inside it, or use the certificate made for it",
         )
-    if draws_by_key(model):
+    if draws_by_key(model) and not random:
         raise HauberkError(
             f"{type(model).__name__} draws noise in every call, so that it has no one answer",
             "certify one draw of it: hauberk.draws.drawn(model, key)",
@@ -100,13 +104,13 @@ def check_walked(model: nn.Module) -> None:
 
 
 @contextmanager
-def walked(model: nn.Module, images: Tensor, tile: int) -> Iterator[None]:
+def walked(model: nn.Module, images: Tensor, tile: int, random: bool = False) -> Iterator[None]:
     """``check_walked``; where a layer is neither torch's nor Hauberk's the model is also asked as a black box."""
-    check_walked(model)
+    check_walked(model, random)
     if all(is_house(plain_type(module)) for module in model.modules()):
         yield
         return
-    with black_box(model, images, tile):
+    with black_box(model, images, tile, random=random):
         yield
 
 

@@ -95,13 +95,7 @@ class LipschitzCertificate(Certificate[LogitMargins]):
         """  # noqa: D415
         if self.decision(seen) == ABSTAIN:
             return -1.0
-        gaps, bounds = self.gaps(seen)
-        least = gaps - bounds * radius
-        smallest = float(least.min())
-        if not smallest >= 0.0:
-            return -1.0
-        probability = 1.0 / (1.0 + math.fsum(np.exp(-least).tolist()))
-        return probability * -math.expm1(-smallest)
+        return kept_margin(*self.gaps(seen), radius)
 
     def radius(self, seen: LogitMargins, margin: float = 0.0) -> float:
         """Closed form for margin 0, bisection on the monotone ``margin`` above it."""
@@ -117,6 +111,16 @@ class LipschitzCertificate(Certificate[LogitMargins]):
     def predictor(self, model: nn.Module) -> str:
         """The network itself."""
         return predictor_name(model)
+
+
+def kept_margin(gaps: Floats, bounds: Floats, radius: float) -> float:
+    """The margin of the softmax that logit gaps keep at a radius; see ``LipschitzCertificate.margin``."""
+    least = gaps - bounds * radius
+    smallest = float(least.min())
+    if not smallest >= 0.0:
+        return -1.0
+    probability = 1.0 / (1.0 + math.fsum(np.exp(-least).tolist()))
+    return probability * -math.expm1(-smallest)
 
 
 def reach(gaps: Floats, bounds: Floats) -> Floats:

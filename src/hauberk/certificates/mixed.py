@@ -16,6 +16,7 @@ from hauberk import registry
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Proof, round_down
 from hauberk.certificates.derandomised import DerandomisedSplitting
+from hauberk.certificates.draw_bounds import DrawCertificate
 from hauberk.certificates.evidence import Evidence, LogitMargins, OfMix, VoteCounts, WorstPoints
 from hauberk.certificates.gate import black_box, check_composite, check_part, decided, winners
 from hauberk.certificates.lipschitz import LipschitzCertificate
@@ -117,6 +118,8 @@ class MixedCertificate(Certificate[OfMix]):
     def __post_init__(self) -> None:
         if isinstance(self.base, MixedCertificate):
             raise ValueError("the robust model needs a certificate of its own; a mix inside a mix has none")
+        if isinstance(self.base, DrawCertificate):
+            raise ValueError("of a random model alone; a mix takes the lipschitz certificate of its frozen_ensemble")
         if isinstance(self.base, MMCert | DerandomisedSplitting):
             raise ValueError("edits of modalities and splits are certified of one model; a mix has no such certificate")
         if not isinstance(self.base, NEEDS[self.bound]):

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hauberk.capabilities import FixesDraws
 from hauberk.classifier import weights_hash
+from hauberk.draws import drawn
 from hauberk.errors import HauberkError, reason
 from hauberk.layers.bound import Branches, SumsInside
 from hauberk.layers.freezing import Shape, materialised, predictor
-from hauberk.layers.lipschitz import ModelBounds, walk
+from hauberk.layers.lipschitz import ModelBounds, leaves, walk
 from hauberk.layers.walkable import check_walkable
+from hauberk.randomness import Draw, PublicDraw
 from hauberk.threats import Norm
 
 # Float64 sums of thousands of terms are off by less than this share of their size.
@@ -36,11 +39,12 @@ class ExactForward:
 
     Args:
         bounds: of the walk, over layers in float64.
+        layers: those of one draw where the walked ones are random; None for the walked ones.
     """
 
-    def __init__(self, bounds: ModelBounds) -> None:
+    def __init__(self, bounds: ModelBounds, layers: Sequence[nn.Module] | None = None) -> None:
         shapes = [bounds.input_shape, *(step.output for step in bounds.steps[:-1])]
-        self.layers = [step.layer for step in bounds.steps]
+        self.layers = [step.layer for step in bounds.steps] if layers is None else list(layers)
         self.constants = [
             ModelBounds(shape, [step]).total().value for shape, step in zip(shapes, bounds.steps, strict=True)
         ]
@@ -50,7 +54,10 @@ class ExactForward:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images of shape (B, C, H, W), float64, to logits (B, K) and e, shape (B,)."""
-        logits, size = self._run(images.clone())  # a first layer may work in place
+        return self._rounded(images, self.layers)
+
+    def _rounded(self, images: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+        logits, size = self._run(images.clone(), layers)  # a first layer may work in place
         return logits, math.sqrt(2.0) * SHARE * size
 
     def _values(self, shapes: Sequence[Shape], output: Shape) -> float:
@@ -61,10 +68,10 @@ class ExactForward:
             moved = constant * moved + new + constant * size
         return math.sqrt(2.0) * moved
 
-    def _run(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _run(self, features: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
         moved, size = features.new_zeros(len(features)), _lengths(features)
-        for constant, layer, inner in zip(self.constants, self.layers, self.inner, strict=True):
-            inside = inner(features, constant)
+        for constant, layer, inner in zip(self.constants, layers, self.inner, strict=True):
+            inside = inner(layer, features, constant)
             features, seen = _watched(layer, features)
             new = _lengths(features)
             moved = constant * moved + new + constant * size + inside + seen
@@ -81,10 +88,21 @@ class FrozenForward(ExactForward):
     """
 
     def __init__(self, bounds: ModelBounds, frozen: nn.Module) -> None:
-        super().__init__(bounds)
+        self._steps = [step.name for step in bounds.steps]
+        super().__init__(bounds, self._drawn(frozen, PublicDraw(0, 0)))  # of random layers, what one draw is made of
         self.predictor = predictor(frozen)
         self.pairwise: dict[Norm, np.ndarray] = {}  # bounds of the logit differences, once they were asked for
         self.share: float | None = None  # of the estimate in another precision; see ``deployed``
+
+    @torch.no_grad()
+    def drawn(self, images: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """As a call, of a random model with the noise of a draw."""
+        return self._rounded(images, self._drawn(self.predictor[-1], draw))
+
+    def _drawn(self, frozen: nn.Module, draw: Draw) -> list[nn.Module]:
+        """The layers of the walk with the noise of a draw."""
+        one = drawn(frozen, draw)
+        return [one.get_submodule(name) for name in self._steps] if type(frozen) is nn.Sequential else [one]
 
     @cached_property
     def name(self) -> str:
@@ -138,19 +156,32 @@ def exact_forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[ModelBo
     return bounds, forward
 
 
-_Inner = Callable[[Tensor, float], Tensor]
+_Inner = Callable[[nn.Module, Tensor, float], Tensor]
 
 
 def _inner(layer: nn.Module, shape: Sequence[int]) -> _Inner:
-    """How to find what a layer adds up inside, from its input and its Lipschitz constant."""
+    """How to find what a layer adds up inside, from the layer, its input and its Lipschitz constant.
+
+    Of a random one it may be that of any draw: constants inside are taken from the draw that is given here.
+    """
     if isinstance(layer, Branches):
-        runs = [(weight, ExactForward(walk(branch, shape))) for weight, branch in layer.weighted_branches()]
-        return lambda features, _: sum(
-            (weight * run._run(features.clone())[1] for weight, run in runs), features.new_zeros(len(features))
-        )
+        branches = [branch for _, branch in layer.weighted_branches()]
+        if isinstance(layer, FixesDraws):  # draws of one body, of which one shows what there is to add up
+            runs = [ExactForward(walk(branches[0], shape))] * len(branches)
+        else:
+            runs = [ExactForward(walk(branch, shape)) for branch in branches]
+        return lambda layer, features, _: _inside(layer, runs, features)
     if isinstance(layer, SumsInside):
-        return layer.inner_size
-    return lambda features, _: features.new_zeros(len(features))
+        return lambda layer, features, constant: layer.inner_size(features, constant)  # type: ignore[operator]
+    return lambda _, features, __: features.new_zeros(len(features))
+
+
+def _inside(layer: nn.Module, runs: Sequence[ExactForward], features: Tensor) -> Tensor:
+    """The weighted sizes inside the branches."""
+    total = features.new_zeros(len(features))
+    for (weight, branch), run in zip(layer.weighted_branches(), runs, strict=True):  # type: ignore[operator]
+        total = total + weight * run._run(features.clone(), [leaf for _, leaf in leaves(branch)])[1]
+    return total
 
 
 def _lengths(features: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,7 @@ def _answers(base: nn.Module, copies: Tensor, key: Stream, first: int) -> Tensor
     seed, sample, purpose = key
     votes = [Votes(seed, sample, (first + row,), f"{purpose}-inside") for row in range(len(copies))]
     try:
-        whole = Votes(seed, sample, tuple(vote.ids[0] for vote in votes), votes[0].purpose)
-        together: Tensor = drawn(base, whole)(copies)
+        together: Tensor = drawn(base, replace(votes[0], ids=tuple(vote.ids[0] for vote in votes)))(copies)
         return together
     except SharedNoiseError:
         return torch.cat([drawn(base, vote)(copy[None]) for vote, copy in zip(votes, copies, strict=True)])

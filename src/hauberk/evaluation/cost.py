@@ -12,6 +12,7 @@ from hauberk.attacks import Attack
 from hauberk.attacks.gradients import draws
 from hauberk.batch import Samples
 from hauberk.certificates import Certificate, DerandomisedSplitting, MixedCertificate
+from hauberk.certificates.draw_bounds import DrawCertificate
 from hauberk.certificates.voted import VoteCertificate
 from hauberk.devices import device_of
 from hauberk.evaluation.preflight import TRIALS, Speed, measure, passes
@@ -93,8 +94,10 @@ def seconds(method: Attack | Certificate, speed: Speed, classes: int, random: bo
 
 
 def vote_count(certificate: Certificate) -> int:
-    """The votes that a certificate takes on each image; 0 for one that does not vote."""
+    """The votes or draws that a certificate takes on each image; 0 for one that takes none."""
     inner = certificate.base if isinstance(certificate, MixedCertificate) else certificate
     if isinstance(inner, DerandomisedSplitting):
         return inner.splits
+    if isinstance(inner, DrawCertificate):
+        return 2 * inner.n0 + inner.n  # the model itself in those that choose, and its copy in all
     return inner.n0 + inner.n if isinstance(inner, VoteCertificate) else 0

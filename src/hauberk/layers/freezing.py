@@ -36,6 +36,7 @@ from hauberk.layers.bound import Bound, unit_bound
 from hauberk.layers.derived import Derived, stripped
 from hauberk.layers.shape import ChannelAffine
 from hauberk.layers.weight_hooks import plain_copy
+from hauberk.randomness import fenced
 from hauberk.threats import Norm
 
 Shape = tuple[int, ...]
@@ -91,7 +92,8 @@ def _hold(model: nn.Module, input_shape: Sequence[int]) -> None:
 
     handles = [layer.register_forward_pre_hook(partial(hold, layer)) for layer in layers]
     try:
-        model(probe(model, input_shape))
+        with fenced():  # what is random draws by itself here, and its numbers do not depend on what it draws
+            model(probe(model, input_shape))
     finally:
         for handle in handles:
             handle.remove()

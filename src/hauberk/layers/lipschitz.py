@@ -21,7 +21,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from hauberk.capabilities import Random
+from hauberk.draws import drawn
 from hauberk.errors import HauberkError, reason
 from hauberk.layers.bound import SLACK, Bound, BoundedLayer, check_norm, times
 from hauberk.layers.entry_norms import Pair
@@ -130,7 +130,7 @@ class ModelBounds:
         rows = self._rows()
         if rows is None:
             apart = 1.0 - torch.eye(self.steps[-1].output[0], dtype=torch.float64)
-            return apart * (_through(_carry(self.input_shape, self.steps, norm), (1.0, math.sqrt(2.0), 2.0)))
+            return apart * self._of_two(norm)
         reach = _carry(self.input_shape, self.steps[:-1], norm)
         return torch.stack([_through_rows(reach, rows - row) for row in rows])
 
@@ -141,6 +141,25 @@ class ModelBounds:
             value = _through(_carry(self.input_shape, self.steps, norm), (1.0, 1.0, 1.0))
             return torch.full((self.steps[-1].output[0],), value, dtype=torch.float64)
         return _through_rows(_carry(self.input_shape, self.steps[:-1], norm), rows)
+
+    def separate(self, norm: Norm = "l2") -> Tensor:
+        r"""Lipschitz bounds of differences of two logits that each pass a 1-Lipschitz function of their own.
+
+        .. math:: K'_{ij} = \min(K_i + K_j,\; \min(b_1, \sqrt2\,b_2, 2\,b_\infty))
+
+        with :math:`K_i` the bounds of single logits and b those of the whole model: functions of single logits, such
+        as a clamp, do not stretch the vector of all, and undo what two logits have in common.
+
+        Returns:
+            shape (K, K), float64, symmetric, zero on the diagonal.
+        """
+        single = self.logits(norm)
+        apart = 1.0 - torch.eye(len(single), dtype=torch.float64)
+        return apart * ((single + single[:, None]) * (1.0 + SLACK)).clamp(max=self._of_two(norm))
+
+    def _of_two(self, norm: Norm) -> float:
+        """What the bounds of the vector of all logits say of the difference of two of them."""
+        return _through(_carry(self.input_shape, self.steps, norm), (1.0, math.sqrt(2.0), 2.0))
 
     def _rows(self) -> Tensor | None:
         """The rows of the last linear layer, if the model ends in one."""
@@ -166,7 +185,7 @@ def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
     check_walkable(model)
     features = probe(model, input_shape)  # two different rows, so that a layer that merges or mixes them shows
     steps = []
-    for name, layer in _leaves(model, ""):
+    for name, layer in leaves(model):
         kind = plain_type(layer).__name__
         shape = tuple(features.shape[1:])
         try:
@@ -181,8 +200,8 @@ def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
 
 
 def _one_draw(layer: nn.Module, rows: int) -> nn.Module:
-    """What moves the probes on; the bound is that of the random layer itself, which holds for every draw."""
-    return layer.draw(Key(0, 0, tuple(range(rows)), "walk")).eval() if isinstance(layer, Random) else layer
+    """What moves the probes on; the bound is that of the layer itself, which holds for every draw of its parts."""
+    return drawn(layer, Key(0, 0, tuple(range(rows)), "walk")).eval()
 
 
 def _applied(layer: nn.Module, features: Tensor) -> Tensor:
@@ -320,14 +339,14 @@ def _owner(cls: type, method: str) -> type:
     raise HauberkError(f"its {method} belongs to the object and not to its class", "define it in the class")
 
 
-def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+def leaves(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers of nested ``nn.Sequential`` in order; a layer that is used twice comes twice."""
     if type(module) is not nn.Sequential:
         yield name or "model", module
         return
     for key, child in module._modules.items():
         if child is not None:
-            yield from _leaves(child, f"{name}.{key}" if name else key)
+            yield from leaves(child, f"{name}.{key}" if name else key)
 
 
 def _refusal(name: str, kind: str, shape: Shape, error: Exception) -> HauberkError:

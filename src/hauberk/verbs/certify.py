@@ -13,6 +13,7 @@ from hauberk.certificates import (
     MixedCertificate,
     SmoothingCertificate,
 )
+from hauberk.certificates.draw_bounds import DrawCertificate
 from hauberk.certificates.rounding import exact_forward
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.defences.derandomised import DerandomisedClassifier
@@ -42,7 +43,7 @@ def certify(
 ) -> Run:
     """Certify a subject's images and leave records in its run; arguments as ``attack``.
 
-    A deterministic certificate works on the CPU, whatever the plan says: its bounds on rounding hold there.
+    A certificate by Lipschitz bounds works on the CPU, whatever the plan says: its bounds on rounding hold there.
 
     Where the time is over, what is done stays, and the same call goes on.  A certificate by votes then concludes on the
     images for which its rule has a bound.  By looks, or at any time, those are all that have come to the first bound,
@@ -71,7 +72,8 @@ def certify(
     work = Work(target.run.records, shard, report, target.begin, executor, budget)
     done = []
     for item in certificates:
-        place(target.model, "cpu" if item.kind == "deterministic" else plan.device)
+        on_cpu = item.kind == "deterministic" or isinstance(item, DrawCertificate)
+        place(target.model, "cpu" if on_cpu else plan.device)
         done += certificate_records(target.model, samples, item, setting, work)
     if done:
         stopped = budget is not None and budget.spent

@@ -26,5 +26,6 @@ CIRCUMSTANCES = (
 OMITTED = "that no evaluation was made and left out"
 VOTES = "the exact votes: fresh ones show shares up to chance, and neither how many were drawn nor how often"
 TOGETHER_DRAWN = "that no count of votes is a little too high: rows that share their noise are not tested together"
+DRAWS = "the exact draws: fresh ones show a distribution up to chance, and neither how many were drawn nor how often"
 REVISIONS = "that the records were made by the revisions and the structure that they name: here are others"
 IMAGES = "that the images of the evaluation are those of the data: the hash of joined units cannot be made again"

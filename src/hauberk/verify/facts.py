@@ -135,6 +135,10 @@ def _names(part: Part, model: str) -> set[str]:
             found = {model}
     elif method["name"] == "derandomised_splitting":
         found = {model if model.startswith("derandomised(") else f"derandomised({_splits(method)}, {model})"}
+    elif method["name"] == "random_vote":
+        found = {f"random_vote({model})"}
+    elif method["name"] == "expected_logits":
+        found = {f"expected_logits(clamp={float(method['clamp'])!r}, {model})"}
     elif base is not None and base["name"] == "smoothing":
         halves = re.fullmatch(r"[a-z_]+\(.*, ([^,]+)\)", model)  # the robust model is the last that a mix names
         robust = halves[1] if halves else ""

@@ -17,6 +17,10 @@ from hauberk.verify.verdict import Verdict, guarded
 SLACK = 1e-9
 
 
+# of draws: what was asked for, and how the evidence calls it
+_DRAWN = {"n0": "draws0", "n": "draws", "alpha": "alpha", "clamp": "clamp", "interval": "interval"}
+
+
 def verify_part(part: Part) -> Verdict:
     """Derive the class and radius of every row again and compare."""
     problems = tuple(guarded(proof_problems, part))
@@ -41,7 +45,7 @@ def proof_problems(part: Part) -> Iterator[str]:
 
 def evidence_problems(sample: int, evidence: Mapping[str, Any], classes: int) -> Iterator[str]:
     """Whether logits, votes or probabilities are one for each class."""
-    for name in ("logits", "counts0", "counts", "clean"):
+    for name in ("logits", "counts0", "counts", "clean", "first", "gaps", "variances"):
         values = evidence.get(name)
         if values is not None and len(values) != classes:
             yield f"sample {sample}: {len(values)} {name} for {classes} classes"
@@ -56,6 +60,7 @@ def statement_problems(part: Part) -> list[str]:
     rows = [json.loads(row) for row in part.table.column("evidence").to_pylist()]
     probabilistic = any("counts0" in row for row in rows)
     asked = _innermost(part.unit["method"])
+    drawn = "draws" in shared
     estimated = asked["name"] == "local_lipschitz"
     # votes prove the norm of their noise, Lipschitz constants that of their walk (L2 before there were others)
     norm = asked["threat"]["name"] if estimated else shared.get("norm", "l2")
@@ -69,10 +74,11 @@ def statement_problems(part: Part) -> list[str]:
         found.append(f"claims radii in {part.facts['norm']}, its evidence proves them in {norm}")
     if estimated and shared["eps"] != asked["threat"]["eps"]:
         found.append(f"was asked for eps = {asked['threat']['eps']}, its evidence says {shared['eps']}")
+    told = {"n0": "n0", "n": "n", "alpha": "alpha"} if probabilistic else _DRAWN if drawn else {}
     found += [
-        f"was asked for {name} = {asked[name]}, its evidence says {shared[name]}"
-        for name in ("n0", "n", "alpha")
-        if probabilistic and shared[name] != asked[name]
+        f"was asked for {name} = {asked[name]}, its evidence says {shared[kept]}"
+        for name, kept in told.items()
+        if name in asked and shared[kept] != asked[name]
     ]
     found += [
         f"was asked for another {name} than its evidence has"
@@ -82,9 +88,10 @@ def statement_problems(part: Part) -> list[str]:
     if probabilistic and asked.get("looks") and shared.get("looks") != list(asked["looks"]):
         found.append(f"was asked for looks at {asked['looks']}, its evidence says {shared.get('looks')}")
     estimated = estimated or "exploratory" in part.facts  # concluded outside the plan of the votes
-    if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic else 0.0):
+    if claimed != (1.0 if estimated else float(asked["alpha"]) if probabilistic or drawn else 0.0):
         found.append(f"claims failure probability {claimed}, its evidence says otherwise")
-    if part.facts["proof"] != ("estimate" if estimated else "probabilistic" if probabilistic else "deterministic"):
+    usual = "probabilistic" if probabilistic or drawn else "deterministic"
+    if part.facts["proof"] != ("estimate" if estimated else usual):
         found.append(f"claims to be {part.facts['proof']}, its evidence says otherwise")
     if "base" in shared and shared["base"] != asked["name"]:
         found.append(f"was asked for {asked['name']}, its evidence is of {shared['base']}")

@@ -3,6 +3,8 @@
 One file for each kind of evidence, with numpy and scipy alone.
 """
 
+from hauberk.verify.derive.draws import expected_logits as expected_logits
+from hauberk.verify.derive.draws import random_vote as random_vote
 from hauberk.verify.derive.edits import edits as edits
 from hauberk.verify.derive.edits import elements_of as elements_of
 from hauberk.verify.derive.logits import kept_margin as kept_margin
@@ -20,6 +22,8 @@ DERIVE = {
     "lipschitz": lipschitz,
     "smoothing": smoothing,
     "derandomised_splitting": splits,
+    "random_vote": random_vote,
+    "expected_logits": expected_logits,
     "mmcert": edits,
     "local_lipschitz": local_lipschitz,
     "mixed_margin": mixed_margin,
