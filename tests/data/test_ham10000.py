@@ -1,5 +1,6 @@
 """HAM10000: no lesion on both sides, and no image in a record or on a page."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,9 @@ def test_every_image_has_a_lesion(tmp_path: Path) -> None:
         load("ham10000_28", tmp_path)
 
 
-def test_no_image_is_kept_or_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_is_kept_or_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Callable[..., tuple[int, str]]
+) -> None:
     write(tmp_path)
     (tmp_path / "linear_for_lesions.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
@@ -83,6 +86,10 @@ def test_no_image_is_kept_or_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(part.table.column(name).null_count == part.table.num_rows for part in parts for name in PICTURES)
     page = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert "data:image/png" not in page
+    attack = ("attack", "linear_for_lesions:build", "--data", f"ham10000_28,root={tmp_path}", "--threat", "linf:0.1")
+    code, said = typed(*attack, "--images", 4, "--keep", 2)
+    assert code == 1
+    assert "forbids to pass its images on" in said
     assert "records and pages hold none" in page
 
 

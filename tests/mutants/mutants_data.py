@@ -159,6 +159,8 @@ DATA: list[Mutant] = [
     ),
     *group("ham10000", "verbs/samples.py", "tests/data/test_ham10000.py",
            ("if data.pictures else 0", "if True else 0")),
+    *group("ham10000", "cli/attack.py", "tests/data/test_ham10000.py",
+           ('if how["gallery"] and not subject.dataset.pictures:', "if False:")),
     *group("ham10000", "verbs/lipschitz.py", "tests/data/test_ham10000.py",
            ("if target.dataset.pictures else slice(0)", "if True else slice(0)")),
     *group("ham10000", "data/medmnist.py", "tests/data/test_medmnist.py",

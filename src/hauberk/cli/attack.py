@@ -82,6 +82,8 @@ def attack(
     subject = subjects.subject(target, out, options.calibrated(options.data(data), calibrate_on), arch=arch)
     notes(subject.notes)
     how = {"split": split, "seed": seed, "tile": tile, "first": first, "gallery": options.kept(keep)}
+    if how["gallery"] and not subject.dataset.pictures:
+        raise HauberkError(f"the licence of {subject.dataset.name} forbids to pass its images on", "leave --keep out")
     plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)
     planned = [a for ball in balls or (None,) for a in _attacks(subject, ball, attacks, suite)]
     if balls is not None and not (one_norm or attacks or aim):
