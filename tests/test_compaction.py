@@ -167,7 +167,7 @@ def test_a_joined_record_is_replaced_by_one_that_rests_on_more_votes_alone(tmp_p
 
 
 def test_what_another_process_joined_meanwhile_is_found(tmp_path: Path, few: int) -> None:
-    parts = [certificate([number]) for number in range(8)]
+    parts = [certificate([number]) for number in range(10)]  # of each store four are joined, and one is alone
     first, second = Store(tmp_path, "certificate"), Store(tmp_path, "certificate")
     for part in parts[::2]:
         first.keep(part)
