@@ -1,4 +1,4 @@
-"""Wrong versions of splitting noise, random and over all splits."""
+"""Wrong versions of splitting noise, random and over all splits, of noise in the box, and of Gaussian noise in Linf."""
 
 from __future__ import annotations
 
@@ -55,5 +55,29 @@ NOISES: list[Mutant] = [
         ("if any(not 0.0 <= row[\"away\"] <= 0.5 for row in rows):", "if False:"),
         ("if any(sum(row[\"counts\"]) > shared[\"splits\"] for row in rows):", "if False:"),
         ("if shared[name] != asked.get(name, usual):", "if False:"),
+    ),
+    *group(
+        "noises", "noises/gaussian_linf.py", "tests/noises/test_gaussian_linf.py",
+        ("super().cdf(math.sqrt(self.pixels) * value)", "super().cdf(value)"),
+        ("super().quantile(probability) / math.sqrt(self.pixels)", "super().quantile(probability)"),
+        ("super().steepest * math.sqrt(self.pixels)", "super().steepest"),
+        ("if image.numel() > self.pixels:", "if False:"),
+    ),
+    *group(
+        "noises", "noises/in_box.py", "tests/noises/test_in_box.py",
+        ("(1.0 - 1.0 / width) ** whole", "(1.0 - whole / width)"),
+        ("whole = math.floor(length)", "whole = math.ceil(length)"),
+        ("if width <= 1.0:  #", "if False:  #"),
+        ("or width <= 1.0:\n            return width * (1.0 - needed)", "or False:\n            return width"),
+        ("- 2.0 * (1.0 - shared_part(", "- 1.0 * (1.0 - shared_part("),
+        ("1.0 - 0.5 * (probability - other - margin)", "1.0 - (probability - other - margin)"),
+        ("whole + width * (1.0 - needed / left)", "whole + width * (left - needed)"),
+        ("return 1.5 - shared_part", "return 1.0 - shared_part"),
+    ),
+    *group(
+        "noises", "verify/derive/votes.py", "tests/noises/test_gaussian_linf.py tests/noises/test_in_box.py",
+        ('noise["sigma"] / noise["pixels"] ** 0.5', 'noise["sigma"]'),
+        ("while 2.0 * lost(far) < lead:", "while lost(far) < lead:"),
+        ('if noise_of(shared)["name"] in IN_BOX:', "if False:"),
     ),
 ]

@@ -9,6 +9,10 @@ FAMILY.add(
     "Cohen et al. 2019, Theorem 1", norm="L2",
 )  # fmt: skip
 FAMILY.add(
+    "gaussian_linf", "hauberk.noises.gaussian_linf:GaussianLinf",
+    "isotropic Gaussian noise on images of so many values", "Cohen et al. 2019; Yang et al. 2020", norm="Linf",
+)  # fmt: skip
+FAMILY.add(
     "grid_gaussian", "hauberk.noises.grid_gaussian:GridGaussian",
     "Gaussian noise on the grid of 8-bit images, added as integers", "Voracek & Hein 2023", norm="L2",
 )  # fmt: skip
@@ -24,6 +28,16 @@ FAMILY.add(
     "splitting", "hauberk.noises.splitting:Splitting",
     "the base is told the interval of length 2 lambda that holds a pixel, with random ends",
     "Levine & Feizi 2021, Theorem 1", norm="L1",
+)  # fmt: skip
+FAMILY.add(
+    "uniform_in_box", "hauberk.noises.in_box:UniformInBox",
+    "uniform noise against attackers who stay in the pixel box: larger radii beyond 1",
+    "Voracek & Hein 2023", norm="L1",
+)  # fmt: skip
+FAMILY.add(
+    "splitting_in_box", "hauberk.noises.in_box:SplittingInBox",
+    "splitting noise against attackers who stay in the pixel box: larger radii beyond 1",
+    "Levine & Feizi 2021; Voracek & Hein 2023", norm="L1",
 )  # fmt: skip
 FAMILY.add(
     "ablation", "hauberk.noises.ablation:Ablation", "of each modality all but a random sub-sample is set to 0",

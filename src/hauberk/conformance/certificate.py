@@ -78,7 +78,8 @@ def _check_claims(certificate: Certificate, found: Certificates, batch: Batch, t
 def _on_record(certificate: Certificate, found: Certificates, batch: Batch) -> Part:
     unit = {"predictor": found.predictor, "method": registry.spec(certificate)}
     facts = {"norm": found.norm, "proof": found.kind, "failure_probability": found.failure_probability,
-             "classes": ["0", "1"], "shared": json.loads(json.dumps(found.shared))}  # fmt: skip
+             "classes": ["0", "1"], "shape": list(batch.images.shape[1:]),
+             "shared": json.loads(json.dumps(found.shared))}  # fmt: skip
     columns = {
         "id": found.ids.tolist(), "label": batch.labels.tolist(), "prediction": found.prediction.tolist(),
         "radius": found.radius.tolist(), "evidence": [json.dumps(row) for row in found.rows],

@@ -1,7 +1,7 @@
 r"""The noise contract: how to sample, and how fast a probability can fall when the image moves.
 
-Write :math:`p(x) = P[x + z \in A]` for noise z and any set A.  A family knows a distribution function F of mean 0 and
-variance 1 for which no set falls faster than a half-line does,
+Write :math:`p(x) = P[x + z \in A]` for noise z and any set A.  A family knows a distribution function F,
+symmetric around 0, for which no set falls faster than a half-line does (as a rule that of one pixel, of variance 1),
 
 .. math:: p(x + \delta) \ge F\big(F^{-1}(p(x)) - \|\delta\| / \sigma\big),
 
@@ -121,6 +121,10 @@ class Noise(RandomStep):
         if not over(0.0) > 0.0:
             return 0.0
         return float(optimize.brentq(over, 0.0, ends, xtol=1e-15)) if math.isfinite(ends) else ends
+
+    def probability(self, radius: float) -> float:
+        """The least p whose radius it is, where the rivals have 1 - p."""
+        return self.cdf(radius / self.sigma)
 
     def margin(self, probability: float, radius: float, rival: float | None = None) -> float:
         r"""Lower bound of :math:`p_y - p_j` at distance r, with q as in ``radius``.

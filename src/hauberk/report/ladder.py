@@ -67,7 +67,7 @@ def ladder(log: CertificationLog, noise: Noise, n: int, alpha: float) -> Ladder:
 
 def _apart(noise: Noise, n: int, alpha: float, low: Floats, high: Floats) -> Bools:
     """Whether no count of votes proves a radius from ``low`` to ``high``."""
-    reached = np.array([noise.cdf(r / noise.sigma) for r in low * (1 - SLACK)])
+    reached = np.array([noise.probability(r) for r in low * (1 - SLACK)])
     # the least count whose bound is at least p: seeing that many, or more, has probability alpha at most under p
     least = stats.binom.isf(alpha, n, np.minimum(1.0, reached + noise.slack)).astype(np.int64) + 1
     proved = _proved(noise, n, alpha, np.minimum(least, n))

@@ -127,7 +127,7 @@ def _row(number: int, part: Part, name: Callable[[str], str], log: Log | None, l
 def bands(part: Part, noise: Noise) -> tuple[Band, ...]:
     """The images of a certificate by their vote probability."""
     right, radius = correct(part), part.column("radius").astype(np.float64)
-    surely = np.digitize([noise.cdf(r / noise.sigma) for r in radius.tolist()], EDGES)
+    surely = np.digitize([noise.probability(r) for r in radius.tolist()], EDGES)
     groups = {name: right & (surely == k) for k, name in reversed([*enumerate(RANGES)])}
     abstained = part.column("prediction") == -1
     groups |= {"abstained": abstained, "wrong": ~right & ~abstained}

@@ -157,7 +157,9 @@ def _noise(method: Mapping[str, Any]) -> str:
     noise = noise_of(method)
     if noise["name"] == "ablation":
         return "ablation " + ", ".join(f"{k}={v!r}" for k, v in noise.items() if k != "name")
-    return f"{'' if noise['name'] == 'gaussian' else noise['name'] + ' '}sigma={noise['sigma']!r}"
+    return f"{'' if noise['name'] == 'gaussian' else noise['name'] + ' '}" + ", ".join(
+        f"{k}={v!r}" for k, v in noise.items() if k != "name"
+    )
 
 
 def _setting_problems(part: Part, recipe: Mapping[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,8 @@ def statement_problems(part: Part) -> list[str]:
 def _noise_problems(shared: Mapping[str, Any], asked: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     told, wanted = noise_of(shared), noise_of(asked)
     found = [] if told == wanted else [f"was asked for {wanted}, its evidence says {told}"]
+    if "pixels" in told and told["pixels"] < prod(facts["shape"]):
+        found.append(f"its noise is for {told['pixels']} values, its images have more")
     return found if told["name"] != "ablation" else [*found, *_modality_problems(told, facts["shape"])]
 
 

@@ -12,14 +12,25 @@ from scipy import optimize, special, stats
 
 from hauberk.errors import HauberkError
 
-# of each family: the norm of its radii, and the distribution of one pixel's noise of standard deviation sigma
-LAWS: dict[str, tuple[str, Callable[[float], Any]]] = {
-    "gaussian": ("l2", lambda sigma: stats.norm(scale=sigma)),
-    "grid_gaussian": ("l2", lambda sigma: stats.norm(scale=sigma)),
-    "laplace": ("l1", lambda sigma: stats.laplace(scale=sigma * 0.5**0.5)),
-    "splitting": ("l1", lambda sigma: stats.uniform(loc=-sigma * 3.0**0.5, scale=2.0 * sigma * 3.0**0.5)),
-    "uniform": ("l1", lambda sigma: stats.uniform(loc=-sigma * 3.0**0.5, scale=2.0 * sigma * 3.0**0.5)),
+Law = Callable[[Mapping[str, Any]], Any]
+
+
+def _uniform(noise: Mapping[str, Any]) -> Any:
+    return stats.uniform(loc=-noise["sigma"] * 3.0**0.5, scale=2.0 * noise["sigma"] * 3.0**0.5)
+
+
+# of each family: the norm of its radii, and the law by which a probability falls along its worst direction
+LAWS: dict[str, tuple[str, Law]] = {
+    "gaussian": ("l2", lambda noise: stats.norm(scale=noise["sigma"])),
+    "gaussian_linf": ("linf", lambda noise: stats.norm(scale=noise["sigma"] / noise["pixels"] ** 0.5)),
+    "grid_gaussian": ("l2", lambda noise: stats.norm(scale=noise["sigma"])),
+    "laplace": ("l1", lambda noise: stats.laplace(scale=noise["sigma"] * 0.5**0.5)),
+    "splitting": ("l1", _uniform),
+    "splitting_in_box": ("l1", _uniform),
+    "uniform": ("l1", _uniform),
+    "uniform_in_box": ("l1", _uniform),
 }
+IN_BOX = ("splitting_in_box", "uniform_in_box")
 
 
 def noise_of(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +43,8 @@ def noise_of(told: Mapping[str, Any]) -> dict[str, Any]:
         noise = {"name": name, "sigma": sigma}
     if noise["name"] == "ablation":
         return ablation_of(noise)
-    return {"name": str(noise["name"]), "sigma": float(noise["sigma"])}
+    pixels = {"pixels": int(noise["pixels"])} if "pixels" in noise else {}
+    return {"name": str(noise["name"]), "sigma": float(noise["sigma"])} | pixels
 
 
 def ablation_of(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,13 +55,12 @@ def ablation_of(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def law_of(shared: Mapping[str, Any]) -> Any:
     """The distribution of one pixel's noise."""
-    noise = noise_of(shared)
-    return _law(noise["name"], noise.get("sigma"))
+    return _law(tuple(noise_of(shared).items()))
 
 
 @cache
-def _law(name: str, sigma: float) -> Any:
-    return _known({"name": name})[1](sigma)
+def _law(noise: tuple[tuple[str, Any], ...]) -> Any:
+    return _known(dict(noise))[1](dict(noise))
 
 
 def norm_of(shared: Mapping[str, Any]) -> str:
@@ -58,7 +69,7 @@ def norm_of(shared: Mapping[str, Any]) -> str:
     return "elements" if noise["name"] == "ablation" else _known(noise)[0]
 
 
-def _known(noise: Mapping[str, Any]) -> tuple[str, Callable[[float], Any]]:
+def _known(noise: Mapping[str, Any]) -> tuple[str, Law]:
     if noise["name"] not in LAWS:
         raise HauberkError(
             f"no law is known of the noise {noise['name']!r}", "add it to LAWS in src/hauberk/verify/derive/votes.py"
@@ -76,6 +87,8 @@ def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
         return -1, 0.0
     if not lower - upper > margin:
         return top, 0.0
+    if noise_of(shared)["name"] in IN_BOX:
+        return top, _in_box(noise_of(shared)["sigma"], lower - upper - margin)
     law = law_of(shared)
     if shared.get("rival", "rest") == "rest":
         return top, float(law.ppf(lower) - law.ppf((1.0 + margin) / 2.0))
@@ -86,6 +99,23 @@ def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     return top, float(
         optimize.brentq(lambda r: law.cdf(near - r) - law.cdf(far + r) - margin, 0.0, meet, xtol=1e-15)
     )
+
+
+def _in_box(sigma: float, lead: float) -> float:
+    """How far cubes of noise may part before the class has lost half of its lead to the rival, pixel after pixel by 1.
+
+    What two cubes share is the product over the pixels that moved of what two intervals of the noise share.
+    """
+    width = 12.0**0.5 * sigma
+
+    def lost(length: float) -> float:
+        moves = np.append(np.ones(int(length)), length - int(length))
+        return 1.0 - float(np.prod(np.maximum(0.0, 1.0 - moves / width)))
+
+    far = 1.0
+    while 2.0 * lost(far) < lead:
+        far += 1.0
+    return float(optimize.brentq(lambda length: 2.0 * lost(length) - lead, far - 1.0, far, xtol=1e-15))
 
 
 def vote_bounds(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float, float]:
