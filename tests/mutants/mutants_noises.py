@@ -80,4 +80,13 @@ NOISES: list[Mutant] = [
         ("while 2.0 * lost(far) < lead:", "while lost(far) < lead:"),
         ('if noise_of(shared)["name"] in IN_BOX:', "if False:"),
     ),
+    *group(
+        "noises", "certificates/serving.py", "tests/certificates/test_serving.py",
+        ("_batch(image[None], next(numbers))", "_batch(image[None], 0)"),
+        ("check_batch(batch)", "pass"),
+        ("if tuple(image.shape) != shape:", "if False:"),
+        ("certificate.n0 + seen.n,", "certificate.n,"),
+        ("with certificate.gate(model, _batch(images, 0), tile):", "if True:"),
+        ("if decided != ABSTAIN else 0.0", "if decided != ABSTAIN else 1.0"),
+    ),
 ]
