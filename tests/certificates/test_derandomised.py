@@ -381,3 +381,12 @@ def in_shared(**values: Any) -> Callable[[Part], Part]:
 )
 def test_other_claims_are_found(recorded: Part, edit: Callable[[Part], Part], said: str) -> None:
     assert any(said in p for p in verify.verify_part(edit(recorded)).problems), verify.verify_part(edit(recorded))
+
+
+def test_the_vote_abstains_where_two_classes_are_level() -> None:
+    start = torch.remainder(torch.arange(10) + splits_of(0, 10, (1, 1, 1)), 10).flatten()
+    base = Among(views(torch.tensor(120), start[:5], 10).float().unique()).eval()
+    level = batch_of(torch.full((1, 1, 1, 1), 120 / 255))
+    assert split_votes(base, level.images[0], 10, 0).tolist() == [5, 5]
+    assert decide(DerandomisedClassifier(base, 10, 0, 2).eval(), level).tolist() == [ABSTAIN]
+    assert DerandomisedSplitting(10)(base, level).prediction.tolist() == [ABSTAIN]
