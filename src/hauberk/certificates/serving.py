@@ -54,7 +54,7 @@ def serving(
         tile: rows of a model call.
 
     Raises:
-        HauberkError: as certifying does; on noise that images share; and on an image of another shape, or out of [0, 1].
+        HauberkError: as certifying does; on shared noise; on an image of another shape, or out of [0, 1].
     """
     if certificate.draws == "shared":
         raise HauberkError("shared noise is the same for every request, and can be learnt", "say draws: own")
