@@ -68,7 +68,7 @@ NOISES: list[Mutant] = [
         ("(1.0 - 1.0 / width) ** whole", "(1.0 - whole / width)"),
         ("whole = math.floor(length)", "whole = math.ceil(length)"),
         ("if width <= 1.0:  #", "if False:  #"),
-        ("or width <= 1.0:\n            return width * (1.0 - needed)", "or False:\n            return width"),
+        ("whole + 1, left * (1.0 - 1.0 / width)", "whole + 1, left - 1.0 / width"),
         ("- 2.0 * (1.0 - shared_part(", "- 1.0 * (1.0 - shared_part("),
         ("1.0 - 0.5 * (probability - other - margin)", "1.0 - (probability - other - margin)"),
         ("whole + width * (1.0 - needed / left)", "whole + width * (left - needed)"),

@@ -48,9 +48,7 @@ class InBox(Uniform):
     def radius(self, probability: float, margin: float = 0.0, rival: float | None = None) -> float:
         """The largest R in closed form: whole pixels as long as the margin lasts, then a part of one."""
         other, width = 1.0 - probability if rival is None else rival, WIDTH * self.sigma
-        needed = 1.0 - 0.5 * (probability - other - margin)  # what has to be shared
-        if needed <= 0.0 or needed > 1.0 or width <= 1.0:
-            return width * (1.0 - needed)
+        needed = max(0.5, 1.0 - 0.5 * (probability - other - margin))  # what has to be shared
         whole, left = 0, 1.0
         while needed < left * (1.0 - 1.0 / width):
             whole, left = whole + 1, left * (1.0 - 1.0 / width)
