@@ -60,7 +60,7 @@ LOGS: list[Mutant] = [
         ('p.facts["proof"] == "probabilistic"', "True"),
         ("radius[group & right].sum()", "radius[group].sum()"),
         ("~right & ~abstained", "~right"),
-        ("noise.cdf(r / noise.sigma)", "noise.cdf(r)"),
+        ("noise.probability(r)", "noise.cdf(r)"),
         ('"on_trust": row.log is not None', '"on_trust": False'),
     ),
 ]
