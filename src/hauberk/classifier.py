@@ -20,7 +20,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from hauberk.batch import Batch
 from hauberk.boundary import answer, check_batch, check_labels, check_logits, check_weights
 from hauberk.boundary import check_images as check_images  # the certificates ask for it here
-from hauberk.capabilities import Baked, Gradient, NamedOutputs, NamesItself, Random
+from hauberk.capabilities import Baked, Gradient, NamedOutputs, NamesItself, Polled, Random
 from hauberk.capabilities import Decides as Decides
 from hauberk.capabilities import Traits as Traits
 from hauberk.draws import drawn, draws_by_key
@@ -268,6 +268,11 @@ def logits_of(
 @torch.no_grad()
 def decide(model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> Tensor:
     """The classifier's decisions on a batch, shape (B,), int64; -1 for none."""
+    if isinstance(model, Polled):
+        every = [logits_of(model, batch, tile, (seed, n, "decide")) for n in range(model.poll.draws)]
+        if model.poll.rule == "mean":
+            return classes(torch.stack(every).mean(0))
+        return torch.stack([classes(logits) for logits in every], 1).mode(1).values
     if not isinstance(model, Decides):
         return classes(logits_of(model, batch, tile, (seed, 0, "decide")))
     found = []

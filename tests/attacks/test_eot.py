@@ -160,7 +160,7 @@ def test_a_sweep_ends_by_its_rule() -> None:
     sweep = EOTSweep(Linf(0.1), draws=(1, 5, 20, 50), steps=(1, 1, 1, 1))
     assert not sweep.settled([3, 0])
     assert not sweep.settled([3, 0, 0, 0])  # five draws are too few
-    assert not sweep.settled([3, 0, 0, 0, 0])  # half a round
+    assert not sweep.settled([3, 0, 0, 0, 1, 0, 0])  # half a round
     assert sweep.settled([3, 0, 0, 0, 0, 0])
     assert not sweep.settled([3, 0, 0, 0, 1, 0])
     assert not sweep.settled([3, 0, 0, 0, 0, 1])

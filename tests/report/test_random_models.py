@@ -1,8 +1,10 @@
 """A random model on the page: the curve of a sweep, points sent again, transfer between draws, what was not tried."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
@@ -17,8 +19,11 @@ from hauberk.evaluation.work import Work
 from hauberk.layers import NoiseInjection
 from hauberk.noises import Gaussian
 from hauberk.records import Part, group
+from hauberk.report import words
 from hauberk.report.collect import RunFacts, subjects
 from hauberk.report.page import render
+from hauberk.report.random_models import missed
+from hauberk.report.subject import Finding, Judgement
 from hauberk.report.words import not_tested
 from hauberk.threats import Linf
 
@@ -104,6 +109,14 @@ def test_the_page_and_the_terminal_say_it(parts: list[Part]) -> None:
     assert not any("eot_sweep" in said for said in not_tested(subject))
 
 
+def test_how_much_the_noise_does_is_said(parts: list[Part]) -> None:
+    reason = "The noise moves 1.2% of the output: the model is deterministic in all but name."
+    judged = Judgement("apgd", "linf", 0.12, "sound", (Finding("noise_share", 0.012, 1.0, "sound", reason),), 30)
+    subject = subjects(parts)[0]
+    assert reason in words.tested(replace(subject, judgements=(judged,)))
+    assert reason not in words.tested(subject)
+
+
 def test_a_suite_for_deterministic_models_is_called_out(task: tuple[nn.Module, Batch], tmp_path: Path) -> None:
     fast = attack_records(*task, AutoAttack(BALL, early_stop=False, eot=2), SETTING, Work(tmp_path))
     said = " ".join(not_tested(subjects(fast)[0]))
@@ -120,3 +133,35 @@ def test_a_sweep_that_ends_while_images_fall_says_so(task: tuple[nn.Module, Batc
     assert sweep is not None
     assert not sweep.settled
     assert any("had not stopped falling" in said for said in not_tested(subject))
+
+
+def test_autoattack_must_not_fall_behind_the_sweep(
+    task: tuple[nn.Module, Batch], parts: list[Part], tmp_path: Path
+) -> None:
+    """One step of one draw stands for AutoAttack here: what it misses and the sweep finds is counted image by image."""
+    suite = AutoAttack(BALL, version="rand", eot=2)
+    rand = attack_records(*task, suite, SETTING, Work(tmp_path))
+    swept = [p for p in parts if (p.unit.get("suite") or {}).get("name") == "eot_sweep"]
+    broken = {i for p in swept for i, s in zip(p.column("id"), p.column("success"), strict=True) if s}
+    stands = set(range(30)) - {i for p in rand for i, s in zip(p.column("id"), p.column("success"), strict=True) if s}
+    found = missed(rand, swept)
+    assert found is not None
+    assert found.value == pytest.approx(len(stands & broken) / 30)
+    assert missed(rand, []) is None
+    (attacked,) = subjects([*parts, *rand])[0].attacked
+    assert attacked.draws.missed == found
+    idle = [p for p in swept if p.unit["stage"] == 0]
+    none = missed([replace(p, table=_spared(p)) for p in idle], swept)
+    assert none is not None
+    assert none.value == pytest.approx(len(broken - _wrong(idle)) / 30)
+
+
+def _wrong(parts: list[Part]) -> set[int]:
+    return {i for p in parts for i, c, y in zip(*map(p.column, ("id", "clean_prediction", "label")), strict=True)
+            if c != y}  # fmt: skip
+
+
+def _spared(part: Part) -> pa.Table:
+    """A table in which nothing fell."""
+    at = part.table.schema.get_field_index("success")
+    return part.table.set_column(at, part.table.schema.field("success"), pa.array([False] * part.table.num_rows))

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import hauberk
-from hauberk.attacks import APGD, FGSM, AutoAttack, Square
+from hauberk.attacks import APGD, EOT, FGSM, AutoAttack, EOTSweep, Square
 from hauberk.capabilities import ScoresOnly
 from hauberk.certificates import LipschitzCertificate, SmoothingCertificate
 from hauberk.data import load
 from hauberk.errors import HauberkError
 from hauberk.evaluation.work import Step
-from hauberk.layers import UnitRowLinear
+from hauberk.layers import NoiseInjection, UnitRowLinear
 from hauberk.models.onnx_file import OnnxFile
 from hauberk.noises import Gaussian
 from hauberk.recipes import Evaluation
@@ -75,6 +75,23 @@ def test_the_whole_of_it_without_a_word_about_how(tmp_path: Path) -> None:
     assert wanted.diagnosed == (APGD(Linf(2 / 255)),) and wanted.certificates == ()
     assert "Nothing is proved" in wanted.remarks[0] and 0.0 < wanted.seconds < 1000.0
     assert not (tmp_path / "run").exists()  # so far nothing is measured
+
+
+def test_a_random_model_meets_the_protocol_for_random_models(tmp_path: Path) -> None:
+    target = subject(nn.Sequential(NoiseInjection(Gaussian(0.1)), Net()).eval(), tmp_path / "run")
+    wanted = verb.planned(target, plan=FEW, certificates=[])
+    ball = Linf(2 / 255)
+    suite, sweep, one, many, other = wanted.attacks
+    assert isinstance(suite, AutoAttack) and suite.version == "rand"
+    assert sweep == EOTSweep(ball)
+    assert all(isinstance(a, EOT) and a.fixed and a.mean == "logits" for a in (one, many))
+    assert [a.draws for a in (one, many)] == [1, 20]
+    assert other.threat.norm == "l2" and wanted.diagnosed == (APGD(ball),)
+    plain = verb.planned(subject(Net(), tmp_path / "run"), plan=FEW, certificates=[])
+    assert wanted.seconds > 20 * plain.seconds  # the draws are in the price
+    standard = verb.planned(target, plan=FEW, certificates=[], version="standard")
+    assert [a.version for a in standard.attacks[:2]] == ["standard", "rand"]
+    assert any("made for deterministic models" in remark for remark in standard.remarks)
 
 
 def test_a_net_whose_layers_prove_something_is_certified(tmp_path: Path) -> None:

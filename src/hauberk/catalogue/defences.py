@@ -35,6 +35,10 @@ FAMILY.add(
     "Salman et al. 2020; Carlini et al. 2023",
 )  # fmt: skip
 FAMILY.add(
+    "polled", "hauberk.defences.polled:polled",
+    "a random model with a stated rule: a single draw, the majority, or the mean logits of N draws",
+)  # fmt: skip
+FAMILY.add(
     "detected", "hauberk.defences.detector:detected", "a classifier with a head that rejects attacks",
     "Metzen et al. 2017",
 )  # fmt: skip

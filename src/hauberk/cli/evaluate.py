@@ -36,7 +36,9 @@ def evaluate(
     attacks: Annotated[
         list[str] | None, typer.Option("--attack", help="In place of a suite; may be repeated.")
     ] = None,
-    suite: Annotated[str | None, typer.Option(help="AutoAttack's version: fast (the default), standard, plus.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="AutoAttack's version: fast (the default), standard, plus or rand.")
+    ] = None,
     proof: Annotated[
         str | None, typer.Option("--certify", help="none, or smoothing,sigma=0.25; by default what the model allows.")
     ] = None,

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from hauberk.attacks import APGD, FGSM, PGD, Attack, AttackResult, Query
 from hauberk.attacks.gradients import EOT_DRAWS, attackable, behind_a_fence
+from hauberk.attacks.judging import answered
 from hauberk.batch import Batch
 from hauberk.classifier import TILE, Decides, check_classifier, decide, frozen
 from hauberk.errors import HauberkError
-from hauberk.evaluation import indicators
+from hauberk.evaluation import indicators, random_checks
 from hauberk.evaluation.binarisation import GUESSES, INNER, binarise, border_point
 from hauberk.evaluation.indicators import ORDER, Check, Subject, Verdict, grade
 from hauberk.randomness import Randomness
@@ -32,7 +33,7 @@ from hauberk.threats import CONFIG, Threat
 
 __all__ = ["Check", "Diagnosis", "cost", "diagnose"]
 
-VERSION = 2  # raised when a verdict changes
+VERSION = 3  # raised when a verdict changes
 QUERIES = 300
 RANDOM_POINTS = 100
 BUDGETS = 4
@@ -74,7 +75,10 @@ def cost(steps: int = 100, random: bool = False) -> int:
     """
     around = 7  # the contract's checks, the image, the verdict on what was found, and a far point
     look = 4 + 6 * 2 + 2 * 2 + 2 + 2 * (1 + indicators.DIRECTIONS) + 1 + indicators.NEIGHBOURS
-    walks = (steps, 2 * steps, STRONG_STEPS, 1, *[min(steps, SWEEP_STEPS)] * BUDGETS)
+    walks = [steps, 2 * steps, STRONG_STEPS, 1, *[min(steps, SWEEP_STEPS)] * BUDGETS]
+    if random:
+        walks += [random_checks.PLAIN_STEPS] * 2 + [max(1, steps // 4), steps * random_checks.MORE // EOT_DRAWS]
+        look += random_checks.DRAWS + 12 * EOT_DRAWS  # the choice among points, and the vote on them
     attacks = sum(around + 2 * (n + 1) for n in walks)
     guesses = 2 * around + QUERIES + RANDOM_POINTS
     planted = INNER + GUESSES + around + 2 * (steps + 1) + 4
@@ -131,16 +135,18 @@ def _checks(subject: Subject, surrogate: nn.Module | None) -> Iterator[Check]:
     yield first
     yield indicators.output_form(subject)
     yield indicators.zero_gradients(subject)
+    if noisy and not isinstance(subject.model, Decides):
+        yield random_checks.noise_check(subject)
     if not noisy:  # two gradients or values of noise cannot be compared
         yield indicators.vanishing_gradients(subject)
         yield indicators.wrong_gradients(subject)
         yield indicators.neighbourhood(subject)
-    yield from _compare(subject, unsure, surrogate)
+    yield from _compare(subject, unsure, noisy, surrogate)
     if not unsure:  # else no point can be planted for certain
         yield _binarised(subject)
 
 
-def _compare(subject: Subject, unsure: bool, surrogate: nn.Module | None) -> Iterator[Check]:
+def _compare(subject: Subject, unsure: bool, noisy: bool, surrogate: nn.Module | None) -> Iterator[Check]:
     """The checks of the attack: what happened on its path, and who finds what it missed."""
     every = len(subject.batch)
     result, traces = _traced(subject)
@@ -150,14 +156,38 @@ def _compare(subject: Subject, unsure: bool, surrogate: nn.Module | None) -> Ite
         if not unsure:  # an error of one forward pass that a second draw, or the vote, does not repeat is none
             yield _silent(int((traces.misclassified & missed).sum()), every)
         yield _rising(traces.values[:, missed], every)
-    worst: Verdict = "questionable" if unsure else "broken"  # another attack is another chance of an unlucky draw
-    for name, (other, who, remedy) in _rivals(subject).items():
+    drawn = noisy and not isinstance(subject.model, Decides)
+    # another attack is another chance of an unlucky draw; of a random model that chance is measured and taken off
+    worst: Verdict = "questionable" if unsure and not drawn else "broken"
+    lucky = _lucky(rest, result.adversarial[missed]) if drawn and len(rest.batch) else 0
+    rivals = _rivals(subject) | (random_checks.rivals(subject) if drawn else {})
+    for name, (other, who, remedy) in rivals.items():
         found = int(_run(other, rest).success.sum()) if len(rest.batch) else 0
         seen = f"{who} breaks {found} of {every} images that the attack missed"
-        yield grade(name, found / every, every, seen, remedy, worst)
+        seen += f", other draws alone {lucky}" if lucky else ""
+        yield grade(name, max(0, found - lucky) / every, every, seen, remedy, worst)
+    if drawn and _steps(subject.attack) > 1:
+        yield _fewer_steps(subject, int(result.success.sum()))
     if surrogate is not None:
         yield _transferred(rest, every, surrogate)
     yield from _sweep(subject, 1.0 - int(result.success.sum()) / every, worst)
+
+
+def _lucky(rest: Subject, points: Tensor) -> int:
+    """How many images that the attack missed are wrong at the points it returned, when other draws vote."""
+    there = Batch(points, rest.batch.labels, rest.batch.ids)
+    asked = rest.attack.asked(EOT_DRAWS if rest.attack.eot is None else rest.attack.eot, True)
+    _, _, said = answered(rest.model, there, asked, rest.tile, rest.seed + 1)
+    return int((said != there.labels).sum())
+
+
+def _fewer_steps(subject: Subject, broken: int) -> Check:
+    """More steps must not raise the accuracy: a quarter of them breaks no more images."""
+    every, steps = len(subject.batch), max(1, _steps(subject.attack) // 4)
+    few = int(_run(_with(subject.attack, steps=steps), subject).success.sum())
+    seen = f"with {steps} steps the attack breaks {few} of {every} images, with {_steps(subject.attack)} {broken}"
+    value = max(0, few - broken) / every
+    return grade("fewer_steps", value, every, seen, "the noise leads the attack away, so average over more draws")
 
 
 def _run(attack: Attack, subject: Subject) -> AttackResult:

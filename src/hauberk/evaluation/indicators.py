@@ -44,6 +44,11 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "budget_sweep": (0.02, 0.1),
     "unbounded": (0.0, 0.05),
     "binarisation": (0.95, 0.8),
+    "noise_share": (1.0, None),  # whatever the noise does, it is no symptom
+    "eot_pgd": (0.05, 0.2),
+    "draw_transfer": (0.05, 0.2),
+    "more_draws": (0.05, 0.2),
+    "fewer_steps": (0.03, 0.1),
 }
 NEAR = 1 / 16  # share of the budget within which a model should be nearly linear
 DIRECTIONS = 4

@@ -73,11 +73,19 @@ class Transferred:
 
 @dataclass(frozen=True)
 class RandomFacts:
-    """All of it at one budget; empty where it was not measured."""
+    """All of it at one budget; empty where it was not measured.
+
+    Args:
+        sweep: accuracy with ever more draws and steps.
+        repeated: chances of several tries.
+        transferred: attacks on fixed draws.
+        missed: of the images that both saw, the share that AutoAttack ``rand`` leaves standing and the sweep breaks.
+    """
 
     sweep: Sweep | None = None
     repeated: tuple[Repeated, ...] = ()
     transferred: tuple[Transferred, ...] = ()
+    missed: Interval | None = None
 
 
 NO_RANDOM = RandomFacts()

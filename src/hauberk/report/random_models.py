@@ -14,7 +14,7 @@ from hauberk.evaluation.repeated import repeated_accuracy
 from hauberk.records import Part
 from hauberk.report.outcomes import correct, in_order
 from hauberk.report.random_facts import RandomFacts, Repeated, Sweep, SweepStage, Transferred
-from hauberk.statistics import mean_interval
+from hauberk.statistics import Interval, mean_interval
 
 TRIES = (1, 10, 100)
 
@@ -31,6 +31,7 @@ def random_facts(parts: Sequence[Part]) -> RandomFacts:
     return RandomFacts(
         sweep(found) if found else None, tuple(repeated(own)),
         tuple(sorted((transferred(p) for p in fixed), key=lambda t: t.draws)),
+        missed([p for p in own if (p.unit.get("suite") or {}).get("version") == "rand"], found),
     )  # fmt: skip
 
 
@@ -58,6 +59,23 @@ def sweep(parts: Sequence[Part]) -> Sweep:
     made = registry.build(parts[0].unit["suite"], "attack")
     ended = isinstance(made, EOTSweep) and made.settled(fallen)
     return Sweep(tuple(found), ended or not any(standing.values()))
+
+
+def missed(rand: Sequence[Part], swept: Sequence[Part]) -> Interval | None:
+    """Of the images that both saw, the share that stands after AutoAttack and falls to the sweep."""
+    one, other = standing_of(rand), standing_of(swept)
+    both = sorted(one.keys() & other.keys())
+    return metrics.accuracy(np.array([one[i] and not other[i] for i in both], dtype=np.bool_)) if both else None
+
+
+def standing_of(parts: Sequence[Part]) -> dict[int, bool]:
+    """Which images are right and fell in no stage."""
+    found: dict[int, bool] = {}
+    for part in parts:
+        held = correct(part) & ~part.column("success").astype(np.bool_)
+        for i, stands in zip(part.column("id").tolist(), held.tolist(), strict=True):
+            found[i] = found.get(i, True) and stands
+    return found
 
 
 def repeated(parts: Sequence[Part]) -> list[Repeated]:

@@ -24,6 +24,7 @@ SHAPES = {
     "triangle-right": "▶", "triangle-left": "◀",
 }  # fmt: skip
 NO_CHECK = "no check judges an attack on a model without gradients"
+BEHIND = 0.05  # share of images by which AutoAttack may fall behind a sweep unsaid
 MOST_CLASSES = 10  # classes of a table in sight; the rest is folded
 
 GLOSSARY = {
@@ -246,6 +247,7 @@ def tested(subject: Subject) -> list[str]:
             f"{curve.right.n} images were certified in {NORMS.get(curve.norm, curve.norm)} by {curve.method} "
             f"({proof(curve)})."
         )
+    said += [f.reason for j in subject.judgements for f in j.findings if f.name == "noise_share"][:1]
     for curve in subject.estimated:
         said.append(f"{curve.right.n} radii were estimated by {curve.method}; an estimate proves nothing.")
     return [*said, *subject.notes]
@@ -316,6 +318,12 @@ def _weak_on_random(subject: Subject) -> list[str]:
     if not sweeps:
         said.append("Whether more draws and steps break more of this random classifier was not tried (eot_sweep).")
     said += [swept(s) for s in sweeps if not s.settled]
+    for missed in (a.draws.missed for a in drawn):
+        if missed is not None and missed.value > BEHIND:
+            said.append(
+                f"AutoAttack rand leaves {percent(missed.value, 'up')} of the images standing that the sweep breaks: "
+                "by itself it says too much for this classifier."
+            )
     return said
 
 

@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Sequence
 
-from hauberk.attacks import APGD, Attack, AutoAttack, PartAttack
+from hauberk.attacks import APGD, EOT, Attack, AutoAttack, EOTSweep, PartAttack
 from hauberk.attacks.autoattack import Version, by_scores
+from hauberk.attacks.gradients import EOT_DRAWS
 from hauberk.capabilities import HasParts, NamedOutputs, ScoresOnly
 from hauberk.errors import HauberkError
 from hauberk.evaluation.cost import foretell
@@ -21,7 +22,8 @@ from hauberk.subjects import Subject
 from hauberk.threats import Threat, counterpart
 from hauberk.verbs.samples import note, setting_of
 
-OTHER_STEPS = 50  # of the attack in another norm
+OTHER_STEPS = 50  # of the attack in another norm, and of those on fixed draws
+FIXED = (1, EOT_DRAWS)  # draws of attacks that tell how errors carry over
 
 
 def attack(
@@ -71,6 +73,25 @@ def suite(target: Subject, threat: Threat, version: Version = "fast") -> tuple[A
     losses = model.adaptive_losses if isinstance(model, NamedOutputs) else ()
     names = tuple(model.parts()) if isinstance(model, HasParts) else ()
     return AutoAttack(threat, version=version, losses=losses), *(PartAttack(threat, part=name) for name in names)
+
+
+def random_suite(target: Subject, threat: Threat, version: Version = "rand") -> list[Attack]:
+    """What a random model meets: AutoAttack ``rand``, a sweep over draws, and attacks on 1 and 20 fixed draws.
+
+    The last two tell how errors carry over between draws.  Of a model without gradients there is Square alone.
+
+    Args:
+        target: from ``subject``.
+        threat: norm ball in the pixel box.
+        version: of AutoAttack; ``rand`` stands beside any other, which is made for deterministic models.
+    """
+    found: list[Attack] = [*suite(target, threat, version)]
+    if isinstance(target.model, ScoresOnly):
+        return found
+    found += [AutoAttack(threat, version="rand")] if version != "rand" else []
+    walk = APGD(threat, "margin", early_stop=False, steps=OTHER_STEPS)
+    fixed = [EOT(threat, attack=walk, draws=n, mean="logits", fixed=True) for n in FIXED]
+    return [*found, EOTSweep(threat), *fixed]
 
 
 def other_norm(target: Subject, threat: Threat) -> Attack:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from hauberk import registry
 from hauberk.attacks import APGD, Attack
 from hauberk.attacks.autoattack import Version
+from hauberk.attacks.gradients import draws
 from hauberk.capabilities import ScoresOnly
 from hauberk.certificates import Certificate
-from hauberk.classifier import TILE, decide, is_random
+from hauberk.classifier import TILE, decide
 from hauberk.data import Selection
 from hauberk.data.given import of_arrays
 from hauberk.devices import Device, device_of, place
@@ -32,7 +33,7 @@ from hauberk.recipes import Plan, parse
 from hauberk.runs import Run
 from hauberk.subjects import Subject, check_kept, subject
 from hauberk.threats import Linf, Threat
-from hauberk.verbs.attack import attack, diagnose, other_norm, suite
+from hauberk.verbs.attack import attack, diagnose, other_norm, random_suite, suite
 from hauberk.verbs.certify import certify, default_certificate, lipschitz_refusal
 from hauberk.verbs.check import check
 from hauberk.verbs.outcome import Outcome, outcome
@@ -85,7 +86,7 @@ def planned(
         attacks: in place of AutoAttack, or beside it where a version is given.
         certificates: None takes the recipe's, else what the model's structure allows.
         version: of AutoAttack; with none, no threat and no attacks the recipe's attacks and diagnoses are taken, and
-            without these ``fast``.
+            without these ``fast``, for a random model ``rand`` with a sweep over draws.
 
     Raises:
         HauberkError: if the check finds what no evaluation can live with.
@@ -95,22 +96,25 @@ def planned(
     if bad is not None or found.speed is None:
         said = bad or next(f for f in found.findings if not f.good)
         raise HauberkError(f"this model cannot be evaluated: {said.name}: {said.text}", "all of it: hauberk check")
+    images = probe_batch(target.dataset, TILE).images.to(device_of(target.model))
+    random = draws(target.model, images[:1]) > 1
     recipe = target.recipe.get("evaluation", {})
-    own = recipe if threat is None and not attacks and version is None else {}
-    chosen = [registry.build(spec, "attack") for spec in own.get("attacks", [])] or list(attacks)
+    kept = recipe if threat is None and not attacks and version is None else {}
+    chosen = [registry.build(spec, "attack") for spec in kept.get("attacks", [])] or list(attacks)
     if version is not None or not chosen:
         ball = threat or usual(target)
-        chosen += [*suite(target, ball, version or "fast"), other_norm(target, ball)]
-    judged = [registry.build(spec, "attack") for spec in own.get("diagnoses", [])]
+        own = random_suite(target, ball, version or "rand") if random else suite(target, ball, version or "fast")
+        chosen += [*own, other_norm(target, ball)]
+    judged = [registry.build(spec, "attack") for spec in kept.get("diagnoses", [])]
     judged = judged or _judged(target, chosen[0].threat)
     proofs, remarks = _proofs(target, certificates, recipe)
     check_sense(*chosen, *judged, *proofs, shape=target.dataset.input_shape)
     count = len(_samples(target, plan))
-    images = probe_batch(target.dataset, TILE).images.to(device_of(target.model))
-    random = is_random(target.model, images[:1])
     methods, classes = (*chosen, *_voting(proofs)), target.dataset.num_classes
     each = cost.per_image(target.model, images, methods, classes, random, found.speed)
     looks = len(judged) * min(DIAGNOSED, count) * diagnosis_cost(random=random) * found.speed.gradient
+    if random and version not in (None, "rand"):
+        remarks += (f"AutoAttack {version} is made for deterministic models: of this random one rand counts.",)
     if not judged:
         remarks += ("No check judges the attack: they follow gradients, and the model gives none.",)
     return Planned(tuple(chosen), proofs, tuple(judged), plan, count * each + looks, remarks, found.findings)
