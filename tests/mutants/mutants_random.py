@@ -77,7 +77,7 @@ RANDOM: list[Mutant] = [
         ("rank(self.n, self.alpha, 0.5 * (1.0 + margin))", "rank(self.n, self.alpha, 0.5 * (1.0 - margin))"),
         ("or not seen.sound or len(seen.margins) != self.n:", "or len(seen.margins) != self.n:"),
         ("or not seen.sound or len(seen.margins) != self.n:", "or not seen.sound:"),
-        ("logits.gather(1, chosen[:, None]) - logits - lost[:, None]", "logits - logits - lost[:, None]"),
+        ("logits.gather(1, chosen[:, None]) - logits - seen.lost[:, None]", "logits - logits - seen.lost[:, None]"),
         ("prec=7, rounding=ROUND_FLOOR", "prec=7"),
         ("if rank(self.n, self.alpha, 0.5) < 1:", "if False:"),
         ("seen.chosen if self.radius(seen) > 0.0 else ABSTAIN", "seen.chosen"),
@@ -90,7 +90,8 @@ RANDOM: list[Mutant] = [
         ("return Key(seed, number, tuple(part.ids.tolist())", "return Key(seed, 0, tuple(part.ids.tolist())"),
         ("return Key(seed, number, tuple(part.ids.tolist())", "return Key(seed, number, tuple(range(len(part)))"),
         ("if not draws_by_key(model):", "if False:"),
-        ("logits, rounding + seen.noise)", "logits, 0.0 * rounding)"),
+        ("ELSEWHERE * self.rounding + torch.minimum(self.estimate, ELSEWHERE * self.distance)",
+         "ELSEWHERE * self.rounding"),
     ),
     *group(
         "random", "certificates/expected_logits.py", "tests/certificates/test_expected_logits.py",

@@ -104,17 +104,19 @@ class Seen:
     Args:
         totals: the sum of what each draw says for each class, (B, K).
         distance: see ``DrawEvidence``, (B,).
+        rounding: what float64 moves differences of logits by, the most of all draws, (B,).
         estimate: of what rounding moves differences of logits by in the model's own precision, (B,).
     """
 
     totals: Tensor
     distance: Tensor
+    rounding: Tensor
     estimate: Tensor
 
     @property
-    def noise(self) -> Tensor:
-        """What comes off every gap for the model's own rounding, (B,)."""
-        return torch.minimum(self.estimate, ELSEWHERE * self.distance)
+    def lost(self) -> Tensor:
+        """What comes off every gap of every draw for rounding, that of the copy and the model's own, (B,)."""
+        return ELSEWHERE * self.rounding + torch.minimum(self.estimate, ELSEWHERE * self.distance)
 
 
 class DrawCertificate(Certificate[E], Generic[E]):
@@ -145,8 +147,8 @@ class DrawCertificate(Certificate[E], Generic[E]):
         """Lipschitz constants of what is bounded, (K, K)."""
 
     @abstractmethod
-    def bounded(self, seen: Seen, draws: Iterator[tuple[Tensor, Tensor]], plan: DrawPlan) -> list[E]:
-        """Evidence on B images from draws: logits (B, K), and what rounding may have moved differences by, (B,)."""
+    def bounded(self, seen: Seen, draws: Iterator[Tensor], plan: DrawPlan) -> list[E]:
+        """Evidence on B images from the logits (B, K) of draws."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -192,27 +194,24 @@ class DrawCertificate(Certificate[E], Generic[E]):
                 kept = torch.cat([kept, kept[-1:].expand(len(part) - used)])
                 seen = replace(seen, totals=functional.one_hot(kept, seen.totals.shape[1]).double())
             draws = (
-                (logits, rounding + seen.noise)
-                for logits, rounding in (
-                    forward.drawn(part.images.double(), self._key(seed, number, part, "bound"))
-                    for number in range(self.n)
-                )
+                forward.one(self._key(seed, number, part, "bound"))(part.images.double()) for number in range(self.n)
             )
             found += self.bounded(seen, draws, plan)[:used]
         return found
 
     def _first(self, model: nn.Module, forward: FrozenForward, part: Batch, seed: int) -> Seen:
         """The draws that choose, of the model in its own precision and of its copy."""
-        totals, distances, estimates = [], [], []
+        totals, distances, roundings, estimates = [], [], [], []
         for number in range(self.n0):
             key = self._key(seed, number, part, "choose")
             own = drawn(model, key)(part.images.clone())
             logits, rounding = forward.drawn(part.images.double(), key)
             totals.append(self.said(own.double()))
             distances.append(apart(own, logits))
+            roundings.append(rounding)
             estimates.append(estimated(model, forward, own.dtype, rounding))
         beat(self.n0 * len(part))
-        return Seen(torch.stack(totals).sum(0), torch.stack(distances).amax(0), torch.stack(estimates).amax(0))
+        return Seen(torch.stack(totals).sum(0), *(torch.stack(c).amax(0) for c in (distances, roundings, estimates)))
 
     def _key(self, seed: int, number: int, part: Batch, use: str) -> Key:
         return Key(seed, number, tuple(part.ids.tolist()), f"{self.title}-{use}")

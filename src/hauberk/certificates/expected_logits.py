@@ -96,23 +96,21 @@ class ExpectedLogits(DrawCertificate[MeanGaps]):
         """Of differences of logits that were clamped one by one."""
         return bounds.separate(self.norm)
 
-    def bounded(self, seen: Seen, draws: Iterator[tuple[Tensor, Tensor]], plan: DrawPlan) -> list[MeanGaps]:
+    def bounded(self, seen: Seen, draws: Iterator[Tensor], plan: DrawPlan) -> list[MeanGaps]:
         """Means and variances by Welford's recursion."""
         chosen = seen.totals.nan_to_num(nan=-math.inf).argmax(1)[:, None]
         mean, squares = torch.zeros_like(seen.totals), torch.zeros_like(seen.totals)
-        most = seen.noise.clone()
-        for number, (logits, lost) in enumerate(draws, start=1):
+        for number, logits in enumerate(draws, start=1):
             clamped = self.said(logits)
             difference = clamped.gather(1, chosen) - clamped
             step = difference - mean
             mean = mean + step / number
             squares = squares + step * (difference - mean)
-            most = torch.maximum(most, lost)
             beat(len(logits))
         variances = squares / (self.n - 1)
         return [
             MeanGaps(*self.described(seen, row), plan, tuple(mean[row].tolist()), tuple(variances[row].tolist()),
-                     float(most[row]))
+                     float(seen.lost[row]))
             for row in range(len(mean))
         ]  # fmt: skip
 

@@ -91,14 +91,14 @@ class RandomVote(DrawCertificate[DrawnMargins]):
         """Of differences of logits."""
         return bounds.pairwise(self.norm)
 
-    def bounded(self, seen: Seen, draws: Iterator[tuple[Tensor, Tensor]], plan: DrawPlan) -> list[DrawnMargins]:
+    def bounded(self, seen: Seen, draws: Iterator[Tensor], plan: DrawPlan) -> list[DrawnMargins]:
         """The margins of each draw."""
         chosen = seen.totals.argmax(1)
         speeds = plan.constants.pairwise[chosen.numpy()]
         own = functional.one_hot(chosen, seen.totals.shape[1]).bool().numpy()
         found = []
-        for logits, lost in draws:
-            gaps = logits.gather(1, chosen[:, None]) - logits - lost[:, None]
+        for logits in draws:
+            gaps = logits.gather(1, chosen[:, None]) - logits - seen.lost[:, None]
             margins = np.where(own, np.inf, reach(gaps.numpy(), speeds)).min(1)
             known = np.isfinite(margins) & logits.isfinite().all(1).numpy()
             found.append(np.where(known, margins, -1.0))  # NaN, infinity and a net that never moves vote for nobody

@@ -99,6 +99,10 @@ class FrozenForward(ExactForward):
         """As a call, of a random model with the noise of a draw."""
         return self._rounded(images, self._drawn(self.predictor[-1], draw))
 
+    def one(self, draw: Draw) -> nn.Module:
+        """The frozen copy with the noise of a draw."""
+        return drawn(self.predictor[-1], draw)
+
     def _drawn(self, frozen: nn.Module, draw: Draw) -> list[nn.Module]:
         """The layers of the walk with the noise of a draw."""
         one = drawn(frozen, draw)
