@@ -155,7 +155,7 @@ class AOLConv2d(nn.Conv2d):
                 "use padding='same'",
             )
         with torch.no_grad():
-            _start_orthogonal(self)
+            start_orthogonal(self)
             if self.bias is not None:
                 self.bias.zero_()
         blocks = self.stride if self.dilation == (1, 1) else (1, 1)
@@ -198,7 +198,7 @@ class AOLLinear(nn.Linear):
         return plain_linear(self)
 
 
-def _start_orthogonal(layer: nn.Conv2d) -> None:
+def start_orthogonal(layer: nn.Conv2d) -> None:
     """An orthogonal matrix in each group, on as many central taps as the stride is long, so that no pixel is lost."""
     taps = [slice((k - min(k, s) + 1) // 2, (k + min(k, s) + 1) // 2) for k, s in zip(
         layer.kernel_size, layer.stride, strict=True

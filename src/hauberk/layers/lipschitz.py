@@ -182,6 +182,25 @@ def walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
     Raises:
         HauberkError: on train mode, NaN weights, a forward hook, or a layer that offers no bound; it is named.
     """
+    global _found
+    key, before = (id(model), tuple(input_shape)), _found
+    if before is not None and key in before:
+        return before[key][1]
+    _found = {} if before is None else before
+    try:
+        found = _walk(model, input_shape)
+        _found[key] = (model, found)  # with the model, whose id is its own while it lives
+    finally:
+        _found = before
+    return found
+
+
+# Bounds of the parts of a model, while the walk over all of it goes on: a layer made of others asks for theirs in
+# every norm, and so do its own parts.
+_found: dict[tuple[int, Shape], tuple[nn.Module, ModelBounds]] | None = None
+
+
+def _walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
     check_walkable(model)
     features = probe(model, input_shape)  # two different rows, so that a layer that merges or mixes them shows
     steps = []

@@ -71,21 +71,24 @@ class AffineResidual(nn.Module):
 class ConvexResidual(Derived):
     r"""A mean of input and branch, :math:`y = \alpha x + (1 - \alpha) f(x)`, of constant :math:`\alpha + (1-\alpha) L`.
 
-    If the branch is 1-Lipschitz the sum is.  :math:`\alpha = \sigma(t)` is learned.
+    If the branch is 1-Lipschitz the sum is.  :math:`\alpha = \sigma(t)` is learned.  A shortcut s takes the place of
+    the identity where the branch changes the shape: :math:`\alpha s(x) + (1 - \alpha) f(x)`, of constant
+    :math:`\alpha L_s + (1 - \alpha) L`.
 
     Args:
-        branch: f, which keeps the shape.
+        branch: f, which keeps the shape, or makes that of the shortcut.
         alpha: where it starts, strictly between 0 and 1.
+        shortcut: s; None is the identity.
 
     Raises:
         HauberkError: if alpha is not between 0 and 1.
     """
 
-    def __init__(self, branch: nn.Module, alpha: float = 0.5) -> None:
+    def __init__(self, branch: nn.Module, alpha: float = 0.5, shortcut: nn.Module | None = None) -> None:
         super().__init__()
         if not 0.0 < alpha < 1.0:
             raise HauberkError(f"expected alpha strictly between 0 and 1, got {alpha}", "use for example 0.5")
-        self.branch = branch
+        self.branch, self.shortcut = branch, shortcut
         self.logit = nn.Parameter(torch.tensor(math.log(alpha / (1.0 - alpha))))
 
     @property
@@ -100,21 +103,24 @@ class ConvexResidual(Derived):
             HauberkError: if the branch changes the shape.
         """
         numbers = self.numbers(features.shape[1:])
-        return numbers["alpha"] * features + numbers["rest"] * _same_shape(self.branch(features), features)
+        kept = features if self.shortcut is None else self.shortcut(features)
+        return numbers["alpha"] * kept + numbers["rest"] * _same_shape(self.branch(features), kept)
 
     def derive(self, input_shape: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
         """The weights of input and branch."""
         return {"alpha": self.alpha, "rest": 1.0 - self.alpha}
 
     def weighted_branches(self) -> list[tuple[float, nn.Module]]:
-        """The branch, with its share."""
-        return [(float(self.numbers(())["rest"].detach()), self.branch)]
+        """The branch and the shortcut, with their shares."""
+        alpha, rest = (float(self.numbers(())[name].detach()) for name in ("alpha", "rest"))
+        return [(rest, self.branch), *([] if self.shortcut is None else [(alpha, self.shortcut)])]
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """The triangle inequality, with alpha as it is."""
         inner = model_bound(self.branch, input_shape, norm)
+        outer = 1.0 if self.shortcut is None else model_bound(self.shortcut, input_shape, norm).value
         alpha, rest = (float(self.numbers(input_shape)[name].detach()) for name in ("alpha", "rest"))
-        return Bound(plus(alpha, times(rest, inner.value)), "triangle inequality", False)
+        return Bound(plus(times(alpha, outer), times(rest, inner.value)), "triangle inequality", False)
 
 
 class Concatenation(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hauberk.errors import HauberkError
-from hauberk.layers.aol import SHRINK
+from hauberk.layers.aol import SHRINK, start_orthogonal
 from hauberk.layers.blocks import Pair, to_blocks
 from hauberk.layers.gram import gram_bound
 from hauberk.layers.norms import conv_layer_norm, linear_norm
@@ -144,6 +144,30 @@ class SpectralScaling(nn.Module):
             bound = unfolding_upper_norm(weight, self.stride, self.groups)
         alive = bound > 0
         return weight * torch.where(alive, self.target * SHRINK / torch.where(alive, bound, 1.0), 0.0)
+
+
+def spectral_conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, bias: bool = True, oversampling: int = 6
+) -> nn.Conv2d:
+    """A convolution divided by an upper bound on its norm; the padding lets a stride of 1 keep the size.
+
+    It starts as an orthogonal matrix in the centre of the kernel, so that a deep network keeps its signal.
+
+    Args:
+        in_channels: channels that enter.
+        out_channels: channels that leave.
+        kernel_size: of a side.
+        stride: of the convolution.
+        bias: whether to add a bias.
+        oversampling: as in ``SpectralScaling``.
+    """
+    layer = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=bias)
+    with torch.no_grad():
+        start_orthogonal(layer)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    parametrize.register_parametrization(layer, "weight", _scaling(layer, 1.0, oversampling))
+    return layer
 
 
 def normalise_spectral(model: nn.Module, target: float = 1.0, oversampling: int = 6) -> None:
