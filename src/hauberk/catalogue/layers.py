@@ -109,3 +109,23 @@ FAMILY.add("BatchCentring", "hauberk.layers.shape:BatchCentring", "each channel 
 FAMILY.add("PadChannels", "hauberk.layers.shape:PadChannels", "zero channels appended")
 FAMILY.add("PadToMultiple", "hauberk.layers.shape:PadToMultiple", "zero rows and columns appended")
 FAMILY.add("TruncateChannels", "hauberk.layers.shape:TruncateChannels", "the first channels kept")
+FAMILY.add(
+    "LowPass", "hauberk.layers.low_pass:LowPass", "the low frequencies of each channel, by the cosine transform",
+    "Dhar et al. 2026",
+)  # fmt: skip
+FAMILY.add(
+    "AttentionNoise", "hauberk.layers.attention_noise:AttentionNoise",
+    "features times random masks whose level is learned", "Dhar et al. 2026, Lemma 1",
+)  # fmt: skip
+FAMILY.add(
+    "RandomFilters2d", "hauberk.layers.random_filters:RandomFilters2d",
+    "a convolution with filters drawn anew, of norm at most 1", "Dong & Xu 2023; Dhar et al. 2026",
+)  # fmt: skip
+FAMILY.add(
+    "ConvexGate", "hauberk.layers.gate:ConvexGate", "a mean of streams, one weight each or one for each channel",
+    "Dhar et al. 2026, Proposition 4 (corrected)",
+)  # fmt: skip
+FAMILY.add(
+    "HyCASConv2d", "hauberk.layers.hycas:HyCASConv2d",
+    "three streams, a gate and random attention in the place of a convolution", "Dhar et al. 2026",
+)  # fmt: skip

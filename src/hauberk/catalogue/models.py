@@ -27,6 +27,10 @@ FAMILY.add(
     "six plain convolutions and two dense layers, trained against their bound", "Leino et al. 2021",
 )  # fmt: skip
 FAMILY.add(
+    "hycas_net", "hauberk.models.hycas_net:hycas_net",
+    "hybrid convolutions with random attention, at most 1- or 2-Lipschitz", "Dhar et al. 2026",
+)  # fmt: skip
+FAMILY.add(
     "dncnn", "hauberk.models.dncnn:dncnn", "a denoiser that predicts the noise, a part of denoised",
     "Zhang et al. 2017",
 )  # fmt: skip

@@ -10,6 +10,11 @@ FAMILY.add(
     "cross-entropy under noise", "Cohen et al. 2019, Section 3.3", short={"sigma": ("noise", "gaussian")},
 )  # fmt: skip
 FAMILY.add(
+    "noisy_adversarial", "hauberk.objectives.noisy_adversarial:NoisyAdversarial",
+    "cross-entropy under noise and under attack, and of each stream alone", "Dhar et al. 2026",
+    short={"sigma": ("noise", "gaussian")},
+)  # fmt: skip
+FAMILY.add(
     "smooth_adv", "hauberk.objectives.smooth_adv:SmoothAdv", "cross-entropy under noise around attacked images",
     "Salman et al. 2019", short={"sigma": ("noise", "gaussian")},
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from hauberk.layers.activations import BetaAbs, FullSort, GroupSort, MaxMin, NActivation
 from hauberk.layers.aol import AlmostOrthogonal, AOLConv2d, AOLLinear
+from hauberk.layers.attention_noise import AttentionNoise
 from hauberk.layers.bcop import BCOPConv2d
 from hauberk.layers.bjorck import Bjorck, BjorckLinear
 from hauberk.layers.bound import Bound, BoundedLayer
@@ -10,14 +11,18 @@ from hauberk.layers.cayley import Cayley, CayleyConv2d, CayleyLinear
 from hauberk.layers.cpl import CPLConv2d, CPLLinear
 from hauberk.layers.draw_mean import DrawMean
 from hauberk.layers.export import exported
+from hauberk.layers.gate import ConvexGate
 from hauberk.layers.gram import gram_bound, power_iteration
 from hauberk.layers.householder import Householder1, Householder2, HouseholderActivation
+from hauberk.layers.hycas import HyCASConv2d, HyCASSettings
 from hauberk.layers.li_resnet import LiResConv2d
 from hauberk.layers.lipschitz import LayerBound, ModelBounds, layer_bounds, model_bound, pairwise_bounds, walk
 from hauberk.layers.lot import LOTConv2d
+from hauberk.layers.low_pass import LowPass
 from hauberk.layers.noise_injection import NoiseInjection
 from hauberk.layers.norms import conv_norm, linear_norm
 from hauberk.layers.pooling import GlobalAveragePool, L2NormPool2d, ScaledAvgPool2d
+from hauberk.layers.random_filters import FixedConv2d, RandomFilters2d, frozen_filters, orthogonal_mix
 from hauberk.layers.residual import AffineResidual, Concatenation, ConvexResidual
 from hauberk.layers.sandwich import SandwichConv2d, SandwichLinear
 from hauberk.layers.shape import BatchCentring, Centring, PadChannels, PadToMultiple, TruncateChannels
@@ -38,6 +43,7 @@ __all__ = [
     "AOLLinear",
     "AffineResidual",
     "AlmostOrthogonal",
+    "AttentionNoise",
     "BCOPConv2d",
     "BROConv2d",
     "BROLinear",
@@ -54,25 +60,31 @@ __all__ = [
     "CayleyLinear",
     "Centring",
     "Concatenation",
+    "ConvexGate",
     "ConvexResidual",
     "DrawMean",
+    "FixedConv2d",
     "FullSort",
     "GlobalAveragePool",
     "GroupSort",
     "Householder1",
     "Householder2",
     "HouseholderActivation",
+    "HyCASConv2d",
+    "HyCASSettings",
     "L2NormPool2d",
     "LOTConv2d",
     "LayerBound",
     "LiResConv2d",
     "LinearSpline",
+    "LowPass",
     "MaxMin",
     "ModelBounds",
     "NActivation",
     "NoiseInjection",
     "PadChannels",
     "PadToMultiple",
+    "RandomFilters2d",
     "ReLUForm",
     "SLLConv2d",
     "SLLLinear",
@@ -86,11 +98,13 @@ __all__ = [
     "UnitRows",
     "conv_norm",
     "exported",
+    "frozen_filters",
     "gram_bound",
     "layer_bounds",
     "linear_norm",
     "model_bound",
     "normalise_spectral",
+    "orthogonal_mix",
     "pairwise_bounds",
     "power_iteration",
     "project_spectral",

@@ -66,8 +66,8 @@ def frozen_filters(in_channels: int, out_channels: int, kernel_size: int, stride
 
     Source: Dhar et al. 2026, the random projection filters of the published code, which are not drawn again.
     """
-    kernel = torch.randn(1, out_channels, in_channels, kernel_size, kernel_size)
-    return FixedConv2d(unit_kernels(kernel, stride)[0], stride, kernel_size // 2)
+    kernel = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
+    return FixedConv2d(unit_kernel(kernel, stride), stride, kernel_size // 2)
 
 
 class RandomFilters2d(Random):
@@ -130,13 +130,12 @@ class Filtered(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape (B, C, H, W) to (B, C', H', W')."""
-        each = self.resample == "sample"
-        randomness = self.key.rows(features) if each else self.key.shared(features)
-        kernels = unit_kernels(randomness.normal(*self.shape), self.stride).to(features)
         padding = self.shape[-1] // 2
-        if not each:
-            return nn.functional.conv2d(features, kernels[0], stride=self.stride, padding=padding)
+        if self.resample == "draw":
+            kernel = unit_kernel(self.key.shared(features).normal(*self.shape)[0], self.stride).to(features)
+            return nn.functional.conv2d(features, kernel, stride=self.stride, padding=padding)
         rows = len(features)
+        kernels = unit_kernels(self.key.rows(features).normal(*self.shape), self.stride).to(features)
         made = nn.functional.conv2d(
             features.reshape(1, -1, *features.shape[2:]), kernels.flatten(0, 1), stride=self.stride, padding=padding,
             groups=rows,
@@ -148,24 +147,27 @@ class Filtered(nn.Module):
         return _bound(self.shape[1], input_shape, norm)
 
 
-def unit_kernels(kernels: Tensor, stride: int) -> Tensor:
-    r"""Each kernel divided by an upper bound on the norm of its convolution, float32.
+def unit_kernel(kernel: Tensor, stride: int) -> Tensor:
+    """A kernel (out, in, kh, kw) divided by ``upper_norm``, float32."""
+    exact = kernel.double()
+    return (exact * (SHRINK / upper_norm(exact, (stride, stride), 1, OVERSAMPLING))).float()
 
-    A single kernel is bounded by its frequencies (``upper_norm``), which is tight; many at a time by
-    :math:`\sqrt{k_h k_w}` times the smaller norm of two unfoldings (``unfolding_upper_norm``), twice as large for 3x3.
+
+def unit_kernels(kernels: Tensor, stride: int) -> Tensor:
+    r"""Each of many kernels divided by a cheaper upper bound on the norm of its convolution, float32.
+
+    The bound is :math:`\sqrt{k_h k_w}` times the smaller norm of two unfoldings (as ``unfolding_upper_norm``), about
+    twice the norm for 3x3.
 
     Args:
         kernels: shape (N, out, in, kh, kw).
         stride: of the convolution.
     """
-    exact, blocks = kernels.double(), (stride, stride)
-    if len(exact) == 1:
-        largest = upper_norm(exact[0], blocks, 1, OVERSAMPLING)[None]
-    else:
-        on_blocks = torch.stack([to_blocks(kernel, blocks) for kernel in exact])
-        outward = gram_bound(on_blocks.flatten(2))
-        inward = gram_bound(on_blocks.transpose(1, 2).flatten(2))
-        largest = on_blocks[0, 0, 0].numel() ** 0.5 * torch.minimum(outward, inward)
+    exact = kernels.double()
+    on_blocks = torch.stack([to_blocks(kernel, (stride, stride)) for kernel in exact])
+    outward = gram_bound(on_blocks.flatten(2))
+    inward = gram_bound(on_blocks.transpose(1, 2).flatten(2))
+    largest = on_blocks[0, 0, 0].numel() ** 0.5 * torch.minimum(outward, inward)
     return (exact * (SHRINK / largest)[:, None, None, None, None]).float()
 
 
