@@ -60,6 +60,7 @@ from hauberk.objectives.hkr import HKR
 from hauberk.objectives.iaat import IAAT
 from hauberk.objectives.logit_annealing import LogitAnnealing
 from hauberk.objectives.macer import MACER
+from hauberk.objectives.noisy_adversarial import NoisyAdversarial
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
 from hauberk.objectives.ramp import Ramp
 from hauberk.objectives.smooth_adv import SmoothAdv
@@ -125,6 +126,7 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
     "standard": [Standard(), Standard(label_smoothing=0.1)],
     "gaussian_augmentation": [GaussianAugmentation(Gaussian(0.25)), GaussianAugmentation(Splitting(0.5))],
+    "noisy_adversarial": [NoisyAdversarial(Gaussian(0.25)), NoisyAdversarial(Gaussian(0.5), PGD(Linf(0.1)), 0.5)],
     "macer": [MACER(Gaussian(0.25)), MACER(Gaussian(1.0), copies=4, start=0.5)],
     "smooth_adv": [SmoothAdv(PGD(L2(1.0), steps=2), Gaussian(0.5)), SmoothAdv(PGD(L2(0.5)), Uniform(0.5), 1, 0.1)],
     "smoothed_consistency": [SmoothedConsistency(Gaussian(0.25)), SmoothedConsistency(Uniform(0.25), 3, 5.0, 0.0)],

@@ -86,6 +86,21 @@ def test_a_residual_is_not_bounded_by_its_branch_alone() -> None:
     assert layer.lipschitz_bound(SHAPE).value == pytest.approx(2.0, rel=1e-7)
 
 
+def test_a_shortcut_takes_the_place_of_the_input_and_its_share_of_the_bound() -> None:
+    wide = nn.Conv2d(2, 3, 1, bias=False)
+    with torch.no_grad():
+        wide.weight.zero_()[:2] = 3.0 * torch.eye(2)[:, :, None, None]
+    layer = ConvexResidual(nn.Conv2d(2, 3, 1), alpha=0.25, shortcut=wide).eval()
+    with torch.no_grad():
+        for values in layer.branch.parameters():
+            values.zero_()
+    images = torch.rand(2, *SHAPE)
+    assert torch.allclose(layer(images), 0.25 * wide(images))
+    assert model_bound(layer, SHAPE).value == pytest.approx(0.75)
+    assert [share for share, _ in layer.weighted_branches()] == pytest.approx([0.75, 0.25])
+    check_lipschitz_layer(ConvexResidual(branch(out=3), shortcut=nn.Conv2d(2, 3, 1)), SHAPE)
+
+
 def test_convex_weights_are_learned_and_stay_within_one() -> None:
     layer = ConvexResidual(AOLConv2d(2, 2, 3, padding=1), 0.9)
     assert layer.alpha.item() == pytest.approx(0.9)

@@ -29,6 +29,7 @@ from mutants_evaluation import EVALUATION
 from mutants_executors import EXECUTORS
 from mutants_frozen import FROZEN
 from mutants_gate import GATE
+from mutants_hycas import HYCAS
 from mutants_keys import KEYS
 from mutants_layers import LAYERS
 from mutants_lipschitz import LIPSCHITZ_NETWORKS
@@ -69,6 +70,7 @@ MUTANTS: list[Mutant] = [
     *VERIFIED,
     *FROZEN,
     *GATE,
+    *HYCAS,
     *MISUSE,
     *REPORT,
     *DENOISED,

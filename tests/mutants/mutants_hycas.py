@@ -1,0 +1,86 @@
+"""Wrong versions of the parts of HyCAS: its streams, masks, filters, gate and losses."""
+
+from __future__ import annotations
+
+from mutant import Mutant, group
+
+HYCAS: list[Mutant] = [
+    *group(
+        "hycas", "layers/low_pass.py", "tests/layers/test_low_pass.py",
+        ("math.ceil(self.keep * size)", "math.floor(self.keep * size)"),
+        ("waves[0] /= math.sqrt(2.0)", "waves[1:] /= math.sqrt(2.0)"),
+        ("(position + 0.5) * frequency", "position * frequency"),
+        ("return rows @ features @ columns", "return columns @ features @ rows"),
+        ("times(rows.value, columns.value)", "rows.value"),
+    ),
+    *group(
+        "hycas", "layers/attention_noise.py", "tests/layers/test_attention_noise.py",
+        (".clamp(lowest, largest)", ".clamp(lowest)"),
+        ("alpha=size * self.tau", "alpha=self.tau"),
+        ('"halved": (1.0 - strength, 1.0)', '"halved": (strength, 1.0)'),
+        ('"full": (1.0, 2.0)', '"full": (1.0, 1.0)'),
+        ("    if attention is not None:\n        raise", "    if False:\n        raise"),
+        ("self.logits.float().sigmoid()", "self.logits.double().sigmoid()"),
+        ("noise = self.key.rows(features).normal(*shape)", "noise = self.key.shared(features).normal(*shape)"),
+        ('"channel": (channels, *(1 for _ in positions))', '"channel": (channels, *positions)'),
+        ('"position": (1, *positions)', '"position": (channels, *positions)'),
+    ),
+    *group(
+        "hycas", "layers/random_filters.py", "tests/layers/test_random_filters.py",
+        ("(exact * (SHRINK / upper_norm(exact, (stride, stride), 1, OVERSAMPLING)))", "(exact * 0.2)"),
+        ("on_blocks[0, 0, 0].numel() ** 0.5 * torch.minimum", "torch.minimum"),
+        ("upper_norm(exact, (stride, stride), 1, OVERSAMPLING)",
+         "torch.linalg.matrix_norm(exact.flatten(1), 2)"),
+        ('self.key.rows(features).normal(*self.shape), self.stride)',
+         'self.key.shared(features).normal(*self.shape).expand(rows, *self.shape), self.stride)'),
+        ("* SHRINK\n", "* 1.5\n"),
+        ("    only_l2(norm)\n", ""),
+        ("input_shape[0] != channels", "False"),
+        ('        self.register_buffer("weight", weight.detach().clone())',
+         '        self.weight = nn.Parameter(weight.detach().clone())'),
+    ),
+    *group(
+        "hycas", "layers/gate.py", "tests/layers/test_gate.py",
+        ("            total = min(total, *(float(way) * (1.0 + SLACK) for way in others))",
+         "            total = max(bounds)"),
+        ("for share, value in zip(shares.amax(1).tolist(), bounds, strict=True)",
+         "for share, value in zip(shares.mean(1).tolist(), bounds, strict=True)"),
+        ("        (most * bounds.square()).sum()).sqrt(),", "        (most.square() * bounds.square()).sum()).sqrt(),"),
+        ("(shares.square().sum(0).amax() * bounds.square().sum()).sqrt()", "(shares.square().sum(0).amax()).sqrt()"),
+        ('return {"shares": shares * SHRINK}', 'return {"shares": shares}'),
+        ("        if self.rescaled and self.weights", "        if False and self.weights"),
+        ("torch.stack(_ways(shares, torch.tensor(ones).to(shares))).min()",
+         "torch.stack(_ways(shares, torch.tensor(ones).to(shares))).min().sqrt()"),
+        ('any(getattr(layer, "inplace", False) for layer in self.modules())', "False"),
+    ),
+    *group(
+        "hycas", "layers/hycas.py", "tests/layers/test_hycas.py",
+        ('rescaled=chosen.noise != "full"', "rescaled=False"),
+        ("        if self.noise is None:\n            return []\n", ""),
+        ("mode or self.noise, tau", "self.noise, tau"),
+        ("len(set(self.streams)) < len(self.streams)", "False"),
+        ("*settings.masks(inputs), conv,", "conv,"),
+    ),
+    *group(
+        "hycas", "models/hycas_net.py", "tests/models/test_hycas_net.py",
+        ('        settings = replace(settings, noise="full", weights="channel")',
+         '        settings = replace(settings, weights="channel")'),
+        ('        _full_once(net, settings)\n', "        pass\n"),
+        ("return [-(-side // stride) for side in size]", "return [side // stride for side in size]"),
+        ("stride = 2 if stage and not block else 1", "stride = 1"),
+    ),
+    *group(
+        "hycas", "layers/residual.py", "tests/layers/test_residual.py",
+        ("plus(times(alpha, outer), times(rest, inner.value))", "plus(alpha, times(rest, inner.value))"),
+        ("*([] if self.shortcut is None else [(alpha, self.shortcut)])", ""),
+    ),
+    *group(
+        "hycas", "objectives/noisy_adversarial.py", "tests/objectives/test_noisy_adversarial.py",
+        ("loss = loss + self.kappa * extra", "loss = loss + extra"),
+        ("loss = loss + self.stream_weight * alone.mean()", "loss = loss + alone.mean()"),
+        ("            values[stream] = ALONE", "            values[0] = ALONE"),
+        ("return self.temperature * functional", "return functional"),
+        ("logits - self.offset *", "logits + self.offset *"),
+        ("(self.kappa > 0) != (self.attack is not None)", "False"),
+    ),
+]
