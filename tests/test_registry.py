@@ -165,6 +165,7 @@ MODELS = {
     "li_resnet": {"width": 4, "depth": 1, "hidden": 8},
     "cnn_6c2f": {"scale": 0.1},
     "lip_mlp": {"widths": (8, 6)},
+    "hycas_net": {"widths": (4, 6), "strides": (1, 2), "noise": None},
     "dncnn": {"channels": 1, "width": 4, "depth": 3, "batch_norm": False},
 }
 

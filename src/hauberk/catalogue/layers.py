@@ -122,6 +122,9 @@ FAMILY.add(
     "a convolution with filters drawn anew, of norm at most 1", "Dong & Xu 2023; Dhar et al. 2026",
 )  # fmt: skip
 FAMILY.add(
+    "FixedConv2d", "hauberk.layers.random_filters:FixedConv2d", "a convolution whose kernel is not trained"
+)  # fmt: skip
+FAMILY.add(
     "ConvexGate", "hauberk.layers.gate:ConvexGate", "a mean of streams, one weight each or one for each channel",
     "Dhar et al. 2026, Proposition 4 (corrected)",
 )  # fmt: skip

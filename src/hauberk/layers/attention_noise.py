@@ -71,7 +71,7 @@ class AttentionNoise(Random):
             )
         self.channels, self.mode, self.tau, self.strength = channels, mode, tau, strength
         self.granularity, self.source = granularity, source
-        self.logits = nn.Parameter(torch.full((channels,), float(start)))
+        self.logits = nn.Parameter(torch.full((channels,), float(start)))  # on the CPU: a weight before training
         self.attention = _Attention(channels) if source == "attention" else None
 
     def extra_repr(self) -> str:

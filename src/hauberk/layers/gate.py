@@ -83,8 +83,7 @@ class ConvexGate(Derived):
         """The weights of the streams, shape (streams, C) or (streams, 1)."""
         shares = self.logits.softmax(0)
         if self.rescaled and self.weights == "channel":
-            ones = [1.0] * len(shares)
-            shares = shares / torch.stack(_ways(shares, torch.tensor(ones).to(shares))).min()
+            shares = shares / torch.stack(_ways(shares, shares.new_ones(len(shares)))).min()
         return {"shares": shares * SHRINK}  # which exceeds the rounding of the sum
 
     def weighted_branches(self) -> list[tuple[float, nn.Module]]:
@@ -106,7 +105,7 @@ class ConvexGate(Derived):
         for share, value in zip(shares.amax(1).tolist(), bounds, strict=True):
             total = plus(total, times(share, value))
         if norm == "l2" and self.weights == "channel":
-            _, *others = _ways(shares, torch.tensor(bounds, dtype=torch.float64))
+            _, *others = _ways(shares, torch.tensor(bounds, dtype=torch.float64))  # on the CPU, as proofs are
             total = min(total, *(float(way) * (1.0 + SLACK) for way in others))
         return Bound(total, f"{self.weights} weights of {len(bounds)} streams", False)
 

@@ -67,7 +67,8 @@ class LowPass(nn.Module):
 @lru_cache(64)
 def _projection(size: int, kept: int) -> Tensor:
     r""":math:`\Phi_k^\top \Phi_k`, shape (size, size), float64, with the first k rows of the DCT-II matrix."""
-    frequency, position = torch.arange(kept).double()[:, None], torch.arange(size).double()[None]
+    frequency = torch.arange(kept, dtype=torch.float64)[:, None]  # on the CPU: kept for inputs of every device
+    position = torch.arange(size, dtype=torch.float64)[None]  # on the CPU as well
     waves = torch.cos(math.pi / size * (position + 0.5) * frequency) * math.sqrt(2.0 / size)
     waves[0] /= math.sqrt(2.0)
     return waves.T @ waves

@@ -51,7 +51,8 @@ def orthogonal_mix(channels: int) -> FixedConv2d:
 
     Source: Dhar et al. 2026, the orthogonal 1x1 mix U.
     """
-    rotation = nn.init.orthogonal_(torch.empty(channels, channels, dtype=torch.float64)) * SHRINK
+    free = torch.empty(channels, channels, dtype=torch.float64)  # on the CPU: a weight before training
+    rotation = nn.init.orthogonal_(free) * SHRINK
     return FixedConv2d(rotation.float()[:, :, None, None])
 
 
@@ -66,7 +67,8 @@ def frozen_filters(in_channels: int, out_channels: int, kernel_size: int, stride
 
     Source: Dhar et al. 2026, the random projection filters of the published code, which are not drawn again.
     """
-    kernel = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
+    shape = (out_channels, in_channels, kernel_size, kernel_size)
+    kernel = torch.randn(shape)  # on the CPU: a weight before training
     return FixedConv2d(unit_kernel(kernel, stride), stride, kernel_size // 2)
 
 
