@@ -28,7 +28,7 @@ HYCAS: list[Mutant] = [
     *group(
         "hycas", "layers/random_filters.py", "tests/layers/test_random_filters.py",
         ("(exact * (SHRINK / upper_norm(exact, (stride, stride), 1, OVERSAMPLING)))", "(exact * 0.2)"),
-        ("on_blocks[0, 0, 0].numel() ** 0.5 * torch.minimum", "torch.minimum"),
+        ("math.sqrt(on_blocks[0, 0, 0].numel()) * torch.minimum", "torch.minimum"),
         ("upper_norm(exact, (stride, stride), 1, OVERSAMPLING)",
          "torch.linalg.matrix_norm(exact.flatten(1), 2)"),
         ('self.key.rows(features).normal(*self.shape), self.stride)',

@@ -146,7 +146,8 @@ class _Attention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Shape (B, C, H, W) to the same shape."""
         shares: Tensor = self.channels(features.mean((2, 3))).sigmoid()[:, :, None, None]
-        return self.positions(features).sigmoid() * shares
+        level: Tensor = self.positions(features).sigmoid() * shares
+        return level
 
 
 def _bound(

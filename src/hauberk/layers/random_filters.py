@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -169,7 +170,7 @@ def unit_kernels(kernels: Tensor, stride: int) -> Tensor:
     on_blocks = torch.stack([to_blocks(kernel, (stride, stride)) for kernel in exact])
     outward = gram_bound(on_blocks.flatten(2))
     inward = gram_bound(on_blocks.transpose(1, 2).flatten(2))
-    largest = on_blocks[0, 0, 0].numel() ** 0.5 * torch.minimum(outward, inward)
+    largest = math.sqrt(on_blocks[0, 0, 0].numel()) * torch.minimum(outward, inward)
     return (exact * (SHRINK / largest)[:, None, None, None, None]).float()
 
 
