@@ -145,6 +145,10 @@ def test_residual_backbones_have_their_depth_and_budget(backbone: Any) -> None:
     assert len([m for m in net.modules() if type(m).__name__ == "ConvexResidual"]) == blocks
     assert len([m for m in net.modules() if type(m).__name__ == "HyCASConv2d"]) == convolutions
     assert net(torch.rand(2, *SHAPE)).shape == (2, 3)
+    last = net[-1]
+    assert isinstance(last, nn.Linear)
+    # width 2, doubled and halved in size at each later stage; bottlenecks leave four times as many channels
+    assert last.in_features == {"resnet18": 16 * 1, "resnet50": 64 * 1, "resnet110": 8 * 4}[backbone]
     if backbone == "resnet18":
         assert model_bound(net[:-1].eval(), SHAPE).value <= 1.0
 
@@ -156,6 +160,11 @@ def test_budget_two_of_a_residual_net_has_one_full_attention_at_the_end() -> Non
     assert modes[-1] == "full"
     once = model_bound(make(backbone="resnet18", width=2)[:-1].eval(), SHAPE).value
     assert model_bound(net[:-1].eval(), SHAPE).value == pytest.approx(2.0 * once, rel=1e-6)
+
+
+def test_odd_sides_are_rounded_up() -> None:
+    net = hycas_net((1, 7, 5), 3, [0.4], [0.2], widths=(4, 6), strides=(1, 2))
+    assert net(torch.rand(2, 1, 7, 5)).shape == (2, 3)
 
 
 def test_without_noise_it_is_deterministic_and_gates_are_told() -> None:

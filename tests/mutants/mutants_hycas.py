@@ -20,7 +20,7 @@ HYCAS: list[Mutant] = [
         ('"halved": (1.0 - strength, 1.0)', '"halved": (strength, 1.0)'),
         ('"full": (1.0, 2.0)', '"full": (1.0, 1.0)'),
         ("    if attention is not None:\n        raise", "    if False:\n        raise"),
-        ("self.logits.float().sigmoid()", "self.logits.double().sigmoid()"),
+        ("self.logits.float().sigmoid()", "self.logits.sigmoid()"),
         ("noise = self.key.rows(features).normal(*shape)", "noise = self.key.shared(features).normal(*shape)"),
         ('"channel": (channels, *(1 for _ in positions))', '"channel": (channels, *positions)'),
         ('"position": (1, *positions)', '"position": (channels, *positions)'),
