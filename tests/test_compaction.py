@@ -208,13 +208,38 @@ def test_a_file_that_goes_while_it_is_read_is_looked_for_again(tmp_path: Path, m
         Store(tmp_path, "certificate")
 
 
-def test_files_grow_with_the_logarithm_of_units(tmp_path: Path, few: int) -> None:
+def test_joined_files_of_another_evaluation_are_left_alone(tmp_path: Path, few: int) -> None:
+    for start in (0, 4):
+        write_joined(tmp_path, [certificate([number], norm="l1") for number in range(start, start + 4)])
+    others = set(names(tmp_path))
+    store = Store(tmp_path, "certificate")
+    for number in range(10, 16):
+        store.keep(certificate([number]))
+    store.settle()
+    assert others < set(names(tmp_path))
+    assert len(names(tmp_path)) == 3
+
+
+def test_files_and_rewritten_units_grow_with_the_logarithm_of_units(
+    tmp_path: Path, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, most = Store(tmp_path, "certificate"), 0
+    rewritten: list[int] = []
+
+    def counting(folder: Path, parts: list[Part]) -> list[Path]:
+        rewritten.append(len(parts))
+        return write_joined(folder, parts)
+
+    monkeypatch.setattr(compaction, "write_joined", counting)
     for number in range(150):
         store.keep(certificate([number]))
         most = max(most, len(names(tmp_path)))
     assert most <= few + 1 + 6
+    assert sum(rewritten) <= 150 * 7  # each time all: 2,800
     store.settle()
+    often = len(rewritten)
+    store.settle()
+    assert len(rewritten) == often
     assert len(names(tmp_path)) == 1
     assert [p.unit["data"] for p in read_parts(next(tmp_path.glob("*.parquet")))] == [str(n) for n in range(150)]
 
