@@ -13,17 +13,26 @@ from . import layouts
 Typed = Callable[..., tuple[int, str, str]]
 
 
+MODELS = {
+    "smoothed_0.5": "{name: small_cnn, widths: [4], strides: [4]}",
+    "hycas": "{name: hycas_net, widths: [4], strides: [4]}",
+}
+
+
+@pytest.mark.parametrize("method", MODELS)
 @pytest.mark.parametrize("name", ["ham10000", "nih_chest_xray", "imagenet"])
-def test_each_recipe_runs_on_a_small_folder(name: str, tmp_path: Path, monkeypatch, hauberk: Typed) -> None:
+def test_each_recipe_runs_on_a_small_folder(
+    name: str, method: str, tmp_path: Path, monkeypatch, hauberk: Typed
+) -> None:
     """Train one epoch of a small net, check, attack, certify, verify, report: the recipe as it is but for sizes."""
     monkeypatch.setenv("HAUBERK_DATA", str(tmp_path))
     places = {"ham10000": "HAM10000", "nih_chest_xray": "NIH_Chest_Xray", "imagenet": "imagenet"}
     {"ham10000": layouts.ham10000, "nih_chest_xray": layouts.nih, "imagenet": layouts.imagenet}[name](
         tmp_path / places[name]
     )
-    recipe = f"smoothed_0.5_{name}"
+    recipe = f"{method}_{name}"
     few = {
-        "data.size": 16, "model": "{name: small_cnn, widths: [4], strides: [4]}", "training.epochs": 1,
+        "data.size": 16, "model": MODELS[method], "training.epochs": 1,
         "training.batch_size": 8, "training.augmentation.crop": 1, "training.precision": "float32",
         "training.validation_images": 4, "evaluation.images": 4, "evaluation.attacks.0.steps": 2,
         "evaluation.certificates.0.n": 20, "evaluation.certificates.0.n0": 10,

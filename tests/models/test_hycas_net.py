@@ -162,6 +162,11 @@ def test_budget_two_of_a_residual_net_has_one_full_attention_at_the_end() -> Non
     assert model_bound(net[:-1].eval(), SHAPE).value == pytest.approx(2.0 * once, rel=1e-6)
 
 
+@pytest.mark.parametrize("budget", [1, "1"])
+def test_the_spec_keeps_the_budget_as_it_was_written(budget: Any) -> None:
+    assert make(budget=budget).spec["budget"] == budget  # or the recipe and the model would seem to differ
+
+
 def test_odd_sides_are_rounded_up() -> None:
     net = hycas_net((1, 7, 5), 3, [0.4], [0.2], widths=(4, 6), strides=(1, 2))
     assert net(torch.rand(2, 1, 7, 5)).shape == (2, 3)

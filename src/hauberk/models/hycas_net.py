@@ -120,7 +120,7 @@ def hycas_net(  # noqa: PLR0913 - every choice of the paper
     net += [nn.Flatten(), UnitRowLinear(channels * size[0] * size[1], num_classes)]
     return with_spec(
         nn.Sequential(*net), "hycas_net", input_shape=input_shape, num_classes=num_classes, mean=mean, std=std,
-        backbone=backbone, budget=str(budget), widths=widths, strides=strides, width=width, streams=streams, gate=gate,
+        backbone=backbone, budget=budget, widths=widths, strides=strides, width=width, streams=streams, gate=gate,
         noise=noise, tau=tau, strength=strength, granularity=granularity, source=source, filters=filters, keep=keep,
     )  # fmt: skip
 
