@@ -118,7 +118,7 @@ def test_a_joined_file_gives_back_its_parts(tmp_path: Path) -> None:
 def test_a_head_that_says_something_else_is_no_record(tmp_path: Path, parts: Any) -> None:
     path = tmp_path / "certificate-joined-0000000000000000.parquet"
     path.write_bytes(records.packed(certificate([1, 2, 3]), {"parts": parts}))
-    with pytest.raises(HauberkError, match="is not a Hauberk record|expected"):
+    with pytest.raises(HauberkError, match=r"is not a Hauberk record|expected"):
         read_parts(path)
 
 
