@@ -19,7 +19,9 @@ from hauberk.evaluation.lipschitz_report import (
     steepest_ratio,
     worst_offence,
 )
-from hauberk.layers import AOLConv2d, AOLLinear, MaxMin, UnitRowLinear, model_bound
+from hauberk.layers import AOLConv2d, AOLLinear, ConvexResidual, MaxMin, NoiseInjection, UnitRowLinear, model_bound
+from hauberk.models.hycas_net import hycas_net
+from hauberk.noises import Gaussian
 
 
 def net() -> nn.Sequential:
@@ -160,3 +162,20 @@ def test_an_offence_is_a_search_beyond_an_l2_bound() -> None:
 def test_a_first_layer_that_works_in_place() -> None:
     model = nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(4, 3)).eval()
     assert margin_gradient(model, torch.ones(2, 1, 2, 2))[0].shape == (2, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.Sequential(ConvexResidual(AOLConv2d(1, 1, 3, padding=1)), nn.Flatten(), UnitRowLinear(16, 3)),
+        nn.Sequential(NoiseInjection(Gaussian(0.5)), nn.Flatten(), UnitRowLinear(16, 3)),
+        hycas_net((1, 4, 4), 3, [0.5], [0.2], widths=(4,), strides=(1,)),
+    ],
+    ids=["layers in layers", "noise", "hycas"],
+)
+def test_layers_made_of_others_and_random_ones(net: nn.Module) -> None:
+    report = lipschitz_report(net.eval(), torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)))
+    assert report.refused == ""
+    assert 0.0 < report.reached <= report.bound
+    assert worst_offence(report.layers) is None
+    assert any(p.requires_grad for p in net.parameters())  # the model itself is as it was

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from hauberk.boundary import check_gradient, check_images, check_uncompiled, check_weights
 from hauberk.classifier import check_eval, predictor_name
+from hauberk.draws import drawn
 from hauberk.errors import HauberkError
-from hauberk.layers.export import exported
-from hauberk.layers.lipschitz import ModelBounds, walk
+from hauberk.layers.freezing import without_parametrisations
+from hauberk.layers.lipschitz import ModelBounds, leaves, walk
+from hauberk.randomness import PublicDraw
 from hauberk.threats import Norm
 
 STEPS = 8
@@ -84,6 +85,8 @@ class LipschitzReport:
 def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps: int = STEPS) -> LipschitzReport:
     r"""Bound every layer, look for what it really does, and follow the gradient of the margin back to the image.
 
+    Of a random model the bounds hold for every draw, and the searches look at one.
+
     Args:
         model: a classifier in eval mode.
         images: a few images in [0, 1], shape (B, C, H, W); medians are over the first four, searches start
@@ -103,24 +106,25 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
     check_images(images)
     check_gradient(model, images)
     exact = copy.deepcopy(model).double().eval().requires_grad_(False)
+    with torch.no_grad():
+        exact = without_parametrisations(exact)  # also inside of layers that are made of others
     points = images[:MEDIANS].double()
     bounds, refused = None, ""
-    with parametrize.cached():
-        try:
-            bounds = walk(exact, tuple(images.shape[1:]))
-        except HauberkError as error:
-            refused = error.message
-        # exported layers are the same function with their weights at hand; in float32 they search at twice the speed,
-        # and are copied one by one, so that there is never a second net in float64
-        frozen = [exact] if bounds is None else [exported(step.layer) for step in bounds.steps]
-        quick = nn.Sequential(*(copy.deepcopy(layer).float() for layer in frozen))
-        whole = nn.Sequential(*frozen)
-        layers: tuple[LayerReport, ...] = ()
-        if bounds is None:
-            gradient, at_logits = margin_gradient(whole, points)
-        else:
-            layers, gradient, at_logits = _layers(bounds, whole, quick, points, norm, steps)
-        reached = steepest_ratio(whole, points[:STARTS], steps, quick=quick)
+    try:
+        bounds = walk(exact, tuple(images.shape[1:]))
+    except HauberkError as error:
+        refused = error.message
+    one = drawn(exact, PublicDraw(0, 0)).eval()
+    # in float32 they search at twice the speed, and are copied one by one: there is never a second net in float64
+    frozen = [one] if bounds is None else [layer for _, layer in leaves(one)]
+    quick = nn.Sequential(*(copy.deepcopy(layer).float() for layer in frozen))
+    whole = nn.Sequential(*frozen)
+    layers: tuple[LayerReport, ...] = ()
+    if bounds is None:
+        gradient, at_logits = margin_gradient(whole, points)
+    else:
+        layers, gradient, at_logits = _layers(bounds, whole, quick, points, norm, steps)
+    reached = steepest_ratio(whole, points[:STARTS], steps, quick=quick)
     return LipschitzReport(
         predictor=predictor_name(model),
         norm=norm,

@@ -72,7 +72,7 @@ def materialised(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     """
     spent = plain_copy(model).requires_grad_(False)
     _hold(spent, input_shape)
-    plain = _plain(spent, {})
+    plain = without_parametrisations(spent)
     for module in plain.modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
@@ -104,6 +104,11 @@ def probe(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
     tensors = (t for group in (model.parameters(), model.buffers()) for t in group if t.is_floating_point())
     images = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return images.to(next(tensors, torch.zeros(())))
+
+
+def without_parametrisations(model: nn.Module) -> nn.Module:
+    """The model with plain tensors of the values that they have now, in place; what is returned takes its place."""
+    return _plain(model, {})
 
 
 def _plain(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
