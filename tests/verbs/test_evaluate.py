@@ -17,11 +17,13 @@ import hauberk
 from hauberk.attacks import APGD, EOT, FGSM, AutoAttack, EOTSweep, Square
 from hauberk.capabilities import ScoresOnly
 from hauberk.certificates import LipschitzCertificate, SmoothingCertificate
+from hauberk.certificates.random_vote import RandomVote
 from hauberk.data import load
 from hauberk.errors import HauberkError
 from hauberk.evaluation.preflight import passes
 from hauberk.evaluation.work import Step
 from hauberk.layers import NoiseInjection, UnitRowLinear
+from hauberk.models.hycas_net import hycas_net
 from hauberk.models.onnx_file import OnnxFile
 from hauberk.noises import Gaussian
 from hauberk.recipes import Evaluation
@@ -76,6 +78,14 @@ def test_the_whole_of_it_without_a_word_about_how(tmp_path: Path) -> None:
     assert wanted.diagnosed == (APGD(Linf(2 / 255)),) and wanted.certificates == ()
     assert "Nothing is proved" in wanted.remarks[0] and 0.0 < wanted.seconds < 1000.0
     assert not (tmp_path / "run").exists()  # so far nothing is measured
+
+
+def test_a_random_model_with_bounds_is_certified_by_the_vote_over_its_draws(tmp_path: Path) -> None:
+    random = hycas_net((1, 8, 8), 10, [0.5], [0.3], widths=(4,), strides=(2,)).eval()
+    assert verb.planned(subject(random, tmp_path / "run"), plan=FEW).certificates == (RandomVote(),)
+    unbounded = nn.Sequential(NoiseInjection(Gaussian(0.1)), Net()).eval()
+    wanted = verb.planned(subject(unbounded, tmp_path / "run"), plan=FEW)
+    assert wanted.certificates == () and "Nothing is proved" in wanted.remarks[0]
 
 
 def test_a_random_model_meets_the_protocol_for_random_models(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _certificates(
                 f"--method gives {key} {specs[0][key]}, --{key} says {settings[key]}", "give one of the two"
             )
     elif not specs:
-        fitting = verb.default_certificate(subject)
+        fitting = verb.default_certificate(subject) or verb.of_draws(subject)
         if fitting is None:
             verb.check_contract(subject)
             raise HauberkError(

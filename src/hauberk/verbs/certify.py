@@ -14,6 +14,7 @@ from hauberk.certificates import (
     SmoothingCertificate,
 )
 from hauberk.certificates.draw_bounds import DrawCertificate
+from hauberk.certificates.random_vote import RandomVote
 from hauberk.certificates.rounding import exact_forward
 from hauberk.defences import MixedClassifier, SmoothedClassifier
 from hauberk.defences.derandomised import DerandomisedClassifier
@@ -25,6 +26,7 @@ from hauberk.evaluation.signing import sign
 from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import INLINE, Report, Work
 from hauberk.executors import Executor
+from hauberk.layers import walk
 from hauberk.recipes import Plan
 from hauberk.records import Part, group
 from hauberk.runs import Run
@@ -123,6 +125,17 @@ def default_certificate(target: Subject) -> Certificate | None:
     return None if lipschitz_refusal(target) else LipschitzCertificate()
 
 
+def of_draws(target: Subject) -> RandomVote | None:
+    """The vote over the draws of a random model whose every layer has a bound that holds for all of them, or None."""
+    vote, batch = RandomVote(), probe_batch(target.dataset, 1)
+    try:
+        with vote.admitted(target.model, batch, 1):
+            walk(target.model, tuple(batch.images.shape[1:]))
+    except HauberkError:
+        return None
+    return vote
+
+
 def check_contract(target: Subject) -> None:
     """Raise if the model cannot be called on its data, or gives no logits: nothing certifies it then."""
     check_target(target, evaluation_samples(target.dataset, "test"))
@@ -131,7 +144,7 @@ def check_contract(target: Subject) -> None:
 def certifiable(target: Subject) -> bool:
     """Whether ``certify`` has something to do without being told: the recipe's certificates, or one that fits."""
     planned = target.recipe.get("evaluation", {}).get("certificates")
-    return bool(planned) or default_certificate(target) is not None
+    return bool(planned) or default_certificate(target) is not None or of_draws(target) is not None
 
 
 def lipschitz_refusal(target: Subject) -> str:

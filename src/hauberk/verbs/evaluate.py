@@ -34,7 +34,7 @@ from hauberk.runs import Run
 from hauberk.subjects import Subject, check_kept, subject
 from hauberk.threats import Linf, Threat
 from hauberk.verbs.attack import attack, diagnose, other_norm, random_suite, suite
-from hauberk.verbs.certify import certify, default_certificate, lipschitz_refusal
+from hauberk.verbs.certify import certify, default_certificate, lipschitz_refusal, of_draws
 from hauberk.verbs.check import check
 from hauberk.verbs.outcome import Outcome, outcome
 from hauberk.verbs.samples import evaluation_samples, probe_batch
@@ -141,7 +141,7 @@ def _proofs(
     if certificates is not None:
         return tuple(certificates), ()
     fixed = [registry.build(spec, "certificate") for spec in recipe.get("certificates", [])]
-    fitting = fixed or [c for c in (default_certificate(target),) if c is not None]
+    fitting = fixed or [c for c in (default_certificate(target) or of_draws(target),) if c is not None]
     if fitting:
         return tuple(fitting), ()
     why = lipschitz_refusal(target)
