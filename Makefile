@@ -56,6 +56,7 @@ bench: $(STAMP)  ## measure training, Lipschitz layers, attacks and votes agains
 	$(BIN)/python benchmarks/training_throughput.py
 	$(SINGLE) $(BIN)/python benchmarks/attack_overhead.py --output results
 	$(BIN)/python benchmarks/lipschitz_speed.py
+	$(BIN)/python benchmarks/hycas_cost.py --out results/hycas_cost.json
 	$(PEER) model-of-cost plain --threads 1 --images 64 --out results/autoattack/speed_plain.json
 	$(PEER) model-of-cost small_cnn --threads 1 --images 64 --out results/autoattack/speed_small_cnn.json
 	$(PEER) model-of-cost resnet18 --threads 1 --images 16 --out results/autoattack/speed_resnet18.json
