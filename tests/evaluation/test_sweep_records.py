@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -13,10 +15,10 @@ from hauberk.evaluation.units import attack_records
 from hauberk.evaluation.work import Work
 from hauberk.layers import NoiseInjection
 from hauberk.noises import Gaussian
-from hauberk.records import Part, group
+from hauberk.records import Part, group, part
 from hauberk.threats import Linf
 from hauberk.verify.attacks import attack_problems
-from hauberk.verify.together import together_problems
+from hauberk.verify.together import _sequence_problems, together_problems
 
 SWEEP = EOTSweep(Linf(0.02), draws=(1, 2, 3, 4), steps=(1, 2, 2, 2), least=2, votes=5, tries=9)
 
@@ -77,3 +79,34 @@ def test_shards_do_every_stage(tmp_path: Path) -> None:
     found = parts(tmp_path, (0, 2)) + parts(tmp_path, (1, 2))
     assert sorted(by_stage(found)) == list(range(8))
     assert list(together_problems(group(found))) == []
+
+
+def rows(stage: int, ids: list[int], fell: list[int], suite: dict[str, Any]) -> Part:
+    """One stage on record, of images that were all right before."""
+    columns = {
+        "id": ids, "label": [0] * len(ids), "clean_prediction": [0] * len(ids), "success": [i in fell for i in ids],
+    }  # fmt: skip
+    return part("attack", {"method": {"name": "eot"}, "stage": stage, "suite": suite}, {}, columns)
+
+
+@pytest.mark.parametrize(
+    ("draws", "fallen", "kept", "holds"),
+    [
+        ([5, 9], {}, [0, 1], True),  # a quiet round of draws enough
+        ([5, 9], {1: [2]}, [0, 1], False),  # an image fell in its second stage
+        ([5, 9], {0: [2]}, [0, 1], False),  # or in its first
+        ([4, 9], {}, [0, 1], False),  # too few draws
+        ([5, 9], {}, [0, 1, 3], False),  # the round after it was begun
+        ([4, 9], {}, [0, 1, 2, 3], True),  # every round was done
+    ],
+)
+def test_verify_knows_when_a_sweep_may_end(
+    draws: list[int], fallen: dict[int, list[int]], kept: list[int], holds: bool
+) -> None:
+    suite = {"name": "eot_sweep", "draws": draws, "least": 5}
+    left, stages = [1, 2, 3], {}
+    for number in range(4):
+        if number in kept:
+            stages[number] = rows(number, left, fallen.get(number, []), suite)
+        left = [i for i in left if i not in fallen.get(number, [])]
+    assert (list(_sequence_problems(suite, stages)) == []) == holds
