@@ -1,0 +1,127 @@
+"""HyCAS and what it is compared with, from bundles: results/hycas/NAME/table.json and tradeoff.md.
+
+    python reproductions/hycas_table.py results/hycas/pneumonia
+
+A row is one predictor of one kind of network: what was certified and what was attacked under one name stand together.
+A radius counts where the certified class is right.  Of each row it is the mean over seeds, image by image; intervals
+are over images.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hauberk.records import Part, group, read_all
+from hauberk.report import markdown
+from hauberk.report.outcomes import at_budget, best_proof, correct
+from hauberk.statistics import Interval, mean_interval
+
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+Floats = NDArray[np.float64]
+Row = dict[str, Floats]
+
+
+def predictors(run: Path) -> dict[str, list[Part]]:
+    """The certificates and attacks of a bundle by the predictor that they are about."""
+    found: dict[str, list[Part]] = defaultdict(list)
+    for kind in ("certificate", "attack"):
+        for part in group(read_all(run / "records", kind)):
+            found[str(part.unit["predictor"])].append(part)
+    return dict(found)
+
+
+def row_of(parts: list[Part]) -> tuple[str, Row, NDArray[np.int64]]:
+    """The name of what was proved, what became of each image, and the images' labels."""
+    proof, attacks = best_proof(parts, "l2"), [p for p in parts if p.kind == "attack"]
+    row: Row = {}
+    first = proof or attacks[0]
+    order = np.argsort(first.column("id"))
+    labels = first.column("label")[order]
+    row["clean"] = correct(first)[order].astype(np.float64)
+    if proof is not None:
+        row["radius"] = np.where(correct(proof), proof.column("radius"), -1.0)[order]
+    for norm, eps in sorted({(p.unit["threat"]["name"], float(p.unit["threat"]["eps"])) for p in attacks}):
+        left = at_budget(attacks, norm, eps)
+        if left is not None:
+            row[f"{norm}:{eps:.6g}"] = left.survived.astype(np.float64)
+    return ("attacked alone" if proof is None else str(proof.unit["method"]["name"])), row, labels
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """A line for each kind of network and predictor."""
+    runs: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    labels: NDArray[np.int64] | None = None
+    for path in sorted(folder.glob("*-seed*")):
+        label = path.name.rpartition("-seed")[0]
+        for parts in predictors(path).values():
+            kind, row, own = row_of(parts)
+            if labels is not None and not np.array_equal(labels, own):
+                raise SystemExit(f"{path}: other images than those of the runs before it")
+            labels = own
+            runs[label, kind].append(row)
+    assert labels is not None, f"{folder} holds no bundle"
+    return [line(label, kind, rows, labels) for (label, kind), rows in sorted(runs.items())]
+
+
+def line(label: str, kind: str, rows: list[Row], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Means over seeds, and intervals over images; the balanced accuracy is the mean over classes."""
+
+    def mean(values: Iterable[Floats]) -> Floats:
+        found: Floats = np.stack(list(values)).mean(0)
+        return found
+
+    clean = mean(row["clean"] for row in rows)
+    made: dict[str, Any] = {
+        "network": label, "predictor": kind, "seeds": len(rows),
+        "clean": asdict(mean_interval(clean)),
+        "balanced": round(float(np.mean([clean[labels == c].mean() for c in np.unique(labels)])), 4),
+    }  # fmt: skip
+    if "radius" in rows[0]:
+        made["mean_radius"] = asdict(mean_interval(mean(np.maximum(row["radius"], 0.0) for row in rows)))
+        made["certified"] = {
+            f"{r:g}": asdict(mean_interval(mean((row["radius"] >= r).astype(np.float64) for row in rows)))
+            for r in RADII
+        }
+    threats = [name for name in rows[0] if name not in ("clean", "radius")]
+    made["attacked"] = {name: asdict(mean_interval(mean(row[name] for row in rows))) for name in threats}
+    return made
+
+
+def page(lines: list[dict[str, Any]]) -> str:
+    """The table of tradeoff.md."""
+    threats = sorted({name for made in lines for name in made["attacked"]})
+    columns = ("Network", "Predictor", "Seeds", "Clean", "Balanced", "Mean radius",
+               *(f"L2 {r:g}" for r in RADII[1:]), *(f"attacked {name}" for name in threats))  # fmt: skip
+    rows = []
+    for made in lines:
+        proved = made.get("certified", {})
+        rows.append([
+            made["network"], made["predictor"], str(made["seeds"]), percent(made["clean"]),
+            f"{100 * made['balanced']:.1f}",
+            f"{made['mean_radius']['value']:.3f}" if proved else "",
+            *(percent(proved[f"{r:g}"]) if proved else "" for r in RADII[1:]),
+            *(percent(made["attacked"][name]) if name in made["attacked"] else "" for name in threats),
+        ])  # fmt: skip
+    count = lines[0]["clean"]["n"]
+    return f"Per cent of {count} test images, with 95 % intervals over images.\n\n" + markdown.table(columns, rows)
+
+
+def percent(found: dict[str, Any]) -> str:
+    value = Interval(**found)
+    return f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    table = measured(place)
+    (place / "table.json").write_text(json.dumps(table, indent=1) + "\n")
+    (place / "tradeoff.md").write_text(page(table))
