@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -157,8 +158,8 @@ def test_a_model_with_more_outputs_than_classes_is_called_out_and_measured(tmp_p
 # --- in Python ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def quick() -> Iterator[None]:
+@contextmanager
+def few_steps() -> Iterator[None]:
     """Two attacks of one step in the place of the suite, and no judgement of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hauberk.verbs.evaluate.suite", lambda target, threat, version: (FGSM(threat),))
@@ -167,9 +168,16 @@ def quick() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def quick() -> Iterator[None]:
+    with few_steps():
+        yield
+
+
 @pytest.fixture(scope="module")
-def found(few: tuple[Tensor, Tensor], quick: None) -> Outcome:
-    return hauberk.evaluate(Net(), *few, "linf:0.1")
+def found(few: tuple[Tensor, Tensor]) -> Outcome:
+    with few_steps():  # and no longer, because other tests of this module may come next
+        return hauberk.evaluate(Net(), *few, "linf:0.1")
 
 
 def test_one_call_on_a_model_images_and_labels(found: Outcome, few: tuple[Tensor, Tensor]) -> None:

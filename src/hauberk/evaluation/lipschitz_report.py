@@ -107,7 +107,7 @@ def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps:
     check_gradient(model, images)
     exact = copy.deepcopy(model).double().eval().requires_grad_(False)
     with torch.no_grad():
-        exact = without_parametrisations(exact)  # also inside of layers that are made of others
+        exact = without_parametrisations(exact)  # weights are computed once, and not at every step of a search
     points = images[:MEDIANS].double()
     bounds, refused = None, ""
     try:
