@@ -100,7 +100,7 @@ def page(lines: list[dict[str, Any]]) -> str:
     """The table of tradeoff.md."""
     threats = sorted({name for made in lines for name in made["attacked"]})
     columns = ("Network", "Predictor", "Seeds", "Clean", "Balanced", "Mean radius",
-               *(f"L2 {r:g}" for r in RADII[1:]), *(f"attacked {name}" for name in threats))  # fmt: skip
+               *(f"L2 {r:g}" for r in RADII[1:]), *(f"attacked {shown(name)}" for name in threats))  # fmt: skip
     rows = []
     for made in lines:
         proved = made.get("certified", {})
@@ -113,6 +113,13 @@ def page(lines: list[dict[str, Any]]) -> str:
         ])  # fmt: skip
     count = lines[0]["clean"]["n"]
     return f"Per cent of {count} test images, with 95 % intervals over images.\n\n" + markdown.table(columns, rows)
+
+
+def shown(threat: str) -> str:
+    """A threat by its norm and budget, in levels of 255 where it is a whole number of them."""
+    norm, _, eps = threat.partition(":")
+    levels = round(255.0 * float(eps), 3)
+    return f"{norm} {levels:g}/255" if norm == "linf" and levels == round(levels) else f"{norm} {eps}"
 
 
 def percent(found: dict[str, Any]) -> str:
