@@ -14,4 +14,4 @@ for table in hycas_pneumonia hycas_pneumonia_parts hycas_pneumonia_noise; do
     $hauberk bundle $run -o results/hycas/pneumonia/$(basename $run)
   done
 done
-.venv/bin/python reproductions/hycas_table.py results/hycas/pneumonia
+.venv/bin/python reproductions/predictor_table.py results/hycas/pneumonia

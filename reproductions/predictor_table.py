@@ -1,6 +1,6 @@
-"""HyCAS and what it is compared with, from bundles: results/hycas/NAME/table.json and tradeoff.md.
+"""A table of predictors from bundles, one run a network and seed: table.json and tradeoff.md beside them.
 
-    python reproductions/hycas_table.py results/hycas/pneumonia
+    python reproductions/predictor_table.py results/hycas/pneumonia
 
 A row is one predictor of one kind of network: what was certified and what was attacked under one name stand together.
 A radius counts where the certified class is right.  Of each row it is the mean over seeds, image by image; intervals
