@@ -116,6 +116,14 @@ def test_unknown_settings_are_refused(settings: dict[str, Any]) -> None:
         layer(**settings)
 
 
+def test_the_bound_is_that_of_the_strength_as_it_is() -> None:
+    net = layer("halved", tau=3.0, granularity="element")
+    net.strength = 4.0
+    made = drawn(net, KEY)(torch.ones(3, 2, 20, 20))
+    assert float(made.abs().max()) == pytest.approx(3.0)
+    assert net.lipschitz_bound((2, 20, 20)).value == 3.0
+
+
 def test_other_channels_are_refused() -> None:
     with pytest.raises(HauberkError, match="channels"):
         layer()(torch.rand(1, 3, 2, 2))

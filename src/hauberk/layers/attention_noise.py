@@ -91,7 +91,7 @@ class AttentionNoise(Random):
         Raises:
             HauberkError: if the mask depends on the features, or on another number of channels.
         """
-        return _bound(self.attention, self.mode, self.channels, input_shape, norm)
+        return _bound(self.attention, _range(self.mode, self.strength), self.channels, input_shape, norm)
 
 
 class Masked(nn.Module):
@@ -132,7 +132,7 @@ class Masked(nn.Module):
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """The largest factor that a mask may have."""
-        return _bound(self.attention, self.mode, len(self.logits), input_shape, norm)
+        return _bound(self.attention, _range(self.mode, self.strength), len(self.logits), input_shape, norm)
 
 
 class _Attention(nn.Module):
@@ -151,7 +151,7 @@ class _Attention(nn.Module):
 
 
 def _bound(
-    attention: nn.Module | None, mode: Mode, channels: int, input_shape: Sequence[int], norm: Norm
+    attention: nn.Module | None, ends: tuple[float, float], channels: int, input_shape: Sequence[int], norm: Norm
 ) -> Bound:
     check_norm(norm)
     check_channels(input_shape, channels)
@@ -160,7 +160,7 @@ def _bound(
             "its mask depends on the features, so that it has no global constant",
             "use source='static', or certify by smoothing alone",
         )
-    return Bound(_range(mode, 1.0)[1], "a diagonal matrix", False)
+    return Bound(max(map(abs, ends)), "a diagonal matrix", False)  # of the settings as they are now
 
 
 def _range(mode: Mode, strength: float) -> tuple[float, float]:
