@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -176,6 +176,17 @@ class Shared:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32, shape (B, *shape)."""
         return torch.randn(self._total, *shape, generator=self.generator, device=self.generator.device)[self._own]
+
+
+def bookmark(generator: torch.Generator) -> Callable[[], None]:
+    """A function that puts a generator, and torch's global one of its device, back to where they are now."""
+    both = [(g, g.get_state()) for g in (generator, _global_generator(generator.device))]
+
+    def back() -> None:
+        for one, state in both:
+            one.set_state(state)
+
+    return back
 
 
 # --- draws of a random model -------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from mutant import Mutant
+from mutants_adversarial import ADVERSARIAL
 from mutants_attacks import ATTACKS
 from mutants_comparison import COMPARISON
 from mutants_core import CORE
@@ -55,6 +56,7 @@ PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is i
 FAULT = 99
 
 MUTANTS: list[Mutant] = [
+    *ADVERSARIAL,
     *KEYS,
     *CORE,
     *COMPARISON,

@@ -55,12 +55,13 @@ SCRIPT = textwrap.dedent("""
         ("iaat", IAAT(L2(0.2), steps=2, warmup=1), False),
         ("free", FreeAdversarial(L2(0.2), replays=2), False),
         ("swa", GaussianAugmentation(Gaussian(0.25)), True),
+        ("awp", PGDAdversarial(PGD(L2(0.2), steps=2)), False),
         ("hkr", HKR(soft=True, lipschitz="walk"), False),
     ):
         torch.manual_seed(0)
         config = Training(
             epochs=2, batch_size=19, lr=0.05, ema=0.5 * (name != "swa"), swa=0.1 * (name == "swa"),
-            augmentation=Augmentation(crop=1, flip=True), threads=1,
+            awp=0.1 * (name == "awp"), augmentation=Augmentation(crop=1, flip=True), threads=1,
             validation_attack=PGD(L2(0.2), steps=2), gradient_clip=1.0,
         )
         run = Run.create(f"{sys.argv[1]}/{name}", {"name": "x", "data": {"name": "digits"}})
@@ -84,7 +85,7 @@ SCRIPT = textwrap.dedent("""
     leave()
 """)
 
-ALIKE = ["trades", "adversarial", "noise", "consistency", "iaat", "free", "hkr"]
+ALIKE = ["trades", "adversarial", "noise", "consistency", "iaat", "free", "hkr", "awp"]
 
 
 def weights(folder: Path, name: str, rank: int) -> torch.Tensor:

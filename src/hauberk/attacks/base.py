@@ -22,6 +22,7 @@ from hauberk.attacks.gradients import attackable, behind_a_fence, draws
 from hauberk.attacks.judging import Asked, answered, heard
 from hauberk.attacks.losses import AttackLoss, LossName
 from hauberk.attacks.query import ROWS, Decided, Query
+from hauberk.attacks.tape import current
 from hauberk.batch import Batch, keep_freed_memory
 from hauberk.boundary import check_batch
 from hauberk.capabilities import Poll, Polled
@@ -165,10 +166,15 @@ class Attack(ABC):
         Returns:
             the search's last iterate, projected, detached, (B, C, H, W).
         """
-        query = Query(model, images, labels, self.threat, self.loss, budget=budget)
-        with frozen(model), evaluating(model), affine_norms(model), attackable(model):
-            points = self.search(query, randomness).detach()
-        return query.project(points) if self.projects else points
+
+        def attack() -> Tensor:
+            query = Query(model, images, labels, self.threat, self.loss, budget=budget)
+            with frozen(model), evaluating(model), affine_norms(model), attackable(model):
+                points = self.search(query, randomness).detach()
+            return query.project(points) if self.projects else points
+
+        tape = current()
+        return attack() if tape is None else tape.pass_through(attack, randomness)
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> AttackResult:
         """Attack every image; the result does not depend on batch size or order.

@@ -21,13 +21,16 @@ from hauberk.training.config import Training
 
 FORMAT = 1
 HARMLESS = ("threads", "checkpoint_minutes")  # the weights do not depend on them
+YOUNG = {"swa": ("swa",), "awp": ("awp", "awp_start")}  # than the format: older checkpoints fit where they are off
 
 
 def purpose(model: nn.Module, objective: Objective, source: Source, config: Training) -> dict[str, str]:
     """What must be the same for a checkpoint to fit: all that the weights depend on."""
     settings = {f.name: str(getattr(config, f.name)) for f in fields(config) if f.name not in HARMLESS}
-    if not config.swa:
-        del settings["swa"]  # younger than the format: checkpoints from before it fit where it is off
+    for switch, names in YOUNG.items():
+        if not getattr(config, switch):
+            for name in names:
+                del settings[name]
     shapes = "|".join(f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items())
     return settings | {
         "objective": " ".join([repr(objective), *filter(None, [objective.outside()])]),

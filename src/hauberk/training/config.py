@@ -42,6 +42,9 @@ class Training:
             validated, selected and returned.
         swa: the fraction of training after which the weights at the end of each epoch are averaged; 0 turns it off.
             With it, the mean is what is validated, selected and returned, with batch norm statistics of its own.
+        awp: size of the adversarial perturbation of the weights, relative to those of each layer, that every step is
+            taken at (Wu et al. 2020: 0.01 with adversarial training, 0.005 with TRADES); 0 turns it off.
+        awp_start: epochs before the weights are first perturbed.
         gradient_clip: the largest Euclidean norm of the whole gradient; 0 turns it off.
         precision: ``bfloat16`` runs the network's forward passes in training under autocast; loss, weights and every
             evaluation stay in float32.
@@ -67,6 +70,8 @@ class Training:
     warmup: Share = 0.2
     ema: Share = 0.0
     swa: Share = 0.0
+    awp: Share = 0.0
+    awp_start: Count = 0
     gradient_clip: Amount = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True

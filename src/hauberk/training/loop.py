@@ -19,9 +19,10 @@ from hauberk.data.dataset import Dataset
 from hauberk.data.source import Part, Source
 from hauberk.data.split import Split
 from hauberk.errors import HauberkError
-from hauberk.objectives.base import Context, Objective
+from hauberk.objectives.base import Context, Loss, Objective
 from hauberk.runs import Run
 from hauberk.training import checkpoints
+from hauberk.training.awp import AWP
 from hauberk.training.config import Training
 from hauberk.training.distributed import World, world
 from hauberk.training.ema import EMA
@@ -132,7 +133,7 @@ class _Trainer:
             arrange(model, torch.channels_last)
         processes.align(model)
         self.view = Bfloat16(model) if config.precision == "bfloat16" else model
-        self.hooks = _hooks(model, config)
+        self.hooks, self.awp = _hooks(model, config), AWP(model, config.awp, config.awp_start)
         self.optimizer = optimizer(model, config)
         self.steps_per_epoch = len(source.batches(0)) * objective.replays
         self.held_out = _held_out(val, config, source.seed, self.device)
@@ -177,9 +178,14 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(done)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.objective(self.view, batch, self.context)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        self.world.average(self.model, self.world.weight(total))
+
+        def evaluate() -> Loss:
+            loss = self.objective(self.view, batch, self.context)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            self.world.average(self.model, self.world.weight(total))
+            return loss
+
+        loss = self.awp(evaluate, self.context) if self.config.awp else evaluate()
         if self.config.gradient_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
