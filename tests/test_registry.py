@@ -48,8 +48,10 @@ from hauberk.executors import Inline, Processes, Ray
 from hauberk.noises import Gaussian, Splitting, Uniform
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
 from hauberk.objectives.ard import ARD
+from hauberk.objectives.attacked_divergence import AttackedDivergence
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
 from hauberk.objectives.consistency import Consistency
+from hauberk.objectives.curvature import Curvature
 from hauberk.objectives.denoising import Denoising
 from hauberk.objectives.detector import Detector
 from hauberk.objectives.emma import EMMA
@@ -67,7 +69,9 @@ from hauberk.objectives.smooth_adv import SmoothAdv
 from hauberk.objectives.smoothed_consistency import SmoothedConsistency
 from hauberk.objectives.stability import Stability
 from hauberk.objectives.standard import Standard
+from hauberk.objectives.terms import Terms
 from hauberk.objectives.trades import TRADES
+from hauberk.objectives.view_divergence import ViewDivergence
 from hauberk.threats import L1, L2, Linf
 
 SMOOTHING = SmoothingCertificate(Gaussian(0.5), n0=10, n=200, alpha=0.01)
@@ -154,6 +158,10 @@ EXAMPLES: dict[str, list[Any]] = {
         ARD(PGD(Linf(0.1)), teacher="runs/x"),
         ARD(PGD(Linf(0.1)), weights="00", temperature=5.0, weight=0.5, teacher="runs/x"),
     ],
+    "terms": [Terms(Standard(), (Curvature(2.0), AttackedDivergence(PGD(Linf(0.1), "kl"))), 0.5)],
+    "curvature": [Curvature(), Curvature(1.0, "gaussian", 0.2)],
+    "attacked_divergence": [AttackedDivergence(PGD(Linf(0.1), "kl"), 3.0, "ce", detach_target=True)],
+    "view_divergence": [ViewDivergence(), ViewDivergence(PGD(Linf(0.1)), 2.0, 1.0)],
     "free_adversarial": [FreeAdversarial(Linf(8 / 255)), FreeAdversarial(L2(0.5), replays=4, step_size=0.2)],
 }
 TASK = {"input_shape": (1, 8, 8), "num_classes": 3, "mean": (0.4,), "std": (0.3,)}
@@ -269,8 +277,6 @@ def test_every_entry_can_be_imported() -> None:
         assert callable(entry.load()), entry.name
 
 
-
-
 NORMS = {"l1": "L1", "l2": "L2", "linf": "Linf", "elements": "elements"}
 
 
@@ -300,8 +306,12 @@ def test_every_layer_with_a_bound_and_every_metric_is_listed() -> None:
     known = [getattr(layers, name) for name in layers.__all__]
     bounded = {c for c in known if isinstance(c, type) and issubclass(c, nn.Module) and hasattr(c, "lipschitz_bound")}
     assert bounded <= {entry.load() for entry in registry.entries("layer")}
-    public = {name for module in (metrics, minimum, repeated) for name, value in vars(module).items()
-              if not name.startswith("_") and inspect.isfunction(value) and value.__module__ == module.__name__}
+    public = {
+        name
+        for module in (metrics, minimum, repeated)
+        for name, value in vars(module).items()
+        if not name.startswith("_") and inspect.isfunction(value) and value.__module__ == module.__name__
+    }
     beside = {"worst_case", "confidence_gaps", "nearest_of"}
     assert {entry.name for entry in registry.entries("metric")} == public - beside
 

@@ -40,6 +40,7 @@ from mutants_mixing import MIXING
 from mutants_mmcert import MMCERT
 from mutants_noises import NOISES
 from mutants_random import RANDOM
+from mutants_regularisers import REGULARISERS
 from mutants_report import REPORT
 from mutants_requirements import REQUIREMENTS
 from mutants_safety import SAFETY
@@ -87,6 +88,7 @@ MUTANTS: list[Mutant] = [
     *SEQUENTIAL,
     *LOGS,
     *RANDOM,
+    *REGULARISERS,
 ]
 
 

@@ -89,3 +89,17 @@ FAMILY.add(
     "cross-entropy whose backward pass also moves the perturbation, several steps on a batch",
     "Shafahi et al. 2019, Algorithm 1",
 )  # fmt: skip
+FAMILY.add("terms", "hauberk.objectives.terms:Terms", "a base loss plus any number of regularisers", "lecture")
+FAMILY.add(
+    "curvature", "hauberk.objectives.curvature:Curvature",
+    "a regulariser: how much the slope of the loss changes along one direction",
+    "Moosavi-Dezfooli et al. 2019, Eq. 5",
+)  # fmt: skip
+FAMILY.add(
+    "attacked_divergence", "hauberk.objectives.attacked_divergence:AttackedDivergence",
+    "a regulariser: how far the output moves under attack, as in TRADES", "Zhang et al. 2019, Eq. 5",
+)  # fmt: skip
+FAMILY.add(
+    "view_divergence", "hauberk.objectives.view_divergence:ViewDivergence",
+    "a regulariser: how far two attacked views are told apart", "Tack et al. 2022",
+)  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hauberk.attacks.base import Attack
 from hauberk.batch import Batch
 from hauberk.errors import HauberkError
 from hauberk.randomness import Shared
@@ -45,6 +46,7 @@ class Context:
         total: rows of the step's batch over all processes; None in a single process.
         add: adds up a tensor over the processes; None in a single process.
         augment: gives the images of the batch under fresh augmentation.
+        shared: what the parts of one loss have found so far (``terms``); None where nothing is shared.
     """
 
     generator: torch.Generator
@@ -55,6 +57,7 @@ class Context:
     total: int | None = None
     add: Callable[[Tensor], Tensor] | None = None
     augment: Callable[[], Tensor] | None = None
+    shared: dict[tuple[Any, ...], tuple[Any, Tensor]] | None = None
 
     def randomness(self, rows: int) -> Shared:
         """Random numbers for this process's rows of the step's batch; a row's draw does not depend on the processes."""
@@ -64,7 +67,28 @@ class Context:
         """Another view of the batch: its images under fresh augmentation, (B, C, H, W)."""
         if self.augment is None:
             raise HauberkError("this context has no second view of its batch", "give it augment, which makes one")
-        return self.augment()
+        return self._once(("view",), None, self.augment)
+
+    def attacked(self, attack: Attack, model: nn.Module, batch: Batch) -> Tensor:
+        """The attacked images of the batch, (B, C, H, W); parts of one loss with equal attacks share them."""
+        labels = None if attack.loss == "kl" else batch.labels  # a divergence is attacked without them
+
+        def found() -> Tensor:
+            return attack.perturb(model, batch.images, batch.labels, self.randomness(len(batch)))
+
+        return self._once((attack, id(batch.images), id(labels)), (batch.images, labels), found)
+
+    def answers(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) in the model's own mode; parts of one loss that ask about the same tensor share one pass."""
+        return self._once((id(model), id(images), model.training), (model, images), lambda: model(images))
+
+    def _once(self, key: tuple[Any, ...], alive: Any, found: Callable[[], Tensor]) -> Tensor:
+        """A value that the parts share; what its key names by place is kept alive, so that no place is used twice."""
+        if self.shared is None:
+            return found()
+        if key not in self.shared:
+            self.shared[key] = (alive, found())
+        return self.shared[key][1]
 
     def whole(self, values: Tensor) -> Tensor:
         """The values of all rows of the step's batch over the processes, from those of this one's rows (B, ...)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -43,7 +44,7 @@ class Consistency(Objective):
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce_adversarial``, ``divergence`` and ``adversarial_accuracy``."""
         views = [batch.images, context.view()]
-        attacked = [self.attack.perturb(model, v, batch.labels, context.randomness(len(batch))) for v in views]
+        attacked = [context.attacked(self.attack, model, replace(batch, images=v)) for v in views]
         logits: Tensor = model(torch.cat(attacked))
         labels = batch.labels.repeat(2)
         loss = functional.cross_entropy(logits, labels)

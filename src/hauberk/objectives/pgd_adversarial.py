@@ -37,9 +37,9 @@ class PGDAdversarial(Objective):
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce_adversarial``, ``adversarial_accuracy`` and, with c > 0, ``ce_clean``."""
         rows = len(batch)
-        attacked = self.attack.perturb(model, batch.images, batch.labels, context.randomness(rows))
+        attacked = context.attacked(self.attack, model, batch)
         mixed = self.clean_fraction > 0
-        logits: Tensor = model(torch.cat([attacked, batch.images]) if mixed else attacked)
+        logits = context.answers(model, torch.cat([attacked, batch.images]) if mixed else attacked)
         loss = self._cross_entropy(logits[:rows], batch.labels)
         terms = {
             "ce_adversarial": loss.detach(),

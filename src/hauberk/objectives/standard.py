@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from hauberk.batch import Batch
@@ -32,9 +32,9 @@ class Standard(Objective):
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     offset: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
-    def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:  # noqa: ARG002
+    def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce`` and ``accuracy``."""
-        logits: Tensor = model(batch.images)
+        logits = context.answers(model, batch.images)
         lowered = logits
         if self.offset > 0:
             lowered = logits - self.offset * functional.one_hot(batch.labels, logits.shape[1]).to(logits)

@@ -67,9 +67,8 @@ class TRADES(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce``, ``divergence``, ``accuracy`` and ``adversarial_accuracy``."""
-        points = self.attack.perturb(model, batch.images, batch.labels, context.randomness(len(batch)))
-        clean: Tensor = model(batch.images)
-        attacked: Tensor = model(points)
+        points = context.attacked(self.attack, model, batch)
+        clean, attacked = context.answers(model, batch.images), context.answers(model, points)
         natural = functional.cross_entropy(clean, batch.labels, label_smoothing=self.label_smoothing)
         moved = divergence(self.divergence, clean.detach() if self.detach_target else clean, attacked).mean()
         terms = {
