@@ -52,10 +52,13 @@ from hauberk.objectives.attacked_divergence import AttackedDivergence
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
 from hauberk.objectives.consistency import Consistency
 from hauberk.objectives.curvature import Curvature
+from hauberk.objectives.customised_adversarial import CustomisedAdversarial
 from hauberk.objectives.denoising import Denoising
 from hauberk.objectives.detector import Detector
 from hauberk.objectives.emma import EMMA
+from hauberk.objectives.epochwise_adversarial import EpochwiseAdversarial
 from hauberk.objectives.free_adversarial import FreeAdversarial
+from hauberk.objectives.friendly_adversarial import FriendlyAdversarial
 from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
 from hauberk.objectives.gloro import GloRo
 from hauberk.objectives.hkr import HKR
@@ -96,6 +99,15 @@ EXAMPLES: dict[str, list[Any]] = {
     "detector_joint": [DetectorJoint(), DetectorJoint(weight=0.3)],
     "alpha_down": [AlphaDown(), AlphaDown(weight=0.3, base="dlr")],
     "n_fgsm": [NFGSM(Linf(8 / 255)), NFGSM(Linf(0.1), noise=1.0)],
+    "friendly_adversarial": [
+        FriendlyAdversarial(PGDAdversarial(FriendlyPGD(Linf(0.1)))),
+        FriendlyAdversarial(TRADES(FriendlyPGD(L2(0.5), "kl", tau=1)), raises=(0.2, 0.4)),
+    ],
+    "customised_adversarial": [
+        CustomisedAdversarial(PGD(Linf(8 / 255))),
+        CustomisedAdversarial(PGD(L2(0.5)), eta=0.1, smoothing=1.0, concentration=2, margin=1.0, kappa=5.0),
+    ],
+    "epochwise_adversarial": [EpochwiseAdversarial(PGD(Linf(0.1))), EpochwiseAdversarial(PGD(L2(0.5)), 3, 0.5, 0.0)],
     "friendly_pgd": [FriendlyPGD(Linf(8 / 255), tau=1), FriendlyPGD(L2(0.5), steps=3)],
     "fab": [FAB(Linf(8 / 255)), FAB(L1(12.0), targets=9, restarts=2, early_stop=True)],
     "square": [Square(Linf(8 / 255)), Square(L2(0.5), queries=100, p_init=0.3)],

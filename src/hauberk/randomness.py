@@ -11,6 +11,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -162,7 +163,13 @@ class Shared:
         self._total = rows if total is None else total
         if offset + rows > self._total:
             raise ValueError(f"rows {offset} to {offset + rows} do not lie in a batch of {self._total}")
-        self._own = slice(offset, offset + rows)
+        self._own: slice | Tensor = slice(offset, offset + rows)
+
+    def select(self, rows: Tensor) -> Shared:
+        """The draws of some of the rows alone; those of the others are made and left out."""
+        chosen = copy(self)
+        chosen._own = torch.arange(self._total, device=rows.device)[self._own][rows]
+        return chosen
 
     def bits(self, *shape: int) -> Tensor:
         """Uniform integers of 63 bits, int64, shape (B, *shape)."""

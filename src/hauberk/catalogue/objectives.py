@@ -40,6 +40,20 @@ FAMILY.add(
     "Madry et al. 2018, Eq. 2.1",
 )  # fmt: skip
 FAMILY.add(
+    "friendly_adversarial", "hauberk.objectives.friendly_adversarial:FriendlyAdversarial",
+    "an objective whose attack stops soon after the first error, and later as training goes on",
+    "Zhang et al. 2020, Algorithm 2",
+)  # fmt: skip
+FAMILY.add(
+    "customised_adversarial", "hauberk.objectives.customised_adversarial:CustomisedAdversarial",
+    "cross-entropy on attacked images, with a budget of each sample and labels as soft as it is large",
+    "Cheng et al. 2020, Algorithm 1",
+)  # fmt: skip
+FAMILY.add(
+    "epochwise_adversarial", "hauberk.objectives.epochwise_adversarial:EpochwiseAdversarial",
+    "cross-entropy on clean images and images that are attacked every few epochs",
+)  # fmt: skip
+FAMILY.add(
     "trades", "hauberk.objectives.trades:TRADES",
     "clean cross-entropy plus beta times the divergence to the attacked output", "Zhang et al. 2019, Eq. 3",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hauberk.attacks.base import Attack
 from hauberk.batch import Batch
+from hauberk.classifier import evaluating, frozen
 from hauberk.errors import HauberkError
 from hauberk.randomness import Shared
 
@@ -102,6 +103,13 @@ class Context:
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Fraction of rows whose largest logit is the label's, a scalar for the log."""
     return (logits.detach().argmax(1) == labels).float().mean()
+
+
+def is_right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Whether each row is classified right in eval mode, (B,) bool; the model is left as it was."""
+    with frozen(model), evaluating(model), torch.no_grad():
+        logits: Tensor = model(images)
+    return logits.argmax(1) == labels
 
 
 class Objective(ABC):

@@ -13,8 +13,7 @@ from torch.nn import functional
 from hauberk.attacks.pgd import PGD
 from hauberk.attacks.query import Query
 from hauberk.batch import Batch
-from hauberk.classifier import evaluating, frozen
-from hauberk.objectives.base import Context, Loss, Objective, accuracy
+from hauberk.objectives.base import Context, Loss, Objective, accuracy, is_right
 from hauberk.randomness import Randomness
 from hauberk.threats import CONFIG, Threat
 
@@ -96,13 +95,13 @@ class IAAT(Objective):
 
     def _budgets(self, model: nn.Module, batch: Batch, before: Tensor, warming: bool, randomness: Randomness) -> Tensor:
         """The budget of each row in this step, (B,)."""
-        right = _right(model, batch.images, batch.labels)
+        right = is_right(model, batch.images, batch.labels)
         if warming:
             return torch.where(right, self.threat.eps, torch.zeros_like(before))
         gamma = self.threat.eps * 1.9 / 8.0 if self.gamma is None else self.gamma
         more, less = before + gamma, (before - gamma).clamp_min(0.0)
-        stands_more = _right(model, self._attacked(model, batch, more, randomness), batch.labels)
-        stands = _right(model, self._attacked(model, batch, before, randomness), batch.labels)
+        stands_more = is_right(model, self._attacked(model, batch, more, randomness), batch.labels)
+        stands = is_right(model, self._attacked(model, batch, before, randomness), batch.labels)
         wanted = torch.where(stands_more, more, torch.where(stands, before, less))
         wanted = torch.where(right, wanted, torch.zeros_like(wanted))
         return (1.0 - self.beta) * before + self.beta * wanted
@@ -112,9 +111,3 @@ class IAAT(Objective):
         least = self.threat.eps / 4.0 if self.least_step is None else self.least_step
         attack = BudgetPGD(self.threat, steps=self.steps, least_step=least)
         return attack.perturb(model, batch.images, batch.labels, randomness, budgets)
-
-
-def _right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    with frozen(model), evaluating(model), torch.no_grad():
-        logits: Tensor = model(images)
-    return logits.argmax(1) == labels
