@@ -39,6 +39,7 @@ from mutants_misuse import MISUSE
 from mutants_mixing import MIXING
 from mutants_mmcert import MMCERT
 from mutants_noises import NOISES
+from mutants_purifiers import PURIFIERS
 from mutants_random import RANDOM
 from mutants_regularisers import REGULARISERS
 from mutants_report import REPORT
@@ -89,6 +90,7 @@ MUTANTS: list[Mutant] = [
     *LOGS,
     *RANDOM,
     *REGULARISERS,
+    *PURIFIERS,
 ]
 
 

@@ -56,3 +56,11 @@ FAMILY.add(
     "the class of the nearest stored image", "Cover & Hart 1967",
 )  # fmt: skip
 FAMILY.add("resized", "hauberk.defences.resized:resized", "a classifier that sees its images at another size")
+FAMILY.add(
+    "total_variation", "hauberk.defences.total_variation:total_variation",
+    "pixels dropped at random and filled in again with the least total variation", "Guo et al. 2018",
+)  # fmt: skip
+FAMILY.add(
+    "resize_pad", "hauberk.defences.resize_pad:resize_pad",
+    "images resized to a random size and padded at a random place", "Xie et al. 2018",
+)  # fmt: skip

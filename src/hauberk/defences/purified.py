@@ -1,0 +1,48 @@
+"""A classifier behind a step that is meant to wash an attack out of its images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from hauberk.capabilities import Decides, HasParts
+from hauberk.classifier import Traits
+from hauberk.errors import HauberkError
+
+
+class PurifiedClassifier(nn.Module, HasParts):
+    r"""A classifier that sees its images through a purifier, :math:`f(x) = c(P(x))`.
+
+    What an attack must know of P stands on P: traits for a gradient that is blocked, ``Random`` for noise.  The suite
+    follows them, with EOT, BPDA or the plain gradient of the whole.  The part ``undefended`` is c alone: an attack on
+    it whose points are tried on the whole is the oblivious one, which does not know of P.  It stands in the suite
+    beside the attacks on the whole.
+
+    Args:
+        base: the classifier c; its logits alone are read.
+        purifier: P, from (B, C, H, W) to images that c takes, of another size perhaps.
+
+    Source: Athalye, Carlini & Wagner 2018, Section 4 (of what attacks such a step).
+    """
+
+    traits = Traits()
+
+    def __init__(self, base: nn.Module, purifier: nn.Module) -> None:
+        super().__init__()
+        if isinstance(base, Decides):
+            raise HauberkError(
+                f"{type(base).__name__} decides in a way of its own, and only its logits would be used",
+                "put the purifier before the network inside it",
+            )
+        self.base, self.purifier = base, purifier
+        self.spec: dict[str, Any] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shape (B, C, H, W) to the classifier's logits at the purified images, (B, K)."""
+        logits: Tensor = self.base(self.purifier(images))
+        return logits
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The classifier alone."""
+        return {"undefended": self.base}
