@@ -31,7 +31,7 @@ from hauberk.subjects import Subject
 from hauberk.threats import Linf
 from hauberk.verbs import evaluate as verb
 
-SIDE, BRIGHT, EPS = 8, 0.06, 0.1
+SIDE, BRIGHT, EPS = 8, 0.05, 0.1
 
 
 class Toy(nn.Module):
