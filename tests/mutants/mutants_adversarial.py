@@ -44,6 +44,18 @@ ADVERSARIAL: list[Mutant] = [
         ("None if m.training else", "None if not m.training else"),
     ),
     *group(
+        "adversarial", "training/validation.py", "tests/training/test_validation.py",
+        ("- robust > drop and one_step", "- robust > drop or one_step"),
+        ('best["score"][0] - robust > drop', 'best["score"][1] - robust > drop'),
+        ("self.training - self.robust", "self.robust - self.training"),
+        ("held_out(train, config.gap_images, seed)", "held_out(val, config.gap_images, seed)"),
+        ("FGSM(self.attack.threat)", "self.attack"),
+    ),
+    *group(
+        "adversarial", "training/loop.py", "tests/training/test_loop.py",
+        ("stop = stop or (score is not None and score.collapsed)", "pass"),
+    ),
+    *group(
         "adversarial", "attacks/ddn.py", "tests/objectives/test_friendly_adversarial.py",
         ("closer = query.wrong & (distance < nearest)", "closer = query.wrong"),
         ("1.0 - self.gamma, 1.0 + self.gamma)", "1.0 + self.gamma, 1.0 - self.gamma)"),

@@ -24,6 +24,7 @@ def test_a_block_of_a_recipe_becomes_the_object():
     [
         {"epoch": 3}, {"epochs": 0}, {"lr": -1}, {"ema": 1.0}, {"warmup": 1.0}, {"schedule": "linear"},
         {"precision": "float16"}, {"momentum": 0.0, "nesterov": True}, {"patience": 2, "validate_every": 0},
+        {"gap_images": 5}, {"collapse": 0.1},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused(wrong):

@@ -133,11 +133,11 @@ def scripted(monkeypatch, scores):
     """Let validation answer from a script and remember the weights it saw."""
     weights, answers = [], iter(scores)
 
-    def validate(model, *arguments):
+    def judged(self, model, *arguments):
         weights.append(copy.deepcopy(model.state_dict()))
         return next(answers)
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(loop.Judge, "__call__", judged)
     return weights
 
 
@@ -159,6 +159,13 @@ def test_patience_stops_training(network, dataset, run, monkeypatch):
     scripted(monkeypatch, [Score(0.5, 0.3), Score(0.5, 0.4), Score(0.5, 0.4), Score(0.5, 0.2)])
     fit(network(), Standard(), dataset, Training(**SETTINGS | {"epochs": 9, "patience": 2}), run)
     assert [row["epoch"] for row in run.metrics()] == [0, 1, 2, 3]
+
+
+def test_a_collapse_stops_training_with_the_weights_before_it(network, dataset, run, monkeypatch):
+    scores = [Score(0.5, 0.3), Score(0.5, 0.4), Score(0.9, 0.1, 0.9, collapsed=True), Score(0.9, 0.9)]
+    weights = scripted(monkeypatch, scores)
+    assert same(fit(network(), Standard(), dataset, Training(**SETTINGS | {"epochs": 9}), run), weights[1])
+    assert [row.get("collapsed") for row in run.metrics()] == [None, None, 1.0]
 
 
 def test_validation_happens_every_k_epochs_and_at_the_end(network, dataset, run, monkeypatch):

@@ -4,9 +4,12 @@ from torch import nn
 
 from hauberk.attacks.pgd import PGD
 from hauberk.batch import Batch
+from hauberk.data.dataset import Dataset
+from hauberk.data.split import Split
 from hauberk.threats import Linf
+from hauberk.training.config import Training
 from hauberk.training.distributed import World
-from hauberk.training.validation import Score, held_out, validate
+from hauberk.training.validation import Judge, Score, collapsed, held_out, validate
 
 
 class Ramp(nn.Module):
@@ -65,3 +68,58 @@ def test_held_out_images_are_a_fixed_subset(dataset):
     assert torch.equal(first.ids, second.ids) and len(set(first.ids.tolist())) == 20
     assert not torch.equal(first.ids, held_out(dataset.val, 20, seed=2).ids)
     assert len(held_out(dataset.val, 0, seed=1)) == len(held_out(dataset.val, 999, seed=1)) == len(dataset.val)
+
+
+@pytest.mark.parametrize(
+    ("robust", "one_step", "fallen"),
+    [(0.29, 0.71, True), (0.31, 0.71, False), (0.29, 0.69, False), (0.0, 1.0, True), (0.5, 0.9, False)],
+)
+def test_a_collapse_is_a_fall_of_robust_accuracy_while_that_of_one_step_rises(robust, one_step, fallen):
+    assert collapsed(robust, one_step, {"score": [0.4, 0.8], "one_step": 0.7}, 0.1) is fallen
+
+
+class Masked(Ramp):
+    """The same decisions, with a ripple that turns the gradient: one step goes the wrong way, and PGD does not stay."""
+
+    def forward(self, images):
+        level = images.flatten(1).mean(1)
+        f = level - 0.5 - 0.004 * torch.sin(1000 * (level - 0.5))
+        return torch.stack([-f, f], 1)
+
+
+def judge(dataset, attack=PGD(Linf(0.05), steps=10), **more):
+    config = Training(validation_attack=attack, validation_images=32, **more)
+    return Judge(dataset.train, dataset.val, config, 3, torch.device("cpu"))
+
+
+def test_a_judge_measures_the_gap_and_one_step_where_it_is_asked(dataset, network):
+    model = network().eval()
+    plain, asked = judge(dataset)(model, World()), judge(dataset, gap_images=16, collapse=0.1)(model, World())
+    assert plain.row().keys() == {"validation_accuracy", "validation_robust_accuracy"}
+    assert (asked.clean, asked.robust) == (plain.clean, plain.robust)
+    learnt = validate(model, held_out(dataset.train, 16, 3), PGD(Linf(0.05), steps=10), World(), 3)
+    assert asked.training == learnt.robust
+    assert asked.row()["robust_gap"] == asked.training - asked.robust
+    assert asked.row()["validation_one_step_accuracy"] >= asked.robust - 1e-9
+    assert not asked.collapsed
+
+
+def seen_data(batch):
+    images = (255 * batch.images).round().to(torch.uint8)
+    splits = [Split(name, images, (images[:, 0, 0, 0] > 127).long(), torch.arange(201) + 300 * i)
+              for i, name in enumerate(("train", "val", "test"))]  # fmt: skip
+    return Dataset("levels", ("dark", "light"), *splits)
+
+
+def test_a_judge_sees_a_model_that_hides_from_one_step(batch):
+    """Decisions and true radii are the same: only the attack that follows one gradient is led astray."""
+    seen = judge(seen_data(batch), collapse=0.1)
+    before = seen(Ramp(), World())
+    after = seen(Masked(), World(), {"score": [before.robust + 0.2, 1.0], "one_step": before.one_step})
+    assert after.one_step > before.one_step
+    assert after.robust < before.robust + 0.1
+    assert after.collapsed
+    assert not seen(Ramp(), World(), {"score": [before.robust, 1.0], "one_step": before.one_step}).collapsed
+    standing = judge(seen_data(batch), PGD(Linf(0.05), steps=1, step_size=1e-9, random_start=False), collapse=0.1)
+    still = standing(Ramp(), World())
+    assert still.robust == still.clean > still.one_step == before.one_step  # one step of the whole budget

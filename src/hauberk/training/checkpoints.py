@@ -21,7 +21,12 @@ from hauberk.training.config import Training
 
 FORMAT = 1
 HARMLESS = ("threads", "checkpoint_minutes")  # the weights do not depend on them
-YOUNG = {"swa": ("swa",), "awp": ("awp", "awp_start")}  # than the format: older checkpoints fit where they are off
+YOUNG = {  # than the format: older checkpoints fit where they are off
+    "swa": ("swa",),
+    "awp": ("awp", "awp_start"),
+    "gap_images": ("gap_images",),
+    "collapse": ("collapse",),
+}
 
 
 def purpose(model: nn.Module, objective: Objective, source: Source, config: Training) -> dict[str, str]:

@@ -53,6 +53,10 @@ class Training:
         validate_every: validate after every so many epochs, and after the last; 0 turns validation off.
         validation_images: how many images of the validation split, drawn once from the seed; 0 is all of them.
         validation_attack: what measures robust validation accuracy, which selects the model; None selects by clean one.
+        gap_images: training images, without augmentation, whose robust accuracy is measured beside; less that of the
+            validation images it is ``robust_gap``, the curve of robust overfitting; 0 measures none.
+        collapse: stop, with the best weights so far, when robust validation accuracy is more than this below the best
+            while accuracy under FGSM has risen, as one-step training can end (0.1 is usual); 0 does not look.
         patience: stop after so many validations in a row without improvement; 0 never stops early.
         checkpoint_minutes: besides at the end of each epoch, save so often within one; 0 saves at the ends only.
         threads: CPU threads; 0 leaves them as they are.
@@ -79,6 +83,8 @@ class Training:
     validate_every: Count = 1
     validation_images: Count = 1000
     validation_attack: Annotated[Attack | None, BeforeValidator(_attack)] = None
+    gap_images: Count = 0
+    collapse: Share = 0.0
     patience: Count = 0
     checkpoint_minutes: Amount = 10.0
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -88,5 +94,7 @@ class Training:
             raise ValueError("Nesterov's form needs momentum: set nesterov to false or momentum above 0")
         if self.ema and self.swa:
             raise ValueError("one average can be returned: set ema or swa to 0")
+        if (self.gap_images or self.collapse) and self.validation_attack is None:
+            raise ValueError("gap_images and collapse need a validation_attack, for example PGD")
         if self.patience and not self.validate_every:
             raise ValueError("patience counts validations: set validate_every above 0")

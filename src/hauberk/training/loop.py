@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from hauberk.batch import Batch
 from hauberk.data.dataset import Dataset
 from hauberk.data.source import Part, Source
-from hauberk.data.split import Split
 from hauberk.errors import HauberkError
 from hauberk.objectives.base import Context, Loss, Objective
 from hauberk.runs import Run
@@ -33,7 +32,7 @@ from hauberk.training.precision import Bfloat16
 from hauberk.training.progress import Clock, Progress, Timer
 from hauberk.training.schedules import learning_rate
 from hauberk.training.swa import SWA
-from hauberk.training.validation import Score, held_out, validate
+from hauberk.training.validation import Judge, Score
 
 CHECKPOINT = "training.pt"
 REPORT_SECONDS = 0.5
@@ -80,7 +79,8 @@ def fit(
     processes = world(device)
     with settings(config, device), run.training() if processes.rank == 0 else nullcontext():
         source = Source(dataset, extra, config.batch_size, seed, config.steps_per_epoch, device)
-        trainer = _Trainer(model, objective, source, dataset.val, config, run, report, processes)
+        judge = Judge(dataset.train, dataset.val, config, seed, device) if config.validate_every else None
+        trainer = _Trainer(model, objective, source, judge, config, run, report, processes)
         trainer.resume()
         trainer.train()
         return trainer.selected()
@@ -115,7 +115,7 @@ class _Trainer:
         model: nn.Module,
         objective: Objective,
         source: Source,
-        val: Split,
+        judge: Judge | None,
         config: Training,
         run: Run,
         report: Report | None,
@@ -124,6 +124,7 @@ class _Trainer:
         self.device = next(model.parameters()).device
         self.model, self.objective, self.config, self.run = model, objective, config, run
         self.source, self.seed, self.report, self.world = source, source.seed, report, processes
+        self.judge = judge
         if config.batch_size < processes.size:
             raise HauberkError(
                 f"a batch of {config.batch_size} cannot be shared by {processes.size} processes",
@@ -136,7 +137,6 @@ class _Trainer:
         self.hooks, self.awp = _hooks(model, config), AWP(model, config.awp, config.awp_start)
         self.optimizer = optimizer(model, config)
         self.steps_per_epoch = len(source.batches(0)) * objective.replays
-        self.held_out = _held_out(val, config, source.seed, self.device)
         self.context = Context(torch.Generator(self.device), add=processes.sum)
         self.position = _Position()
         self.clock, self.report_timer = Clock(), Timer(REPORT_SECONDS)
@@ -206,8 +206,9 @@ class _Trainer:
             columns = {} if score is None else score.row()
             self.run.log({"epoch": position.epoch, "step": done} | terms | columns | rate)
             self._tell(columns)
-        stop = self.config.patience and position.stale >= self.config.patience
-        position.finished = bool(stop) or position.epoch + 1 == self.config.epochs
+        stop = bool(self.config.patience) and position.stale >= self.config.patience
+        stop = stop or (score is not None and score.collapsed)
+        position.finished = stop or position.epoch + 1 == self.config.epochs
         position.epoch, position.step, position.sums, position.rows = position.epoch + 1, 0, {}, 0
         self._save()
 
@@ -215,13 +216,14 @@ class _Trainer:
         """Score the candidate and keep its weights if they are the best so far."""
         config, position = self.config, self.position
         last = position.epoch + 1 == config.epochs
-        if self.held_out is None or not (last or (position.epoch + 1) % config.validate_every == 0):
+        if self.judge is None or not (last or (position.epoch + 1) % config.validate_every == 0):
             return None
         candidate = self.candidate
-        score = validate(candidate, self.held_out, config.validation_attack, self.world, self.seed)
+        score = self.judge(candidate, self.world, position.best)
         if position.best is None or score.key > tuple(position.best["score"]):
             weights = {name: value.detach().clone() for name, value in candidate.state_dict().items()}
-            position.best = {"score": list(score.key), "epoch": position.epoch, "weights": weights}
+            record = {"score": list(score.key), "epoch": position.epoch, "one_step": score.one_step}
+            position.best = record | {"weights": weights}
             position.stale = 0
         else:
             position.stale += 1
@@ -379,11 +381,3 @@ def _hooks(model: nn.Module, config: Training) -> list[Hook]:
 def _hash(seed: int, step: int, purpose: str) -> int:
     digest = hashlib.blake2b(f"{seed}|{step}|{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _held_out(split: Split, config: Training, seed: int, device: torch.device) -> Split | None:
-    if not config.validate_every:
-        return None
-    if not len(split):
-        raise HauberkError("the validation split is empty", "hold some images out, or set validate_every: 0")
-    return held_out(split, config.validation_images, seed).to(device)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from hauberk.attacks.base import Attack
+from hauberk.attacks.fgsm import FGSM
 from hauberk.batch import Samples
 from hauberk.classifier import TILE, evaluating, logits_of
 from hauberk.data.split import Split
+from hauberk.errors import HauberkError
+from hauberk.training.config import Training
 from hauberk.training.distributed import World
 
 TILES_AT_ONCE = 4  # of images that are floats at one time
@@ -23,10 +28,16 @@ class Score:
     Args:
         clean: fraction of the images that are classified right.
         robust: fraction that stay right under the attack; None where no attack is given.
+        one_step: fraction that stay right under one step (``FGSM``); None where it is not asked for.
+        training: fraction of training images that stay right under the attack; None where it is not asked for.
+        collapsed: whether training has fallen for one-step attacks, see ``collapsed``.
     """
 
     clean: float
     robust: float | None = None
+    one_step: float | None = None
+    training: float | None = None
+    collapsed: bool = False
 
     @property
     def key(self) -> tuple[float, ...]:
@@ -35,8 +46,64 @@ class Score:
 
     def row(self) -> dict[str, float]:
         """The columns of the metrics file."""
-        robust = {} if self.robust is None else {"validation_robust_accuracy": self.robust}
-        return {"validation_accuracy": self.clean} | robust
+        columns = {"validation_accuracy": self.clean, "validation_robust_accuracy": self.robust}
+        columns |= {"validation_one_step_accuracy": self.one_step, "training_robust_accuracy": self.training}
+        if self.training is not None and self.robust is not None:
+            columns["robust_gap"] = self.training - self.robust
+        if self.collapsed:
+            columns["collapsed"] = 1.0
+        return {name: value for name, value in columns.items() if value is not None}
+
+
+class Judge:
+    """What scores the models of a training: held-out images, and some training images beside them.
+
+    Args:
+        train: the training split, of which ``gap_images`` are judged under the attack.
+        val: the validation split.
+        config: attack, number of images and guards.
+        seed: the run's seed.
+        device: where the images are.
+
+    Raises:
+        HauberkError: if the validation split is empty.
+    """
+
+    def __init__(self, train: Split, val: Split, config: Training, seed: int, device: torch.device) -> None:
+        if not len(val):
+            raise HauberkError("the validation split is empty", "hold some images out, or set validate_every: 0")
+        self.held_out = held_out(val, config.validation_images, seed).to(device)
+        self.learnt = held_out(train, config.gap_images, seed).to(device) if config.gap_images else None
+        self.attack, self.drop, self.seed = config.validation_attack, config.collapse, seed
+
+    def __call__(self, model: nn.Module, world: World, best: Mapping[str, Any] | None = None) -> Score:
+        """The score of a model, compared with the record of the best so far, if there is one."""
+        score = validate(model, self.held_out, self.attack, world, self.seed)
+        robust = score.robust
+        if self.attack is None or robust is None:
+            return score
+        if self.learnt is not None:
+            score = replace(score, training=validate(model, self.learnt, self.attack, world, self.seed).robust)
+        if self.drop:
+            once = validate(model, self.held_out, FGSM(self.attack.threat), world, self.seed).robust or 0.0
+            fallen = best is not None and collapsed(robust, once, best, self.drop)
+            score = replace(score, one_step=once, collapsed=fallen)
+        return score
+
+
+def collapsed(robust: float, one_step: float, best: Mapping[str, Any], drop: float) -> bool:
+    """Whether robust accuracy has fallen by more than the drop since the best while one-step accuracy has risen.
+
+    One-step training can end so: the model learns to hide from the step that it is trained with, and loses all else
+    (Wong et al. 2020, Section 5.4).
+
+    Args:
+        robust: accuracy under the validation attack now.
+        one_step: accuracy under one step now.
+        best: ``score`` (robust accuracy first) and ``one_step`` of the best so far.
+        drop: how far robust accuracy may fall.
+    """
+    return bool(best["score"][0] - robust > drop and one_step > best["one_step"])
 
 
 def held_out(split: Split, images: int, seed: int) -> Split:
