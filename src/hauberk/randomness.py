@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
 from torch import Tensor
 
 from hauberk.errors import HauberkError
@@ -42,7 +43,21 @@ class Randomness(Protocol):
 
 def stream(seed: int, sample_id: int, purpose: str) -> np.random.Generator:
     """The generator of one sample: Philox with the 128-bit BLAKE2 hash of (seed, sample id, purpose) as its key."""
-    return np.random.Generator(np.random.Philox(key=_key(seed, sample_id, purpose)))
+    words: Any = _Words(_digest(seed, sample_id, purpose))  # numpy's types name no ISeedSequence
+    return np.random.Generator(np.random.Philox(words))
+
+
+class _Words(ISeedSequence):
+    """The key of a Philox generator, handed over as its seed: with ``key=`` numpy asks the system for entropy first."""
+
+    def __init__(self, digest: bytes) -> None:
+        self._words = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
+
+    def generate_state(self, n_words: int, dtype: object = np.uint64) -> np.ndarray[Any, Any]:
+        """The two words of the key."""
+        if n_words != len(self._words) or dtype != np.uint64:
+            raise ValueError("this key is one of Philox, of two words")
+        return self._words
 
 
 class DeviceStream:
@@ -84,8 +99,11 @@ def stream_on(
 
 
 def _key(seed: int, sample_id: int, purpose: str) -> int:
-    digest = hashlib.blake2b(f"{seed}|{sample_id}|{purpose}".encode(), digest_size=16).digest()
-    return int.from_bytes(digest, "little")
+    return int.from_bytes(_digest(seed, sample_id, purpose), "little")
+
+
+def _digest(seed: int, sample_id: int, purpose: str) -> bytes:
+    return hashlib.blake2b(f"{seed}|{sample_id}|{purpose}".encode(), digest_size=16).digest()
 
 
 class PerSample:
