@@ -321,6 +321,7 @@ RANDOMNESS = [
         ('f"{seed}|{sample_id}|{purpose}"', 'f"{seed}{sample_id}{purpose}"'),
         ("int(i), purpose) for i in ids", "i, purpose) for i in range(len(ids))"),
         ("slice(offset, offset + rows)", "slice(0, rows)"),
+        ('dtype="<u8"', 'dtype=">u8"'),
     ),
     *group(
         "randomness", "batch.py", "tests/test_classifier.py",

@@ -30,11 +30,9 @@ def kept_weights(model: nn.Module) -> Iterator[None]:
 
 def _lasting(model: nn.Module) -> bool:
     """Whether no parametrised module is made while the model answers."""
-    for module in model.modules():
-        if not is_house(plain_type(module)):
-            return False
-        if isinstance(module, Random) and any(map(parametrize.is_parametrized, module.draw(PublicDraw(0, 0)).modules())):
-            return False
-        if parametrize.is_parametrized(module) and any(isinstance(part, Random) for part in module.modules()):
-            return False
-    return True
+    parts = list(model.modules())
+    made = [new for part in parts if isinstance(part, Random) for new in part.draw(PublicDraw(0, 0)).modules()]
+    copied = [part for part in parts if any(isinstance(inner, Random) for inner in part.modules())]
+    return all(is_house(plain_type(part)) for part in parts) and not any(
+        map(parametrize.is_parametrized, (*made, *copied))
+    )
