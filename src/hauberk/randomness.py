@@ -43,21 +43,19 @@ class Randomness(Protocol):
 
 def stream(seed: int, sample_id: int, purpose: str) -> np.random.Generator:
     """The generator of one sample: Philox with the 128-bit BLAKE2 hash of (seed, sample id, purpose) as its key."""
-    words: Any = _Words(_digest(seed, sample_id, purpose))  # numpy's types name no ISeedSequence
+    words: Any = _Words(np.frombuffer(_key(seed, sample_id, purpose), dtype="<u8"))  # no seed sequence to numpy's types
     return np.random.Generator(np.random.Philox(words))
 
 
+@dataclass
 class _Words(ISeedSequence):
-    """The key of a Philox generator, handed over as its seed: with ``key=`` numpy asks the system for entropy first."""
+    """The key of Philox, handed over as what a seed comes to: with ``key=`` numpy asks the system for entropy first."""
 
-    def __init__(self, digest: bytes) -> None:
-        self._words = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
+    words: Any
 
-    def generate_state(self, n_words: int, dtype: object = np.uint64) -> np.ndarray[Any, Any]:
-        """The two words of the key."""
-        if n_words != len(self._words) or dtype != np.uint64:
-            raise ValueError("this key is one of Philox, of two words")
-        return self._words
+    def generate_state(self, *_: object) -> Any:
+        """The two words."""
+        return self.words
 
 
 class DeviceStream:
@@ -75,7 +73,7 @@ class DeviceStream:
     def __init__(self, seed: int, sample_id: int, purpose: str, device: torch.device) -> None:
         self._device = device
         self._generator = torch.Generator(device)
-        self._generator.manual_seed(_key(seed, sample_id, purpose) % 2**63)
+        self._generator.manual_seed(int.from_bytes(_key(seed, sample_id, purpose), "little") % 2**63)
 
     def integers(self, low: int, high: int, shape: Sequence[int], dtype: object = np.int64) -> Tensor:  # noqa: ARG002
         """Uniform integers of 63 bits, whatever the ends."""
@@ -98,11 +96,7 @@ def stream_on(
     return stream(seed, sample_id, purpose) if where.type == "cpu" else DeviceStream(seed, sample_id, purpose, where)
 
 
-def _key(seed: int, sample_id: int, purpose: str) -> int:
-    return int.from_bytes(_digest(seed, sample_id, purpose), "little")
-
-
-def _digest(seed: int, sample_id: int, purpose: str) -> bytes:
+def _key(seed: int, sample_id: int, purpose: str) -> bytes:
     return hashlib.blake2b(f"{seed}|{sample_id}|{purpose}".encode(), digest_size=16).digest()
 
 
@@ -138,7 +132,7 @@ class PerSample:
 
 
 class Consecutive:
-    """Randomness whose rows are consecutive pieces of one stream, such as the draws of one sample's votes.
+    """Randomness whose rows are consecutive pieces of one stream, where it is drawn, such as those of a sample's votes.
 
     Args:
         generator: of the stream, from ``stream_on``; on the CPU two calls with 3 and 4 rows give what one with 7 does.
@@ -150,17 +144,15 @@ class Consecutive:
 
     def bits(self, *shape: int) -> Tensor:
         """Uniform integers of 63 bits, int64, shape (B, *shape)."""
-        draws = self._generator.integers(0, 2**BITS, (self._rows, *shape), dtype=np.int64)
-        return torch.as_tensor(draws)  # where it was drawn
+        return torch.as_tensor(self._generator.integers(0, 2**BITS, (self._rows, *shape), dtype=np.int64))
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""
-        return torch.as_tensor(self._generator.random((self._rows, *shape), dtype=np.float32))  # where it was drawn
+        return torch.as_tensor(self._generator.random((self._rows, *shape), dtype=np.float32))
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32, shape (B, *shape)."""
-        draws = self._generator.standard_normal((self._rows, *shape), dtype=np.float32)
-        return torch.as_tensor(draws)  # where it was drawn
+        return torch.as_tensor(self._generator.standard_normal((self._rows, *shape), dtype=np.float32))
 
 
 class Shared:
