@@ -1,8 +1,7 @@
 """Random numbers from explicit streams: one per sample for evaluation, one per run for training.
 
-An evaluation draws from a stream keyed by (seed, sample id, purpose), so that a result does not depend on
-batch size, order or sharding.  Philox is counter based and takes a 128-bit key, so that no two
-samples share a stream (a 32-bit Mersenne seed would make some pairs collide).
+An evaluation draws from a stream keyed by (seed, sample id, purpose), so that batches, order and shards do not matter.
+Philox is counter based and takes a 128-bit key, so that no two samples share a stream, as some would by 32 bits.
 """
 
 from __future__ import annotations
@@ -92,8 +91,8 @@ def stream_on(
     device: torch.device | str, seed: int, sample_id: int, purpose: str
 ) -> np.random.Generator | DeviceStream:
     """The stream of one sample for numbers that are needed on a device: ``stream`` on the CPU, else drawn there."""
-    where = torch.device(device)
-    return stream(seed, sample_id, purpose) if where.type == "cpu" else DeviceStream(seed, sample_id, purpose, where)
+    at, key = torch.device(device), (seed, sample_id, purpose)
+    return stream(*key) if at.type == "cpu" else DeviceStream(*key, at)
 
 
 def _key(seed: int, sample_id: int, purpose: str) -> bytes:
@@ -376,8 +375,7 @@ class Ambient:
         return Shared(_global_generator(like.device), 1)
 
 
-AMBIENT = Ambient()
-SHARED = -1  # stands for all samples, whose ids are 0 or more
+AMBIENT, SHARED = Ambient(), -1  # the latter stands for all samples, whose ids are 0 or more
 
 
 def _global_generator(device: torch.device) -> torch.Generator:
