@@ -317,48 +317,6 @@ class Repeated:
         return row.to(self._device).expand(self._rows, *row.shape[1:]).clone()  # a noise may work in place
 
 
-class Replayed:
-    """Randomness whose draws can be given again, from the first since they were last forgotten.
-
-    Args:
-        source: where they come from.
-    """
-
-    def __init__(self, source: Randomness) -> None:
-        self._source = source
-        self._drawn: list[tuple[str, tuple[int, ...], Tensor]] = []
-        self._given = 0
-
-    def bits(self, *shape: int) -> Tensor:
-        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
-        return self._give("bits", shape)
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform on [0, 1), float32, shape (B, *shape)."""
-        return self._give("uniform", shape)
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal, float32, shape (B, *shape)."""
-        return self._give("normal", shape)
-
-    def again(self) -> None:
-        """The next draw is the first one again."""
-        self._given = 0
-
-    def forget(self) -> None:
-        """The next draw is a new one."""
-        self._drawn, self._given = [], 0
-
-    def _give(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        if self._given == len(self._drawn):
-            self._drawn.append((kind, shape, getattr(self._source, kind)(*shape)))
-        known, size, draws = self._drawn[self._given]
-        if (known, size) != (kind, shape):
-            raise HauberkError(f"{known} {size} was drawn, again {kind} {shape} is asked for", "draw in a fixed order")
-        self._given += 1
-        return draws.clone()  # a noise may work in place
-
-
 class Ambient:
     """A draw from torch's global generator, which training seeds at each step; called again it differs."""
 

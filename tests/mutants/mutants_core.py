@@ -154,9 +154,6 @@ SMOOTHING = [
         "shared", "defences/smoothed.py", SHARED,
         ("        draws.again()\n", ""),
         ("    draws.forget()\n", ""),
-    ),
-    *group(
-        "shared", "randomness.py", SHARED,
         ("        return draws.clone()  # a noise", "        return draws  # a noise"),
         ("        if (known, size) != (kind, shape):\n", "        if False:\n"),
     ),
