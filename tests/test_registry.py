@@ -55,6 +55,7 @@ from hauberk.objectives.curvature import Curvature
 from hauberk.objectives.customised_adversarial import CustomisedAdversarial
 from hauberk.objectives.denoising import Denoising
 from hauberk.objectives.detector import Detector
+from hauberk.objectives.distillation import Distillation
 from hauberk.objectives.emma import EMMA
 from hauberk.objectives.epochwise_adversarial import EpochwiseAdversarial
 from hauberk.objectives.free_adversarial import FreeAdversarial
@@ -65,6 +66,7 @@ from hauberk.objectives.hkr import HKR
 from hauberk.objectives.iaat import IAAT
 from hauberk.objectives.logit_annealing import LogitAnnealing
 from hauberk.objectives.macer import MACER
+from hauberk.objectives.mart import MART
 from hauberk.objectives.noisy_adversarial import NoisyAdversarial
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
 from hauberk.objectives.ramp import Ramp
@@ -74,6 +76,7 @@ from hauberk.objectives.stability import Stability
 from hauberk.objectives.standard import Standard
 from hauberk.objectives.terms import Terms
 from hauberk.objectives.trades import TRADES
+from hauberk.objectives.triplet import Triplet
 from hauberk.objectives.view_divergence import ViewDivergence
 from hauberk.threats import L1, L2, Linf
 
@@ -173,6 +176,12 @@ EXAMPLES: dict[str, list[Any]] = {
     "terms": [Terms(Standard(), (Curvature(2.0), AttackedDivergence(PGD(Linf(0.1), "kl"))), 0.5)],
     "curvature": [Curvature(), Curvature(1.0, "gaussian", 0.2)],
     "attacked_divergence": [AttackedDivergence(PGD(Linf(0.1), "kl"), 3.0, "ce", detach_target=True)],
+    "triplet": [
+        Triplet(PGD(Linf(0.1))),
+        Triplet(PGD(Linf(0.1)), 1.0, 0.1, 0.0, "squared", absolute=True, second_positive=True, layer="3"),
+    ],
+    "distillation": [Distillation(teacher="runs/x"), Distillation(PGD(Linf(0.1)), weight=0.1, teacher="runs/x")],
+    "mart": [MART(PGD(Linf(0.1))), MART(PGD(L2(0.5)), weight=6.0)],
     "view_divergence": [ViewDivergence(), ViewDivergence(PGD(Linf(0.1)), 2.0, 1.0)],
     "free_adversarial": [FreeAdversarial(Linf(8 / 255)), FreeAdversarial(L2(0.5), replays=4, step_size=0.2)],
 }

@@ -117,3 +117,15 @@ FAMILY.add(
     "view_divergence", "hauberk.objectives.view_divergence:ViewDivergence",
     "a regulariser: how far two attacked views are told apart", "Tack et al. 2022",
 )  # fmt: skip
+FAMILY.add(
+    "triplet", "hauberk.objectives.triplet:Triplet",
+    "a regulariser: attacked features near their image and far from other classes, as in TLA", "Mao et al. 2019",
+)  # fmt: skip
+FAMILY.add(
+    "distillation", "hauberk.objectives.distillation:Distillation",
+    "a regulariser: the attacked output is drawn to a teacher's at the same point, as in PLS", "Chen et al. 2021",
+)  # fmt: skip
+FAMILY.add(
+    "mart", "hauberk.objectives.mart:MART", "adversarial training that looks harder at images that are wrong",
+    "Wang et al. 2020, Eq. 8-11",
+)  # fmt: skip

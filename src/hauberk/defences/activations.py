@@ -42,3 +42,27 @@ def activations_of(base: nn.Module, layers: Sequence[str], images: Tensor) -> tu
 
 def _keep(seen: list[Tensor], _module: nn.Module, _inputs: object, output: Tensor) -> None:
     seen.append(output.clone())  # a copy, because the next module may work in place (ReLU)
+
+
+def last_features(model: nn.Module, images: Tensor) -> Tensor:
+    """The penultimate features, (B, F): what the model's last linear layer is given.
+
+    Args:
+        model: its last module of class ``nn.Linear``, in the order of ``modules()``, is meant.
+        images: (B, C, H, W).
+
+    Raises:
+        HauberkError: if there is no such layer, or it does not run exactly once in a forward pass.
+    """
+    last = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
+    if last is None:
+        raise HauberkError("the model has no linear layer", "name the module whose output is meant: layer")
+    seen: list[Tensor] = []
+    handle = last.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    try:
+        model(images)
+    finally:
+        handle.remove()
+    if len(seen) != 1:
+        raise HauberkError(f"the last linear layer ran {len(seen)} times in one forward pass", "name a layer instead")
+    return seen[0]
