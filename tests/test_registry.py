@@ -53,6 +53,7 @@ from hauberk.objectives.certificate_regularisation import CertificateRegularisat
 from hauberk.objectives.consistency import Consistency
 from hauberk.objectives.curvature import Curvature
 from hauberk.objectives.customised_adversarial import CustomisedAdversarial
+from hauberk.objectives.cutmix import CutMix
 from hauberk.objectives.denoising import Denoising
 from hauberk.objectives.detector import Detector
 from hauberk.objectives.distillation import Distillation
@@ -182,6 +183,7 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
     "distillation": [Distillation(teacher="runs/x"), Distillation(PGD(Linf(0.1)), weight=0.1, teacher="runs/x")],
     "mart": [MART(PGD(Linf(0.1))), MART(PGD(L2(0.5)), weight=6.0)],
+    "cutmix": [CutMix(Standard()), CutMix(TRADES(PGD(Linf(0.1), "kl")), 20)],
     "view_divergence": [ViewDivergence(), ViewDivergence(PGD(Linf(0.1)), 2.0, 1.0)],
     "free_adversarial": [FreeAdversarial(Linf(8 / 255)), FreeAdversarial(L2(0.5), replays=4, step_size=0.2)],
 }

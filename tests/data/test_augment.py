@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from hauberk.data import Augmentation, random_crop, random_flip
+from hauberk.data import Augmentation, cutout, random_crop, random_flip
 from hauberk.errors import HauberkError
 
 
@@ -116,3 +116,38 @@ def test_configuration():
     for wrong in ({"crop": -1}, {"crop": 1.5}, {"zoom": 2}):
         with pytest.raises(ValidationError):
             Augmentation(**wrong)
+
+
+def squares(height, width, side):
+    """Every mask that a square around a pixel leaves, by loops."""
+    masks = set()
+    for y in range(height):
+        for x in range(width):
+            rows, columns = (range(c - side // 2, c - side // 2 + side) for c in (y, x))
+            masks.add(tuple((i in rows and j in columns) for i in range(height) for j in range(width)))
+    return masks
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 20])
+def test_a_black_square_is_cut_around_a_pixel_of_each_image(side):
+    source = images(rows=400)
+    result = cutout(source, side, generator())
+    black = (result == 0).all(1)
+    assert torch.equal(result, torch.where(black[:, None], 0.0, source))
+    assert {tuple(mask.flatten().tolist()) for mask in black} == squares(5, 7, side)
+
+
+def test_squares_are_cut_after_their_share_of_training():
+    augment = Augmentation(cutout=2, cutout_from=0.5)
+    early, late = (augment(images(), generator(), progress) for progress in (0.49, 0.5))
+    assert torch.equal(early, images())
+    assert torch.equal(late, cutout(images(), 2, generator()))
+
+
+def test_squares_come_after_the_crop_and_checkpoints_name_them():
+    augment = Augmentation(crop=1, flip=True, cutout=3)
+    shared = generator()
+    wanted = cutout(random_flip(random_crop(images(), 1, shared), shared), 3, shared)
+    assert torch.equal(augment(images(), generator()), wanted)
+    assert str(augment) == "Augmentation(crop=1, flip=True, cutout=3, cutout_from=0.0)"
+    assert str(Augmentation(crop=1)) == "Augmentation(crop=1, flip=False)"

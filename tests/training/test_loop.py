@@ -110,6 +110,18 @@ def test_another_view_is_a_fresh_augmentation_of_the_same_images(network, datase
         assert not torch.equal(views[0], views[1]) and not torch.equal(views[0], batch.images)
 
 
+def test_squares_are_cut_late_in_training(network, dataset, run, monkeypatch):
+    seen = []
+
+    def watched(self, images, generator, progress=0.0):
+        seen.append(progress)
+        return images
+
+    monkeypatch.setattr(Augmentation, "__call__", watched)
+    fit(network(), Standard(), dataset, Training(**SETTINGS | {"steps_per_epoch": 2}), run)
+    assert seen == [pytest.approx(k / 6) for k in range(6)]
+
+
 def test_the_library_prints_nothing(network, dataset, run, capfd):
     fit(network(), Standard(), dataset, Training(**SETTINGS), run)
     assert capfd.readouterr() == ("", "")

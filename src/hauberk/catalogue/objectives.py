@@ -129,3 +129,7 @@ FAMILY.add(
     "mart", "hauberk.objectives.mart:MART", "adversarial training that looks harder at images that are wrong",
     "Wang et al. 2020, Eq. 8-11",
 )  # fmt: skip
+FAMILY.add(
+    "cutmix", "hauberk.objectives.cutmix:CutMix", "another objective on images with a box of another image",
+    "Yun et al. 2019; Rebuffi et al. 2021",
+)  # fmt: skip

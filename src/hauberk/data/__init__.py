@@ -3,7 +3,7 @@
 The loaders live in modules of their own and are reached by name: ``load({"name": "cifar10"})``.
 """
 
-from hauberk.data.augment import Augmentation, random_crop, random_flip
+from hauberk.data.augment import Augmentation, cutout, random_crop, random_flip
 from hauberk.data.dataset import Dataset, load
 from hauberk.data.multilabel import MultiLabelDataset, MultiLabelSplit
 from hauberk.data.sampler import epoch_batches
@@ -16,6 +16,7 @@ __all__ = [
     "MultiLabelSplit",
     "Selection",
     "Split",
+    "cutout",
     "epoch_batches",
     "load",
     "random_crop",

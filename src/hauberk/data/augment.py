@@ -51,6 +51,30 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(coins[:, None, None, None], images.flip(3), images)
 
 
+def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Blacken a square of each image, around a pixel drawn uniformly; what lies outside of the image is cut off.
+
+    DeVries & Taylor 2017; they take 16 of the 32 pixels of CIFAR-10, and 0 after normalisation, the mean colour.
+
+    Args:
+        images: float tensor, shape (B, C, H, W).
+        side: of the square, in pixels.
+        generator: where the numbers come from; it may live on another device than the images.
+
+    Returns:
+        a new tensor of the same shape, type and memory format.
+    """
+    _check_batch(images)
+    inside = []
+    for pixels in images.shape[2:]:
+        centre = torch.randint(pixels, (len(images), 1), generator=generator, device=generator.device).to(images.device)
+        first = centre - side // 2
+        place = torch.arange(pixels, device=images.device)
+        inside.append((place >= first) & (place < first + side))
+    rows, columns = inside
+    return images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0.0)
+
+
 @dataclass(frozen=True, config=CONFIG)
 class Augmentation:
     """What is done to a training batch, in this order.
@@ -58,16 +82,33 @@ class Augmentation:
     Args:
         crop: random crop with that much padding, in pixels; 0 for none.
         flip: random mirroring; not for digits or text, whose mirror image means something else.
+        cutout: side of a black square at a random place, in pixels; 0 for none.
+        cutout_from: the fraction of training after which squares are cut; Tack et al. 2022 augment more from 0.5 on.
     """
 
     crop: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
+    cutout: Annotated[int, Field(ge=0)] = 0
+    cutout_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augmented images, shape (B, C, H, W); the images themselves where nothing is asked for."""
+    def __str__(self) -> str:
+        """What a checkpoint compares: older ones know no squares, and fit where none are cut."""
+        squares = f", cutout={self.cutout}, cutout_from={self.cutout_from}" if self.cutout else ""
+        return f"Augmentation(crop={self.crop}, flip={self.flip}{squares})"
+
+    def __call__(self, images: Tensor, generator: torch.Generator, progress: float = 0.0) -> Tensor:
+        """Augmented images, shape (B, C, H, W); the images themselves where nothing is asked for.
+
+        Args:
+            images: shape (B, C, H, W).
+            generator: where the numbers come from.
+            progress: the fraction of training that is done.
+        """
         if self.crop:
             images = random_crop(images, self.crop, generator)
-        return random_flip(images, generator) if self.flip else images
+        if self.flip:
+            images = random_flip(images, generator)
+        return cutout(images, self.cutout, generator) if self.cutout and progress >= self.cutout_from else images
 
 
 def _check_batch(images: Tensor) -> None:

@@ -27,7 +27,8 @@ class Consistency(Objective):
 
     with :math:`x_i'` the attacked i-th augmentation, each with a perturbation of its own.  Both go through the network
     in one forward pass, so that batch norm sees the mixture.  Gradients flow into both outputs.  The authors train with
-    crop, flip and, in the second half, stronger augmentation; here both views come from ``training.augmentation``.
+    crop, flip and, in the second half, AutoAugment and black squares of 16 pixels; here both views come from
+    ``training.augmentation``, which has the squares (``cutout: 16, cutout_from: 0.5``) and no AutoAugment.
 
     A step has twice the passes of adversarial training on the same batch.
 

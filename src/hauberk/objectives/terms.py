@@ -51,7 +51,7 @@ class Terms(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms of all parts, by their own names, numbered where two parts have the same."""
-        sharing = replace(context, shared={})
+        sharing = replace(context, shared={} if context.shared is None else context.shared)
         regularisers = [term(model, batch, sharing) for term in self.terms]
         base = self.base(model, batch, sharing)
         total = self.weight * base.total

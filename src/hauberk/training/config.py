@@ -49,7 +49,7 @@ class Training:
         precision: ``bfloat16`` runs the network's forward passes in training under autocast; loss, weights and every
             evaluation stay in float32.
         channels_last: keep images and convolutions in channels-last memory, faster on most machines.
-        augmentation: random crop and flip of training images.
+        augmentation: random crop, flip and black squares of training images.
         validate_every: validate after every so many epochs, and after the last; 0 turns validation off.
         validation_images: how many images of the validation split, drawn once from the seed; 0 is all of them.
         validation_attack: what measures robust validation accuracy, which selects the model; None selects by clean one.

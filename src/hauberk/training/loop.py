@@ -266,7 +266,7 @@ class _Trainer:
         batch = self.source.batch(index)
 
         def augment() -> Tensor:
-            images = self.config.augmentation(batch.images, self.context.generator)
+            images = self.config.augmentation(batch.images, self.context.generator, self.context.progress)
             if self.config.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             return images[own]
