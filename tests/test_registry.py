@@ -43,7 +43,7 @@ from hauberk.classifier import weights_hash
 from hauberk.defences.adaptive_mixed import AlphaDown
 from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
-from hauberk.evaluation import metrics, minimum, repeated
+from hauberk.evaluation import hessian, metrics, minimum, repeated
 from hauberk.executors import Inline, Processes, Ray
 from hauberk.noises import Gaussian, Splitting, Uniform
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
@@ -331,11 +331,11 @@ def test_every_layer_with_a_bound_and_every_metric_is_listed() -> None:
     assert bounded <= {entry.load() for entry in registry.entries("layer")}
     public = {
         name
-        for module in (metrics, minimum, repeated)
+        for module in (metrics, minimum, repeated, hessian)
         for name, value in vars(module).items()
         if not name.startswith("_") and inspect.isfunction(value) and value.__module__ == module.__name__
     }
-    beside = {"worst_case", "confidence_gaps", "nearest_of"}
+    beside = {"worst_case", "confidence_gaps", "nearest_of", "lanczos"}
     assert {entry.name for entry in registry.entries("metric")} == public - beside
 
 

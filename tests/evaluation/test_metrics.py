@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from hauberk.errors import HauberkError
 from hauberk.evaluation import metrics
+from hauberk.statistics import Interval
 
 # Six images by hand: right and survives, right and broken (twice), wrong already, abstains, right and survives.
 CORRECT = np.array([True, True, True, False, False, True])
@@ -22,6 +23,7 @@ def test_six_points_by_hand() -> None:
     assert metrics.accuracy(CORRECT).value == 4 / 6
     assert metrics.robust_accuracy(CORRECT, SURVIVED).value == 2 / 6
     assert metrics.robust_error(CORRECT, SURVIVED).value == 4 / 6
+    assert metrics.boundary_error(CORRECT, SURVIVED).value == 2 / 6
     rate = metrics.attack_success_rate(CORRECT, SURVIVED)
     assert (rate.value, rate.n) == (2 / 4, 4)
     assert metrics.mean_perturbation(CORRECT, SURVIVED, DISTANCE).value == pytest.approx(0.15)
@@ -48,6 +50,17 @@ def test_robust_accuracy_is_clean_times_one_minus_success(rows: tuple[np.ndarray
     if rate.n:
         assert robust.value == pytest.approx(metrics.accuracy(correct).value * (1 - rate.value))
     assert robust.low <= robust.value <= robust.high
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(arrays(bool, n), arrays(bool, n))))
+def test_robust_error_is_natural_plus_boundary_error_for_each_image(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    def count(of: Interval) -> int:
+        return round(of.value * len(rows[0]))
+
+    boundary, natural = count(metrics.boundary_error(*rows)), len(rows[0]) - int(rows[0].sum())
+    assert count(metrics.robust_error(*rows)) == natural + boundary
+    for c, s in zip(*([row[i : i + 1] for i in range(len(rows[0]))] for row in rows), strict=True):
+        assert metrics.robust_error(c, s).value == (1 - float(c[0])) + metrics.boundary_error(c, s).value
 
 
 @given(st.lists(arrays(bool, 12), min_size=1, max_size=4))

@@ -107,4 +107,16 @@ REGULARISERS: list[Mutant] = [
         "regularisers", "training/loop.py", "tests/training/test_loop.py::test_squares_are_cut_late_in_training",
         ("self.context.generator, self.context.progress)", "self.context.generator)"),
     ),
+    *group(
+        "regularisers", "evaluation/hessian.py", "tests/evaluation/test_hessian.py",
+        ('reduction="sum"', 'reduction="mean"'),
+        ("torch.where(left[:, None], rest, _apart(start.roll(step + 1, 1), known))", "rest"),
+        ("ascending.flip(1)", "ascending"),
+        ("known * (known * vectors[:, :, None]).sum(1, keepdim=True)", "0.0 * known"),
+        ("most)[:, :number]", "most)[:, -number:]"),
+    ),
+    *group(
+        "regularisers", "evaluation/metrics.py", "tests/evaluation/test_metrics.py",
+        ("return _share(c & ~s)", "return _share(~s)"),
+    ),
 ]  # fmt: skip

@@ -51,6 +51,7 @@ def test_attacks_that_break_different_images_add_up(lab, parts) -> None:
     [subject] = collect.subjects(halves)
     assert subject.attacked[0].accuracy.value == 0.0
     assert subject.attacked[0].success_rate.value == 1.0
+    assert subject.attacked[0].boundary_error.value == right.mean()
     assert all(m.accuracy.value > 0.3 for m in subject.attacked[0].methods)
 
 

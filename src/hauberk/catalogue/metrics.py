@@ -14,6 +14,11 @@ FAMILY.add(
     "lecture, slide on metrics",
 )  # fmt: skip
 FAMILY.add(
+    "boundary_error", "hauberk.evaluation.metrics:boundary_error",
+    "the share that is right on the image and broken by some attack; with the natural error the robust error",
+    "Zhang et al. 2019, Eq. 1",
+)  # fmt: skip
+FAMILY.add(
     "attack_success_rate", "hauberk.evaluation.metrics:attack_success_rate",
     "of the images that were right, the share that an attack breaks",
 )  # fmt: skip
@@ -52,6 +57,11 @@ FAMILY.add(
 FAMILY.add(
     "robust_accuracy_curve", "hauberk.evaluation.metrics:robust_accuracy_curve",
     "robust accuracy against the budget, from minimum-norm attacks",
+)  # fmt: skip
+FAMILY.add(
+    "hessian_eigenvalues", "hauberk.evaluation.hessian:hessian_eigenvalues",
+    "the largest eigenvalues of the loss's Hessian in the image, of a model and its images",
+    "Moosavi-Dezfooli et al. 2019, Section 3",
 )  # fmt: skip
 FAMILY.add(
     "confidence_gap", "hauberk.evaluation.metrics:confidence_gap",

@@ -57,6 +57,16 @@ def robust_error(correct: ArrayLike, survived: ArrayLike) -> Interval:
     return _share(~(c & s))
 
 
+def boundary_error(correct: ArrayLike, survived: ArrayLike) -> Interval:
+    r"""Share of images that are right and that an attack breaks, :math:`\frac1N\sum_i c_i (1 - s_i)`.
+
+    With the share that is wrong without any attack it adds up to the robust error, image by image:
+    :math:`R_{rob} = R_{nat} + R_{bdy}` (Zhang et al. 2019, Eq. 1).  A lower bound of the true boundary error.
+    """
+    c, s = _outcomes(correct, survived)
+    return _share(c & ~s)
+
+
 def attack_success_rate_lecture(survived: ArrayLike) -> Interval:
     r"""The defence lecture's attack success rate (1) as printed, :math:`\frac1N\sum_i (1 - s_i)`.
 

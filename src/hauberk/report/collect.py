@@ -198,8 +198,9 @@ def _attacked(predictor: str, parts: list[Part], every: list[Part]) -> list[Atta
         )
         found.append(Attacked(
             predictor, norm, eps, metrics.robust_accuracy(own.right, own.survived),
-            metrics.attack_success_rate(own.right, own.survived), tuple(methods), images_hash(own.ids),
-            *_last_words(items), by_class(own.labels, own.after, own.standing), random_facts(items),
+            metrics.attack_success_rate(own.right, own.survived), metrics.boundary_error(own.right, own.survived),
+            tuple(methods), images_hash(own.ids), *_last_words(items),
+            by_class(own.labels, own.after, own.standing), random_facts(items),
         ))  # fmt: skip
     return found
 

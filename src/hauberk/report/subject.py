@@ -58,6 +58,7 @@ class Attacked:
         eps: the budget, pixel units.
         accuracy: share of images that no attack broke.
         success_rate: of the images that were right, how many some attack broke.
+        boundary_error: of all images, how many were right and some attack broke.
         methods: the attacks.
         images: a hash of the image ids, so that numbers about other images can be told apart.
         gaps: how sure the model is of right and of wrong answers, before and after the attacks.
@@ -71,6 +72,7 @@ class Attacked:
     eps: float
     accuracy: Interval
     success_rate: Interval
+    boundary_error: Interval
     methods: tuple[Method, ...]
     images: str
     gaps: ConfidenceGaps | None = None
