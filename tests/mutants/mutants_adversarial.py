@@ -56,6 +56,16 @@ ADVERSARIAL: list[Mutant] = [
         ("stop = stop or (score is not None and score.collapsed)", "pass"),
     ),
     *group(
+        "adversarial", "report/training.py", "tests/report/test_training.py",
+        ("else one - other", "else other - one"),
+        ("else best - last", "else last - best"),
+        ('self.line("training_robust_accuracy") or self.line("adversarial_accuracy")',
+         'self.line("adversarial_accuracy")'),
+        ("return (float(row[ROBUST]), clean)", "return (clean, float(row[ROBUST]))"),
+        ("return {*epochs[::every], *always}", "return {*epochs[::every]}"),
+        ("len(rows) < 2", "len(rows) < 1"),
+    ),
+    *group(
         "adversarial", "attacks/ddn.py", "tests/objectives/test_friendly_adversarial.py",
         ("closer = query.wrong & (distance < nearest)", "closer = query.wrong"),
         ("1.0 - self.gamma, 1.0 + self.gamma)", "1.0 + self.gamma, 1.0 - self.gamma)"),

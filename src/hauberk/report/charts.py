@@ -16,6 +16,7 @@ from hauberk.later import Later
 from hauberk.report.board import Board
 from hauberk.report.mixing import Dot, Mix
 from hauberk.report.subject import Attacked, Curve, Level, one_axis
+from hauberk.report.training import Trained
 from hauberk.report.votes import Voted
 from hauberk.report.words import NORMS
 from hauberk.statistics import Interval
@@ -230,6 +231,29 @@ def plane(mix: Mix) -> Spec:
         _label(dots, "datum.kind === 'accurate'", "left", -12),
         _label(dots, "datum.kind === 'robust'", "right", 14),
     ]), {}, "Clean accuracy against robust accuracy for every weight of the mix")  # fmt: skip
+
+
+def along_training(trained: Trained) -> Spec:
+    """Accuracy against the epoch: solid on validation images, dashed on training images, coloured under attack."""
+    rows: list[Row] = [
+        {"epoch": p.epoch, "value": p.value, "line": line.column, "images": line.images,
+         "kind": "attacked" if line.attacked else "clean"}
+        for line in trained.lines for p in line.points
+    ]  # fmt: skip
+    dash = alt.Scale(domain=["validation", "training"], range=[[1, 0], [5, 4]])
+    tints = alt.Scale(domain=["attacked", "clean"], range=[ATTACKED, INK])
+    drawn = alt.Chart(alt.NamedData("epochs")).mark_line(strokeWidth=2).encode(
+        alt.X("epoch:Q", title="epoch", scale=alt.Scale(nice=False)), _share_axis(),
+        alt.Color("kind:N", legend=None, scale=tints), alt.StrokeDash("images:N", legend=None, scale=dash),
+        detail="line:N", order="epoch:Q",
+    )  # fmt: skip
+    layers = [drawn]
+    if trained.best is not None:
+        chosen = alt.Chart(alt.NamedData("chosen")).mark_rule(color=MUTED, strokeWidth=1)
+        layers.append(chosen.encode(x="epoch:Q"))
+    said = "Accuracy on training and validation images, clean and attacked, against the epoch"
+    best: list[Row] = [] if trained.best is None else [{"epoch": trained.best}]
+    return styled(alt.LayerChart(layer=layers), {"epochs": rows, "chosen": best}, said)
 
 
 def _along(names: tuple[str, str], x: alt.X, y: alt.Y, colour: str, dash: bool) -> list[alt.Chart]:

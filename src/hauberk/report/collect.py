@@ -52,6 +52,7 @@ class RunFacts:
     info: Mapping[str, Any]
     parts: tuple[Part, ...]
     verdicts: tuple[Verdict, ...] = ()
+    metrics: tuple[Mapping[str, Any], ...] = ()
 
 
 def load(paths: Sequence[Path]) -> list[RunFacts]:
@@ -64,7 +65,8 @@ def load(paths: Sequence[Path]) -> list[RunFacts]:
     for path in paths:
         run = Run.open(path)
         parts = told_apart(records.read_all(run.records))
-        found.append(RunFacts(Path(path).resolve().name, run.recipe, run.info, parts, tuple(verify_once(run.path))))
+        verdicts, metrics = tuple(verify_once(run.path)), tuple(run.metrics())
+        found.append(RunFacts(Path(path).resolve().name, run.recipe, run.info, parts, verdicts, metrics))
     if not any(run.parts for run in found):
         raise HauberkError("there are no records to report", "measure first: hauberk attack RUN or hauberk certify RUN")
     return found

@@ -31,6 +31,7 @@ from hauberk.report.pairs import Held, difference, pairs
 from hauberk.report.pictures import Picture, pictures
 from hauberk.report.provenance import provenance, run_summary
 from hauberk.report.subject import Attacked, Curve, Level, Subject
+from hauberk.report.training import Trained, trainings
 from hauberk.report.tried import Tried, tried
 from hauberk.report.verdict import Difference, Lacks, Verdict, verdict
 from hauberk.report.votes import Voted, voted
@@ -65,6 +66,14 @@ class VotesView:
     norm: str
     rows: tuple[Voted, ...]
     levels: tuple[float, ...]
+    spec: charts.Spec
+
+
+@dataclass(frozen=True)
+class TrainedView:
+    """What the page shows of a training."""
+
+    trained: Trained
     spec: charts.Spec
 
 
@@ -130,6 +139,7 @@ def summary(runs: Sequence[Path], logs: Sequence[Log] = ()) -> dict[str, Any]:
         "subjects": [dataclasses.asdict(s) for s in known],
         "mixes": [explorer.summary(m) for m in mixes(parts, known)],
         "lipschitz": [dataclasses.asdict(v) for v in lipschitz.views(found)],
+        "training": [t.summary() for t in trainings(found)],
         "votes": [votes_summary(v) for v in voted([own[s.key] for s in known], str, logs)],
         "runs": [run_summary(r) for r in found],
     })
@@ -159,6 +169,7 @@ def render(runs: Sequence[RunFacts], logs: Sequence[Log] = ()) -> str:
         pairs=held,
         votes=_votes(voted(joined, short, logs)),
         mixes=[explorer.view(m, shown, folders(runs)) for m in mixes(parts, known)],
+        trainings=[TrainedView(t, charts.along_training(t)) for t in trainings(runs)],
         lipschitz=lipschitz.views(runs),
         gradients=lipschitz.gradients(runs),
         provenance=provenance(runs),
