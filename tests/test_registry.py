@@ -71,6 +71,7 @@ from hauberk.objectives.mart import MART
 from hauberk.objectives.noisy_adversarial import NoisyAdversarial
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
 from hauberk.objectives.ramp import Ramp
+from hauberk.objectives.semidefinite_dual import SemidefiniteDual
 from hauberk.objectives.smooth_adv import SmoothAdv
 from hauberk.objectives.smoothed_consistency import SmoothedConsistency
 from hauberk.objectives.stability import Stability
@@ -166,6 +167,7 @@ EXAMPLES: dict[str, list[Any]] = {
         GloRo(eps=0.1, affinity=((0, 1), (1, 2))),
     ],
     "emma": [EMMA(), EMMA(eps=0.3, least=1.0, lipschitz="walk")],
+    "semidefinite_dual": [SemidefiniteDual(), SemidefiniteDual(weight=0.02)],
     "logit_annealing": [LogitAnnealing(), LogitAnnealing(eps=0.1, power=2.0)],
     "hkr": [HKR(), HKR(alpha=0.5, margin=0.2, soft=True)],
     "iaat": [IAAT(Linf(8 / 255)), IAAT(L2(0.5), steps=3, warmup=1, gamma=0.1, beta=0.2, least_step=0.05)],
@@ -196,6 +198,7 @@ MODELS = {
     "li_resnet": {"width": 4, "depth": 1, "hidden": 8},
     "cnn_6c2f": {"scale": 0.1},
     "lip_mlp": {"widths": (8, 6)},
+    "one_hidden_layer": {"hidden": 6},
     "hycas_net": {"widths": (4, 6), "strides": (1, 2), "noise": None},
     "dncnn": {"channels": 1, "width": 4, "depth": 3, "batch_norm": False},
 }

@@ -23,6 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "li_resnet": {"width": 4, "depth": 2, "hidden": 8},
     "cnn_6c2f": {"scale": 0.1},
     "lip_mlp": {"widths": [8, 6]},
+    "one_hidden_layer": {"hidden": 6},
     "hycas_net": {"widths": [4, 6], "strides": [1, 2], "noise": None},  # with noise two calls differ
 }
 NAMES = sorted(SMALL)

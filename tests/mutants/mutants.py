@@ -20,6 +20,7 @@ import pytest
 from mutant import Mutant
 from mutants_adversarial import ADVERSARIAL
 from mutants_attacks import ATTACKS
+from mutants_certified import CERTIFIED
 from mutants_comparison import COMPARISON
 from mutants_core import CORE
 from mutants_data import DATA
@@ -61,6 +62,7 @@ MUTANTS: list[Mutant] = [
     *ADVERSARIAL,
     *KEYS,
     *CORE,
+    *CERTIFIED,
     *COMPARISON,
     *ATTACKS,
     *EVALUATION,

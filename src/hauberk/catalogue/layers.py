@@ -94,6 +94,10 @@ FAMILY.add(
 )  # fmt: skip
 FAMILY.add("ScaledAvgPool2d", "hauberk.layers.pooling:ScaledAvgPool2d", "means of windows, scaled to the norm 1")
 FAMILY.add("GlobalAveragePool", "hauberk.layers.pooling:GlobalAveragePool", "the mean of each channel")
+FAMILY.add(
+    "OneHiddenLayer", "hauberk.layers.one_hidden_layer:OneHiddenLayer",
+    "a classifier of one hidden layer with semidefinite dual bounds in Linf", "Raghunathan et al. 2018",
+)  # fmt: skip
 FAMILY.add("AffineResidual", "hauberk.layers.residual:AffineResidual", "a weighted sum of input and branch")
 FAMILY.add("ConvexResidual", "hauberk.layers.residual:ConvexResidual", "a mean of input and branch")
 FAMILY.add(

@@ -27,6 +27,10 @@ FAMILY.add(
     "six plain convolutions and two dense layers, trained against their bound", "Leino et al. 2021",
 )  # fmt: skip
 FAMILY.add(
+    "one_hidden_layer", "hauberk.models.one_hidden_layer:one_hidden_layer",
+    "one hidden layer of ReLU with semidefinite dual bounds in Linf", "Raghunathan et al. 2018",
+)  # fmt: skip
+FAMILY.add(
     "hycas_net", "hauberk.models.hycas_net:hycas_net",
     "hybrid convolutions with random attention, at most 1- or 2-Lipschitz", "Dhar et al. 2026",
 )  # fmt: skip

@@ -83,6 +83,11 @@ FAMILY.add(
     "Hu et al. 2023",
 )  # fmt: skip
 FAMILY.add(
+    "semidefinite_dual", "hauberk.objectives.semidefinite_dual:SemidefiniteDual",
+    "cross-entropy plus the semidefinite dual bounds of a net of one hidden layer",
+    "Raghunathan et al. 2018, Section 4",
+)  # fmt: skip
+FAMILY.add(
     "logit_annealing", "hauberk.objectives.logit_annealing:LogitAnnealing", "a margin loss whose reward fades",
     "Lai et al. 2025",
 )  # fmt: skip

@@ -21,6 +21,7 @@ from hauberk.layers.lot import LOTConv2d
 from hauberk.layers.low_pass import LowPass
 from hauberk.layers.noise_injection import NoiseInjection
 from hauberk.layers.norms import conv_norm, linear_norm
+from hauberk.layers.one_hidden_layer import OneHiddenLayer
 from hauberk.layers.pooling import GlobalAveragePool, L2NormPool2d, ScaledAvgPool2d
 from hauberk.layers.random_filters import FixedConv2d, RandomFilters2d, frozen_filters, orthogonal_mix
 from hauberk.layers.residual import AffineResidual, Concatenation, ConvexResidual
@@ -82,6 +83,7 @@ __all__ = [
     "ModelBounds",
     "NActivation",
     "NoiseInjection",
+    "OneHiddenLayer",
     "PadChannels",
     "PadToMultiple",
     "RandomFilters2d",

@@ -55,6 +55,15 @@ class BoundedLayer(Protocol):
 
 
 @runtime_checkable
+class BoundsPairs(Protocol):
+    """A last layer that knows more of the differences of two logits than its bound and its rows say."""
+
+    def pairwise_bounds(self, input_shape: Sequence[int], norm: Norm = "l2") -> Tensor:
+        """Their Lipschitz bounds by the norm in which its input moves, (K, K) float64, from the weights as they are."""
+        ...
+
+
+@runtime_checkable
 class SumsInside(Protocol):
     """A layer that adds up numbers inside which may be larger than what enters and leaves it."""
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from hauberk.draws import drawn
 from hauberk.errors import HauberkError, reason
-from hauberk.layers.bound import SLACK, Bound, BoundedLayer, check_norm, times
+from hauberk.layers.bound import SLACK, Bound, BoundedLayer, BoundsPairs, check_norm, times
 from hauberk.layers.entry_norms import Pair
 from hauberk.layers.freezing import probe
 from hauberk.layers.known import Shape, computes_as, entry_norms, known_bound
@@ -122,12 +122,18 @@ class ModelBounds:
 
         with :math:`b_q` the bound of all before the last linear layer, :math:`w_i` its rows and q* the dual of q; if
         the model does not end in one, :math:`K_{ij} = \min(b_1, \sqrt 2\,b_2, 2\,b_\infty)`, b of the whole model
-        (in L2 Tsuzuku et al. 2018; Singla et al. 2022, Proposition 1).
+        (in L2 Tsuzuku et al. 2018; Singla et al. 2022, Proposition 1).  A last layer that knows its own pairs
+        (``BoundsPairs``) gives what stands in the place of :math:`\|w_i - w_j\|_{q^*}`.
 
         Returns:
             shape (K, K), float64, symmetric, zero on the diagonal.
         """
-        rows = self._rows()
+        rows, last = self._rows(), self.steps[-1].layer
+        if isinstance(last, BoundsPairs):
+            shape = self.steps[-2].output if len(self.steps) > 1 else self.input_shape
+            reach = _carry(self.input_shape, self.steps[:-1], norm)
+            ways = [last.pairwise_bounds(shape, q) * _product(reach[q], 1.0 + SLACK) for q in NORMS]
+            return torch.stack(ways).amin(0)
         if rows is None:
             apart = 1.0 - torch.eye(self.steps[-1].output[0], dtype=torch.float64)
             return apart * self._of_two(norm)
@@ -347,7 +353,7 @@ def _bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
     return layer.lipschitz_bound(shape)
 
 
-_HELPERS = ("inner_size", "weighted_branches")
+_HELPERS = ("inner_size", "weighted_branches", "pairwise_bounds")
 
 
 def _owner(cls: type, method: str) -> type:
