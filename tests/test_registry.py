@@ -30,6 +30,7 @@ from hauberk.attacks import (
 from hauberk.attacks.part import PartAttack
 from hauberk.attacks.transfer import Transfer
 from hauberk.certificates import (
+    Affinity,
     DerandomisedSplitting,
     ExpectedLogits,
     LipschitzCertificate,
@@ -37,10 +38,12 @@ from hauberk.certificates import (
     MMCert,
     RandomVote,
     SmoothingCertificate,
+    TopK,
 )
 from hauberk.certificates.local_lipschitz import LocalLipschitz
 from hauberk.classifier import weights_hash
 from hauberk.defences.adaptive_mixed import AlphaDown
+from hauberk.defences.bottom_class import BottomMargin
 from hauberk.defences.detector import DetectorJoint
 from hauberk.errors import HauberkError
 from hauberk.evaluation import hessian, metrics, minimum, repeated
@@ -102,6 +105,7 @@ EXAMPLES: dict[str, list[Any]] = {
         APGD(Linf(0.1), DetectorJoint(weight=0.3)),
     ],
     "detector_joint": [DetectorJoint(), DetectorJoint(weight=0.3)],
+    "bottom_margin": [BottomMargin()],
     "alpha_down": [AlphaDown(), AlphaDown(weight=0.3, base="dlr")],
     "n_fgsm": [NFGSM(Linf(8 / 255)), NFGSM(Linf(0.1), noise=1.0)],
     "friendly_adversarial": [
@@ -131,6 +135,8 @@ EXAMPLES: dict[str, list[Any]] = {
         AutoAttack(L2(0.5), version="custom", attacks=(APGD(L2(0.5)), DDN(L2(0.5))), losses=(DetectorJoint(),)),
     ],
     "lipschitz": [LipschitzCertificate()],
+    "top_k": [TopK(), TopK("linf", 2)],
+    "affinity": [Affinity(sets=((0, 1), (2, 3, 4))), Affinity("l1", ((0, 2),))],
     "smoothing": [SMOOTHING],
     "derandomised_splitting": [DerandomisedSplitting(221), DerandomisedSplitting(9, 4, "grid")],
     "random_vote": [RandomVote(), RandomVote(n0=5, n=40, alpha=0.01, norm="linf")],
@@ -198,6 +204,7 @@ MODELS = {
     "li_resnet": {"width": 4, "depth": 1, "hidden": 8},
     "cnn_6c2f": {"scale": 0.1},
     "lip_mlp": {"widths": (8, 6)},
+    "lip_mlp_n": {"widths": (8, 6), "layer": "sll"},
     "one_hidden_layer": {"hidden": 6},
     "hycas_net": {"widths": (4, 6), "strides": (1, 2), "noise": None},
     "dncnn": {"channels": 1, "width": 4, "depth": 3, "batch_norm": False},

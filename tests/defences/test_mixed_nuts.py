@@ -242,10 +242,21 @@ def test_impossible_settings_are_refused(change: dict[str, float], words: str) -
         MixedNuts(g, g, **(SETTINGS | {"surrogate_alpha": 0.8} | change))
 
 
-def test_two_classes_are_refused() -> None:
-    g = LinearOracle.random((1, 3, 3), 2)
+def test_of_two_classes_the_robust_model_answers_beyond_a_gap_and_the_accurate_one_below() -> None:
+    """With p = 1 and c = 0 the margin is tanh(s d / 4), which is 1/2 at d = 2 ln 3 / s: there alpha = 2/3 decides."""
+    g, h = logits(4, kinds=2), logits(5, kinds=2)
+    gaps = h[:, 1] - h[:, 0]
+    threshold = float(gaps.abs().median()) + 1e-3
+    settings = SETTINGS | {"alpha": 2 / 3, "scale": math.log(3) / threshold * 2, "shift": 0.0, "power": 1.0}
+    model = MixedNuts(Table(g), Table(h), **settings, surrogate_alpha=0.7).eval()
+    said = model(table_images(40)).argmax(1)
+    assert torch.equal(said, torch.where(gaps.abs() > threshold, h.argmax(1), g.argmax(1)))
+    assert bool((h.argmax(1) != g.argmax(1))[gaps.abs() > threshold].any())
+
+
+def test_three_logits_of_more_are_the_least_to_normalise_by() -> None:
     with pytest.raises(HauberkError, match="at least 3 logits"):
-        MixedNuts(g, g, **SETTINGS, surrogate_alpha=0.8)(torch.rand(2, 1, 3, 3))
+        normalise(logits(0), 2)
 
 
 def test_the_certificate_of_a_mix_refuses_it() -> None:

@@ -142,8 +142,29 @@ def test_nothing_to_keep_is_said() -> None:
         nuts(g, h, -50.0 * np.eye(4)[labels], labels)
     with pytest.raises(HauberkError, match="share in"):
         nuts(g, h, attacked, labels, 0.0)
-    with pytest.raises(HauberkError, match="at least 3 logits"):
-        nuts(g[:, :2], h[:, :2], attacked[:, :2], labels % 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_two_classes_it_is_a_threshold_on_the_gap_that_no_map_beats(seed: int) -> None:
+    g, h, attacked, labels = models(seed, n=80, k=2, robust=0.7)
+    found = nuts(g, h, attacked, labels, 0.9)
+    own = attacked[np.arange(80), labels] - attacked[np.arange(80), 1 - labels]
+    kept = np.sort(own[own > 0])[::-1]
+    needed = math.ceil(0.9 * len(kept) - 1e-9)
+    threshold = kept[needed - 1]
+    gaps = np.abs(h[:, 1] - h[:, 0])
+    said = np.where(gaps >= threshold * (1 - 1e-9), h.argmax(1), g.argmax(1))
+    assert found.clean_accuracy.value == pytest.approx(float((said == labels).mean()))
+    assert found.lost == pytest.approx(float((gaps >= threshold)[h.argmax(1) != labels].mean()))
+    assert (found.shift, found.power) == (0.0, 1.0)
+    assert found.alpha == pytest.approx(2 / 3)
+    assert found.estimated_robust_accuracy.value >= 0.9 * float((own > 0).mean()) - 1e-9
+    z, worst = (t - t.mean(1, keepdims=True) for t in (h, attacked))
+    for scale, power in product((0.1, 1.0, 5.0), (1.0, 2.0, 4.0)):  # maps that are odd and monotone in the gap
+        bent, clean = (scale * np.sign(t) * np.abs(t) ** power for t in (worst, z))
+        cutoff = np.sort(np.tanh(np.abs(bent[:, 0]))[own > 0])[::-1][needed - 1]
+        lost = (np.tanh(np.abs(clean[:, 0])) >= cutoff)[h.argmax(1) != labels].mean()
+        assert lost == pytest.approx(found.lost)
 
 
 def test_a_robust_model_without_errors_loses_none() -> None:

@@ -8,7 +8,7 @@ CERTIFIED: list[Mutant] = [
     *group(
         "semidefinite", "layers/one_hidden_layer.py", "tests/layers/test_one_hidden_layer.py",
         ("found[rows, columns] = 0.5 *", "found[rows, columns] = 0.25 *"),
-        ("0.5 * (norms + error) * size *", "0.5 * norms *"),
+        ("* size.cpu() *", "*"),
         ("torch.cat([inner.sum(2, keepdim=True), inner]", "torch.cat([0.5 * inner.sum(2, keepdim=True), inner]"),
         ("/ (p[:, :, None] * q[:, None, :])", "/ p[:, :, None]"),
         ("last[rows] - last[columns]", "last[rows] + last[columns]"),
@@ -24,6 +24,52 @@ CERTIFIED: list[Mutant] = [
         ("if isinstance(last, BoundsPairs):", "if False:"),
         ("last.pairwise_bounds(shape, q) * _product(reach[q], 1.0 + SLACK)", "last.pairwise_bounds(shape, q)"),
         ('"weighted_branches", "pairwise_bounds")', '"weighted_branches")'),
+    ),
+    *group(
+        "bottom", "defences/bottom_class.py", "tests/defences/test_bottom_class.py",
+        ("wide[:, None, :]) - eps * pairwise.to(wide)", "wide[:, None, :])"),
+        ("(1.0 - RESERVE) * (wide", "(1.0 + RESERVE) * (wide"),
+        ("gaps.masked_fill(own, math.inf).amin(2)", "gaps.masked_fill(own, math.inf).amax(2)"),
+        ("lead > 0.0, top, ABSTAIN", "lead > -1e9, top, ABSTAIN"),
+        ("key = weights_hash(self.base), tuple", "key = '', tuple"),
+        ("pairwise(self.norm)", "pairwise()"),
+        ("ahead.scatter(1, labels[:, None], -math.inf).amax(1)", "ahead.amax(1)"),
+        ("    model.constants(shape)  #", "    #"),
+    ),
+    *group(
+        "bottom", "certificates/lipschitz.py", "tests/defences/test_bottom_class.py",
+        ("torch.where(decide(model, batch, tile=tile) == ABSTAIN, ABSTAIN, classes)", "classes"),
+        ("check_composite(model, BottomClass)", "pass"),
+    ),
+    *group(
+        "bottom", "certificates/mixed.py", "tests/defences/test_bottom_class.py",
+        ("        check_part(model.robust)\n", ""),
+    ),
+    *group(
+        "sets", "certificates/class_sets.py", "tests/certificates/test_class_sets.py",
+        ("return top_k_radius(seen, self.k)", "return top_k_radius(seen, 1)"),
+        ("return 0.0 if margin > 0.0 or", "return 0.0 if"),
+        ("return -1.0", "return 0.0"),
+        ("if seen.constants.norm != self.norm:", "if False:"),
+    ),
+    *group(
+        "sets", "certificates/mixed.py", "tests/certificates/test_class_sets.py",
+        ("if isinstance(self.base, SetCertificate):", "if False:"),
+    ),
+    *group(
+        "sets", "verify/derive/sets.py", "tests/certificates/test_class_sets.py",
+        ("key=lambda j: (-values[j], j)", "key=lambda j: (values[j], j)"),
+        ('- float(row.get("rounding", 0.0))', ""),
+        ("if gap <= 0.0:", "if gap < -1.0:"),
+        ("all(j in members", "any(j in members"),
+    ),
+    *group(
+        "sets", "verify/proofs.py", "tests/certificates/test_class_sets.py",
+        ("    shared |= {name:", "    {name:"),
+    ),
+    *group(
+        "sets", "cli/options.py", "tests/certificates/test_class_sets.py",
+        ('if letter == "," and depth <= 0:', 'if letter == ",":'),
     ),
     *group(
         "semidefinite", "objectives/semidefinite_dual.py", "tests/objectives/test_semidefinite_dual.py",

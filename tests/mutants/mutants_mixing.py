@@ -76,6 +76,8 @@ NUTS = [
         ("self._bent(robust), robust, RAW_SHARE", "robust, self._bent(robust), RAW_SHARE"),
         ('traits = Traits(gradient="none")', "traits = Traits()"),
         ("scale * bent.sign() * bent.abs()", "scale * bent.abs()"),
+        ("if logits.shape[1] == 2:", "if logits.shape[1] <= 3:"),
+        ("return wide - wide.mean(1, keepdim=True)", "return 2.0 * wide"),
     ),
     *group(
         "nuts", "evaluation/nuts.py", "tests/evaluation/test_nuts.py",
@@ -86,6 +88,8 @@ NUTS = [
         ("(raw[still])[::-1][needed - 1]", "(raw[still])[needed - 1]"),
         ("leads(h, y).min(1) <= 0.0", "leads(worst, y).min(1) <= 0.0"),
         ("alpha = needed_alpha(cutoff)", "alpha = 1.0 - cutoff"),
+        ("float(gaps[rows.needed - 1])", "float(gaps[-1])"),
+        ("return 2.0 * np.log(3.0) /", "return np.log(3.0) /"),
     ),
 ]  # fmt: skip
 

@@ -10,6 +10,16 @@ FAMILY.add(
     norm="L1 L2 Linf", proof="deterministic",
 )  # fmt: skip
 FAMILY.add(
+    "top_k", "hauberk.certificates.class_sets:TopK",
+    "the set of the k largest logits stays what it is", "Leino & Fredrikson 2021",
+    norm="L1 L2 Linf", proof="deterministic",
+)  # fmt: skip
+FAMILY.add(
+    "affinity", "hauberk.certificates.class_sets:Affinity",
+    "a set of the largest logits stays what it is, inside a declared set", "Leino & Fredrikson 2021",
+    norm="L1 L2 Linf", proof="deterministic",
+)  # fmt: skip
+FAMILY.add(
     "smoothing", "hauberk.certificates.smoothing:SmoothingCertificate",
     "the radius of its noise from a Clopper-Pearson bound of the votes", "Cohen et al. 2019, Theorem 1",
     short={"sigma": ("noise", "gaussian")}, norm="that of the noise",

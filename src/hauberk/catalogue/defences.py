@@ -43,6 +43,10 @@ FAMILY.add(
     "Metzen et al. 2017",
 )  # fmt: skip
 FAMILY.add(
+    "bottom_class", "hauberk.defences.bottom_class:bottom_class",
+    "a Lipschitz net that abstains where its class is not proved within eps", "Leino et al. 2021", proof="lipschitz",
+)  # fmt: skip
+FAMILY.add(
     "gradient_mixed", "hauberk.defences.locally_biased:gradient_mixed",
     "two models mixed class by class, weighted by the lengths of their gradients", "Bai et al. 2024, Eq. 4",
 )  # fmt: skip

@@ -9,6 +9,9 @@ FAMILY.add(
     "Metzen et al. 2017, Section 3.3",
 )  # fmt: skip
 FAMILY.add(
+    "bottom_margin", "hauberk.defences.bottom_class:BottomMargin", "be decided by a bottom class as another class",
+)  # fmt: skip
+FAMILY.add(
     "alpha_down", "hauberk.defences.adaptive_mixed:AlphaDown",
     "fool an adaptive mix and push its robust model's weight down", "Bai et al. 2024, Section 4.2",
 )  # fmt: skip

@@ -27,6 +27,10 @@ FAMILY.add(
     "six plain convolutions and two dense layers, trained against their bound", "Leino et al. 2021",
 )  # fmt: skip
 FAMILY.add(
+    "lip_mlp_n", "hauberk.models.lip_mlp_n:lip_mlp_n", "dense layers of splines, SLL, CPL or sandwich layers",
+    "Ducotterd et al. 2024; Araujo et al. 2023; Meunier et al. 2022; Wang & Manchester 2023",
+)  # fmt: skip
+FAMILY.add(
     "one_hidden_layer", "hauberk.models.one_hidden_layer:one_hidden_layer",
     "one hidden layer of ReLU with semidefinite dual bounds in Linf", "Raghunathan et al. 2018",
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Certificates: proofs that there is no adversarial point within a radius."""
 
 from hauberk.certificates.base import Certificate, Certificates
+from hauberk.certificates.class_sets import Affinity, TopK
 from hauberk.certificates.derandomised import DerandomisedSplitting
 from hauberk.certificates.expected_logits import ExpectedLogits
 from hauberk.certificates.frozen import FrozenLipschitz, freeze, lipschitz_radii
@@ -22,6 +23,7 @@ from hauberk.classifier import ABSTAIN
 
 __all__ = [
     "ABSTAIN",
+    "Affinity",
     "Certificate",
     "Certificates",
     "DerandomisedSplitting",
@@ -33,6 +35,7 @@ __all__ = [
     "MixedCertificate",
     "RandomVote",
     "SmoothingCertificate",
+    "TopK",
     "affinity_radius",
     "freeze",
     "lipschitz_radii",

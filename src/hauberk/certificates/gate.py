@@ -30,6 +30,7 @@ from hauberk.boundary import check_uncompiled
 from hauberk.certificates.black_box import BlackBox
 from hauberk.classifier import ABSTAIN, Decides, check_eval, classes, decide, logits_of
 from hauberk.defences.adaptive_mixed import AdaptiveMixedClassifier
+from hauberk.defences.bottom_class import BottomClass
 from hauberk.defences.denoised import check_sigma
 from hauberk.defences.derandomised import DerandomisedClassifier
 from hauberk.defences.mixed import MixedClassifier
@@ -114,6 +115,9 @@ def walked(model: nn.Module, images: Tensor, tile: int, random: bool = False) ->
         yield
 
 
+_CERTIFIED = SmoothedClassifier | DerandomisedClassifier | BottomClass  # they decide as their certificates know
+
+
 def check_composite(model: nn.Module, *known: type[nn.Module]) -> None:
     """Raise unless the model itself, whatever its parts are, is of exactly a known type and as that type says.
 
@@ -131,7 +135,7 @@ def check_composite(model: nn.Module, *known: type[nn.Module]) -> None:
     for cls in type(model).__mro__:
         check_class(cls)
     check_as_written()
-    if isinstance(model, Decides) and not isinstance(model, SmoothedClassifier | DerandomisedClassifier):
+    if isinstance(model, Decides) and not isinstance(model, _CERTIFIED):
         raise HauberkError(f"{type(model).__name__} decides in a way of its own", "remove its method decide")
     _check_settings(model)
 
@@ -147,6 +151,8 @@ def _check_settings(model: nn.Module) -> None:
                 f"expected weights in [0, 1] and positive scales, got {model.alpha}, {top} and {scales}",
                 "build the mix anew",
             )
+    if isinstance(model, BottomClass) and not (type(model.eps) in {int, float} and 0.0 < model.eps < math.inf):
+        raise HauberkError(f"expected a radius > 0, got {model.eps}", "build it anew")
     if isinstance(model, DerandomisedClassifier) and not (
         type(model.splits) is int and model.splits >= 2 and type(model.seed) is int
     ):

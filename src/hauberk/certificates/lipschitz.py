@@ -15,9 +15,10 @@ from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Proof, largest_radius, round_down
 from hauberk.certificates.deployed import compare
 from hauberk.certificates.evidence import Constants, Floats, LogitMargins
-from hauberk.certificates.gate import walked
+from hauberk.certificates.gate import check_composite, walked
 from hauberk.certificates.rounding import exact_forward
-from hauberk.classifier import ABSTAIN, predictor_name
+from hauberk.classifier import ABSTAIN, decide, predictor_name
+from hauberk.defences.bottom_class import BottomClass
 from hauberk.errors import HauberkError
 from hauberk.threats import CONFIG, Norm
 
@@ -30,7 +31,8 @@ class LipschitzCertificate(Certificate[LogitMargins]):
     :math:`\|w_y - w_j\|_2` of the last layer (Singla et al. 2022, Proposition 1); in L1 and Linf the best of what the
     layers' own norms and norm equivalence give (``layers.lipschitz``).  The proof is about the frozen predictor
     (``freeze``): the weights as the model computes them in its own dtype, evaluated in float64.  Ties and NaN give
-    radius 0.
+    radius 0.  Of a ``BottomClass`` the network inside it is walked: where it abstains at the image there is radius 0,
+    elsewhere no point within the radius is decided as another class, though some may be decided as none.
 
     Args:
         norm: in which the image moves, and the radius is measured.
@@ -42,15 +44,21 @@ class LipschitzCertificate(Certificate[LogitMargins]):
 
     def admitted(self, model: nn.Module, batch: Batch, tile: int) -> AbstractContextManager[None]:
         """The proof walks the model; a layer of the user's own is also asked whether it answers each row by itself."""
-        return walked(model, batch.images, tile)
+        if isinstance(model, BottomClass):
+            check_composite(model, BottomClass)
+        return walked(network(model), batch.images, tile)
 
     def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[LogitMargins]:  # noqa: ARG002
         """Logits of the frozen predictor for each row, their rounding, and the model as it is; bounds for all rows."""
-        bounds, forward = exact_forward(model, tuple(batch.images.shape[1:]))
+        inner = network(model)
+        bounds, forward = exact_forward(inner, tuple(batch.images.shape[1:]))
         images = Batch(batch.images.double(), batch.labels, batch.ids)
         parts = [[column[:used] for column in forward(t.images)] for t, used in images.tiles(tile)]
         logits, rounding = (torch.cat(column) for column in zip(*parts, strict=True))
-        found = compare(model, forward, batch, tile, logits, rounding)
+        found = compare(inner, forward, batch, tile, logits, rounding)
+        classes = found.classes
+        if inner is not model:
+            classes = torch.where(decide(model, batch, tile=tile) == ABSTAIN, ABSTAIN, classes)
         speeds = forward.pairwise.get(self.norm)  # the same for all images, and K * K norms
         if speeds is None:
             speeds = forward.pairwise[self.norm] = bounds.pairwise(self.norm).numpy()
@@ -58,7 +66,7 @@ class LipschitzCertificate(Certificate[LogitMargins]):
             {"name": b.name, "kind": b.kind, "value": b.bound.value, "method": b.bound.method, "norm": b.norm}
             for b in bounds.layers(self.norm)
         ))  # fmt: skip
-        columns = (logits, rounding + found.lost, found.classes, found.distance, found.explained)
+        columns = (logits, rounding + found.lost, classes, found.distance, found.explained)
         return [
             LogitMargins(tuple(z), constants, *others)
             for z, *others in zip(*(column.tolist() for column in columns), strict=True)
@@ -111,6 +119,11 @@ class LipschitzCertificate(Certificate[LogitMargins]):
     def predictor(self, model: nn.Module) -> str:
         """The network itself."""
         return predictor_name(model)
+
+
+def network(model: nn.Module) -> nn.Module:
+    """What a walk is a proof about: the network inside a bottom class, else the model."""
+    return model.base if type(model) is BottomClass else model
 
 
 def kept_margin(gaps: Floats, bounds: Floats, radius: float) -> float:

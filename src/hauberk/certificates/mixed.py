@@ -15,6 +15,7 @@ from torch import nn
 from hauberk import registry
 from hauberk.batch import Batch
 from hauberk.certificates.base import Certificate, Proof, round_down
+from hauberk.certificates.class_sets import SetCertificate
 from hauberk.certificates.derandomised import DerandomisedSplitting
 from hauberk.certificates.draw_bounds import DrawCertificate
 from hauberk.certificates.evidence import Evidence, LogitMargins, OfMix, VoteCounts, WorstPoints
@@ -122,6 +123,8 @@ class MixedCertificate(Certificate[OfMix]):
             raise ValueError("of a random model alone; a mix takes the lipschitz certificate of its frozen_ensemble")
         if isinstance(self.base, MMCert | DerandomisedSplitting):
             raise ValueError("edits of modalities and splits are certified of one model; a mix has no such certificate")
+        if isinstance(self.base, SetCertificate):
+            raise ValueError("a set of classes that stays says nothing of one class: a mix has no such certificate")
         if not isinstance(self.base, NEEDS[self.bound]):
             names = " or ".join(c.__name__ for c in NEEDS[self.bound])
             raise ValueError(f"the bound {self.bound} needs a base that is {names}, got {type(self.base).__name__}")
@@ -150,6 +153,7 @@ class MixedCertificate(Certificate[OfMix]):
             )
         check_composite(model, MixedClassifier, AdaptiveMixedClassifier)
         check_part(model.accurate)
+        check_part(model.robust)
         with ExitStack() as stack:
             stack.enter_context(black_box(model.accurate, batch.images, tile, role="accurate model"))
             if isinstance(model, AdaptiveMixedClassifier):  # the mixing network too is part of what decides

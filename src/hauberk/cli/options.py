@@ -172,7 +172,7 @@ def calibrated(data: dict[str, Any] | None, images: int | None) -> dict[str, Any
 
 def described(text: str) -> dict[str, Any]:
     """The description that ``apgd,steps=50`` stands for."""
-    name, *settings = re.split(r",(?![^\[{]*[\]}])", text)
+    name, *settings = _parts(text)
     spec: dict[str, Any] = {"name": name.strip()}
     for setting in settings:
         key, separator, value = setting.partition("=")
@@ -185,6 +185,18 @@ def described(text: str) -> dict[str, Any]:
     if spec.get("loss") in [e.name for e in registry.entries("loss")]:
         spec["loss"] = {"name": spec["loss"]}
     return spec
+
+
+def _parts(text: str) -> list[str]:
+    """The text cut at the commas that stand in no bracket."""
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth <= 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    return found
 
 
 def choice(option: str, value: str, known: Sequence[str]) -> str:

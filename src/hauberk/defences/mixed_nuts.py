@@ -23,25 +23,27 @@ RAW_SHARE = 0.9  # of the surrogate's robust part, what is not bent
 def normalise(logits: Tensor, top_k: int) -> Tensor:
     r"""Layer norm of each image's logits, :math:`(z - \mu_k) / \sqrt{v_k + 10^{-8}}`.
 
-    Mean and variance (divisor k - 1) are those of the k largest logits.
+    Mean and variance (divisor k - 1) are those of the k largest logits.  Two numbers normalise to the same pair
+    whatever their gap was, so two logits are centred only, :math:`z - \mu`.
 
     Args:
-        logits: (B, K), K at least 3.
-        top_k: k; at least 3, because two numbers normalise to the same pair whatever their gap was.
+        logits: (B, K).
+        top_k: k; at least 3 if there are more than two classes.
 
     Returns:
         float64, (B, K).
 
     Raises:
-        HauberkError: if fewer than three logits are left to normalise by.
+        HauberkError: if fewer than three logits of more than two are left to normalise by.
     """
-    kept = min(top_k, logits.shape[1])
+    wide, kept = logits.double(), min(top_k, logits.shape[1])
+    if logits.shape[1] == 2:
+        return wide - wide.mean(1, keepdim=True)
     if kept < 3:
         raise HauberkError(
             f"expected at least 3 logits to normalise, got {kept}",
-            "two numbers normalise to the same pair whatever their gap: mix two classes with defence 'mixed'",
+            "two numbers normalise to the same pair whatever their gap: take a larger top_k",
         )
-    wide = logits.double()
     top = wide.topk(kept, dim=1).values
     return (wide - top.mean(1, keepdim=True)) / (top.var(1, keepdim=True) + 1e-8).sqrt()
 
@@ -110,8 +112,8 @@ class MixedNuts(nn.Module, NamesItself, HasParts):
         m_i = \log((1-\alpha)\,[i = \arg\max_j g_j] + \alpha\,\mathrm{softmax}(M(h))_i), \quad
         M(h) = s\,\mathrm{sign}(a)\,|a|^p, \quad a = \mathrm{GELU}(\mathrm{LN}_k(h) + c)
 
-    computed in float64.  Nothing is trained: ``hauberk.evaluation.nuts.nuts`` finds s, c, p and :math:`\alpha`
-    from logits of validation images.
+    computed in float64, with :math:`\mathrm{LN}_k` of two classes the centring alone (``normalise``).  Nothing is
+    trained: ``hauberk.evaluation.nuts.nuts`` finds s, c, p and :math:`\alpha` from logits of validation images.
 
     One-hot answers have no gradient and steep maps one that vanishes, so an attack that follows the mix itself meets
     masked gradients, and robustness measured by it is an illusion.  The mix therefore declares ``gradient="none"``:

@@ -77,9 +77,15 @@ def nuts(
     one whose errors are smallest beside the cutoff, on average.  Cutoffs are kept between 1e-5 and 0.9.  A coarse grid
     is refined around its best point.
 
+    Of two classes no map is searched for.  The mix answers with the robust model's class where its probability margin
+    exceeds :math:`(1-\alpha)/\alpha`, else with the accurate model's, and that margin rises with the gap
+    :math:`|h_1 - h_0|` under every monotone odd map: all of them have the same decisions, those of a threshold
+    :math:`\tau` on the gap.  Taken is the map that is linear in the gap (p = 1, c = 0, for
+    :math:`\mathrm{GELU}(t) - \mathrm{GELU}(-t) = t`) with the cutoff 1/2 at :math:`\tau`, :math:`s = 2 \ln 3 / \tau`.
+
     Args:
         accurate: logits of the accurate model at clean validation images, (N, K).
-        robust: logits of the robust model there, (N, K), K at least 3.
+        robust: logits of the robust model there, (N, K).
         attacked: logits of the robust model at its points of smallest probability margin, (N, K).
         labels: (N,).
         beta: share of the images right under attack that have to stay, in (0, 1].
@@ -116,6 +122,9 @@ def nuts(
 
 def _search(rows: _Rows) -> tuple[float, float, float]:
     """The best (s, c, p): a coarse grid, then finer ones around the best point so far."""
+    if rows.kept.shape[1] == 2:
+        gaps = np.sort(leads(rows.kept.numpy(), rows.kept_labels).min(1))[::-1]
+        return 2.0 * np.log(3.0) / float(gaps[rows.needed - 1]), 0.0, 1.0
     axes = [np.linspace(np.log(0.02), np.log(20.0), 10), np.linspace(-2.5, 0.5, 9), np.linspace(1.0, 5.0, 9)]
     steps = [axis[1] - axis[0] for axis in axes]
     best = min(_candidates(rows, axes))

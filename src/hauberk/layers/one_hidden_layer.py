@@ -85,10 +85,10 @@ class OneHiddenLayer(nn.Module):
         scaled, size, error = self.duals(torch.float64)
         if not bool(scaled.isfinite().all() and size.isfinite().all()):
             raise HauberkError("the dual variables hold NaN or infinity", "training diverged: load an earlier one")
-        norms = torch.tensor([linear_norm(matrix).value for matrix in scaled], dtype=torch.float64)
+        norms = torch.tensor([linear_norm(n).value for n in scaled], dtype=torch.float64)  # on the CPU: a bound
         found = torch.zeros_like(product)
-        rows, columns = self._pairs()
-        found[rows, columns] = 0.5 * (norms + error) * size * (1.0 + SLACK)
+        rows, columns = self._pairs().cpu()
+        found[rows, columns] = 0.5 * (norms + error.cpu()) * size.cpu() * (1.0 + SLACK)
         return torch.minimum(product, found + found.T)
 
     def duals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,7 +110,7 @@ class OneHiddenLayer(nn.Module):
 
     def _pairs(self) -> Tensor:
         """Rows i and columns j of the pairs, (2, P)."""
-        return torch.triu_indices(self.classes, self.classes, 1)
+        return torch.triu_indices(self.classes, self.classes, 1, device=self.log_p.device)
 
 
 def _positive(logs: Tensor) -> Tensor:

@@ -14,9 +14,11 @@ from hauberk.certificates import (
     SmoothingCertificate,
 )
 from hauberk.certificates.draw_bounds import DrawCertificate
+from hauberk.certificates.lipschitz import network
 from hauberk.certificates.random_vote import RandomVote
 from hauberk.certificates.rounding import exact_forward
 from hauberk.defences import MixedClassifier, SmoothedClassifier
+from hauberk.defences.bottom_class import BottomClass
 from hauberk.defences.derandomised import DerandomisedClassifier
 from hauberk.devices import place
 from hauberk.errors import HauberkError
@@ -119,6 +121,8 @@ def default_certificate(target: Subject) -> Certificate | None:
         return SmoothingCertificate(model.noise)
     if isinstance(model, DerandomisedClassifier):
         return DerandomisedSplitting(model.splits, model.seed)
+    if isinstance(model, BottomClass):
+        return None if lipschitz_refusal(target) else LipschitzCertificate(model.norm)
     if isinstance(model, MixedClassifier):
         base = default_certificate(Subject(target.run, model.robust, target.dataset))
         return None if base is None or isinstance(base, DerandomisedSplitting) else MixedCertificate(base)
@@ -154,7 +158,7 @@ def lipschitz_refusal(target: Subject) -> str:
     try:
         batch = probe_batch(target.dataset, 1)
         with LipschitzCertificate().admitted(target.model, batch, 1):  # the pairwise bounds refuse nothing
-            exact_forward(target.model, tuple(batch.images.shape[1:]))
+            exact_forward(network(target.model), tuple(batch.images.shape[1:]))
     except HauberkError as error:
         return error.message
     return ""

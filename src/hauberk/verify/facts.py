@@ -137,6 +137,8 @@ def _names(part: Part, model: str) -> set[str]:
         found = {model if model.startswith("derandomised(") else f"derandomised({_splits(method)}, {model})"}
     elif method["name"] == "random_vote":
         found = {f"random_vote({model})"}
+    elif method["name"] in ("top_k", "affinity"):
+        found = {f"{method['name']}({_sets(method)}, {model})"}
     elif method["name"] == "expected_logits":
         found = {f"expected_logits(clamp={float(method['clamp'])!r}, {model})"}
     elif base is not None and base["name"] == "smoothing":
@@ -146,6 +148,10 @@ def _names(part: Part, model: str) -> set[str]:
         if robust.startswith("smoothed(") or "smoothed(" in model:
             found = {str(part.unit["predictor"])} if str(part.unit["predictor"]).startswith(f"{model} with ") else set()
     return found
+
+
+def _sets(method: Mapping[str, Any]) -> str:
+    return f"k={method['k']!r}" if "k" in method else f"sets={[list(members) for members in method['sets']]!r}"
 
 
 def _splits(method: Mapping[str, Any]) -> str:

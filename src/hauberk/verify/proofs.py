@@ -36,6 +36,7 @@ def proof_problems(part: Part) -> Iterator[str]:
         yield f"no independent derivation is known for {method!r}"
         return
     shared = part.facts["shared"] | {"bound": part.unit["method"].get("bound", "exact")}
+    shared |= {name: part.unit["method"][name] for name in ("k", "sets") if name in part.unit["method"]}
     yield from statement_problems(part)
     for row in part.table.to_pylist():
         evidence = json.loads(row["evidence"])

@@ -12,6 +12,8 @@ from hauberk.verify.derive.logits import kept_margins as kept_margins
 from hauberk.verify.derive.logits import lipschitz as lipschitz
 from hauberk.verify.derive.mixes import mixed_margin as mixed_margin
 from hauberk.verify.derive.points import local_lipschitz as local_lipschitz
+from hauberk.verify.derive.sets import affinity as affinity
+from hauberk.verify.derive.sets import top_k as top_k
 from hauberk.verify.derive.splits import split_problems as split_problems
 from hauberk.verify.derive.splits import splits as splits
 from hauberk.verify.derive.votes import noise_of as noise_of
@@ -20,6 +22,8 @@ from hauberk.verify.derive.votes import smoothing as smoothing
 
 DERIVE = {
     "lipschitz": lipschitz,
+    "top_k": top_k,
+    "affinity": affinity,
     "smoothing": smoothing,
     "derandomised_splitting": splits,
     "random_vote": random_vote,
