@@ -48,6 +48,17 @@ def test_the_divergence_is_finite_at_its_ends():
     assert bool(apart.grad.isfinite().all())
 
 
+def test_the_divergence_is_symmetric_and_zero_for_equal_outputs_alone():
+    first, second = (3 * torch.randn(200, 5, generator=torch.Generator().manual_seed(k)).double() for k in (2, 3))
+    found = jensen_shannon(first, second)
+    torch.testing.assert_close(found, jensen_shannon(second, first))
+    assert float(found.min()) > 0.0 and float(found.max()) <= math.log(2.0)
+    shifted = jensen_shannon(first, first + 7.0)  # the same probabilities
+    torch.testing.assert_close(shifted, torch.zeros(200).double(), atol=1e-12, rtol=0)
+    flat = jensen_shannon(first / 1e6, second / 1e6)  # as the temperature grows
+    torch.testing.assert_close(flat, torch.zeros(200).double(), atol=1e-11, rtol=0)
+
+
 def test_both_views_are_attacked_and_told_in_one_pass(network, batch):
     other, seen = batch.images.flip(3), []
     network.register_forward_pre_hook(lambda module, given: seen.append((module.training, given[0].detach())))

@@ -136,6 +136,14 @@ def test_the_second_hinge_is_added(batch):
     wanted = np.mean([max(0, r - 1 + 0.9) + max(0, r - c[i, [1, 0, 3, 2][i]] + 0.9) for i, r in enumerate(rival)])
     found = asked(Triplet(STILL, margin=0.9, second_positive=True), model, first)
     assert float(found.terms["triplet"]) == pytest.approx(wanted, rel=1e-5)
+    alone = Batch(first.images, torch.tensor([0, 0, 1, 2]), first.ids)  # the last two have no mate, so one hinge each
+    rival = [max(c[i, j] for j in range(4) if j != i and (i > 1 or j > 1)) for i in range(4)]
+    mates = {0: 1, 1: 0}
+    wanted = np.mean([
+        max(0, r - 1 + 0.9) + (max(0, r - c[i, mates[i]] + 0.9) if i in mates else 0) for i, r in enumerate(rival)
+    ])  # fmt: skip
+    found = asked(Triplet(STILL, margin=0.9, second_positive=True), model, alone)
+    assert float(found.terms["triplet"]) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_anchors_are_attacked_and_gradients_reach_all_three(network):
