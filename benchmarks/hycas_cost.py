@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hauberk.layers.kept import kept_weights
 from hauberk.models import small_cnn
 from hauberk.models.hycas_net import hycas_net
 from hauberk.runs import environment
@@ -68,6 +69,12 @@ def main() -> None:
             nets[name].eval()(images)
         return time.process_time() - start
 
+    def vote(name: str) -> float:
+        """A forward pass as in votes and attacks, which normalise the kernels once a tile."""
+        with torch.no_grad(), kept_weights(nets[name].eval()):
+            nets[name](images)
+            return forward(name)
+
     def step(name: str) -> float:
         start = time.process_time()
         optimisers[name].zero_grad()
@@ -75,9 +82,9 @@ def main() -> None:
         optimisers[name].step()
         return time.process_time() - start
 
-    ratios: dict[str, dict[str, list[float]]] = {name: {"forward": [], "step": []} for name in nets}
+    ratios: dict[str, dict[str, list[float]]] = {name: {"forward": [], "vote": [], "step": []} for name in nets}
     for number in range(given.rounds + 1):
-        times = {name: {"forward": forward(name), "step": step(name)} for name in nets}
+        times = {name: {"forward": forward(name), "vote": vote(name), "step": step(name)} for name in nets}
         for name, kinds in times.items() if number else ():  # the first round warms up
             for kind, seconds in kinds.items():
                 ratios[name][kind].append(seconds / times["plain"][kind])

@@ -115,6 +115,23 @@ def page(lines: list[dict[str, Any]]) -> str:
     return f"Per cent of {count} test images, with 95 % intervals over images.\n\n" + markdown.table(columns, rows)
 
 
+def parts_of_nets(found: dict[str, dict[str, Any]]) -> str:
+    """What training left of gates, masks and noise, from ``hycas_noise.py``: means over seeds."""
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for name, facts in sorted(found.items()):
+        runs[name.rpartition("-seed")[0]].append(facts)
+    rows = []
+    for label, each in runs.items():
+        shares = {s: np.mean([facts["gate"][s] for facts in each]) for s in each[0]["gate"]}
+        noise = float(np.mean([facts["noise_share"] for facts in each]))
+        factor = "" if each[0]["factor"] is None else f"{np.mean([facts['factor'] for facts in each]):.2f}"
+        said = "deterministic" if all(facts["deterministic"] for facts in each) else "random"
+        gates = ", ".join(f"{stream} {share:.2f}" for stream, share in shares.items())
+        rows.append([label, str(len(each)), gates, factor, f"{100 * noise:.1f} %", said])
+    columns = ("Network", "Seeds", "Shares of the gates", "Mean factor of the masks", "Noise of the output", "Called")
+    return "\nAfter training:\n\n" + markdown.table(columns, rows)
+
+
 def shown(threat: str) -> str:
     """A threat by its norm and budget, in levels of 255 where it is a whole number of them."""
     norm, _, eps = threat.partition(":")
@@ -131,4 +148,6 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     table = measured(place)
     (place / "table.json").write_text(json.dumps(table, indent=1) + "\n")
-    (place / "tradeoff.md").write_text(page(table))
+    noise = place / "noise.json"
+    more = parts_of_nets(json.loads(noise.read_text())) if noise.exists() else ""
+    (place / "tradeoff.md").write_text(page(table) + more)

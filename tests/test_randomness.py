@@ -1,5 +1,7 @@
 """Streams: independent of company, separate by seed, sample and purpose."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,14 @@ def test_streams_differ_by_seed_sample_and_purpose() -> None:
     keys = [(s, i, p) for s in (0, 1, 11) for i in (0, 1, 11, 111, 2**40) for p in ("attack", "smoothing-counts")]
     first = {stream(*key).integers(0, 2**63) for key in keys}
     assert len(first) == len(keys)
+
+
+def test_a_stream_is_philox_with_the_hash_as_its_key() -> None:
+    digest = hashlib.blake2b(b"3|14|here", digest_size=16).digest()
+    plain = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    found = stream(3, 14, "here")
+    assert np.array_equal(found.standard_normal(100), plain.standard_normal(100))
+    assert np.array_equal(found.integers(0, 2**63, 100), plain.integers(0, 2**63, 100))
 
 
 def test_a_stream_repeats() -> None:

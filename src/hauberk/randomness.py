@@ -1,8 +1,7 @@
 """Random numbers from explicit streams: one per sample for evaluation, one per run for training.
 
-An evaluation draws from a stream keyed by (seed, sample id, purpose), so that a result does not depend on
-batch size, order or sharding.  Philox is counter based and takes a 128-bit key, so that no two
-samples share a stream (a 32-bit Mersenne seed would make some pairs collide).
+An evaluation draws from a stream keyed by (seed, sample id, purpose), so that batches, order and shards do not matter.
+Philox is counter based and takes a 128-bit key, so that no two samples share a stream, as some would by 32 bits.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
 from torch import Tensor
 
 from hauberk.errors import HauberkError
@@ -42,7 +42,19 @@ class Randomness(Protocol):
 
 def stream(seed: int, sample_id: int, purpose: str) -> np.random.Generator:
     """The generator of one sample: Philox with the 128-bit BLAKE2 hash of (seed, sample id, purpose) as its key."""
-    return np.random.Generator(np.random.Philox(key=_key(seed, sample_id, purpose)))
+    words: Any = _Words(np.frombuffer(_key(seed, sample_id, purpose), dtype="<u8"))  # no seed sequence to numpy's types
+    return np.random.Generator(np.random.Philox(words))
+
+
+@dataclass
+class _Words(ISeedSequence):
+    """The key of Philox, handed over as what a seed comes to: with ``key=`` numpy asks the system for entropy first."""
+
+    words: Any
+
+    def generate_state(self, *_: object) -> Any:
+        """The two words."""
+        return self.words
 
 
 class DeviceStream:
@@ -60,7 +72,7 @@ class DeviceStream:
     def __init__(self, seed: int, sample_id: int, purpose: str, device: torch.device) -> None:
         self._device = device
         self._generator = torch.Generator(device)
-        self._generator.manual_seed(_key(seed, sample_id, purpose) % 2**63)
+        self._generator.manual_seed(int.from_bytes(_key(seed, sample_id, purpose), "little") % 2**63)
 
     def integers(self, low: int, high: int, shape: Sequence[int], dtype: object = np.int64) -> Tensor:  # noqa: ARG002
         """Uniform integers of 63 bits, whatever the ends."""
@@ -79,13 +91,12 @@ def stream_on(
     device: torch.device | str, seed: int, sample_id: int, purpose: str
 ) -> np.random.Generator | DeviceStream:
     """The stream of one sample for numbers that are needed on a device: ``stream`` on the CPU, else drawn there."""
-    where = torch.device(device)
-    return stream(seed, sample_id, purpose) if where.type == "cpu" else DeviceStream(seed, sample_id, purpose, where)
+    at, key = torch.device(device), (seed, sample_id, purpose)
+    return stream(*key) if at.type == "cpu" else DeviceStream(*key, at)
 
 
-def _key(seed: int, sample_id: int, purpose: str) -> int:
-    digest = hashlib.blake2b(f"{seed}|{sample_id}|{purpose}".encode(), digest_size=16).digest()
-    return int.from_bytes(digest, "little")
+def _key(seed: int, sample_id: int, purpose: str) -> bytes:
+    return hashlib.blake2b(f"{seed}|{sample_id}|{purpose}".encode(), digest_size=16).digest()
 
 
 class PerSample:
@@ -120,7 +131,7 @@ class PerSample:
 
 
 class Consecutive:
-    """Randomness whose rows are consecutive pieces of one stream, such as the draws of one sample's votes.
+    """Randomness whose rows are consecutive pieces of one stream, where it is drawn, such as those of a sample's votes.
 
     Args:
         generator: of the stream, from ``stream_on``; on the CPU two calls with 3 and 4 rows give what one with 7 does.
@@ -132,17 +143,15 @@ class Consecutive:
 
     def bits(self, *shape: int) -> Tensor:
         """Uniform integers of 63 bits, int64, shape (B, *shape)."""
-        draws = self._generator.integers(0, 2**BITS, (self._rows, *shape), dtype=np.int64)
-        return torch.as_tensor(draws)  # where it was drawn
+        return torch.as_tensor(self._generator.integers(0, 2**BITS, (self._rows, *shape), dtype=np.int64))
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""
-        return torch.as_tensor(self._generator.random((self._rows, *shape), dtype=np.float32))  # where it was drawn
+        return torch.as_tensor(self._generator.random((self._rows, *shape), dtype=np.float32))
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32, shape (B, *shape)."""
-        draws = self._generator.standard_normal((self._rows, *shape), dtype=np.float32)
-        return torch.as_tensor(draws)  # where it was drawn
+        return torch.as_tensor(self._generator.standard_normal((self._rows, *shape), dtype=np.float32))
 
 
 class Shared:
@@ -308,48 +317,6 @@ class Repeated:
         return row.to(self._device).expand(self._rows, *row.shape[1:]).clone()  # a noise may work in place
 
 
-class Replayed:
-    """Randomness whose draws can be given again, from the first since they were last forgotten.
-
-    Args:
-        source: where they come from.
-    """
-
-    def __init__(self, source: Randomness) -> None:
-        self._source = source
-        self._drawn: list[tuple[str, tuple[int, ...], Tensor]] = []
-        self._given = 0
-
-    def bits(self, *shape: int) -> Tensor:
-        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
-        return self._give("bits", shape)
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform on [0, 1), float32, shape (B, *shape)."""
-        return self._give("uniform", shape)
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal, float32, shape (B, *shape)."""
-        return self._give("normal", shape)
-
-    def again(self) -> None:
-        """The next draw is the first one again."""
-        self._given = 0
-
-    def forget(self) -> None:
-        """The next draw is a new one."""
-        self._drawn, self._given = [], 0
-
-    def _give(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        if self._given == len(self._drawn):
-            self._drawn.append((kind, shape, getattr(self._source, kind)(*shape)))
-        known, size, draws = self._drawn[self._given]
-        if (known, size) != (kind, shape):
-            raise HauberkError(f"{known} {size} was drawn, again {kind} {shape} is asked for", "draw in a fixed order")
-        self._given += 1
-        return draws.clone()  # a noise may work in place
-
-
 class Ambient:
     """A draw from torch's global generator, which training seeds at each step; called again it differs."""
 
@@ -366,8 +333,7 @@ class Ambient:
         return Shared(_global_generator(like.device), 1)
 
 
-AMBIENT = Ambient()
-SHARED = -1  # stands for all samples, whose ids are 0 or more
+AMBIENT, SHARED = Ambient(), -1  # the latter stands for all samples, whose ids are 0 or more
 
 
 def _global_generator(device: torch.device) -> torch.Generator:

@@ -112,3 +112,12 @@ def test_other_classes_are_refused_and_numbers_will_do():
     assert parts_of(data(), [(data("other", 20, ("0", "1")), 0.5)])
     with pytest.raises(HauberkError, match="other classes"):
         parts_of(data(), [(data("other", 20, ("b", "a")), 0.5)])
+
+
+def test_an_epoch_with_fewer_batches_than_are_asked_for_is_an_error():
+    assert len(source((), steps=4).batches(0)) == 4
+    assert len(source((0.5,), steps=8).batches(0)) == 8
+    with pytest.raises(HauberkError, match="has 4 batches, and 5 are asked for"):
+        source((), steps=5)
+    with pytest.raises(HauberkError, match="has 8 batches, and 9 are asked for"):
+        source((0.5,), steps=9)

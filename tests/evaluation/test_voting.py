@@ -22,14 +22,14 @@ from hauberk.certificates.evidence import VoteCounts
 from hauberk.certificates.votes import Block, blocks
 from hauberk.conformance import LinearOracle
 from hauberk.defences import MixedClassifier
-from hauberk.defences.smoothed import noisy_votes, shared_votes
+from hauberk.defences.smoothed import Replayed, noisy_votes, shared_votes
 from hauberk.errors import HauberkError
 from hauberk.evaluation import voting
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import Work
 from hauberk.noises import Gaussian, GridGaussian, Laplace, Noise, Uniform
-from hauberk.randomness import SHARED, Consecutive, Replayed, stream
+from hauberk.randomness import SHARED, Consecutive, stream
 from hauberk.records import Part, group, part, read_all, write
 from hauberk.verify.polls import poll_problems
 from hauberk.verify.proofs import verify_part

@@ -154,9 +154,6 @@ SMOOTHING = [
         "shared", "defences/smoothed.py", SHARED,
         ("        draws.again()\n", ""),
         ("    draws.forget()\n", ""),
-    ),
-    *group(
-        "shared", "randomness.py", SHARED,
         ("        return draws.clone()  # a noise", "        return draws  # a noise"),
         ("        if (known, size) != (kind, shape):\n", "        if False:\n"),
     ),
@@ -321,6 +318,7 @@ RANDOMNESS = [
         ('f"{seed}|{sample_id}|{purpose}"', 'f"{seed}{sample_id}{purpose}"'),
         ("int(i), purpose) for i in ids", "i, purpose) for i in range(len(ids))"),
         ("slice(offset, offset + rows)", "slice(0, rows)"),
+        ('dtype="<u8"', 'dtype=">u8"'),
     ),
     *group(
         "randomness", "batch.py", "tests/test_classifier.py",

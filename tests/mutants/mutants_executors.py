@@ -54,8 +54,8 @@ EXECUTORS: list[Mutant] = [
     ),
     *group(
         "devices", "randomness.py", "tests/test_randomness.py",
-        ("manual_seed(_key(seed, sample_id, purpose) % 2**63)", "manual_seed(seed)"),
-        ('if where.type == "cpu" else DeviceStream', "if True else DeviceStream"),
+        ('int.from_bytes(_key(seed, sample_id, purpose), "little")', "seed"),
+        ('if at.type == "cpu" else DeviceStream', "if True else DeviceStream"),
     ),
     *group("devices", "recipes.py", DEVICES, ('Field("auto", exclude=True)', '"auto"')),
     *group(

@@ -131,6 +131,14 @@ RANDOM: list[Mutant] = [
         ("if not (left > 0.0).all() or", "if"),
     ),
     *group(
+        "kept", "layers/kept.py", "tests/layers/test_kept.py",
+        ("all(is_house(plain_type(part)) for part in parts) and ", ""),
+        ("(*made, *copied)", "made"),
+        ("(*made, *copied)", "copied"),
+        ("    with parametrize.cached():\n        yield", "    yield"),
+        ("parametrize._cache_enabled or not _lasting(model)", "parametrize._cache_enabled"),
+    ),
+    *group(
         "random", "audit/draws.py",
         "tests/certificates/test_random_vote.py::test_honest_draws_are_not_called_forged_and_raised_ones_are "
         "tests/certificates/test_expected_logits.py::test_honest_means_are_not_called_forged_and_raised_ones_are",

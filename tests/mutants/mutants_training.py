@@ -89,6 +89,7 @@ TRAINING: list[Mutant] = [
     *group(
         "training", "data/source.py", "tests/data/test_source.py",
         ("[: self.steps or None]", ""),
+        ("if steps > most > 0:", "if steps > most + 1 > 0:"),
         ("self.own < 1 or 0 in self.counts", "self.own < 1"),
         ("self.own < 1 or 0 in self.counts", "0 in self.counts"),
         ('.permuted(np.concatenate(columns, 1), axis=1)', '.permuted(np.concatenate(columns, 1), axis=0)'),

@@ -19,6 +19,7 @@ from hauberk.attacks import APGD, EOT, FGSM, AutoAttack, EOTSweep, Square
 from hauberk.capabilities import ScoresOnly
 from hauberk.certificates import LipschitzCertificate, SmoothingCertificate
 from hauberk.certificates.random_vote import RandomVote
+from hauberk.cli.attack import _attacks as asked
 from hauberk.data import load
 from hauberk.errors import HauberkError
 from hauberk.evaluation.preflight import passes
@@ -94,6 +95,7 @@ def test_a_random_model_meets_the_protocol_for_random_models(tmp_path: Path) -> 
     wanted = verb.planned(target, plan=FEW, certificates=[])
     ball = Linf(2 / 255)
     suite, sweep, one, many, other = wanted.attacks
+    assert asked(target, ball, None, None) == list(wanted.attacks[:-1])  # hauberk attack --threat takes the same
     assert isinstance(suite, AutoAttack) and suite.version == "rand"
     assert sweep == EOTSweep(ball)
     assert all(isinstance(a, EOT) and a.fixed and a.mean == "logits" for a in (one, many))

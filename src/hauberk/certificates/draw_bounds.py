@@ -28,6 +28,7 @@ from hauberk.certificates.rounding import FrozenForward, exact_forward
 from hauberk.classifier import predictor_name
 from hauberk.draws import drawn, draws_by_key
 from hauberk.errors import HauberkError
+from hauberk.layers.kept import kept_weights
 from hauberk.layers.lipschitz import ModelBounds
 from hauberk.pulse import beat
 from hauberk.randomness import Key
@@ -202,9 +203,10 @@ class DrawCertificate(Certificate[E], Generic[E]):
     def _first(self, model: nn.Module, forward: FrozenForward, part: Batch, seed: int) -> Seen:
         """The draws that choose, of the model in its own precision and of its copy."""
         totals, distances, roundings, estimates = [], [], [], []
-        for number in range(self.n0):
-            key = self._key(seed, number, part, "choose")
-            own = drawn(model, key)(part.images.clone())
+        keys = [self._key(seed, number, part, "choose") for number in range(self.n0)]
+        with kept_weights(model):
+            answers = [drawn(model, key)(part.images.clone()) for key in keys]
+        for key, own in zip(keys, answers, strict=True):
             logits, rounding = forward.drawn(part.images.double(), key)
             totals.append(self.said(own.double()))
             distances.append(apart(own, logits))

@@ -15,14 +15,14 @@ from hauberk.errors import HauberkError
 from hauberk.later import Later
 
 if TYPE_CHECKING:
-    from hauberk import subjects, threats
+    from hauberk import draws, subjects, threats
     from hauberk.attacks import Attack, apgd, autoattack
     from hauberk.subjects import Subject
     from hauberk.verbs import attack as verb
     from hauberk.verbs import certify as certifying
     from hauberk.verbs import variants
 else:
-    subjects, threats = Later("hauberk.subjects"), Later("hauberk.threats")
+    draws, subjects, threats = Later("hauberk.draws"), Later("hauberk.subjects"), Later("hauberk.threats")
     verb, certifying = Later("hauberk.verbs.attack"), Later("hauberk.verbs.certify")
     variants = Later("hauberk.verbs.variants")
     apgd, autoattack = Later("hauberk.attacks.apgd"), Later("hauberk.attacks.autoattack")
@@ -118,8 +118,10 @@ def _attacks(
             raise HauberkError("which threat?", "for example --threat linf:8/255")
         return [registry.build(spec, "attack") for spec in planned]
     found = [options.method(name, "attack", threat=ball) for name in names or ()]
-    if suite is not None or not found:
-        found += verb.suite(subject, ball, cast("autoattack.Version", suite or "fast"))
+    if suite is not None:
+        found += verb.suite(subject, ball, cast("autoattack.Version", suite))
+    elif not found:
+        found += verb.random_suite(subject, ball) if draws.draws_by_key(subject.model) else verb.suite(subject, ball)
     return found
 
 

@@ -53,11 +53,11 @@ class Source:
         parts: the others.
         batch_size: rows of a batch.
         seed: the run's seed.
-        steps: batches of an epoch at most; 0 is all of them.
+        steps: batches of an epoch; 0 is all of them.
         device: where the integer images are kept, so that each step gathers its rows there.
 
     Raises:
-        HauberkError: if a split gets no row of a batch, or its images have another shape.
+        HauberkError: if a split gets no row of a batch, its images have another shape, or an epoch has fewer batches.
     """
 
     def __init__(
@@ -77,6 +77,12 @@ class Source:
             raise HauberkError(
                 f"a batch of {batch_size} has {self.own} rows of the training split and {self.counts} of the others",
                 "choose shares whose sum is below 1, or a larger batch_size",
+            )
+        most = len(train) // self.own
+        if steps > most > 0:
+            raise HauberkError(
+                f"an epoch of {len(train)} training images has {most} batches, and {steps} are asked for",
+                "set steps_per_epoch to 0 for all of them, and epochs to how often the images are seen",
             )
         self.seed, self.steps = seed, steps
         self.firsts = list(accumulate((len(part.split) for part in parts), initial=len(train)))  # place of each part

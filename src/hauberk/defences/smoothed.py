@@ -19,7 +19,7 @@ from hauberk.draws import drawn, draws_by_key
 from hauberk.errors import HauberkError
 from hauberk.noises import Noise, RandomStep
 from hauberk.pulse import beat
-from hauberk.randomness import Consecutive, Key, PerSample, PublicDraw, Randomness, Replayed, stream, stream_on
+from hauberk.randomness import Consecutive, Key, PerSample, PublicDraw, Randomness, stream, stream_on
 from hauberk.specs import Rows
 from hauberk.statistics import two_sided_binomial_p
 
@@ -118,6 +118,48 @@ def shared_votes(base: nn.Module, images: Tensor, noise: RandomStep, count: int,
         counts = votes if counts is None else counts + votes
     assert counts is not None  # noqa: S101 - count >= 1
     return counts
+
+
+class Replayed:
+    """Randomness whose draws can be given again, from the first since they were last forgotten.
+
+    Args:
+        source: where they come from.
+    """
+
+    def __init__(self, source: Randomness) -> None:
+        self._source = source
+        self._drawn: list[tuple[str, tuple[int, ...], Tensor]] = []
+        self._given = 0
+
+    def bits(self, *shape: int) -> Tensor:
+        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        return self._give("bits", shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        return self._give("uniform", shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float32, shape (B, *shape)."""
+        return self._give("normal", shape)
+
+    def again(self) -> None:
+        """The next draw is the first one again."""
+        self._given = 0
+
+    def forget(self) -> None:
+        """The next draw is a new one."""
+        self._drawn, self._given = [], 0
+
+    def _give(self, kind: str, shape: tuple[int, ...]) -> Tensor:
+        if self._given == len(self._drawn):
+            self._drawn.append((kind, shape, getattr(self._source, kind)(*shape)))
+        known, size, draws = self._drawn[self._given]
+        if (known, size) != (kind, shape):
+            raise HauberkError(f"{known} {size} was drawn, again {kind} {shape} is asked for", "draw in a fixed order")
+        self._given += 1
+        return draws.clone()  # a noise may work in place
 
 
 def _copies(images: Tensor, noise: RandomStep, draws: Replayed | None, randomness: Consecutive) -> Iterator[Tensor]:

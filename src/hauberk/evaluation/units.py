@@ -31,6 +31,7 @@ from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
 from hauberk.evaluation.preflight import passes
 from hauberk.evaluation.voting import count_votes
 from hauberk.evaluation.work import Columns, Task, Work, done
+from hauberk.layers.kept import kept_weights
 from hauberk.randomness import Key
 from hauberk.records import Part, RecordKind
 from hauberk.verify.attacks import OWN_DECISIONS
@@ -145,7 +146,8 @@ def fallen(parts: Sequence[Part]) -> int:
 
 
 def _attack_columns(model: nn.Module, tile: Batch, attack: Attack, setting: Setting, shown: frozenset[int]) -> Columns:
-    found = attack(model, tile, setting.seed, setting.tile)
+    with kept_weights(model):
+        found = attack(model, tile, setting.seed, setting.tile)
     keep = [int(i) in shown for i in tile.ids]
     return {
         "id": tile.ids.tolist(),

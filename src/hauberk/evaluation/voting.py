@@ -23,6 +23,7 @@ from hauberk.certificates.votes import Block, Poll
 from hauberk.classifier import predictor_name
 from hauberk.evaluation.keys import Setting, facts_of, revisions, unit_of
 from hauberk.evaluation.work import Columns, Task, Work, done
+from hauberk.layers.kept import kept_weights
 from hauberk.records import Part, RecordKind, part, read, write_once
 
 VERSION = 1  # raised when the streams or the counting of votes change
@@ -70,7 +71,7 @@ class Voting(Task):
         """The counts of one block."""
         poll, setting = self._poll, self.setting
         block = poll.blocks[stage]
-        with poll.gate(images, setting.tile):
+        with poll.gate(images, setting.tile), kept_weights(poll.base):
             counts = poll.count(images, setting.seed, setting.tile, block)
         ids = images.ids.tolist()
         named = {name: [getattr(block, name)] * len(ids) for name in ("purpose", "start", "stop")}

@@ -29,7 +29,7 @@ class Training:
 
     Args:
         epochs: passes over the training split.
-        steps_per_epoch: batches of an epoch, the first of its order; 0 is the whole split.
+        steps_per_epoch: batches of an epoch, the first of its order, and no more than it has; 0 is the whole split.
         batch_size: images of one batch, over all processes.
         optimizer: ``sgd`` or ``adamw``.
         lr: the largest learning rate.
