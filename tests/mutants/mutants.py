@@ -31,6 +31,7 @@ from mutants_evaluation import EVALUATION
 from mutants_executors import EXECUTORS
 from mutants_frozen import FROZEN
 from mutants_gate import GATE
+from mutants_generated import GENERATED
 from mutants_hycas import HYCAS
 from mutants_keys import KEYS
 from mutants_layers import LAYERS
@@ -76,6 +77,7 @@ MUTANTS: list[Mutant] = [
     *VERIFIED,
     *FROZEN,
     *GATE,
+    *GENERATED,
     *HYCAS,
     *MISUSE,
     *REPORT,

@@ -9,6 +9,7 @@ import torch
 from hauberk import recipes
 from hauberk.data import load
 from hauberk.errors import HauberkError
+from hauberk.runs import Run
 from hauberk.verbs.train import train
 
 RECIPE = {
@@ -55,6 +56,33 @@ def test_a_test_image_among_them_is_refused(tmp_path: Path) -> None:
         train(mixed(written(tmp_path / "leak.npz", images)), tmp_path / "run")
     assert "40 training images of leak" in caught.value.message
     assert not (tmp_path / "run").exists()
+
+
+def test_generated_images_are_labelled_by_a_run_and_say_where_they_come_from(tmp_path: Path) -> None:
+    teacher = {"training": RECIPE["training"] | {"steps_per_epoch": 0, "epochs": 8, "ema": 0.5}}
+    judge = {"name": "run", "path": str(train(recipes.parse(RECIPE | teacher), tmp_path / "judge").path)}
+    gaussian = {"name": "gaussian_generator", "of": {"name": "digits"}, "images": 50, "judge": judge, "least": 0.3}
+    dice = np.random.default_rng(0)
+    np.savez(tmp_path / "edm.npz", image=dice.integers(0, 256, (30, 8, 8, 1), np.uint8))
+    edm = {"name": "generated", "of": {"name": "digits"}, "file": str(tmp_path / "edm.npz"), "labeller": judge}
+    recipe = recipes.parse(RECIPE | {"extra": [{"data": gaussian, "share": 0.25}, {"data": edm, "share": 0.5}]})
+    info = train(recipe, tmp_path / "run").info
+    told = {one["name"]: one for one in info["generated"]}
+    assert list(told) == ["gaussian_of_digits", "edm_of_digits"]
+    assert [one["share"] for one in told.values()] == [0.25, 0.5]
+    predictor = Run.open(judge["path"]).info["predictor"]
+    assert (told["gaussian_of_digits"]["judge"], told["edm_of_digits"]["labeller"]) == (predictor, predictor)
+    assert 0.3 <= told["gaussian_of_digits"]["agreement"] <= 1.0
+    labels = Run.open(judge["path"]).load_model()(load(edm).train.batch().images).argmax(1)
+    assert told["edm_of_digits"]["classes"] == torch.bincount(labels, minlength=10).tolist()
+    assert any("agrees with" in note for note in info["notes"])
+    assert "generated" not in Run.open(judge["path"]).info
+
+
+def test_generated_images_alone_take_the_place_of_the_training_split(tmp_path: Path) -> None:
+    data = {"name": "gaussian_generator", "of": {"name": "digits"}, "images": 40}
+    run = train(recipes.parse(RECIPE | {"data": data, "training": {"epochs": 1, "batch_size": 8}}), tmp_path / "run")
+    assert [one["share"] for one in run.info["generated"]] == [1.0]
 
 
 def test_an_unknown_key_of_an_extra_names_the_nearest() -> None:

@@ -31,3 +31,11 @@ FAMILY.add(
 FAMILY.add("npz", "hauberk.data.npz:npz", "arrays of your own in one .npz file")
 FAMILY.add("image_folder", "hauberk.data.folder:image_folder", "one folder a class, PNG, JPEG or WebP")
 FAMILY.add("calibrated", "hauberk.data.calibrated:calibrated", "another set, with a part of its test to choose on")
+FAMILY.add(
+    "generated", "hauberk.data.generated:generated", "another set, its training images generated ones from a file",
+    "Gowal et al. 2021; Wang et al. 2023",
+)  # fmt: skip
+FAMILY.add(
+    "gaussian_generator", "hauberk.data.gaussian_generator:gaussian_generator",
+    "another set, its training images drawn from a Gaussian a class", "Gowal et al. 2021",
+)  # fmt: skip

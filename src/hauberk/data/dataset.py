@@ -16,6 +16,7 @@ from torch import Tensor
 from hauberk import registry
 from hauberk.data.examined import examined
 from hauberk.data.inspection import inspected, named
+from hauberk.data.provenance import Provenance
 from hauberk.data.split import Split, SplitName, full_scale
 from hauberk.data.streamed import ImageFiles
 from hauberk.errors import HauberkError
@@ -49,6 +50,7 @@ class Dataset:
         remarks: what its loader changed or passed over, in sentences.
         calibration: the test images that ``val`` was taken from, where it was.
         pictures: whether records and pages may hold some of the images; not where a licence forbids to pass them on.
+        provenance: of the training images, where they are generated.
 
     Raises:
         HauberkError: if the splits differ in image shape or depth, share a sample, or hold a label without a class.
@@ -62,6 +64,7 @@ class Dataset:
     remarks: tuple[str, ...] = ()
     calibration: Calibration | None = None
     pictures: bool = True
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:

@@ -14,6 +14,7 @@ from torch import Tensor
 from hauberk.batch import Batch
 from hauberk.data.dataset import Dataset
 from hauberk.data.inspection import counted, pixel_keys
+from hauberk.data.provenance import Provenance
 from hauberk.data.sampler import epoch_batches
 from hauberk.data.split import Split
 from hauberk.data.streamed import Ahead, ImageFiles
@@ -29,15 +30,18 @@ class Part:
         name: of its data set.
         split: its images.
         share: of every batch, in (0, 1).
+        provenance: where the images come from, if they are generated.
     """
 
     name: str
     split: Split
     share: float
+    provenance: Provenance | None = None
 
     def __str__(self) -> str:
         """What a checkpoint compares, for example ``0.7 of cifar_edm, 1000000 images, labels 3f2a``."""
-        return f"{self.share:g} of {self.name}, {described(self.split)}"
+        content = "" if self.provenance is None else f", content {self.provenance.content}"
+        return f"{self.share:g} of {self.name}, {described(self.split)}{content}"
 
 
 class Source:
@@ -158,7 +162,7 @@ def parts_of(dataset: Dataset, others: Sequence[tuple[Dataset, float]]) -> tuple
                 f"{counted(copies, 'training image')} of {other.name} are validation or test images of {dataset.name}",
                 "take them out: what is learnt from is no fresh test",
             )
-    return tuple(Part(other.name, other.train, share) for other, share in others)
+    return tuple(Part(other.name, other.train, share, other.provenance) for other, share in others)
 
 
 def described(split: Split) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hauberk import registry
 from hauberk.boundary import answer, check_classes, check_output
 from hauberk.classifier import evaluating
 from hauberk.data import Dataset, load
-from hauberk.data.source import parts_of
+from hauberk.data.source import Part, parts_of
 from hauberk.devices import Device, Precision, arithmetic, place, said
 from hauberk.errors import HauberkError
 from hauberk.evaluation.sense import check_sense
@@ -78,8 +78,22 @@ def train(
         timings=run.info.get("timings", {}) | {"train_seconds": round(seconds, 1)},
         environment=environment(),
         **({"extra": [str(part) for part in extra]} if extra else {}),
+        **_provenance(dataset, extra),
     )
     return run
+
+
+def _provenance(dataset: Dataset, extra: Sequence[Part]) -> dict[str, Any]:
+    """Where generated images come from, as plain values and as the sentences that a report shows."""
+    sources = [(dataset.name, dataset.provenance), *((part.name, part.provenance) for part in extra)]
+    known = [(name, told) for name, told in sources if told is not None]
+    if not known:
+        return {}
+    shares = {part.name: part.share for part in extra}
+    return {
+        "generated": [{"name": name, "share": shares.get(name, 1.0), **told.plain()} for name, told in known],
+        "notes": [sentence for name, told in known for sentence in told.sentences(name)],
+    }
 
 
 def check_start(model: nn.Module, dataset: Dataset) -> None:
