@@ -59,6 +59,7 @@ from hauberk.objectives.customised_adversarial import CustomisedAdversarial
 from hauberk.objectives.cutmix import CutMix
 from hauberk.objectives.denoising import Denoising
 from hauberk.objectives.detector import Detector
+from hauberk.objectives.diffusion import Diffusion
 from hauberk.objectives.distillation import Distillation
 from hauberk.objectives.emma import EMMA
 from hauberk.objectives.epochwise_adversarial import EpochwiseAdversarial
@@ -158,6 +159,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "smooth_adv": [SmoothAdv(PGD(L2(1.0), steps=2), Gaussian(0.5)), SmoothAdv(PGD(L2(0.5)), Uniform(0.5), 1, 0.1)],
     "smoothed_consistency": [SmoothedConsistency(Gaussian(0.25)), SmoothedConsistency(Uniform(0.25), 3, 5.0, 0.0)],
     "stability": [Stability(Gaussian(0.25)), Stability(Uniform(0.25), weight=1.0)],
+    "diffusion": [Diffusion()],
     "denoising": [Denoising(), Denoising(mse=0.0, stability=1.0)],
     "pgd_adversarial": [PGDAdversarial(PGD(Linf(8 / 255), steps=2)), PGDAdversarial(APGD(L2(0.3), steps=4), 0.5)],
     "detector": [Detector(PGD(Linf(0.1), steps=5, loss=DetectorJoint()))],
@@ -221,7 +223,8 @@ def test_every_registered_class_has_an_example() -> None:
         for entry in registry.entries(kind):
             assert entry.name in EXAMPLES, f"add an example of {entry.name}"
     # the model of a run and a factory's have weights of their own: tests/verbs/test_mix.py; diffusers is an extra
-    assert {e.name for e in registry.entries("model")} == set(MODELS) | {"run", "own", "one_step_diffusion"}
+    others = {"run", "own", "one_step_diffusion", "diffusion_unet", "diffusion_mlp"}
+    assert {e.name for e in registry.entries("model")} == set(MODELS) | others
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -6,7 +6,7 @@ Each is a class to inherit from.  An attribute that happens to have the same nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -132,3 +132,18 @@ class Denoises:
     """A network from noisy images to images, (B, C, H, W) both, that is made for noise of one standard deviation."""
 
     sigma: float  # of one pixel, in pixel units
+
+
+class Generates:
+    """A diffusion model: no classifier, but a network that finds the noise in noisy images, and so makes images."""
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    conditional: bool  # whether it is told the class
+    alpha_bars: Tensor  # how much of an image is left at each step, shape (T,)
+
+    def sample(
+        self, start: Tensor, labels: Tensor | None, steps: int, eta: float, noise: Callable[[int], Tensor] | None
+    ) -> Tensor:
+        """Images in [0, 1] from standard normal numbers, (B, C, H, W) both."""
+        raise NotImplementedError

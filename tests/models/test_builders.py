@@ -45,8 +45,9 @@ def images(shape: tuple[int, ...], rows: int = 3, dtype: torch.dtype = torch.flo
 
 def test_all_registered_models_are_tested() -> None:
     ours = {e.name for e in registry.entries("model") if e.path.startswith("hauberk.models.")}
-    # own builds what a user writes; the others are denoisers, from images to images
-    assert ours == set(NAMES) | {"own", "dncnn", "one_step_diffusion"}
+    # own builds what a user writes; the others are denoisers, from images to images, and diffusion models
+    others = {"own", "dncnn", "one_step_diffusion", "diffusion_unet", "diffusion_mlp"}
+    assert ours == set(NAMES) | others
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28), (2, 4, 4), (3, 9, 5), (4, 6, 13)])

@@ -46,5 +46,13 @@ FAMILY.add(
     "one_step_diffusion", "hauberk.models.one_step_diffusion:one_step_diffusion",
     "a diffusers UNet as a denoiser, in one step, a part of denoised", "Carlini et al. 2023",
 )  # fmt: skip
+FAMILY.add(
+    "diffusion_unet", "hauberk.models.diffusion:diffusion_unet",
+    "a diffusion model around a diffusers UNet, which makes images", "Ho et al. 2020",
+)  # fmt: skip
+FAMILY.add(
+    "diffusion_mlp", "hauberk.models.diffusion_mlp:diffusion_mlp",
+    "a diffusion model of small images around dense layers", "Ho et al. 2020",
+)  # fmt: skip
 FAMILY.add("own", "hauberk.models.own:own", "a model of your own, from module:factory")
 FAMILY.add("run", "hauberk.runs:saved", "the trained model of a run directory")

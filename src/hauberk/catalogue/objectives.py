@@ -32,6 +32,10 @@ FAMILY.add(
     "Zheng et al. 2016; Li et al. 2019", short={"sigma": ("noise", "gaussian")},
 )  # fmt: skip
 FAMILY.add(
+    "diffusion", "hauberk.objectives.diffusion:Diffusion", "a diffusion model finds the noise in noisy images",
+    "Ho et al. 2020, Eq. 14",
+)  # fmt: skip
+FAMILY.add(
     "denoising", "hauberk.objectives.denoising:Denoising",
     "a denoiser before a frozen classifier: squared error, and the classifier's answers", "Salman et al. 2020, Eq. 4-5",
 )  # fmt: skip

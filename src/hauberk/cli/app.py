@@ -26,6 +26,7 @@ VERBS = {
     "report": ("report", "report"),
     "bundle": ("bundle", "bundle"),
     "export": ("export", "export"),
+    "generate": ("generate", "generate"),
     "sweep": ("sweep", "sweep"),
     "verify": ("verify", "verify"),
     "list": ("listing", "listing"),

@@ -118,20 +118,21 @@ def stored(path: Path, name: str) -> np.ndarray:
         return np.memmap(handle, dtype, "c", handle.tell(), shape, "F" if fortran else "C")
 
 
-def write(path: Path, images: Tensor, labels: Tensor, provenance: Provenance, seen: np.ndarray) -> None:
+def write(path: Path, images: Tensor, labels: Tensor | None, provenance: Provenance, seen: np.ndarray) -> None:
     """Write generated images as ``generated`` reads them: uint8 NHWC, unpacked, with where they come from.
 
     Args:
         path: of the .npz file.
         images: uint8, shape (N, C, H, W).
-        labels: int64, shape (N,).
+        labels: int64, shape (N,); None where the generator knows none.
         provenance: of the generator; what is counted on the images is counted when they are read.
         seen: what it has learnt from (``generation.traces``).
     """
     told = {key: value for key, value in provenance.plain().items() if key in _TOLD}
     with replacing(path) as handle:
-        np.savez(handle, image=images.permute(0, 2, 3, 1).numpy(), label=labels.numpy(), seen=seen,
-                 provenance=np.array(json.dumps(told, sort_keys=True)))  # fmt: skip
+        arrays: dict[str, Any] = {} if labels is None else {"label": labels.numpy()}
+        np.savez(handle, image=images.permute(0, 2, 3, 1).numpy(), seen=seen,
+                 provenance=np.array(json.dumps(told, sort_keys=True)), **arrays)  # fmt: skip
 
 
 _TOLD = ("generator", "trained_on", "conditional", "filter", "settings")

@@ -122,11 +122,16 @@ def one_step_diffusion(
     network = _made(told["unet"], told["scheduler"])
     if weights:
         network.load_state_dict(weights)
-    table = _diffusers().DDPMScheduler(**told["scheduler"]).alphas_cumprod
+    table = diffusers().DDPMScheduler(**told["scheduler"]).alphas_cumprod
     return with_spec(OneStepDiffusion(network, table, sigma), "one_step_diffusion", sigma=sigma, **told)
 
 
-def _diffusers() -> Any:
+def diffusers() -> Any:
+    """The package ``diffusers``, an extra.
+
+    Raises:
+        HauberkError: if it is not installed.
+    """
     try:
         return importlib.import_module("diffusers")
     except ImportError as error:
@@ -135,7 +140,7 @@ def _diffusers() -> Any:
 
 def _made(settings: Mapping[str, Any], schedule: Mapping[str, Any]) -> nn.Module:
     """The UNet of these settings, if it predicts noise and asks for nothing beside an image and a step."""
-    kind, version = _diffusers().UNet2DModel, _diffusers().__version__
+    kind, version = diffusers().UNet2DModel, diffusers().__version__
     unknown = [key for key in settings if key not in inspect.signature(kind.__init__).parameters]
     if unknown:
         raise HauberkError(f"the UNet of diffusers {version} has no {unknown[0]!r}", "install a later diffusers")
@@ -168,7 +173,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tenso
         raise HauberkError(f"{own} holds a {kind}", "expected a UNet2DModel, which takes an image and a step alone")
     unpacking.check_safetensors(own / WEIGHTS)
     try:
-        network, said = _diffusers().UNet2DModel.from_pretrained(
+        network, said = diffusers().UNet2DModel.from_pretrained(
             str(own), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
     except (OSError, ValueError, TypeError, RuntimeError) as error:

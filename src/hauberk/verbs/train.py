@@ -12,6 +12,7 @@ from torch import nn
 
 from hauberk import registry
 from hauberk.boundary import answer, check_classes, check_output
+from hauberk.capabilities import Generates
 from hauberk.classifier import evaluating
 from hauberk.data import Dataset, load
 from hauberk.data.source import Part, parts_of
@@ -52,7 +53,7 @@ def train(
     model = build_model(recipe, dataset)
     objective = registry.build(recipe.objective, "objective")
     check_sense(objective, recipe.training, shape=dataset.input_shape)
-    check_start(model, dataset)
+    check_start(model, dataset, recipe.training.validate_every)
     check_wrap(model, recipe)
     said(device, precision)  # whether it is there
     started = time.monotonic()
@@ -96,10 +97,17 @@ def _provenance(dataset: Dataset, extra: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def check_start(model: nn.Module, dataset: Dataset) -> None:
-    """Raise unless an untrained model takes the images of its data and has a logit for each class."""
+def check_start(model: nn.Module, dataset: Dataset, validate_every: int = 1) -> None:
+    """Raise unless an untrained model takes the images of its data and has a logit for each class.
+
+    A diffusion model has none, so that it cannot be validated by accuracy.
+    """
     if not len(dataset.train):
         raise HauberkError(f"{dataset.name} has no training images", "it is for judging: hauberk evaluate, or attack")
+    if isinstance(model, Generates):
+        if validate_every:
+            raise HauberkError("a diffusion model has no accuracy to validate", "say training: {validate_every: 0}")
+        return
     few = dataset.train.select(slice(0, 2)).batch()
     with torch.random.fork_rng(devices=[]), evaluating(model):
         logits = answer(model, few.images)
