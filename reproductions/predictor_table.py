@@ -99,16 +99,18 @@ def line(label: str, kind: str, rows: list[Row], labels: NDArray[np.int64]) -> d
 def page(lines: list[dict[str, Any]]) -> str:
     """The table of tradeoff.md."""
     threats = sorted({name for made in lines for name in made["attacked"]})
-    columns = ("Network", "Predictor", "Seeds", "Clean", "Balanced", "Mean radius",
-               *(f"L2 {r:g}" for r in RADII[1:]), *(f"attacked {shown(name)}" for name in threats))  # fmt: skip
+    radii = RADII[1:] if any("certified" in made for made in lines) else ()
+    proofs = ("Mean radius", *(f"L2 {r:g}" for r in radii)) if radii else ()
+    columns = ("Network", "Predictor", "Seeds", "Clean", "Balanced", *proofs,
+               *(f"attacked {shown(name)}" for name in threats))  # fmt: skip
     rows = []
     for made in lines:
         proved = made.get("certified", {})
         rows.append([
             made["network"], made["predictor"], str(made["seeds"]), percent(made["clean"]),
             f"{100 * made['balanced']:.1f}",
-            f"{made['mean_radius']['value']:.3f}" if proved else "",
-            *(percent(proved[f"{r:g}"]) if proved else "" for r in RADII[1:]),
+            *([f"{made['mean_radius']['value']:.3f}" if proved else ""] if radii else []),
+            *(percent(proved[f"{r:g}"]) if proved else "" for r in radii),
             *(percent(made["attacked"][name]) if name in made["attacked"] else "" for name in threats),
         ])  # fmt: skip
     count = lines[0]["clean"]["n"]

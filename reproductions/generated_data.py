@@ -1,0 +1,129 @@
+"""The curve of robust accuracy against the amount of generated data, from one generator and seed to the next.
+
+    python reproductions/generated_data.py digits            # minutes on one core
+    python reproductions/generated_data.py lip_digits        # the same of a certified net
+    python reproductions/generated_data.py cifar10           # its diffusion model wants an accelerator
+    python reproductions/predictor_table.py results/generated_data/digits
+
+Every training takes as many optimiser steps as the one without generated images, half of every batch is generated, and
+a source counts only if the classifier that has learnt from real images agrees with 80 % of its labels.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hauberk
+from hauberk import recipes, registry
+from hauberk.data.files import data_root
+from hauberk.errors import HauberkError
+from hauberk.recipes import Recipe
+from hauberk.report.bundle import write_bundle
+from hauberk.runs import Run
+from hauberk.verbs.generate import Sampler, generate
+from hauberk.verbs.train import train
+
+SHARE = 0.5
+SEEDS = (0, 1, 2)
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is trained on one data set.
+
+    Args:
+        data: name of the data set.
+        recipe: with generated images in half of every batch; its epochs are those of a training with them.
+        judge: recipe of the classifier that is asked about labels.
+        ddpm: recipe of the diffusion model.
+        sources: what is drawn, each with its amounts.
+    """
+
+    data: str
+    recipe: str
+    judge: str
+    ddpm: str
+    sources: tuple[tuple[str, int], ...]
+
+
+CURVES = {
+    "digits": Curve("digits", "generated_digits", "demo_standard", "ddpm_digits",
+                    (("none", 0), ("ddpm", 1000), ("ddpm", 10_000), ("gaussian", 10_000))),
+    "lip_digits": Curve("digits", "generated_lip_digits", "demo_standard", "ddpm_digits",
+                        (("gaussian", 10_000), ("ddpm", 10_000), ("none", 0))),
+    "cifar10": Curve("cifar10", "generated_cifar10_small", "standard_cifar10_small", "ddpm_cifar10_small",
+                     (("none", 0), ("ddpm", 10_000), ("ddpm", 50_000), ("gaussian", 50_000))),
+}  # fmt: skip
+
+
+def described(source: str, amount: int, curve: Curve) -> dict[str, Any]:
+    """The description of a source."""
+    common = {"of": {"name": curve.data}, "images": amount, "judge": {"name": "run", "path": str(RUNS / curve.judge)}}
+    if source == "gaussian":
+        return {"name": "gaussian_generator", **common}
+    return {"name": "generated", "file": f"{curve.ddpm}.npz", **common}
+
+
+def recipe_of(source: str, amount: int, seed: int, curve: Curve) -> Recipe:
+    """The recipe of one point: without generated images as many epochs more as give the same number of steps."""
+    plain = recipes.read(curve.recipe).plain()
+    training = dict(plain["training"])
+    if source == "none":
+        training["epochs"] = round(training["epochs"] / (1.0 - SHARE))
+        extra: list[dict[str, Any]] = []
+    else:
+        extra = [{"data": described(source, amount, curve), "share": SHARE}]
+    name = f"{source}_{amount}-seed{seed}"
+    return recipes.parse(plain | {"name": name, "seed": seed, "extra": extra, "training": training | {"threads": 1}})
+
+
+def prepared(curve: Curve) -> None:
+    """The judge and a file of samples of the diffusion model, where they are not there yet."""
+    judge = train(recipes.read(curve.judge), RUNS / curve.judge).load_model()
+    most = max((amount for source, amount in curve.sources if source == "ddpm"), default=0)
+    path = data_root(None) / f"{curve.ddpm}.npz"
+    if most and not path.exists():
+        run = train(recipes.read(curve.ddpm), RUNS / curve.ddpm)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(*generate(run, path, most, Sampler(), judge).sentences(str(path)), sep="\n")
+
+
+def measured(name: str, curve: Curve) -> None:
+    """Train, attack, certify and bundle every point, seed by seed."""
+    for seed in SEEDS:
+        for source, amount in curve.sources:
+            recipe = recipe_of(source, amount, seed, curve)
+            out = Path("results") / "generated_data" / name / recipe.name
+            if out.exists():
+                continue
+            try:
+                run = train(recipe, RUNS / "generated_data" / name / recipe.name)
+            except HauberkError as error:  # a judge that does not agree
+                print(f"{recipe.name}: {error}")
+                continue
+            judged(run, recipe)
+            write_bundle(Run.open(run.path), out)
+            print(recipe.name, run.info["timings"], flush=True)
+
+
+def judged(run: Run, recipe: Recipe) -> None:
+    """Attack and certify as the recipe says."""
+    plan = recipe.evaluation
+    attacks = [registry.build(spec, "attack") for spec in plan.attacks]
+    certificates = [registry.build(spec, "certificate") for spec in plan.certificates]
+    hauberk.attack(hauberk.subject(run.path), attacks, plan)
+    if certificates:
+        hauberk.certify(hauberk.subject(run.path), certificates, plan)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    chosen = CURVES[sys.argv[1]]
+    prepared(chosen)
+    measured(sys.argv[1], chosen)
