@@ -115,7 +115,7 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
     "customised_adversarial": [
         CustomisedAdversarial(PGD(Linf(8 / 255))),
-        CustomisedAdversarial(PGD(L2(0.5)), eta=0.1, smoothing=1.0, concentration=2, margin=1.0, kappa=5.0),
+        CustomisedAdversarial(PGD(L2(0.5)), eta=0.1, smoothing=1.0, concentration=2, falls=True, margin=1.0, kappa=5),
     ],
     "epochwise_adversarial": [EpochwiseAdversarial(PGD(Linf(0.1))), EpochwiseAdversarial(PGD(L2(0.5)), 3, 0.5, 0.0)],
     "friendly_pgd": [FriendlyPGD(Linf(8 / 255), tau=1), FriendlyPGD(L2(0.5), steps=3)],

@@ -72,7 +72,9 @@ ADVERSARIAL: list[Mutant] = [
     ),
     *group(
         "adversarial", "objectives/customised_adversarial.py", "tests/objectives/test_customised_adversarial.py",
-        ("batch.labels), tried, before)", "batch.labels), before, tried)"),  # the released code's rule
+        ("batch.labels), tried, fooled)", "batch.labels), before, tried)"),  # the released code's rule
+        ("(before - eta).clamp_min(0.0) if self.falls else before", "(before - eta).clamp_min(0.0)"),
+        ("(before - eta).clamp_min(0.0) if self.falls", "before - eta if self.falls"),
         ("(before + eta).clamp_max(largest)", "(before + eta)"),
         ("randomness, tried)", "randomness, before)"),
         ("softness * budgets, direction", "softness * tried, direction"),

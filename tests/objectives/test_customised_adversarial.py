@@ -12,9 +12,10 @@ from hauberk.classifier import weights_hash
 from hauberk.conformance import check_objective
 from hauberk.data.dataset import Dataset
 from hauberk.data.split import Split
-from hauberk.objectives.base import Context
+from hauberk.objectives.base import Context, Objective
 from hauberk.objectives.customised_adversarial import MEMORY, CustomisedAdversarial, dirichlet, soft_labels
 from hauberk.objectives.pgd_adversarial import PGDAdversarial
+from hauberk.objectives.standard import Standard
 from hauberk.randomness import PerSample, Shared
 from hauberk.runs import Run
 from hauberk.threats import L2, Linf
@@ -196,3 +197,67 @@ def test_resuming_at_every_step_gives_the_same_bits_and_budgets(tmp_path, in_pie
     assert states[0] == states[1]
     assert sorted(states[0]) == list(range(100, 164))
     assert len(set(states[0].values())) > 2
+
+
+def test_budgets_that_may_fall_stay_at_the_true_radius(linear, context):
+    """Fooled at 0 they stay there; elsewhere they go to and fro around the last multiple of eta that is withstood."""
+    batch, reach = spread(linear, 1)
+    for _ in range(30):
+        settings(falls=True)(linear, batch, context)
+    found = torch.tensor([context.state[MEMORY][i] for i in batch.ids.tolist()], dtype=torch.float64)
+    assert bool((found >= 0).all()) and bool((found - reach.clamp(0, EPS)).abs().max() <= 2 * ETA)
+    start = {MEMORY: dict.fromkeys(batch.ids.tolist(), 0.028)}
+    falling = Context(torch.Generator().manual_seed(2), state=start)
+    settings(falls=True)(linear, batch, falling)
+    weak = batch.ids[reach < 0.0299].tolist()
+    assert [falling.state[MEMORY][i] for i in weak] == pytest.approx([0.024] * len(weak), abs=1e-6)
+
+
+# --- the lecture's picture: two classes that are near each other on the left and far apart on the right ------------
+
+WIDE, NARROW = Linf(0.15), Linf(0.02)
+
+
+def points(seed: int, count: int = 160) -> tuple[Batch, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels, near = torch.arange(count) % 2, (torch.arange(count) // 2) % 2 == 0
+    across = torch.where(near, 0.05, 0.6) + 0.35 * torch.rand(count, generator=generator)
+    height = torch.where(near, 0.04, 0.2) + 0.03 * torch.rand(count, generator=generator)
+    wave = 0.5 + 0.15 * torch.sin(18.0 * across) * near
+    plane = torch.stack([across, wave + (2.0 * labels - 1.0) * height], 1)
+    return Batch(plane[:, None, None], labels, torch.arange(count)), near
+
+
+def taught(objective: Objective) -> tuple[nn.Module, Context]:
+    torch.manual_seed(0)
+    layers = [nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2)]
+    net, context = nn.Sequential(nn.Flatten(), *layers), Context(torch.Generator().manual_seed(1))
+    optimizer, (batch, _) = torch.optim.Adam(net.parameters(), 0.01), points(0)
+    for _ in range(250):
+        optimizer.zero_grad()
+        objective(net, batch, context).total.backward()
+        optimizer.step()
+    return net.eval(), context
+
+
+def test_the_lecture_s_four_panels():
+    batch, near = points(1)
+    clean, robust = {}, {}
+    attack = PGD(WIDE, steps=5)
+    for name, objective in {
+        "standard": Standard(), "small": PGDAdversarial(PGD(NARROW, steps=5)), "large": PGDAdversarial(attack),
+        "own": CustomisedAdversarial(attack, eta=0.005, smoothing=0.0, falls=True),
+    }.items():  # fmt: skip
+        net, context = taught(objective)
+        clean[name] = float((net(batch.images).argmax(1) == batch.labels).float().mean())
+        robust[name] = float((~PGD(WIDE, steps=10)(net, batch).success)[~near].float().mean())
+    assert clean["standard"] > clean["small"] > clean["own"] > clean["large"] + 0.03
+    assert robust["own"] == robust["large"] == 1.0 > robust["standard"] + 0.3
+    own = torch.tensor([context.state[MEMORY][i] for i in range(160)])
+    assert float(own[near].mean()) < 0.1 < 0.14 < float(own[~near].mean())
+
+
+def test_budgets_that_never_fall_end_at_the_largest_for_all():
+    """What the definition comes to where a net wavers: also samples near the boundary withstand now and then."""
+    _, context = taught(CustomisedAdversarial(PGD(WIDE, steps=5), eta=0.005, smoothing=0.0))
+    assert float(torch.tensor(list(context.state[MEMORY].values())).mean()) > 0.14
