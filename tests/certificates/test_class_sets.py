@@ -48,6 +48,13 @@ def test_verify_derives_the_same_radii(seed: int, k: int, level: bool) -> None:
         assert mine == pytest.approx(found[1], rel=1e-9)
 
 
+def test_a_level_pair_at_the_border_proves_nothing() -> None:
+    shared = {"pairwise": (1.0 - np.eye(4)).tolist(), "k": 1, "sets": [[0], [1, 2]]}
+    row = {"logits": [1.0, 1.0, 0.0, -1.0], "rounding": 0.01}
+    assert top_k(row, shared) == affinity(row, shared) == (0, 0.0)
+    assert top_k(row, shared | {"k": 2})[1] == pytest.approx(0.99)
+
+
 def found_of(certificate: LipschitzCertificate) -> tuple:
     oracle = LinearOracle.random((1, 3, 3), 5, seed=1)
     return oracle, oracle.batch(12, seed=1), certificate(oracle.layers.eval(), oracle.batch(12, seed=1))
