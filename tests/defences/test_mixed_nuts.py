@@ -254,6 +254,11 @@ def test_of_two_classes_the_robust_model_answers_beyond_a_gap_and_the_accurate_o
     assert bool((h.argmax(1) != g.argmax(1))[gaps.abs() > threshold].any())
 
 
+def test_three_logits_of_three_are_normalised() -> None:
+    found = normalise(torch.tensor([[1.0, 2.0, 6.0]]), 250)
+    assert torch.allclose(found, torch.tensor([[-2.0, -1.0, 3.0]], dtype=torch.float64) / math.sqrt(7.0 + 1e-8))
+
+
 def test_three_logits_of_more_are_the_least_to_normalise_by() -> None:
     with pytest.raises(HauberkError, match="at least 3 logits"):
         normalise(logits(0), 2)
