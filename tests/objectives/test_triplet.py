@@ -172,6 +172,8 @@ def test_a_named_layer_is_taken_and_the_last_linear_layer_is_the_default(network
         asked(Triplet(STILL, layer="33"), network, batch)
     with pytest.raises(HauberkError, match="no linear layer"):
         last_features(nn.Flatten(), images)
+    two = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Linear(5, 3))
+    torch.testing.assert_close(last_features(two, images), two[:2](images))
     twice = nn.Linear(12, 12)
     with pytest.raises(HauberkError, match="ran 2 times"):
         last_features(nn.Sequential(nn.Flatten(), twice, twice), images)

@@ -70,9 +70,9 @@ class Triplet(Objective):
               \qquad D(u, v) = 1 - \cos(u, v)
 
     The anchor a is the attacked image, the positive p its clean one, and the negative n the clean image of another
-    class in the batch that is nearest to the anchor; a row without one has no hinge.  Attacked and clean images go
-    through the network in one pass, and gradients flow into all three features.  D does not see their lengths, but its
-    slope grows as they shrink, which is what the norms are for.
+    class in the batch (of several processes, in its own rows) that is nearest to the anchor; a row without one has no
+    hinge.  Attacked and clean images go through the network in one pass, and gradients flow into all three features.
+    D does not see their lengths, but its slope grows as they shrink, which is what the norms are for.
 
     With ``pgd_adversarial`` and the same attack as the base it is TLA, which the authors start from an adversarially
     trained net.  They mine negatives from ten batches of 50 in eval mode, with the own class multiplied by 0, which
