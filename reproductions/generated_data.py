@@ -4,6 +4,7 @@
     python reproductions/generated_data.py lip_digits        # the same of a certified net
     python reproductions/generated_data.py cifar10           # its diffusion model wants an accelerator
     python reproductions/predictor_table.py results/generated_data/digits
+    python reproductions/generated_data.py compare digits    # what generated images change, image by image
 
 Every training takes as many optimiser steps as the one without generated images, half of every batch is generated, and
 a source counts only if the classifier that has learnt from real images agrees with 80 % of its labels.
@@ -11,12 +12,15 @@ a source counts only if the classifier that has learnt from real images agrees w
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import hauberk
 from hauberk import recipes, registry
@@ -25,8 +29,10 @@ from hauberk.errors import HauberkError
 from hauberk.recipes import Recipe
 from hauberk.report.bundle import write_bundle
 from hauberk.runs import Run
+from hauberk.statistics import mean_interval
 from hauberk.verbs.generate import Sampler, generate
 from hauberk.verbs.train import train
+from predictor_table import predictors, row_of
 
 SHARE = 0.5
 SEEDS = (0, 1, 2)
@@ -122,7 +128,34 @@ def judged(run: Run, recipe: Recipe) -> None:
         hauberk.certify(hauberk.subject(run.path), certificates, plan)
 
 
+def compared(folder: Path) -> dict[str, Any]:
+    """Accuracy under attack against that without generated images, in points: the mean over seeds, image by image."""
+    rows: dict[str, dict[str, NDArray[np.float64]]] = {}
+    agreement: dict[str, float] = {}
+    for path in sorted(folder.glob("*-seed*")):
+        source, _, seed = path.name.rpartition("-seed")
+        (parts,) = predictors(path).values()
+        row = row_of(parts)[1]
+        rows.setdefault(source, {})[seed] = row[next(name for name in row if name.startswith("l"))]
+        for told in Run.open(path).info.get("generated", []):
+            agreement[source] = round(100.0 * told["agreement"], 1)
+    found: dict[str, Any] = {}
+    for source in sorted(set(rows) - {"none_0"}):
+        apart = np.stack([rows[source][seed] - rows["none_0"][seed] for seed in sorted(rows[source])])
+        all_seeds = mean_interval(apart.mean(0))
+        found[source] = {
+            "agreement": agreement[source],
+            "difference": [round(100.0 * v, 1) for v in (all_seeds.value, all_seeds.low, all_seeds.high)],
+            "seeds": [round(100.0 * float(v), 1) for v in apart.mean(1)],
+        }
+    return found
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "compare":
+        place = Path("results") / "generated_data" / sys.argv[2]
+        (place / "differences.json").write_text(json.dumps(compared(place), indent=1) + "\n")
+        raise SystemExit
     torch.set_num_threads(1)
     chosen = CURVES[sys.argv[1]]
     prepared(chosen)
