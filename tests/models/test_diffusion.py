@@ -96,6 +96,25 @@ def test_images_outside_the_box_are_clipped():
     assert float(found.max()) == 1.0
 
 
+class Half(nn.Module):
+    """A network that finds half of its input to be noise."""
+
+    def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = True) -> tuple[Tensor]:
+        return (0.5 * sample,)
+
+
+def test_every_step_clips_the_clean_image_and_keeps_the_point():
+    """Two steps by hand: what is clipped off the clean image goes into its noise."""
+    a, b, start = float(TABLE[999]), float(TABLE[499]), 0.05
+    clean = min(1.0, (start - math.sqrt(1 - a) * 0.5 * start) / math.sqrt(a))
+    noise = (start - math.sqrt(a) * clean) / math.sqrt(1 - a)
+    point = math.sqrt(b) * clean + math.sqrt(1 - b) * noise
+    last = (point - math.sqrt(1 - b) * 0.5 * point) / math.sqrt(b)
+    assert clean == 1.0 and 0.0 < last < 1.0
+    found = DiffusionModel(Half(), (1, 1, 1), 2, conditional=False).sample(torch.full((1, 1, 1, 1), start), None, 2)
+    assert float(found) == pytest.approx((last + 1) / 2, abs=1e-5)
+
+
 def test_an_image_depends_on_its_own_start_alone():
     world, start = model(0.1, 0.3), torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     whole = world.sample(start, None, 10)
