@@ -4,7 +4,7 @@
 
 A row is one predictor of one kind of network: what was certified and what was attacked under one name stand together.
 A radius counts where the certified class is right.  Of each row it is the mean over seeds, image by image; intervals
-are over images.
+are over images.  Minutes are those of training, by the clock of a machine that may have had other work.
 """
 
 from __future__ import annotations
@@ -59,9 +59,11 @@ def row_of(parts: list[Part]) -> tuple[str, Row, NDArray[np.int64]]:
 def measured(folder: Path) -> list[dict[str, Any]]:
     """A line for each kind of network and predictor."""
     runs: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    minutes: dict[str, list[float]] = defaultdict(list)
     labels: NDArray[np.int64] | None = None
     for path in sorted(folder.glob("*-seed*")):
         label = path.name.rpartition("-seed")[0]
+        minutes[label].append(json.loads((path / "run.json").read_text())["timings"].get("train_seconds", 0.0) / 60.0)
         for parts in predictors(path).values():
             kind, row, own = row_of(parts)
             if labels is not None and not np.array_equal(labels, own):
@@ -69,7 +71,10 @@ def measured(folder: Path) -> list[dict[str, Any]]:
             labels = own
             runs[label, kind].append(row)
     assert labels is not None, f"{folder} holds no bundle"
-    return [line(label, kind, rows, labels) for (label, kind), rows in sorted(runs.items())]
+    return [
+        line(label, kind, rows, labels) | {"training_minutes": round(float(np.mean(minutes[label])), 2)}
+        for (label, kind), rows in sorted(runs.items())
+    ]
 
 
 def line(label: str, kind: str, rows: list[Row], labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -99,17 +104,17 @@ def line(label: str, kind: str, rows: list[Row], labels: NDArray[np.int64]) -> d
 def page(lines: list[dict[str, Any]]) -> str:
     """The table of tradeoff.md."""
     threats = sorted({name for made in lines for name in made["attacked"]})
-    radii = RADII[1:] if any("certified" in made for made in lines) else ()
-    proofs = ("Mean radius", *(f"L2 {r:g}" for r in radii)) if radii else ()
-    columns = ("Network", "Predictor", "Seeds", "Clean", "Balanced", *proofs,
-               *(f"attacked {shown(name)}" for name in threats))  # fmt: skip
+    certified = any("certified" in made for made in lines)
+    radii = RADII[1:] if certified else ()
+    columns = ("Network", "Predictor", "Seeds", "Minutes", "Clean", "Balanced", *(["Mean radius"] if certified else []),
+               *(f"L2 {r:g}" for r in radii), *(f"attacked {shown(name)}" for name in threats))  # fmt: skip
     rows = []
     for made in lines:
         proved = made.get("certified", {})
         rows.append([
-            made["network"], made["predictor"], str(made["seeds"]), percent(made["clean"]),
-            f"{100 * made['balanced']:.1f}",
-            *([f"{made['mean_radius']['value']:.3f}" if proved else ""] if radii else []),
+            made["network"], made["predictor"], str(made["seeds"]), f"{made['training_minutes']:.1f}",
+            percent(made["clean"]), f"{100 * made['balanced']:.1f}",
+            *([f"{made['mean_radius']['value']:.3f}" if proved else ""] if certified else []),
             *(percent(proved[f"{r:g}"]) if proved else "" for r in radii),
             *(percent(made["attacked"][name]) if name in made["attacked"] else "" for name in threats),
         ])  # fmt: skip
@@ -146,10 +151,14 @@ def percent(found: dict[str, Any]) -> str:
     return f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
 
 
+def files(folder: Path) -> dict[str, str]:
+    """What is written into the folder, by its name."""
+    table, noise = measured(folder), folder / "noise.json"
+    more = parts_of_nets(json.loads(noise.read_text())) if noise.exists() else ""
+    return {"table.json": json.dumps(table, indent=1) + "\n", "tradeoff.md": page(table) + more}
+
+
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    table = measured(place)
-    (place / "table.json").write_text(json.dumps(table, indent=1) + "\n")
-    noise = place / "noise.json"
-    more = parts_of_nets(json.loads(noise.read_text())) if noise.exists() else ""
-    (place / "tradeoff.md").write_text(page(table) + more)
+    for name, text in files(place).items():
+        (place / name).write_text(text)

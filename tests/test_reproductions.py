@@ -11,6 +11,7 @@ from hauberk import verify
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path for folder in ("reproductions", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 PAPER = ROOT / "results" / "adaptive_smoothing" / "paper"
+HYCAS = ROOT / "results" / "hycas"
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,12 @@ def test_trainings_for_a_radius() -> None:
     found = training.measured(folder)
     assert json.loads((folder / "training.json").read_text()) == json.loads(json.dumps(found))
     assert (folder / "tradeoff.md").read_text() == training.page(found)
+
+
+@pytest.mark.parametrize("folder", sorted(path for path in HYCAS.iterdir() if path.is_dir()), ids=lambda path: path.name)
+def test_tables_of_predictors_follow_from_their_bundles(folder: Path) -> None:
+    made = importlib.import_module("predictor_table").files(folder)
+    assert made == {name: (folder / name).read_text() for name in made}
 
 
 def test_the_claims_of_the_householder_paper() -> None:
