@@ -62,7 +62,7 @@ def test_trainings_for_a_radius() -> None:
     assert (folder / "tradeoff.md").read_text() == training.page(found)
 
 
-@pytest.mark.parametrize("folder", sorted(path for path in HYCAS.iterdir() if path.is_dir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", sorted(filter(Path.is_dir, HYCAS.iterdir())), ids=lambda path: path.name)
 def test_tables_of_predictors_follow_from_their_bundles(folder: Path) -> None:
     made = importlib.import_module("predictor_table").files(folder)
     assert made == {name: (folder / name).read_text() for name in made}

@@ -61,7 +61,7 @@ def entry(name: str, kind: Kind | None = None) -> Entry:
     known = [e.name for e in entries(kind)]
     raise HauberkError(
         f"there is no {kind or 'method'} called {name!r}",
-        suggestion(str(name), known) or f"known: {', '.join(known)}",
+        suggestion(str(name), known) or (f"known: {', '.join(known)}" if kind else "all of them: hauberk list FAMILY"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutant import Mutant
+from mutant import Mutant, group
 
 HERE = "tests/cli/test_terminal.py::"
 PLAIN = f"{HERE}test_plain_lines_where_no_line_can_be_taken_back"
@@ -25,4 +25,12 @@ TERMINAL = [
            f"{HERE}test_a_forked_worker_says_nothing_of_its_drivers_work"),
     Mutant("terminal", "cli/console.py", "return min(FIRST_SECONDS, PLAIN_SECONDS)", "return PLAIN_SECONDS",
            f"{HERE}test_the_first_plain_line_does_not_wait_for_ten_seconds"),
+    *group(
+        "formulas", "cli/formulas.py", "tests/cli/test_formulas.py",
+        ("return text if re.fullmatch(", "return text if True or re.fullmatch("),
+        ("if all(c in known for c in text):", "if False:"),
+        ("FUNCTION.sub(\" \", RELATION.sub(r\" \\1 \", found))", "RELATION.sub(r\" \\1 \", found)"),
+        ('.replace("⦃", "{")', ""),
+        ("DISPLAYED.sub(lambda found", "re.compile('$^').sub(lambda found"),
+    ),
 ]  # fmt: skip
