@@ -26,6 +26,7 @@ from hauberk.report.outcomes import at_budget, best_proof, correct
 from hauberk.statistics import Interval, mean_interval
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+COMPARED = (0.25, 0.5)
 Floats = NDArray[np.float64]
 Row = dict[str, Floats]
 
@@ -58,23 +59,43 @@ def row_of(parts: list[Part]) -> tuple[str, Row, NDArray[np.int64]]:
 
 def measured(folder: Path) -> list[dict[str, Any]]:
     """A line for each kind of network and predictor."""
-    runs: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    runs: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
     minutes: dict[str, list[float]] = defaultdict(list)
     labels: NDArray[np.int64] | None = None
     for path in sorted(folder.glob("*-seed*")):
-        label = path.name.rpartition("-seed")[0]
+        label, _, seed = path.name.rpartition("-seed")
         minutes[label].append(json.loads((path / "run.json").read_text())["timings"].get("train_seconds", 0.0) / 60.0)
         for parts in predictors(path).values():
             kind, row, own = row_of(parts)
             if labels is not None and not np.array_equal(labels, own):
                 raise SystemExit(f"{path}: other images than those of the runs before it")
             labels = own
-            runs[label, kind].append(row)
+            runs[label, kind][seed] = row
     assert labels is not None, f"{folder} holds no bundle"
     return [
-        line(label, kind, rows, labels) | {"training_minutes": round(float(np.mean(minutes[label])), 2)}
+        line(label, kind, list(rows.values()), labels)
+        | {"training_minutes": round(float(np.mean(minutes[label])), 2)}
+        | {"against_smoothing": differences(rows, runs.get((f"smoothing_{label.rpartition('_')[2]}", "smoothing"), {}))}
         for (label, kind), rows in sorted(runs.items())
     ]
+
+
+def differences(own: dict[str, Row], plain: dict[str, Row]) -> dict[str, Any]:
+    """Of what both measure, how much more than plain smoothing at the same sigma, image by image, in the same seeds."""
+    seeds = sorted(own.keys() & plain.keys())
+    if own is plain or not seeds:
+        return {}
+    pairs = [(measures(own[seed]), measures(plain[seed])) for seed in seeds]
+    both = [name for name in pairs[0][0] if name in pairs[0][1]]
+    return {name: asdict(mean_interval(np.mean([a[name] - b[name] for a, b in pairs], 0))) for name in both}
+
+
+def measures(row: Row) -> Row:
+    """What a table compares, as one number an image."""
+    found = {name: values for name, values in row.items() if name != "radius"}
+    if "radius" in row:
+        found |= {f"L2 {r:g}": (row["radius"] >= r).astype(np.float64) for r in COMPARED}
+    return found
 
 
 def line(label: str, kind: str, rows: list[Row], labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -122,6 +143,26 @@ def page(lines: list[dict[str, Any]]) -> str:
     return f"Per cent of {count} test images, with 95 % intervals over images.\n\n" + markdown.table(columns, rows)
 
 
+def compared(lines: list[dict[str, Any]]) -> str:
+    """The differences from plain smoothing."""
+    given = [made for made in lines if made["against_smoothing"]]
+    if not given:
+        return ""
+    names = sorted({name for made in given for name in made["against_smoothing"]})
+    rows = [
+        [made["network"], made["predictor"],
+         *(points(made["against_smoothing"][n]) if n in made["against_smoothing"] else "" for n in names)]
+        for made in given
+    ]  # fmt: skip
+    said = "\nPoints more than plain smoothing at the same sigma, paired by image and seed:\n\n"
+    return said + markdown.table(("Network", "Predictor", *(shown(n) if ":" in n else n for n in names)), rows)
+
+
+def points(found: dict[str, Any]) -> str:
+    value = Interval(**found)
+    return f"{100 * value.value:+.1f} ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
+
+
 def parts_of_nets(found: dict[str, dict[str, Any]]) -> str:
     """What training left of gates, masks and noise, from ``hycas_noise.py``: means over seeds."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -155,7 +196,7 @@ def files(folder: Path) -> dict[str, str]:
     """What is written into the folder, by its name."""
     table, noise = measured(folder), folder / "noise.json"
     more = parts_of_nets(json.loads(noise.read_text())) if noise.exists() else ""
-    return {"table.json": json.dumps(table, indent=1) + "\n", "tradeoff.md": page(table) + more}
+    return {"table.json": json.dumps(table, indent=1) + "\n", "tradeoff.md": page(table) + compared(table) + more}
 
 
 if __name__ == "__main__":
