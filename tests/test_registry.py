@@ -67,6 +67,7 @@ from hauberk.objectives.free_adversarial import FreeAdversarial
 from hauberk.objectives.friendly_adversarial import FriendlyAdversarial
 from hauberk.objectives.gaussian_augmentation import GaussianAugmentation
 from hauberk.objectives.gloro import GloRo
+from hauberk.objectives.guided_denoising import GuidedDenoising
 from hauberk.objectives.hkr import HKR
 from hauberk.objectives.iaat import IAAT
 from hauberk.objectives.logit_annealing import LogitAnnealing
@@ -160,6 +161,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "smoothed_consistency": [SmoothedConsistency(Gaussian(0.25)), SmoothedConsistency(Uniform(0.25), 3, 5.0, 0.0)],
     "stability": [Stability(Gaussian(0.25)), Stability(Uniform(0.25), weight=1.0)],
     "diffusion": [Diffusion()],
+    "guided_denoising": [GuidedDenoising(PGD(Linf(0.1))), GuidedDenoising(APGD(L2(0.3), steps=4), "feature")],
     "denoising": [Denoising(), Denoising(mse=0.0, stability=1.0)],
     "pgd_adversarial": [PGDAdversarial(PGD(Linf(8 / 255), steps=2)), PGDAdversarial(APGD(L2(0.3), steps=4), 0.5)],
     "detector": [Detector(PGD(Linf(0.1), steps=5, loss=DetectorJoint()))],
@@ -209,6 +211,7 @@ MODELS = {
     "lip_mlp_n": {"widths": (8, 6), "layer": "sll"},
     "one_hidden_layer": {"hidden": 6},
     "hycas_net": {"widths": (4, 6), "strides": (1, 2), "noise": None},
+    "dunet": {"channels": 1, "widths": (4, 6), "blocks": 1},
     "dncnn": {"channels": 1, "width": 4, "depth": 3, "batch_norm": False},
 }
 

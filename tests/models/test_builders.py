@@ -46,7 +46,7 @@ def images(shape: tuple[int, ...], rows: int = 3, dtype: torch.dtype = torch.flo
 def test_all_registered_models_are_tested() -> None:
     ours = {e.name for e in registry.entries("model") if e.path.startswith("hauberk.models.")}
     # own builds what a user writes; the others are denoisers, from images to images, and diffusion models
-    others = {"own", "dncnn", "one_step_diffusion", "diffusion_unet", "diffusion_mlp"}
+    others = {"own", "dncnn", "dunet", "one_step_diffusion", "diffusion_unet", "diffusion_mlp"}
     assert ours == set(NAMES) | others
 
 

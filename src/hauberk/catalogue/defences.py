@@ -68,3 +68,11 @@ FAMILY.add(
     "resize_pad", "hauberk.defences.resize_pad:resize_pad",
     "images resized to a random size and padded at a random place", "Xie et al. 2018",
 )  # fmt: skip
+FAMILY.add(
+    "guided_denoiser", "hauberk.defences.guided_denoiser:guided_denoiser",
+    "a frozen classifier behind a denoiser that is trained against attacks", "Liao et al. 2018",
+)  # fmt: skip
+FAMILY.add(
+    "diffusion_purification", "hauberk.defences.diffusion_purification:diffusion_purification",
+    "noise, and the way back of a diffusion model, before a classifier", "Nie et al. 2022",
+)  # fmt: skip

@@ -43,6 +43,9 @@ FAMILY.add(
     "Zhang et al. 2017",
 )  # fmt: skip
 FAMILY.add(
+    "dunet", "hauberk.models.dunet:dunet", "a U-Net denoiser, a part of guided_denoiser", "Liao et al. 2018",
+)  # fmt: skip
+FAMILY.add(
     "one_step_diffusion", "hauberk.models.one_step_diffusion:one_step_diffusion",
     "a diffusers UNet as a denoiser, in one step, a part of denoised", "Carlini et al. 2023",
 )  # fmt: skip

@@ -40,6 +40,11 @@ FAMILY.add(
     "a denoiser before a frozen classifier: squared error, and the classifier's answers", "Salman et al. 2020, Eq. 4-5",
 )  # fmt: skip
 FAMILY.add(
+    "guided_denoising", "hauberk.objectives.guided_denoising:GuidedDenoising",
+    "a denoiser against attacks, guided by pixels, features, logits or classes of a frozen classifier",
+    "Liao et al. 2018, Eq. 5-8",
+)  # fmt: skip
+FAMILY.add(
     "pgd_adversarial", "hauberk.objectives.pgd_adversarial:PGDAdversarial", "cross-entropy on attacked images",
     "Madry et al. 2018, Eq. 2.1",
 )  # fmt: skip

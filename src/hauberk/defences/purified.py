@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -22,21 +22,33 @@ class PurifiedClassifier(nn.Module, HasParts):
     Args:
         base: the classifier c; its logits alone are read.
         purifier: P, from (B, C, H, W) to images that c takes, of another size perhaps.
+        guided: whether c is frozen, without gradients and in eval mode whatever the mode of the whole, so that training
+            moves the purifier alone.
 
     Source: Athalye, Carlini & Wagner 2018, Section 4 (of what attacks such a step).
     """
 
     traits = Traits()
 
-    def __init__(self, base: nn.Module, purifier: nn.Module) -> None:
+    def __init__(self, base: nn.Module, purifier: nn.Module, guided: bool = False) -> None:
         super().__init__()
         if isinstance(base, Decides):
             raise HauberkError(
                 f"{type(base).__name__} decides in a way of its own, and only its logits would be used",
                 "put the purifier before the network inside it",
             )
-        self.base, self.purifier = base, purifier
+        self.base, self.purifier, self.guided = base, purifier, guided
+        if guided:
+            self.base.requires_grad_(False)
+        self.train(self.training)
         self.spec: dict[str, Any] = {}
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the whole; a classifier that guides stays in eval mode."""
+        super().train(mode)
+        if self.guided:
+            self.base.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to the classifier's logits at the purified images, (B, K)."""

@@ -54,13 +54,7 @@ class OneStepDiffusion(nn.Module, Denoises):
 
     def __init__(self, unet: nn.Module, alpha_bars: Tensor, sigma: float) -> None:
         super().__init__()
-        table = alpha_bars.double()
-        falling = table.dim() == 1 and len(table) > 0 and bool((table[1:] < table[:-1]).all())
-        if not (falling and bool(((table > 0.0) & (table <= 1.0)).all())):
-            raise HauberkError(
-                "the table of alpha-bar does not fall from at most 1 to above 0",
-                "it is the running product of 1 - beta: a scheduler's alphas_cumprod",
-            )
+        table = falling_table(alpha_bars)
         ratios = ((1.0 - table) / table).sqrt()
         enough = ratios >= 2.0 * sigma
         if not (0.0 < sigma < math.inf and bool(enough.any())):
@@ -80,12 +74,31 @@ class OneStepDiffusion(nn.Module, Denoises):
     def forward(self, images: Tensor) -> Tensor:
         """Noisy images (B, C, H, W), not clipped, to denoised ones in [0, 1]."""
         centred = 2.0 * images - 1.0
-        noise: Tensor = self.unet(self.scale * centred, self.step, return_dict=False)[0]
-        channels = images.shape[1]
-        if noise.shape[1] == 2 * channels:
-            noise = noise[:, :channels]
-        clean = centred - self.ratio * noise
+        clean = centred - self.ratio * noise_in(self.unet, self.scale * centred, self.step)
         return (clean.clamp(-1.0, 1.0) + 1.0) / 2.0
+
+
+def falling_table(alpha_bars: Tensor) -> Tensor:
+    r"""The table of :math:`\bar\alpha_t` in float64.
+
+    Raises:
+        HauberkError: if it does not fall from at most 1 to above 0.
+    """
+    table = alpha_bars.double()
+    falling = table.dim() == 1 and len(table) > 0 and bool((table[1:] < table[:-1]).all())
+    if not (falling and bool(((table > 0.0) & (table <= 1.0)).all())):
+        raise HauberkError(
+            "the table of alpha-bar does not fall from at most 1 to above 0",
+            "it is the running product of 1 - beta: a scheduler's alphas_cumprod",
+        )
+    return table
+
+
+def noise_in(unet: nn.Module, images: Tensor, step: int) -> Tensor:
+    """The noise that a UNet sees in images (B, C, H, W); of one with learned variances the first C channels."""
+    noise: Tensor = unet(images, step, return_dict=False)[0]
+    channels = images.shape[1]
+    return noise[:, :channels] if noise.shape[1] == 2 * channels else noise
 
 
 def one_step_diffusion(
@@ -113,6 +126,14 @@ def one_step_diffusion(
     Raises:
         HauberkError: if diffusers is not installed, the folder is incomplete, or the UNet does not predict noise.
     """
+    network, table, told = unet_and_table(folder, unet, scheduler)
+    return with_spec(OneStepDiffusion(network, table, sigma), "one_step_diffusion", sigma=sigma, **told)
+
+
+def unet_and_table(
+    folder: str | None, unet: Mapping[str, Any] | None, scheduler: Mapping[str, Any] | None
+) -> tuple[nn.Module, Tensor, dict[str, Any]]:
+    r"""A UNet that predicts noise, the table of :math:`\bar\alpha_t`, and the settings of both; see above."""
     if (folder is None) == (unet is None) or (unet is None) != (scheduler is None):
         raise HauberkError("expected a folder, or the settings of a UNet and of its scheduler", "give the folder alone")
     weights: Mapping[str, Tensor] = {}
@@ -122,8 +143,7 @@ def one_step_diffusion(
     network = _made(told["unet"], told["scheduler"])
     if weights:
         network.load_state_dict(weights)
-    table = diffusers().DDPMScheduler(**told["scheduler"]).alphas_cumprod
-    return with_spec(OneStepDiffusion(network, table, sigma), "one_step_diffusion", sigma=sigma, **told)
+    return network, diffusers().DDPMScheduler(**told["scheduler"]).alphas_cumprod, told
 
 
 def diffusers() -> Any:
