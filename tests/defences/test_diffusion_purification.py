@@ -23,6 +23,7 @@ from hauberk.defences.diffusion_purification import DiffusionPurifier, diffusion
 from hauberk.defences.purified import PurifiedClassifier
 from hauberk.errors import HauberkError
 from hauberk.models import small_cnn
+from hauberk.models.diffusion_mlp import diffusion_mlp
 from hauberk.randomness import Key
 from hauberk.threats import Linf
 
@@ -175,6 +176,23 @@ def test_the_contract_and_what_is_declared():
 def test_settings_that_do_not_fit_are_refused(t_star, steps):
     with pytest.raises(HauberkError, match="expected t_star in"):
         DiffusionPurifier(Score(), TABLE, t_star, steps, "ddpm")
+
+
+def test_a_diffusion_model_of_one_s_own_is_asked_step_by_step():
+    base = small_cnn((1, 4, 4), 3, (0.5,), (0.2,), widths=(4,), strides=(1,)).eval()
+    own = diffusion_mlp((1, 4, 4), 3, conditional=False).eval()
+    model = diffusion_purification(base, own, steps=3, sampler="ddim").eval()
+    check_classifier(model, (1, 4, 4))
+    x = torch.rand(2, 1, 4, 4)
+    assert torch.equal(model.purifier.seen(x, 7), own(x, torch.tensor([7, 7])))
+    again = registry.build(registry.spec(model)).eval()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(model.purifier.draw(key(2))(x), again.purifier.draw(key(2))(x))
+    for wrong in (diffusion_mlp((1, 4, 4), 3, conditional=True), base):
+        with pytest.raises(HauberkError, match="no diffusion model without classes"):
+            diffusion_purification(base, wrong)
+    with pytest.raises(HauberkError, match="leave one of them out"):
+        diffusion_purification(base, own, folder="x")
 
 
 def test_a_unet_of_diffusers_is_built_and_rebuilt_from_its_spec():

@@ -49,6 +49,8 @@ PURIFIERS: list[Mutant] = [
         ("round(t_star * len(table)) - 1", "round(t_star * len(table))"),
         ("1 <= steps <= last + 1", "1 <= steps"),
         ("noisy / (1.0 + now**2) ** 0.5", "noisy"),
+        ("if not isinstance(model, Generates) or model.conditional:", "if not isinstance(model, Generates):"),
+        ("torch.full((len(images),), t, device", "torch.full((len(images),), 0, device"),
         ("now * slope + (then**2", "now * slope + (now**2"),
         ("(1.0 - then**2 / now**2) ** 0.5", "1.0"),
         ("there = noisy + (then - now) * slope", "there = noisy - now * slope"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hauberk import registry
-from hauberk.capabilities import Random, Traits
+from hauberk.capabilities import Generates, Random, Traits
 from hauberk.defences.purified import PurifiedClassifier
 from hauberk.errors import HauberkError
 from hauberk.models.building import with_spec
@@ -39,7 +39,8 @@ class DiffusionPurifier(Random):
     step's activations are held at a time.  The result is not clipped to [0, 1].
 
     Args:
-        unet: called as ``unet(images, t, return_dict=False)[0]``, noise comes out.
+        unet: a diffusion model of ``hauberk.models``, or called as ``unet(images, t, return_dict=False)[0]``; noise
+            comes out.
         alpha_bars: :math:`\bar\alpha_t` of each step, in (0, 1], falling; shape (T,).
         t_star: how far the image is noised, as a share of T.
         steps: on the way back, as equal in t as whole numbers are.
@@ -69,17 +70,24 @@ class DiffusionPurifier(Random):
         """The way there and back with the noise of one draw."""
         return Purified(self, key)
 
+    def seen(self, images: Tensor, t: int) -> Tensor:
+        """The noise that the model sees in images (B, C, H, W) at step t."""
+        if not isinstance(self.unet, Generates):
+            return noise_in(self.unet, images, t)
+        noise: Tensor = self.unet(images, torch.full((len(images),), t, device=images.device))
+        return noise
+
     def step(self, noisy: Tensor, nth: int, noise: Tensor | None) -> Tensor:
         """The n-th step back, on y, (B, C, H, W)."""
         now, then = self.sigmas[nth], self.sigmas[nth + 1]
-        slope = noise_in(self.unet, noisy / (1.0 + now**2) ** 0.5, self.times[nth])
+        slope = self.seen(noisy / (1.0 + now**2) ** 0.5, self.times[nth])
         if noise is not None:
             fresh = then * (1.0 - then**2 / now**2) ** 0.5
             return noisy - now * slope + (then**2 - fresh**2) ** 0.5 * slope + fresh * noise
         there = noisy + (then - now) * slope
         if self.sampler == "ddim" or then == 0.0:
             return there
-        other = noise_in(self.unet, there / (1.0 + then**2) ** 0.5, self.times[nth + 1])
+        other = self.seen(there / (1.0 + then**2) ** 0.5, self.times[nth + 1])
         return noisy + (then - now) * (slope + other) / 2.0
 
 
@@ -117,6 +125,7 @@ class Purified(nn.Module):
 
 def diffusion_purification(
     base: nn.Module,
+    diffusion: nn.Module | None = None,
     folder: str | None = None,
     unet: Mapping[str, Any] | None = None,
     scheduler: Mapping[str, Any] | None = None,
@@ -124,11 +133,12 @@ def diffusion_purification(
     steps: Depth = 10,
     sampler: Sampler = "ddpm",
 ) -> nn.Module:
-    """Build a classifier behind diffusion purification with a ``diffusers`` UNet.
+    """Build a classifier behind diffusion purification, with a model of one's own or a ``diffusers`` UNet.
 
     Args:
         base: a built model, or in a spec its description.
-        folder: of the UNet with its weights, see ``one_step_diffusion``.
+        diffusion: a diffusion model that is told no class, such as a run of ``diffusion_unet``.
+        folder: in its place, of the UNet with its weights, see ``one_step_diffusion``.
         unet: settings of an untrained ``UNet2DModel``, in the place of a folder.
         scheduler: settings of its schedule.
         t_star: how far images are noised, as a share of the schedule; 0.1 is the paper's for Linf 8/255 on CIFAR-10.
@@ -142,9 +152,19 @@ def diffusion_purification(
         HauberkError: if diffusers is not installed, the folder is incomplete, the UNet does not predict noise, or
             there are more steps than the schedule has up to t_star.
     """
-    network, table, told = unet_and_table(folder, unet, scheduler)
+    network, table, told = _own(diffusion) if diffusion is not None else unet_and_table(folder, unet, scheduler)
+    if diffusion is not None and (folder is not None or unet is not None or scheduler is not None):
+        raise HauberkError("expected a diffusion model, or a folder or settings of a UNet", "leave one of them out")
     purifier = DiffusionPurifier(network, table, t_star, steps, sampler)
     model = PurifiedClassifier(base, purifier.train(base.training)).train(base.training)
     return with_spec(
         model, "diffusion_purification", base=registry.spec(base), **told, t_star=t_star, steps=steps, sampler=sampler
     )
+
+
+def _own(model: nn.Module) -> tuple[nn.Module, Tensor, dict[str, Any]]:
+    if not isinstance(model, Generates) or model.conditional:
+        raise HauberkError(
+            f"{type(model).__name__} is no diffusion model without classes", "train one with conditional: false"
+        )
+    return model, model.alpha_bars, {"diffusion": registry.spec(model)}
