@@ -39,7 +39,7 @@ GAINS, LEFT = 0.4, 0.1  # what is called broken
 
 def wrapped(base: Subject, name: str, folder: Path, **settings: Any) -> Run:
     """The run of a defence around the net, which is not trained."""
-    model = registry.build({"name": name, **settings}, "defence", base=base.run.load_model()).eval()
+    model = registry.build({"name": name}, "defence", base=base.run.load_model(), **settings).eval()
     recipe = {"name": name, "data": base.recipe["data"], "model": registry.spec(model)}
     run = Run.create(folder / name, recipe)
     if not run.has_model:
