@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -80,14 +81,14 @@ class DiffusionPurifier(Random):
     def step(self, noisy: Tensor, nth: int, noise: Tensor | None) -> Tensor:
         """The n-th step back, on y, (B, C, H, W)."""
         now, then = self.sigmas[nth], self.sigmas[nth + 1]
-        slope = self.seen(noisy / (1.0 + now**2) ** 0.5, self.times[nth])
+        slope = self.seen(noisy / math.sqrt(1.0 + now**2), self.times[nth])
         if noise is not None:
-            fresh = then * (1.0 - then**2 / now**2) ** 0.5
-            return noisy - now * slope + (then**2 - fresh**2) ** 0.5 * slope + fresh * noise
+            fresh = then * math.sqrt(1.0 - then**2 / now**2)
+            return noisy - now * slope + math.sqrt(then**2 - fresh**2) * slope + fresh * noise
         there = noisy + (then - now) * slope
         if self.sampler == "ddim" or then == 0.0:
             return there
-        other = self.seen(there / (1.0 + then**2) ** 0.5, self.times[nth + 1])
+        other = self.seen(there / math.sqrt(1.0 + then**2), self.times[nth + 1])
         return noisy + (then - now) * (slope + other) / 2.0
 
 
