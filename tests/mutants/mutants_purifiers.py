@@ -14,7 +14,7 @@ PURIFIERS: list[Mutant] = [
     ),
     *group(
         "purifiers", "defences/purified.py", "tests/objectives/test_guided_denoising.py",
-        ("            self.base.requires_grad_(False)\n", "            pass\n"),
+        ("self.base.requires_grad_(False).eval()", "self.base.eval()"),
         ("            self.base.eval()\n", "            pass\n"),
     ),
     *group(

@@ -39,8 +39,7 @@ class PurifiedClassifier(nn.Module, HasParts):
             )
         self.base, self.purifier, self.guided = base, purifier, guided
         if guided:
-            self.base.requires_grad_(False)
-        self.train(self.training)
+            self.base.requires_grad_(False).eval()
         self.spec: dict[str, Any] = {}
 
     def train(self, mode: bool = True) -> Self:
