@@ -9,9 +9,11 @@ from typer.testing import CliRunner
 
 from hauberk import recipes
 from hauberk.attacks import FGSM
+from hauberk.capabilities import Generates
 from hauberk.cli.app import build
 from hauberk.data import load
 from hauberk.errors import HauberkError
+from hauberk.randomness import PerSample
 from hauberk.runs import Run
 from hauberk.subjects import subject
 from hauberk.threats import Linf
@@ -62,6 +64,28 @@ def test_seed_and_number_decide_an_image_and_nothing_else(run: Run) -> None:
     ancestral = Sampler(3, eta=1.0, device="cpu")
     assert torch.equal(sampled(model, 70, ancestral)[:5], sampled(model, 5, ancestral))
     assert not torch.equal(sampled(model, 5, ancestral), many[:5])
+
+
+class Classes(Generates):
+    """Makes an image of its class alone, and keeps what it was given."""
+
+    input_shape, num_classes, conditional = (1, 2, 2), 3, True
+
+    def __init__(self) -> None:
+        self.starts: list[torch.Tensor] = []
+        self.noises: list[torch.Tensor] = []
+
+    def sample(self, start, labels, steps, eta, noise):
+        self.starts.append(start)
+        self.noises.append(noise(7))
+        return (labels / 5.0)[:, None, None, None].expand(start.shape)
+
+
+def test_every_image_has_its_own_class_start_and_noise() -> None:
+    model = Classes()
+    assert sampled(model, 70, FEW)[:, 0, 0, 0].tolist() == [51 * (j % 3) for j in range(70)]
+    for found, purpose in ((model.starts, "ddim start"), (model.noises, "ddim 7")):
+        assert torch.equal(torch.cat(found)[:70], PerSample(0, range(70), purpose).normal(1, 2, 2))
 
 
 def test_images_of_an_unconditional_model_need_a_labeller(tmp_path: Path) -> None:
