@@ -173,7 +173,8 @@ def parts_of_nets(found: dict[str, dict[str, Any]]) -> str:
         shares = {s: np.mean([facts["gate"][s] for facts in each]) for s in each[0]["gate"]}
         noise = float(np.mean([facts["noise_share"] for facts in each]))
         factor = "" if each[0]["factor"] is None else f"{np.mean([facts['factor'] for facts in each]):.2f}"
-        said = "deterministic" if all(facts["deterministic"] for facts in each) else "random"
+        still = sum(facts["deterministic"] for facts in each)
+        said = "random" if not still else "deterministic" if still == len(each) else f"deterministic in {still}"
         gates = ", ".join(f"{stream} {share:.2f}" for stream, share in shares.items())
         rows.append([label, str(len(each)), gates, factor, f"{100 * noise:.1f} %", said])
     columns = ("Network", "Seeds", "Shares of the gates", "Mean factor of the masks", "Noise of the output", "Called")

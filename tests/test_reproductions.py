@@ -11,7 +11,7 @@ from hauberk import verify
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path for folder in ("reproductions", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 PAPER = ROOT / "results" / "adaptive_smoothing" / "paper"
-HYCAS = ROOT / "results" / "hycas"
+PREDICTORS = [p.parent for name in ("hycas", "generated_data") for p in (ROOT / "results" / name).glob("*/table.json")]
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_trainings_for_a_radius() -> None:
     assert (folder / "tradeoff.md").read_text() == training.page(found)
 
 
-@pytest.mark.parametrize("folder", sorted(filter(Path.is_dir, HYCAS.iterdir())), ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", sorted(PREDICTORS), ids=lambda path: path.name)
 def test_tables_of_predictors_follow_from_their_bundles(folder: Path) -> None:
     made = importlib.import_module("predictor_table").files(folder)
     assert made == {name: (folder / name).read_text() for name in made}
