@@ -143,15 +143,18 @@ class Consecutive:
 
     def bits(self, *shape: int) -> Tensor:
         """Uniform integers of 63 bits, int64, shape (B, *shape)."""
-        return torch.as_tensor(self._generator.integers(0, 2**BITS, (self._rows, *shape), dtype=np.int64))
+        draws = self._generator.integers(0, 2**BITS, (self._rows, *shape), dtype=np.int64)
+        return torch.as_tensor(draws)  # where it was drawn
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), float32, shape (B, *shape)."""
-        return torch.as_tensor(self._generator.random((self._rows, *shape), dtype=np.float32))
+        draws = self._generator.random((self._rows, *shape), dtype=np.float32)
+        return torch.as_tensor(draws)  # where it was drawn
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32, shape (B, *shape)."""
-        return torch.as_tensor(self._generator.standard_normal((self._rows, *shape), dtype=np.float32))
+        draws = self._generator.standard_normal((self._rows, *shape), dtype=np.float32)
+        return torch.as_tensor(draws)  # where it was drawn
 
 
 class Shared:

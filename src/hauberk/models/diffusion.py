@@ -20,7 +20,8 @@ Noise = Callable[[int], Tensor]
 
 def linear_schedule(steps: int = STEPS) -> Tensor:
     r""":math:`\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)` for betas evenly from 1e-4 to 0.02, float64, shape (T,)."""
-    return (1.0 - torch.linspace(FIRST, LAST, steps, dtype=torch.float64)).cumprod(0)
+    betas = torch.linspace(FIRST, LAST, steps, dtype=torch.float64)  # on the CPU: a table before training
+    return (1.0 - betas).cumprod(0)
 
 
 class DiffusionModel(nn.Module, Generates):
