@@ -142,7 +142,7 @@ def total_variation(
         base: a built model, or in a spec its description; it is best trained behind the same step.
         drop: the probability with which each value of a pixel is dropped; 0 makes the step deterministic.
         weight: lambda, how much smoothness counts beside the kept pixels.
-        steps: of the solver; after 50 the objective is within half a percent of its minimum on 32x32 noise with an edge.
+        steps: of the solver; 50 come within half a percent of the minimum on 32x32 noise with an edge.
         kind: ``isotropic``, or ``l1`` for the sum of absolute differences.
         backward: ``exact`` differentiates the solver's steps; ``identity`` blocks gradients, and attacks use BPDA.
 
