@@ -198,6 +198,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     chosen = [m for m in MUTANTS if not arguments.only or m.group in arguments.only or m.file in arguments.only]
+    if not chosen:
+        print(f"no mutant is in {', '.join(arguments.only)}: name a group or a file of src/hauberk")
+        return 1
     broken = problems(chosen)
     if broken:
         print("\n".join(broken))
