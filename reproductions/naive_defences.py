@@ -48,11 +48,12 @@ def wrapped(base: Subject, name: str, folder: Path, **settings: Any) -> Run:
     return run
 
 
-def guided(base: Subject, folder: Path, threat: Threat, epochs: int) -> Run:
+def guided(base: Subject, folder: Path, threat: Threat, epochs: int, steps: int) -> Run:
     """The run of a denoiser that is trained before the net against attacks within twice the budget."""
     wider = registry.spec(threat) | {"eps": 2 * threat.eps}
     changes = [f"data.name={base.recipe['data']['name']}", f"model.base.path={base.run.path}",
                f"model.denoiser.channels={base.dataset.input_shape[0]}", f"training.epochs={epochs}",
+               f"training.steps_per_epoch={steps}",
                f"objective.attack.threat={json.dumps(wider)}"]  # fmt: skip
     return train(recipes.read("guided_denoiser_cifar10_small", changes), folder / "guided_denoiser")
 
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=2, help="of the guided denoiser")
+    parser.add_argument("--steps", type=int, default=0, help="of an epoch of the guided denoiser; 0 is all of it")
     parser.add_argument("--ddpm", help="the run of a diffusion model that is told no class")
     parser.add_argument("--runs", type=Path, default=Path("runs/naive_defences"))
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -127,7 +129,7 @@ def main() -> None:
     made.append(("total variation", "random", wrapped(base, "total_variation", options.runs, steps=30)))
     sizes = {"low": side + 1, "high": side + 4, "size": side + 5}
     made.append(("resize and pad", "random", wrapped(base, "resize_pad", options.runs, **sizes)))
-    made.append(("guided denoiser", "deterministic", guided(base, options.runs, threat, options.epochs)))
+    made.append(("guided denoiser", "deterministic", guided(base, options.runs, threat, options.epochs, options.steps)))
     if options.ddpm:
         model = Run.open(options.ddpm).load_model()
         made.append(("diffusion purification", "random",
