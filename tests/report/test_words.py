@@ -41,6 +41,8 @@ def test_attacks_that_know_less_or_all_the_same_are_called_out() -> None:
     assert "No attack followed the model's gradients" in said("square")
     assert "No attack without gradients" in said("apgd", "fab")
     assert said("apgd", "square") == ""
+    assert "knows nothing of the rest" in said("part") and "Only" not in said("part")
+    assert "knows nothing of the rest" not in said("part", "apgd")
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

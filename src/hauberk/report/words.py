@@ -290,7 +290,12 @@ def _weak_attacks(subject: Subject) -> list[str]:
     methods = [m for a in subject.attacked for m in a.methods]
     names = sorted({m.name for m in methods})
     said = []
-    if len(names) == 1:
+    if names == ["part"]:
+        said.append(
+            "Every attack was found on a part of the classifier and knows nothing of the rest: these accuracies say "
+            "nothing of an attack on the whole, which hauberk evaluate runs beside it."
+        )
+    elif len(names) == 1:
         said.append(f"Only {attack(names[0])} was run; several kinds of attack together usually break more images.")
     if all(_knowledge(n) == "white box" for n in names):
         said.append("No attack without gradients was run, so gradients that mislead an attacker would go unnoticed.")
