@@ -27,6 +27,17 @@ def test_every_level_reaches_the_result_once_the_last_layer_has_weights():
     assert [level[0].stride for level in net.down] == [(1, 1), (2, 2), (2, 2)]
 
 
+def test_features_of_the_same_size_go_around_the_deeper_levels():
+    net = dunet(1, (4, 6), 1).eval()
+    nn.init.constant_(net.last.weight, 1.0)
+    with torch.no_grad():
+        for parameter in net.down[1].parameters():
+            parameter.zero_()  # nothing comes from below
+        images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        first, second = net(images) - images
+    assert not torch.allclose(first, second)
+
+
 def test_settings():
     net = dunet(2, (4, 6), 1)
     assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == 2 + 1 + 1

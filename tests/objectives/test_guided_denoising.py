@@ -95,6 +95,9 @@ def test_the_defence_is_a_classifier_and_its_denoiser_goes_before_another():
     other = guided_denoiser(cnn(), net)
     assert other.purifier is net.purifier
     assert guided_denoiser(cnn(), PurifiedClassifier(cnn(), dunet(1, (4,), 1)).purifier).guided
+    plain = dunet(1, (4,), 1)
+    plain.beside = PurifiedClassifier(cnn(), dunet(1, (6,), 1))
+    assert guided_denoiser(cnn(), plain).purifier is plain  # what it holds is no guided denoiser
     with pytest.raises(HauberkError, match="holds 2 guided denoisers"):
         guided_denoiser(cnn(), nn.Sequential(net, other))
 
