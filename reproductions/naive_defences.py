@@ -5,8 +5,8 @@
 
 Rows are the net alone, behind total variation minimisation, random resizing and padding, a denoiser that its logits
 guide (trained here), and, where a run of a diffusion model is given, diffusion purification.  Every step resumes.
-results/naive_defences gets a bundle for each row, table.json and table.md.  A defence is called broken where it is at
-least 40 points above the net alone under the oblivious attack and at most 10 under the adaptive one.
+results/naive_defences gets a bundle for each row, table.json and tradeoff.md.  A defence is called broken where it is
+at least 40 points above the net alone under the oblivious attack and at most 10 under the adaptive one.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def row(name: str, run: Path) -> dict[str, Any]:
     found = {"clean": wilson(int(right.sum()), len(right)), "adaptive": counted(own), "worst": counted(parts)}
     if blind:
         found["oblivious"] = counted(blind)
-    return {"defence": name} | {key: asdict(value) for key, value in found.items()}
+    return {"defence": name, "run": run.name} | {key: asdict(value) for key, value in found.items()}
 
 
 def verdict(row: dict[str, Any], alone: float) -> str:
@@ -92,11 +92,11 @@ def verdict(row: dict[str, Any], alone: float) -> str:
     if "oblivious" not in row:
         return ""
     gain, left = row["oblivious"]["value"] - alone, row["worst"]["value"] - alone
-    return "broken" if gain >= GAINS and left <= LEFT else f"not by the rule: +{100 * gain:.1f}, +{100 * left:.1f}"
+    return "broken" if gain >= GAINS and left <= LEFT else f"not by the rule: {100 * gain:+.1f}, {100 * left:+.1f}"
 
 
 def page(rows: list[dict[str, Any]], threat: str) -> str:
-    """The table of table.md."""
+    """The table of tradeoff.md."""
     alone = rows[0]["adaptive"]["value"]
     lines = [
         [r["defence"], *(percent(r[key]) if key in r else "" for key in ("clean", "oblivious", "adaptive", "worst")),
@@ -141,7 +141,7 @@ def main() -> None:
         bundle = ["bundle", str(run.path), "-o", str(options.out / run.path.name)]
         subprocess.run([sys.executable, "-P", "-m", "hauberk", *bundle], check=True)
     (options.out / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (options.out / "table.md").write_text(page(rows, options.threat))
+    (options.out / "tradeoff.md").write_text(page(rows, options.threat))
 
 
 if __name__ == "__main__":

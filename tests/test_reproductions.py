@@ -68,6 +68,13 @@ def test_tables_of_predictors_follow_from_their_bundles(folder: Path) -> None:
     assert made == {name: (folder / name).read_text() for name in made}
 
 
+def test_naive_defences_follow_from_their_bundles() -> None:
+    naive, folder = importlib.import_module("naive_defences"), ROOT / "results" / "naive_defences"
+    rows = json.loads((folder / "table.json").read_text())
+    assert json.loads(json.dumps([naive.row(row["defence"], folder / row["run"]) for row in rows])) == rows
+    assert (folder / "tradeoff.md").read_text() == naive.page(rows, "linf:4/255")
+
+
 def test_the_claims_of_the_householder_paper() -> None:
     householder, store = importlib.import_module("householder"), importlib.import_module("store")
     folder = ROOT / "results" / "householder"
