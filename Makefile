@@ -10,7 +10,7 @@ STAMP := $(VENV)/installed
 SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test tests lint readme readme-check wheel bench mutants clean
+.PHONY: help install demo test tests lint readme readme-check docs wheel bench mutants clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | sort
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "error: Hauberk needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 demo: $(STAMP)  ## train, attack, certify, mix, report and verify four nets on embedded digits
@@ -44,6 +44,10 @@ readme: $(STAMP)  ## write the generated tables of README.md and docs/ again
 
 readme-check: $(STAMP)  ## fail when a generated table is stale or a number (also one of results/README.md) has no record behind it
 	$(BIN)/python benchmarks/readme.py --check
+
+docs: $(STAMP)  ## build the site into docs/_build/html: run every how-to and every page of the lecture
+	$(SINGLE) $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 wheel: $(STAMP)  ## build dist/: the sdist and the wheel
 	rm -rf dist
@@ -69,5 +73,5 @@ mutants: $(STAMP)  ## break the central formulas one by one; every break must be
 	$(SINGLE) $(BIN)/python tests/mutants/mutants.py
 
 clean:  ## remove caches, coverage data and the demo (not .venv, not runs)
-	rm -rf demo dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf demo dist docs/_build docs/reference docs/lecture .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks reproductions examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -191,7 +191,9 @@ def figure(*charts: alt.LayerChart, columns: int = 4) -> alt.ConcatChart:
         labelFontSize=11, titleFontSize=12, labelFlush=False,
     ).configure_title(
         color=INK, subtitleColor=MUTED, fontWeight="normal", fontSize=13, subtitleFontSize=11, anchor="start"
-    ).configure_legend(symbolOpacity=1, labelFontSize=12, titleFontWeight="normal", titleColor=MUTED, labelLimit=320)  # fmt: skip
+    ).configure_legend(
+        symbolOpacity=1, labelFontSize=12, titleFontWeight="normal", titleColor=MUTED, labelLimit=320
+    )  # fmt: skip
     return styled
 
 

@@ -28,15 +28,15 @@ class Randomness(Protocol):
     """A source of one draw for each row of a batch of B rows."""
 
     def bits(self, *shape: int) -> Tensor:
-        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        """Uniform integers of 63 bits, int64, shape ``(B, *shape)``."""
         ...
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        """Uniform on [0, 1), float32, shape ``(B, *shape)``."""
         ...
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, float32, shape (B, *shape)."""
+        """Standard normal, float32, shape ``(B, *shape)``."""
         ...
 
 
@@ -115,15 +115,15 @@ class PerSample:
         self._streams = [stream_on(device, seed, int(i), purpose) for i in ids]
 
     def bits(self, *shape: int) -> Tensor:
-        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        """Uniform integers of 63 bits, int64, shape ``(B, *shape)``."""
         return self._stack([s.integers(0, 2**BITS, shape, dtype=np.int64) for s in self._streams])
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        """Uniform on [0, 1), float32, shape ``(B, *shape)``."""
         return self._stack([s.random(shape, dtype=np.float32) for s in self._streams])
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, float32, shape (B, *shape)."""
+        """Standard normal, float32, shape ``(B, *shape)``."""
         return self._stack([s.standard_normal(shape, dtype=np.float32) for s in self._streams])
 
     def _stack(self, rows: list[Any]) -> Tensor:
@@ -142,17 +142,17 @@ class Consecutive:
         self._generator, self._rows = generator, rows
 
     def bits(self, *shape: int) -> Tensor:
-        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        """Uniform integers of 63 bits, int64, shape ``(B, *shape)``."""
         draws = self._generator.integers(0, 2**BITS, (self._rows, *shape), dtype=np.int64)
         return torch.as_tensor(draws)  # where it was drawn
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        """Uniform on [0, 1), float32, shape ``(B, *shape)``."""
         draws = self._generator.random((self._rows, *shape), dtype=np.float32)
         return torch.as_tensor(draws)  # where it was drawn
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, float32, shape (B, *shape)."""
+        """Standard normal, float32, shape ``(B, *shape)``."""
         draws = self._generator.standard_normal((self._rows, *shape), dtype=np.float32)
         return torch.as_tensor(draws)  # where it was drawn
 
@@ -184,16 +184,16 @@ class Shared:
         return chosen
 
     def bits(self, *shape: int) -> Tensor:
-        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        """Uniform integers of 63 bits, int64, shape ``(B, *shape)``."""
         draws = torch.empty(self._total, *shape, dtype=torch.int64, device=self.generator.device)
         return draws.random_(generator=self.generator)[self._own]
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        """Uniform on [0, 1), float32, shape ``(B, *shape)``."""
         return torch.rand(self._total, *shape, generator=self.generator, device=self.generator.device)[self._own]
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, float32, shape (B, *shape)."""
+        """Standard normal, float32, shape ``(B, *shape)``."""
         return torch.randn(self._total, *shape, generator=self.generator, device=self.generator.device)[self._own]
 
 
@@ -305,15 +305,15 @@ class Repeated:
         self._single, self._rows, self._device = single, rows, device
 
     def bits(self, *shape: int) -> Tensor:
-        """Uniform integers of 63 bits, int64, shape (B, *shape)."""
+        """Uniform integers of 63 bits, int64, shape ``(B, *shape)``."""
         return self._copied(self._single.bits(*shape))
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform on [0, 1), float32, shape (B, *shape)."""
+        """Uniform on [0, 1), float32, shape ``(B, *shape)``."""
         return self._copied(self._single.uniform(*shape))
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, float32, shape (B, *shape)."""
+        """Standard normal, float32, shape ``(B, *shape)``."""
         return self._copied(self._single.normal(*shape))
 
     def _copied(self, row: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Noise(RandomStep):
 
     @abc.abstractmethod
     def sample(self, randomness: Randomness, *shape: int) -> Tensor:
-        """One draw for each row, float32, shape (B, *shape)."""
+        """One draw for each row, float32, shape ``(B, *shape)``."""
 
     def noisy(self, image: Tensor, randomness: Randomness) -> Tensor:
         """Copies of one image (C, H, W) under the noise of each row, (B, C, H, W), in the image's precision."""

@@ -24,7 +24,7 @@ class Gaussian(Noise):
     norm: ClassVar[Norm] = "l2"
 
     def sample(self, randomness: Randomness, *shape: int) -> Tensor:
-        """One draw for each row, float32, shape (B, *shape)."""
+        """One draw for each row, float32, shape ``(B, *shape)``."""
         return randomness.normal(*shape).mul_(self.sigma)
 
     def cdf(self, value: float) -> float:

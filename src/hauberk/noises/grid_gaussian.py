@@ -48,7 +48,7 @@ class GridGaussian(Gaussian):
         return LEVELS * self.sigma * 2.0**-27
 
     def sample(self, randomness: Randomness, *shape: int) -> Tensor:
-        """One draw for each row, float32, shape (B, *shape): levels / 255."""
+        """One draw for each row, float32, shape ``(B, *shape)``: levels / 255."""
         return self._levels(randomness, *shape).div_(LEVELS)
 
     def noisy(self, image: Tensor, randomness: Randomness) -> Tensor:

@@ -30,7 +30,7 @@ class Laplace(Noise):
     norm: ClassVar[Norm] = "l1"
 
     def sample(self, randomness: Randomness, *shape: int) -> Tensor:
-        r"""One draw for each row, float32, shape (B, *shape): :math:`b\,n_3\sqrt{n_1^2 + n_2^2}` of three normal ones.
+        r"""One draw for each row, float32, ``(B, *shape)``: :math:`b\,n_3\sqrt{n_1^2 + n_2^2}` of three normal ones.
 
         :math:`(n_1^2 + n_2^2)/2` is exponential, and a normal variable whose variance is twice that is Laplace.
         """

@@ -31,7 +31,7 @@ class Uniform(Noise):
     norm: ClassVar[Norm] = "l1"
 
     def sample(self, randomness: Randomness, *shape: int) -> Tensor:
-        r"""One draw for each row, float32, shape (B, *shape): :math:`\lambda(2u - 1)`."""
+        r"""One draw for each row, float32, shape ``(B, *shape)``: :math:`\lambda(2u - 1)`."""
         return randomness.uniform(*shape).mul_(2.0).sub_(1.0).mul_(self.sigma * _ROOT)
 
     def cdf(self, value: float) -> float:
