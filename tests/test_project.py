@@ -235,7 +235,7 @@ def test_torch_is_pinned_and_installed_first() -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert "torch==2.13.0" in pins
     steps = [line for line in (ROOT / "Makefile").read_text().splitlines() if "pip install" in line]
-    assert [s.rsplit("constraints.txt ", 1)[1] for s in steps] == ["torch==2.13.0", "-e '.[dev]'"]
+    assert [s.rsplit("constraints.txt ", 1)[1] for s in steps] == ["torch==2.13.0", "-e '.[dev,docs]'"]
 
 
 # --- CONTRIBUTING.md works --------------------------------------------------------------------------------------
