@@ -45,6 +45,7 @@ HEADINGS = {
     "noise": "Noise distributions",
     "loss": "Losses of attacks",
     "metric": "Metrics",
+    "bound": "Bounds",
     "executor": "Executors",
 }
 Usual: TypeAlias = Counter[tuple[str, str, float]]  # how many rows were attacked at (data, norm, budget)

@@ -355,7 +355,14 @@ def test_every_layer_with_a_bound_and_every_metric_is_listed() -> None:
     assert {entry.name for entry in registry.entries("metric")} == public - beside
 
 
-@pytest.mark.parametrize("name", ["MaxMin", "accuracy"])
+@pytest.mark.parametrize("entry", registry.entries("bound"), ids=lambda entry: entry.name)
+def test_every_bound_is_explained_and_says_what_it_needs(entry: registry.Entry) -> None:
+    text = inspect.getdoc(entry.load()) or ""
+    assert entry.name == entry.path.rpartition(":")[2]
+    assert len(text) > 60
+
+
+@pytest.mark.parametrize("name", ["MaxMin", "accuracy", "gram_bound"])
 def test_what_is_only_listed_is_no_part_of_a_description(name: str) -> None:
     with pytest.raises(HauberkError, match="which no description names"):
         registry.build(name)

@@ -27,7 +27,7 @@ else:
 Spec = dict[str, Any]
 
 CODE = {"hauberk.models.own:own": "source"}  # the setting that names code from outside the package
-LISTED = ("layer", "metric")  # shown and explained; no description names them
+LISTED = ("layer", "metric", "bound")  # shown and explained; no description names them
 SIZES = {"threat": "eps", "noise": "sigma"}  # the setting that stands after the colon in linf:8/255 and gaussian:0.25
 
 _ENTRIES: dict[str, Entry] = {e.name: e for e in ALL}

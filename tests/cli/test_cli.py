@@ -231,6 +231,19 @@ def test_listing_and_explaining(hauberk: Typed) -> None:
     assert hauberk("--version")[1].startswith("hauberk ")
 
 
+def test_explain_leads_to_the_page_of_the_site(hauberk: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("HAUBERK_SITE", "https://example.org/docs/")
+    assert hauberk("explain", "clopper_pearson_lower", "--open")[0] == 0
+    assert opened == ["https://example.org/docs/reference/methods/clopper_pearson_lower.html"]
+    monkeypatch.delenv("HAUBERK_SITE")
+    monkeypatch.setattr("pathlib.Path.exists", lambda path: False)
+    code, _, said = hauberk("explain", "apgd", "--open")
+    assert code == 1 and "make docs" in said
+    assert len(opened) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [

@@ -2,6 +2,7 @@
 
 from hauberk.catalogue import (
     attacks,
+    bounds,
     certificates,
     datasets,
     defences,
@@ -20,6 +21,7 @@ from hauberk.catalogue.entry import Kind as Kind
 __all__ = ["ALL", "Entry"]
 
 _FILES = (
-    threats, noises, losses, attacks, certificates, objectives, defences, models, datasets, layers, metrics, executors,
+    threats, noises, losses, attacks, certificates, objectives, defences, models, datasets, layers, metrics, bounds,
+    executors,
 )  # fmt: skip
 ALL: tuple[Entry, ...] = tuple(entry for file in _FILES for entry in file.FAMILY.entries)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Kind = Literal[
     "threat", "loss", "attack", "certificate", "objective", "defence", "model", "dataset", "layer", "metric",
-    "noise", "executor",
+    "noise", "bound", "executor",
 ]  # fmt: skip
 
 

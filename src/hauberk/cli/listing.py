@@ -13,7 +13,7 @@ from hauberk.cli.console import emit, table
 from hauberk.errors import HauberkError
 
 FAMILIES = (
-    "attacks, certificates, objectives, defences, models, layers, metrics, losses, threats, noises, datasets, "
+    "attacks, certificates, objectives, defences, models, layers, metrics, bounds, losses, threats, noises, datasets, "
     "executors or recipes."
 )
 
