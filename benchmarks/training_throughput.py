@@ -1,10 +1,11 @@
 """Cost of adversarial training on the CPU: each method against standard training, and against a textbook loop.
 
-PGD-10 (Linf 8/255, step 2/255) and one-step training (N-FGSM) on 32x32 colour images.  Sides take turns, each from its
-own copy of the same weights, so that a disturbance of the machine meets all of them.  Hauberk's time is that of the
-whole ``fit`` (loading, attack, step and checkpoint) over a few steps, in seconds of the processor.  The textbook loop is what a tutorial shows:
-``loss.backward()`` inside the attack, so that gradients of the weights are computed and thrown away, the model in train
-mode, default memory format.  All sides run in float32, but for one with bfloat16 autocast.
+PGD-10 (Linf 8/255, step 2/255) and one-step training (N-FGSM) on 32x32 colour images.  Sides take turns, each from
+its own copy of the same weights, so that a disturbance of the machine meets all of them.  Hauberk's time is that of
+the whole ``fit`` (loading, attack, step and checkpoint) over a few steps.  Seconds are those of the processor.  The
+textbook loop is what a tutorial shows: ``loss.backward()`` inside the attack, so that gradients of the weights are
+computed and thrown away, the model in train mode, default memory format.  All sides run in float32, but for one with
+bfloat16 autocast.
 
 With u the cost of a forward pass, and of either backward pass, standard training takes 3 u, one step 5 u (1.7 times)
 and PGD-10 23 u (7.7 times).
@@ -102,7 +103,7 @@ def noise(count: int) -> Dataset:
 
 
 def measure(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Processor seconds of every repeat; the sides take turns, so that a disturbance of the machine meets all of them."""
+    """Processor seconds of every repeat; the sides take turns, so that a disturbance meets all of them."""
     for step in sides.values():
         step()
     seconds: dict[str, list[float]] = {name: [] for name in sides}

@@ -2,8 +2,8 @@
 
     python reproductions/training_table.py results/training results/training_cost.json
 
-Of a method with several seeds a value is the mean over seeds, image by image; intervals are over images.  Each attack is
-a column; the worst case counts an image that any of them broke.  Costs are times standard training.
+Of a method with several seeds a value is the mean over seeds, image by image; intervals are over images.  Each attack
+is a column; the worst case counts an image that any of them broke.  Costs are times standard training.
 """
 
 from __future__ import annotations
