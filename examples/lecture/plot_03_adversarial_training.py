@@ -148,17 +148,17 @@ assert at_large[3] > at_large[1]
 # Where the lecture is imprecise
 # ------------------------------
 #
-# **Erratum.** The lecture defines the budget of a sample as the least :math:`\epsilon` for which
+# Erratum. The lecture defines the budget of a sample as the least :math:`\epsilon` for which
 # :math:`\max_{x' \in \mathcal{B}(x_i, \epsilon)} f_\theta(x') \neq y_i`. A class has no maximum, and what is meant is
 #
 # .. math:: \epsilon_i = \min\{\epsilon : \exists\, x' \in \mathcal{B}(x_i, \epsilon),\ f_\theta(x') \neq y_i\} .
 #
-# **Erratum.** The lecture says that :math:`\epsilon_i` changes once in each epoch, and does not mention the soft labels.
+# Erratum. The lecture says that :math:`\epsilon_i` changes at each epoch, and does not mention the soft labels.
 # Algorithm 1 of the paper changes it at each visit of the sample, and soft labels are a part of the method.
 # ``CustomisedAdversarial`` follows the paper. The released code of the authors moves the budget the other way round: it
 # keeps the increment where the attack succeeded.
 #
-# **Erratum.** The lecture writes :math:`y \in \mathbb{R}`; a label is a class, :math:`y \in \{1, \dots, K\}`. Its
+# Erratum. The lecture writes :math:`y \in \mathbb{R}`; a label is a class, :math:`y \in \{1, \dots, K\}`. Its
 # algorithm attacks the training set once in an epoch and trains on :math:`\mathcal{D}_{adv} \cup \mathcal{D}`. Madry et
 # al. (2018) attack each batch anew and train on the attacked batch alone, which is Hauberk's ``pgd_adversarial``.
 # ``clean_fraction=0.5`` adds the clean batch, and ``epochwise_adversarial`` attacks once in an epoch.
