@@ -39,6 +39,11 @@ def randomised_lower(successes: int, n: int, alpha: float, u: float) -> float:
         HauberkError: if the counts, alpha or u are impossible.
 
     Reference: Stevens 1950; for smoothing Voracek 2024.
+
+    Example:
+        >>> from hauberk.confidence import randomised_lower
+        >>> [round(randomised_lower(990, 1000, alpha=0.001, u=u), 4) for u in (0.1, 1.0)]
+        [0.9773, 0.976]
     """
     if not 0.0 <= u <= 1.0:
         raise HauberkError(f"expected a number from 0 to 1, got {u}", "draw it uniformly, once")
@@ -74,6 +79,12 @@ def hoeffding_lower(means: NDArray[np.float64], n: int, width: float, alpha: flo
         alpha: each bound exceeds its expectation with at most this probability.
 
     Reference: Hoeffding 1963, Theorem 2.
+
+    Example:
+        >>> import numpy as np
+        >>> from hauberk.confidence import hoeffding_lower
+        >>> hoeffding_lower(np.array([0.8]), n=1000, width=1.0, alpha=0.001).round(4)
+        array([0.7412])
     """
     return means - width * math.sqrt(-math.log(alpha) / (2.0 * n))
 
@@ -93,6 +104,12 @@ def bernstein_lower(
         alpha: each bound exceeds its expectation with at most this probability.
 
     Reference: Maurer & Pontil 2009, Theorem 4.
+
+    Example:
+        >>> import numpy as np
+        >>> from hauberk.confidence import bernstein_lower
+        >>> bernstein_lower(np.array([0.8]), np.array([0.01]), n=1000, width=1.0, alpha=0.001).round(4)
+        array([0.7699])
     """
     log = math.log(2.0 / alpha)
     return means - np.sqrt(2.0 * log / n * variances) - 7.0 * width * log / (3.0 * (n - 1))

@@ -97,6 +97,12 @@ def build(description: Spec | str, kind: Kind | None = None, **context: Any) -> 
 
     Raises:
         HauberkError: as ``check``.
+
+    Example:
+        >>> from hauberk.registry import build, spec
+        >>> attack = build("apgd", threat=build("linf:8/255"))
+        >>> build(spec(attack)) == attack
+        True
     """
     plan = check(description, kind, tuple(context))
     known = specs.parameters(plan.target)

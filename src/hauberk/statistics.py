@@ -50,6 +50,12 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
         HauberkError: if the counts or the confidence are impossible.
 
     Reference: Wilson 1927.
+
+    Example:
+        >>> from hauberk.statistics import wilson
+        >>> share = wilson(90, 100)
+        >>> print(f"{share.value:.3f} ({share.low:.3f} to {share.high:.3f})")
+        0.900 (0.826 to 0.945)
     """
     _check(successes, n, confidence)
     if n == 0:
@@ -81,6 +87,13 @@ def clopper_pearson_lower(successes: int, n: int, alpha: float) -> float:
         HauberkError: if the counts or alpha are impossible.
 
     Reference: Clopper & Pearson 1934.
+
+    Example:
+        >>> from hauberk.statistics import clopper_pearson_lower
+        >>> round(clopper_pearson_lower(990, 1000, alpha=0.001), 4)
+        0.976
+        >>> round(clopper_pearson_lower(1000, 1000, alpha=0.001), 4) == round(0.001 ** (1 / 1000), 4)
+        True
     """
     _check(successes, n, alpha)
     if successes == 0:
@@ -95,6 +108,11 @@ def clopper_pearson_upper(successes: int, n: int, alpha: float) -> float:
 
     Raises:
         HauberkError: if the counts or alpha are impossible.
+
+    Example:
+        >>> from hauberk.statistics import clopper_pearson_upper
+        >>> round(clopper_pearson_upper(10, 1000, alpha=0.001), 4)
+        0.024
     """
     _check(successes, n, alpha)
     if successes == n:
@@ -115,6 +133,11 @@ def two_sided_binomial_p(a: int, b: int) -> float:
         HauberkError: if a count is negative.
 
     Reference: Cohen et al. 2019, Section 3.2.2; Hung & Fithian 2019.
+
+    Example:
+        >>> from hauberk.statistics import two_sided_binomial_p
+        >>> round(two_sided_binomial_p(9, 1), 5)
+        0.02148
     """
     _check(a, a + b, 0.5)
     return min(1.0, 2.0 * float(stats.binom.sf(max(a, b) - 1, a + b, 0.5)))
@@ -161,6 +184,11 @@ def anytime_lower(successes: int, n: int, alpha: float) -> float:
         HauberkError: if the counts or alpha are impossible.
 
     Reference: Ville 1939; Robbins 1970.
+
+    Example:
+        >>> from hauberk.statistics import anytime_lower, clopper_pearson_lower
+        >>> round(anytime_lower(990, 1000, alpha=0.001), 4), round(clopper_pearson_lower(990, 1000, alpha=0.001), 4)
+        (0.968, 0.976)
     """
     _check(successes, n, alpha)
     goal = -math.log(alpha)
@@ -282,6 +310,13 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
         HauberkError: if the lengths differ or the confidence is impossible.
 
     Reference: Tango 1998; McNemar 1947.
+
+    Example:
+        >>> from hauberk.statistics import paired_difference
+        >>> first, second = [True] * 80 + [False] * 20, [True] * 70 + [False] * 30
+        >>> interval, p = paired_difference(first, second)
+        >>> print(f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f}), p = {p:.4f}")
+        0.10 (0.06 to 0.17), p = 0.0020
     """
     one, other = np.asarray(first, dtype=np.bool_).ravel(), np.asarray(second, dtype=np.bool_).ravel()
     if len(one) != len(other):
@@ -327,6 +362,11 @@ def holm(p: Sequence[float]) -> list[float]:
         the corrected values, in the same order.
 
     Reference: Holm 1979.
+
+    Example:
+        >>> from hauberk.statistics import holm
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
     """
     adjusted, largest = [0.0] * len(p), 0.0
     for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):

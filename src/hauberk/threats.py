@@ -160,7 +160,16 @@ class Threat(ABC):
 
 @dataclass(frozen=True, config=CONFIG)
 class Linf(Threat):
-    r"""Each pixel moves by at most eps: :math:`\|\delta\|_\infty \le \epsilon`."""
+    r"""Each pixel moves by at most eps: :math:`\|\delta\|_\infty \le \epsilon`.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.threats import Linf
+        >>> threat = Linf(8 / 255)
+        >>> image, point = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.9)
+        >>> round(float(threat.distance(threat.project(point, image), image)) * 255, 3)
+        8.0
+    """
 
     norm: ClassVar[Norm] = "linf"
     dual: ClassVar[Norm] = "l1"
@@ -184,7 +193,16 @@ class Linf(Threat):
 
 @dataclass(frozen=True, config=CONFIG)
 class L2(Threat):
-    r"""The Euclidean length of the change is at most eps: :math:`\|\delta\|_2 \le \epsilon`."""
+    r"""The Euclidean length of the change is at most eps: :math:`\|\delta\|_2 \le \epsilon`.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.threats import L2
+        >>> threat = L2(0.5)
+        >>> image, point = torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 0.9)
+        >>> round(float(threat.distance(threat.project(point, image), image)), 3)
+        0.5
+    """
 
     norm: ClassVar[Norm] = "l2"
     dual: ClassVar[Norm] = "l2"
@@ -237,7 +255,16 @@ class L2(Threat):
 
 @dataclass(frozen=True, config=CONFIG)
 class L1(Threat):
-    r"""The sum of absolute changes is at most eps: :math:`\|\delta\|_1 \le \epsilon`."""
+    r"""The sum of absolute changes is at most eps: :math:`\|\delta\|_1 \le \epsilon`.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.threats import L1
+        >>> threat = L1(1.0)
+        >>> image, point = torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 0.9)
+        >>> round(float(threat.distance(threat.project(point, image), image)), 3)
+        1.0
+    """
 
     norm: ClassVar[Norm] = "l1"
     dual: ClassVar[Norm] = "linf"

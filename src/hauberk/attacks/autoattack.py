@@ -49,6 +49,18 @@ class AutoAttack(Attack):
         losses: registered losses of the model's named outputs; an untargeted and a targeted APGD with each is added at
             the end.
         loss: not used.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> from hauberk.attacks import AutoAttack
+        >>> from hauberk.threats import Linf
+        >>> [bool(AutoAttack(Linf(eps))(net, batch).success) for eps in (0.04, 0.06)]  # the truth is 0.05
+        [False, True]
     """
 
     version: Version = "fast"

@@ -44,6 +44,18 @@ class DDN(Attack):
         quantise: number of levels to which every iterate is rounded.  The paper rounds to 256, those of an image file;
             None is the default here, because the threat is a ball of real numbers.
         early_stop: leave an image alone at the first misclassified point of the threat, which is seldom the nearest.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> from hauberk.attacks import DDN
+        >>> from hauberk.threats import L2
+        >>> round(float(DDN(L2(1.0))(net, batch).nearest), 2)  # the truth is 0.1 / sqrt(2)
+        0.07
     """
 
     steps: Annotated[int, Field(ge=1)] = 100

@@ -46,6 +46,18 @@ class FMN(Attack):
         step_size: first step a, Euclidean, in pixel units in all norms.
         gamma: first relative change of the radius.
         early_stop: leave an image alone at the first misclassified point of the threat, which is seldom the nearest.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> from hauberk.attacks import FMN
+        >>> from hauberk.threats import Linf
+        >>> round(float(FMN(Linf(1.0))(net, batch).nearest), 3)  # the truth is 0.05
+        0.05
     """
 
     loss: Literal["margin"] = "margin"

@@ -38,6 +38,22 @@ class OnGrid(Wrapping):
         threat: that of the attack inside.
         attack: the attack inside, None is APGD on the margin.
         white: the level that stands for 1: 255 for 8-bit data, 65,535 for 16-bit data.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> from hauberk.attacks import PGD, OnGrid
+        >>> from hauberk.threats import Linf
+        >>> threat = Linf(20 / 255)
+        >>> batch = Batch((batch.images * 255).round() / 255, batch.labels, batch.ids)
+        >>> found = OnGrid(threat, attack=PGD(threat))(net, batch)
+        >>> levels = found.adversarial * 255
+        >>> bool(found.success), bool((levels - levels.round()).abs().max() < 1e-4)
+        (True, True)
     """
 
     white: Literal[255, 65535] = 255

@@ -32,6 +32,18 @@ class PGD(Attack):
         random_start: start at a random point of the ball instead of the image.
         targeted: in restart r, raise the (r+1)-th most likely wrong class (of the clean image) instead.
         momentum: mu; 0 follows the present gradient alone, 1 (the paper's value) sums up all of them.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> from hauberk.attacks import PGD
+        >>> from hauberk.threats import Linf
+        >>> [bool(PGD(Linf(eps), steps=10)(net, batch).success) for eps in (0.04, 0.06)]  # the truth is 0.05
+        [False, True]
     """
 
     steps: Annotated[int, Field(ge=1)] = 10

@@ -36,6 +36,18 @@ class LipschitzCertificate(Certificate[LogitMargins]):
 
     Args:
         norm: in which the image moves, and the radius is measured.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> from hauberk.certificates import LipschitzCertificate
+        >>> proof = LipschitzCertificate()(net, batch)
+        >>> proof.prediction, proof.radius.round(decimals=4)  # the true distance is 0.1 / sqrt(2)
+        (tensor([0]), tensor([0.0707], dtype=torch.float64))
     """
 
     norm: Norm = "l2"

@@ -109,6 +109,23 @@ class MixedCertificate(Certificate[OfMix]):
     Args:
         base: the certificate of the robust model, applied to its logits times the mix's ``robust_scale``.
         bound: ``exact``, ``theorem_3_5`` or ``theorem_a1``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> from hauberk.certificates import MixedCertificate
+        >>> from hauberk.defences import mixed
+        >>> from hauberk.layers import AOLLinear
+        >>> net.spec = {"name": "a linear net"}
+        >>> robust = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = robust[1].weight.data.copy_(20 * net[1].weight.data)
+        >>> robust.spec = {"name": "a steeper one"}
+        >>> MixedCertificate()(mixed(net, robust, alpha=0.9).eval(), batch).radius.round(decimals=2)
+        tensor([0.0700], dtype=torch.float64)
     """
 
     base: Certificate = LipschitzCertificate()

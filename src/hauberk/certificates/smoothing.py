@@ -64,6 +64,19 @@ class SmoothingCertificate(VoteCertificate):
         looks: of the rule of that name, ends of blocks of votes (128, 256, 512, ...), the last of them n; without any,
             every third.
         draws: ``own``, noise of its own for each image; ``shared``, the same for all.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> from hauberk.certificates import SmoothingCertificate
+        >>> from hauberk.noises import Gaussian
+        >>> proof = SmoothingCertificate(Gaussian(0.1), n0=100, n=1000, alpha=0.001)(net, batch)
+        >>> proof.prediction, bool(0 < proof.radius < 0.1 / 2**0.5)
+        (tensor([0]), True)
     """
 
     noise: Noise

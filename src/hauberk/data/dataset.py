@@ -150,6 +150,12 @@ def load(description: dict[str, Any] | str, root: Path | None = None) -> Dataset
 
     Raises:
         HauberkError: on an unknown name or setting, a missing, damaged or foreign file.
+
+    Example:
+        >>> from hauberk.data import load
+        >>> batch = load("digits").test.batch(slice(0, 4))
+        >>> tuple(batch.images.shape), batch.labels.tolist()
+        ((4, 1, 8, 8), [2, 1, 2, 3])
     """
     plain = {"name": description} if isinstance(description, str) else description
     found = registry.entry(str(plain.get("name", "")), "dataset")

@@ -20,6 +20,12 @@ def digits() -> Dataset:
     :math:`255 v / 16` rounded to the nearest integer, halves up; 0 stays 0 and 16 becomes 255.  The split is stratified
     and fixed by :data:`hauberk.data.splits.SPLIT_SEED`.  An id is the place in scikit-learn's order, so no two
     splits share one.
+
+    Example:
+        >>> from hauberk.data import load
+        >>> digits = load("digits")
+        >>> digits.input_shape, digits.num_classes, len(digits.test)
+        ((1, 8, 8), 10, 400)
     """
     source = load_digits()
     images = ((source.images.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)[:, None]

@@ -147,6 +147,19 @@ def mixed(
         alpha: weight of the robust model in [0, 1].
         accurate_scale: factor on the accurate model's logits.
         robust_scale: factor on the robust model's logits.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> net.spec = {"name": "a linear net"}
+        >>> from hauberk.defences import mixed
+        >>> model = mixed(net, net, alpha=0.5).eval()
+        >>> torch.allclose(model(batch.images).exp(), net(batch.images).softmax(1))
+        True
     """
     model = MixedClassifier(accurate, robust, alpha, accurate_scale, robust_scale)
     model.spec = {

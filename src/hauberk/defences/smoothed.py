@@ -251,6 +251,20 @@ def smoothed(
 
     Raises:
         HauberkError: if the base holds a denoiser for another sigma.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.batch import Batch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.tensor([[1.0, -1, 0, 0], [-1, 1, 0, 0]]))  # is pixel 0 brighter?
+        >>> batch = Batch(torch.tensor([0.6, 0.5, 0, 0]).reshape(1, 1, 2, 2), torch.tensor([0]), torch.tensor([0]))
+        >>> net.spec = {"name": "a linear net"}
+        >>> from hauberk.defences import smoothed
+        >>> from hauberk.noises import Gaussian
+        >>> model = smoothed(net, Gaussian(0.1)).eval()
+        >>> model(batch.images).argmax(1)
+        tensor([0])
     """
     check_sigma(base, noise.sigma)
     model = SmoothedClassifier(base, noise, bank, votes, alpha)

@@ -21,7 +21,14 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 def accuracy(correct: ArrayLike) -> Interval:
-    """Share of images classified right, with its Wilson interval."""
+    """Share of images classified right, with its Wilson interval.
+
+    Example:
+        >>> from hauberk.evaluation.metrics import accuracy
+        >>> found = accuracy([True, True, True, False])
+        >>> print(f"{found.value:.3f}")
+        0.750
+    """
     return _share(_bools(correct))
 
 
@@ -46,13 +53,26 @@ def robust_accuracy(correct: ArrayLike, survived: ArrayLike) -> Interval:
     r"""Share of images that are right before and after the attack, :math:`\frac1N\sum_i c_i s_i`.
 
     Every image is in the denominator.  An upper bound of the true robust accuracy: a stronger attack may lower it.
+
+    Example:
+        >>> from hauberk.evaluation.metrics import robust_accuracy
+        >>> found = robust_accuracy([True, True, True, False], survived=[True, False, True, False])
+        >>> print(f"{found.value:.3f}")
+        0.500
     """
     c, s = _outcomes(correct, survived)
     return _share(c & s)
 
 
 def robust_error(correct: ArrayLike, survived: ArrayLike) -> Interval:
-    """One minus robust accuracy; it counts images that are wrong without any attack too."""
+    """One minus robust accuracy; it counts images that are wrong without any attack too.
+
+    Example:
+        >>> from hauberk.evaluation.metrics import robust_error
+        >>> found = robust_error([True, True, True, False], survived=[True, False, True, False])
+        >>> print(f"{found.value:.3f}")
+        0.500
+    """
     c, s = _outcomes(correct, survived)
     return _share(~(c & s))
 
@@ -62,6 +82,12 @@ def boundary_error(correct: ArrayLike, survived: ArrayLike) -> Interval:
 
     With the share that is wrong without any attack it adds up to the robust error, image by image:
     :math:`R_{rob} = R_{nat} + R_{bdy}` (Zhang et al. 2019, Eq. 1).  A lower bound of the true boundary error.
+
+    Example:
+        >>> from hauberk.evaluation.metrics import boundary_error
+        >>> found = boundary_error([True, True, True, False], survived=[True, False, True, False])
+        >>> print(f"{found.value:.3f}")
+        0.250
     """
     c, s = _outcomes(correct, survived)
     return _share(c & ~s)
@@ -73,6 +99,12 @@ def attack_success_rate_lecture(survived: ArrayLike) -> Interval:
     Kept to compare: images that are wrong without any attack count as successes, and one that is wrong before and right
     after it counts as a failure, so that the lecture's robust accuracy (2), one minus this, may exceed clean accuracy.
     ``attack_success_rate`` counts only images that were right.
+
+    Example:
+        >>> from hauberk.evaluation.metrics import attack_success_rate_lecture
+        >>> found = attack_success_rate_lecture([True, False, True, False])
+        >>> print(f"{found.value:.3f}")
+        0.500
     """
     return _share(~_bools(survived))
 
@@ -81,6 +113,12 @@ def attack_success_rate(correct: ArrayLike, survived: ArrayLike) -> Interval:
     r"""Share of the images that were right and are no longer, :math:`\sum c_i (1 - s_i) / \sum c_i`.
 
     The interval's ``n`` is the number of images that were right, so that RA = clean accuracy * (1 - ASR).
+
+    Example:
+        >>> from hauberk.evaluation.metrics import attack_success_rate
+        >>> found = attack_success_rate([True, True, True, False], survived=[True, False, True, False])
+        >>> print(f"{found.value:.3f}")
+        0.333
     """
     c, s = _outcomes(correct, survived)
     return wilson(int((c & ~s).sum()), int(c.sum()))
@@ -100,6 +138,12 @@ def certified_accuracy(correct: ArrayLike, radius: ArrayLike, eps: float) -> Int
 
     Raises:
         HauberkError: if a radius or eps is negative or NaN.
+
+    Example:
+        >>> from hauberk.evaluation.metrics import certified_accuracy
+        >>> found = certified_accuracy([True, True, True, False], radius=[0.6, 0.2, 0.0, 0.9], eps=0.5)
+        >>> print(f"{found.value:.3f}")
+        0.250
     """
     c, r = _certified(correct, radius)
     _radii([eps])
@@ -114,6 +158,12 @@ def average_certified_radius(correct: ArrayLike, radius: ArrayLike, seed: int = 
 
     Raises:
         HauberkError: if a radius is negative or NaN.
+
+    Example:
+        >>> from hauberk.evaluation.metrics import average_certified_radius
+        >>> found = average_certified_radius([True, True, True, False], radius=[0.6, 0.2, 0.0, 0.9])
+        >>> print(f"{found.value:.3f}")
+        0.200
     """
     c, r = _certified(correct, radius)
     return mean_interval(np.where(c, r, 0.0), seed=seed)
@@ -123,6 +173,13 @@ def mean_perturbation(correct: ArrayLike, survived: ArrayLike, distance: ArrayLi
     r"""Mean distance of the successful attacks on images that were right, :math:`\sum w_i d_i / \sum w_i`.
 
     With :math:`w_i = c_i (1 - s_i)`.  Informative for minimum-norm attacks; a budget attack sits near its budget.
+
+    Example:
+        >>> from hauberk.evaluation.metrics import mean_perturbation
+        >>> right, survived = [True, True, True, False], [True, False, True, False]
+        >>> found = mean_perturbation(right, survived, distance=[0.1, 0.3, 0.1, 0.0])
+        >>> print(f"{found.value:.3f}")
+        0.300
     """
     return mean_interval(_broken_distances(correct, survived, distance), seed=seed)
 
@@ -173,6 +230,12 @@ def median_distance(correct: ArrayLike, nearest: ArrayLike) -> Interval:
 
     Raises:
         HauberkError: if a distance is negative or NaN.
+
+    Example:
+        >>> from hauberk.evaluation.metrics import median_distance
+        >>> found = median_distance([True, True, True, False], nearest=[0.6, 0.2, 0.4, 0.0])
+        >>> print(f"{found.value:.3f}")
+        0.400
     """
     c, d = _certified(correct, nearest)
     return median_interval(d[c])

@@ -53,6 +53,12 @@ class MaxMin(nn.Module):
     so the layer is 1-Lipschitz and preserves the norm of gradients.
 
     Source: Anil et al. 2019, GroupSort with groups of two.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.layers import MaxMin
+        >>> MaxMin()(torch.tensor([[1.0, 4.0, 3.0, 2.0]]))
+        tensor([[3., 4., 1., 2.]])
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -87,6 +93,12 @@ class GroupSort(nn.Module):
         HauberkError: if the size is below 2.
 
     Source: Anil et al. 2019, GroupSort.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.layers import GroupSort
+        >>> GroupSort(3)(torch.tensor([[3.0, 1.0, 2.0]]))
+        tensor([[3., 2., 1.]])
     """
 
     def __init__(self, size: int) -> None:
@@ -120,6 +132,12 @@ class FullSort(nn.Module):
     """Sort all channels at each position, the largest first: ``GroupSort`` with one group.
 
     Source: Anil et al. 2019, GroupSort.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.layers import FullSort
+        >>> FullSort()(torch.tensor([[3.0, 1.0, 2.0]]))
+        tensor([[3., 2., 1.]])
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -158,6 +176,12 @@ class BetaAbs(nn.Module):
         HauberkError: if beta is no share.
 
     Source: LipNeXt 2026, beta-Abs.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.layers import BetaAbs
+        >>> BetaAbs(beta=0.5)(torch.tensor([[-1.0, -2.0]]))
+        tensor([[ 1., -2.]])
     """
 
     def __init__(self, beta: float = 0.5) -> None:

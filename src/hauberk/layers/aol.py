@@ -123,6 +123,12 @@ class AOLConv2d(nn.Conv2d):
         HauberkError: on another padding mode, or a circular padding that would repeat outputs.
 
     Source: Prach & Lampert 2022.
+
+    Example:
+        >>> from hauberk.layers import AOLConv2d
+        >>> layer = AOLConv2d(3, 16, 3, padding=1).eval()
+        >>> layer.lipschitz_bound((3, 8, 8)).value <= 1.001
+        True
     """
 
     def __init__(  # noqa: PLR0913 - the settings of nn.Conv2d
@@ -179,6 +185,12 @@ class AOLLinear(nn.Linear):
         bias: whether to add a bias.
 
     Source: Prach & Lampert 2022.
+
+    Example:
+        >>> from hauberk.layers import AOLLinear
+        >>> layer = AOLLinear(8, 4).eval()
+        >>> layer.lipschitz_bound((8,)).value <= 1.001
+        True
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:

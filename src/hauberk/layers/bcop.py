@@ -98,6 +98,12 @@ class BCOPConv2d(nn.Conv2d):
             repeat outputs.
 
     Source: see ``BlockOrthogonal``.
+
+    Example:
+        >>> from hauberk.layers import BCOPConv2d
+        >>> layer = BCOPConv2d(4, 4, 3, padding=1, padding_mode="circular").eval()
+        >>> layer.lipschitz_bound((4, 8, 8)).value <= 1.001
+        True
     """
 
     def __init__(  # noqa: PLR0913 - the arguments of nn.Conv2d

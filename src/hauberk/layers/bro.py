@@ -80,6 +80,12 @@ class BROLinear(nn.Linear):
         HauberkError: if the rank is not between 1 and max(in, out).
 
     Source: Lai et al. 2025, Proposition 1.
+
+    Example:
+        >>> from hauberk.layers import BROLinear
+        >>> layer = BROLinear(8, 4).eval()
+        >>> layer.lipschitz_bound((8,)).value <= 1.001
+        True
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, rank: int | None = None) -> None:
@@ -121,6 +127,12 @@ class BROConv2d(Derived):
         HauberkError: if the rank is out of range.
 
     Source: Lai et al. 2025, the BRO convolution.
+
+    Example:
+        >>> from hauberk.layers import BROConv2d
+        >>> layer = BROConv2d(4, 4, 3).eval()
+        >>> layer.lipschitz_bound((4, 8, 8)).value <= 1.001
+        True
     """
 
     by_shape = True

@@ -50,6 +50,12 @@ class CayleyLinear(nn.Linear):
         bias: whether to add a bias.
 
     Source: Trockman & Kolter 2021.
+
+    Example:
+        >>> from hauberk.layers import CayleyLinear
+        >>> layer = CayleyLinear(8, 4).eval()
+        >>> layer.lipschitz_bound((8,)).value <= 1.001
+        True
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -86,6 +92,12 @@ class CayleyConv2d(FrequencyConv2d):
         HauberkError: if the stride does not divide the size, or the kernel exceeds it.
 
     Source: Trockman & Kolter 2021.
+
+    Example:
+        >>> from hauberk.layers import CayleyConv2d
+        >>> layer = CayleyConv2d(4, 4, 3, size=8).eval()
+        >>> layer.lipschitz_bound((4, 8, 8)).value <= 1.001
+        True
     """
 
     def __init__(

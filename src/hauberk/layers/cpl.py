@@ -163,6 +163,12 @@ class CPLConv2d(PotentialConv2d):
             the block smaller, and kills no signal.
 
     Source: Meunier et al. 2022, the convex potential layer.
+
+    Example:
+        >>> from hauberk.layers import CPLConv2d
+        >>> layer = CPLConv2d(4).eval()
+        >>> layer.lipschitz_bound((4, 8, 8)).value <= 1.001
+        True
     """
 
     def __init__(
@@ -189,6 +195,12 @@ class CPLLinear(PotentialLinear):
         bias: whether to add b.
 
     Source: Meunier et al. 2022, the convex potential layer.
+
+    Example:
+        >>> from hauberk.layers import CPLLinear
+        >>> layer = CPLLinear(8).eval()
+        >>> layer.lipschitz_bound((8,)).value <= 1.001
+        True
     """
 
     def __init__(self, features: int, hidden: int | None = None, bias: bool = True) -> None:

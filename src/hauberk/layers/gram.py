@@ -31,6 +31,13 @@ def gram_bound(matrices: Tensor, steps: int = 6) -> Tensor:
         shape (...), 0 for a matrix of zeros.
 
     Source: Delattre et al. 2023, Algorithm 1 (there with the Frobenius norm alone).
+
+    Example:
+        >>> import torch
+        >>> from hauberk.layers import gram_bound
+        >>> matrix = torch.diag(torch.tensor([2.0, 1.9, 1.8, 1.0]))[None]  # its largest singular value is 2
+        >>> [round(float(gram_bound(matrix, steps=k)), 3) for k in (1, 2, 6)]
+        [2.0, 2.0, 2.0]
     """
     # squares of small entries would vanish in float32, and with them the bound
     largest = matrices.detach().abs().flatten(-2).amax(-1)

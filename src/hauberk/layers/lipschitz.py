@@ -260,12 +260,30 @@ def layer_bounds(model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2"
 
 
 def model_bound(model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
-    r"""``walk(model, input_shape).total(norm)``: at most the product of the layers' bounds, rounded up."""
+    r"""``walk(model, input_shape).total(norm)``: at most the product of the layers' bounds, rounded up.
+
+    Example:
+        >>> from hauberk.layers import AOLLinear, MaxMin, model_bound
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Flatten(), AOLLinear(64, 32), MaxMin(), AOLLinear(32, 10)).eval()
+        >>> model_bound(net, (1, 8, 8)).value <= 1.0001
+        True
+    """
     return walk(model, input_shape).total(norm)
 
 
 def pairwise_bounds(model: nn.Module, input_shape: Sequence[int], norm: Norm = "l2") -> Tensor:
-    """``walk(model, input_shape).pairwise(norm)``: bounds of the differences of two logits, (K, K)."""
+    """``walk(model, input_shape).pairwise(norm)``: bounds of the differences of two logits, (K, K).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hauberk.layers import pairwise_bounds
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False)).eval()
+        >>> _ = net[1].weight.data.copy_(torch.eye(2))
+        >>> round(float(pairwise_bounds(net, (1, 1, 2))[0, 1]), 4)  # the norm of (1, -1)
+        1.4142
+    """
     return walk(model, input_shape).pairwise(norm)
 
 

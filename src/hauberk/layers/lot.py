@@ -30,6 +30,12 @@ class LOTConv2d(FrequencyConv2d):
         HauberkError: if the stride does not divide the size, or the kernel exceeds it.
 
     Source: Xu, Li & Li 2022 (LOT).
+
+    Example:
+        >>> from hauberk.layers import LOTConv2d
+        >>> layer = LOTConv2d(4, 4, 3, size=8).eval()
+        >>> layer.lipschitz_bound((4, 8, 8)).value <= 1.001
+        True
     """
 
     def __init__(

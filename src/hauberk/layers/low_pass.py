@@ -32,6 +32,13 @@ class LowPass(nn.Module):
         HauberkError: on another share.
 
     Source: Dhar et al. 2026 (HyCAS), the frequency-aware deterministic projection.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.layers import LowPass
+        >>> flat = torch.full((1, 1, 8, 8), 0.3)
+        >>> torch.allclose(LowPass(keep=0.5)(flat), flat)
+        True
     """
 
     def __init__(self, keep: float = 0.5) -> None:

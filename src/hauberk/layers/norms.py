@@ -50,6 +50,13 @@ def linear_norm(weight: Tensor, norm: Norm = "l2") -> Bound:
 
     Raises:
         HauberkError: if the weights hold NaN or infinity.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.layers import linear_norm
+        >>> weight = torch.tensor([[3.0, 0.0], [4.0, 0.0]])
+        >>> [round(linear_norm(weight, norm).value, 4) for norm in ("l2", "linf", "l1")]
+        [5.0, 4.0, 7.0]
     """
     if norm != "l2":
         return linear_entry_norms(weight)[norm, norm]
@@ -82,6 +89,14 @@ def conv_norm(
 
     Raises:
         HauberkError: if the weights hold NaN or infinity, or the feature map is smaller than the kernel.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.layers import conv_norm
+        >>> weight = torch.ones(1, 1, 3, 3)  # its sum is 9, and the norm of the kernel as a vector is 3
+        >>> bound = conv_norm(weight, (8, 8), padding=((1, 1), (1, 1)), padding_mode="circular")
+        >>> round(bound.value, 4), bound.exact
+        (9.0, True)
     """
     circular = padding_mode == "circular"
     if not circular:

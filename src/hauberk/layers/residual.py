@@ -82,6 +82,11 @@ class ConvexResidual(Derived):
 
     Raises:
         HauberkError: if alpha is not between 0 and 1.
+
+    Example:
+        >>> from hauberk.layers import AOLLinear, ConvexResidual
+        >>> round((ConvexResidual(AOLLinear(8, 8), alpha=0.5).eval()).lipschitz_bound((8,)).value, 4)
+        1.0
     """
 
     def __init__(self, branch: nn.Module, alpha: float = 0.5, shortcut: nn.Module | None = None) -> None:

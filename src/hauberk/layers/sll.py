@@ -58,6 +58,12 @@ class SLLConv2d(PotentialConv2d):
         padding_mode: see there.
 
     Source: Araujo et al. 2023, the residual SDP-based layer; see ``HiddenRescaling``.
+
+    Example:
+        >>> from hauberk.layers import SLLConv2d
+        >>> layer = SLLConv2d(4).eval()
+        >>> layer.lipschitz_bound((4, 8, 8)).value <= 1.001
+        True
     """
 
     def __init__(
@@ -83,6 +89,12 @@ class SLLLinear(PotentialLinear):
         bias: whether to add b.
 
     Source: Araujo et al. 2023, the residual SDP-based layer.
+
+    Example:
+        >>> from hauberk.layers import SLLLinear
+        >>> layer = SLLLinear(8).eval()
+        >>> layer.lipschitz_bound((8,)).value <= 1.001
+        True
     """
 
     def __init__(self, features: int, hidden: int | None = None, bias: bool = True) -> None:

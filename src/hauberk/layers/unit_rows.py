@@ -34,6 +34,12 @@ class UnitRowLinear(nn.Linear):
         in_features: values that enter.
         out_features: number of classes K.
         bias: whether to add a bias.
+
+    Example:
+        >>> from hauberk.layers import UnitRowLinear
+        >>> layer = UnitRowLinear(8, 4)
+        >>> layer.weight.norm(dim=1).detach().allclose(layer.weight.new_ones(4))
+        True
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:

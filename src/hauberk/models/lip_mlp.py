@@ -44,6 +44,13 @@ def lip_mlp(
         HauberkError: if the arguments do not fit each other.
 
     Source: Anil et al. 2019 (dense nets that keep gradients); Trockman & Kolter 2021 (Cayley transform).
+
+    Example:
+        >>> from hauberk.layers import model_bound
+        >>> from hauberk.models import lip_mlp
+        >>> net = lip_mlp((1, 8, 8), 10, mean=(0.5,), std=(0.25,), widths=(16,)).eval()
+        >>> model_bound(net, (1, 8, 8)).value < 5  # the data are divided by 0.25, the layers lengthen nothing
+        True
     """
     check_task(input_shape, num_classes, mean, std)
     if not widths or any(w < 2 or w % 2 for w in widths):

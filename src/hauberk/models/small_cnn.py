@@ -46,6 +46,13 @@ def small_cnn(
 
     Raises:
         HauberkError: if the arguments do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> from hauberk.models import small_cnn
+        >>> net = small_cnn((3, 32, 32), 10, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> tuple(net(torch.rand(2, 3, 32, 32)).shape)
+        (2, 10)
     """
     check_task(input_shape, num_classes, mean, std, smallest=4)
     if not widths or len(widths) != len(strides):

@@ -19,6 +19,12 @@ class Gaussian(Noise):
     r"""Isotropic Gaussian noise, :math:`z \sim N(0, \sigma^2 I)`; F is the normal distribution function.
 
     Reference: Cohen et al. 2019, Theorem 1.
+
+    Example:
+        >>> from hauberk.noises import Gaussian
+        >>> noise = Gaussian(0.25)
+        >>> [round(noise.radius(p), 4) for p in (0.5, 0.9, 0.99)]
+        [0.0, 0.3204, 0.5816]
     """
 
     norm: ClassVar[Norm] = "l2"

@@ -25,6 +25,12 @@ class Laplace(Noise):
     a margin the radius is :math:`-b\,\log(2(1 - p))`.
 
     Reference: Teng et al. 2020, Theorem 1; Yang et al. 2020, Table 1.
+
+    Example:
+        >>> from hauberk.noises import Laplace
+        >>> noise = Laplace(0.25)
+        >>> [round(noise.radius(p), 4) for p in (0.5, 0.9, 0.99)]
+        [0.0, 0.2845, 0.6916]
     """
 
     norm: ClassVar[Norm] = "l1"

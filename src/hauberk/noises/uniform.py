@@ -26,6 +26,12 @@ class Uniform(Noise):
     radius is :math:`2\lambda(p - \tfrac12)`.
 
     Reference: Yang et al. 2020, Table 1 (uniform, L1); Lee et al. 2019.
+
+    Example:
+        >>> from hauberk.noises import Uniform
+        >>> noise = Uniform(0.25)
+        >>> [round(noise.radius(p), 4) for p in (0.5, 0.9, 0.99)]
+        [0.0, 0.3464, 0.4244]
     """
 
     norm: ClassVar[Norm] = "l1"

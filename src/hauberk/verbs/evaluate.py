@@ -235,6 +235,14 @@ def evaluate(
 
     Raises:
         HauberkError: if images, labels or model are not what is expected.
+
+    Example:
+        >>> import hauberk
+        >>> from hauberk.data import load
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+        >>> batch = load("digits").test.batch(slice(0, 8))
+        >>> found = hauberk.evaluate(model, batch.images, batch.labels, "linf:2/255")
     """
     ball = registry.build(threat, "threat") if isinstance(threat, str) else threat
     if isinstance(model, Run) and ball is None and certify is None and plan is None:
