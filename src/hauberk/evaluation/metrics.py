@@ -65,14 +65,7 @@ def robust_accuracy(correct: ArrayLike, survived: ArrayLike) -> Interval:
 
 
 def robust_error(correct: ArrayLike, survived: ArrayLike) -> Interval:
-    """One minus robust accuracy; it counts images that are wrong without any attack too.
-
-    Example:
-        >>> from hauberk.evaluation.metrics import robust_error
-        >>> found = robust_error([True, True, True, False], survived=[True, False, True, False])
-        >>> print(f"{found.value:.3f}")
-        0.500
-    """
+    """One minus robust accuracy; it counts images that are wrong without any attack too."""
     c, s = _outcomes(correct, survived)
     return _share(~(c & s))
 
