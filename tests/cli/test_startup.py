@@ -105,7 +105,7 @@ from hauberk import registry
 from hauberk.cli import main
 from hauberk.cli.app import VERBS
 helps = [[name, "--help"] for name in VERBS]
-for line in [["--version"], ["--help"], *helps, *(["list", kind] for kind in registry.kinds()), ["list", "losses"]]:
+for line in [["--version"], ["--help"], *helps, *(["list", f] for f in [*registry.kinds(), "losses", "lecture"])]:
     sys.argv = ["hauberk", *line]
     try:
         main()

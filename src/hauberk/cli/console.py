@@ -88,7 +88,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     LAST.clear()
     grid = Table(title=escape(clean(title)), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(escape(clean(column)))
+        grid.add_column(escape(clean(column)), overflow="fold")  # a name is shown whole
     for row in rows:
         grid.add_row(*(escape(clean(cell)) for cell in row))
     plain = os.environ.get("NO_COLOR")

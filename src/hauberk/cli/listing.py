@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from hauberk import reading, registry
+from hauberk.catalogue import lecture
 from hauberk.cli import options
 from hauberk.cli.console import emit, table
 from hauberk.errors import HauberkError
 
 FAMILIES = (
     "attacks, certificates, objectives, defences, models, layers, metrics, bounds, losses, threats, noises, datasets, "
-    "executors or recipes."
+    "executors, recipes, or lecture: the items of the lecture with method, page, test and erratum."
 )
 
 
@@ -25,16 +26,27 @@ def listing(
     ],
     json: options.Json = False,
 ) -> None:
-    """List the methods of a family, or the recipes."""
-    rows = _recipes() if family.rstrip("s") == "recipe" else _methods(family)
+    """List the methods of a family, the recipes, or the items of the lecture."""
+    rows = _rows(family)
     if json:
         emit({family: rows}, True, [])
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table(f"{len(rows)} {family}", columns, [[row.get(c, "") for c in columns] for row in rows])
+    what = family
+    if family == "lecture":
+        what = "items of the lecture; pages: examples/lecture/plot_PAGE.py, tests: tests/TEST"
+        rows = [row | {"page": row["page"][len("examples/lecture/plot_"):-3], "test": row["test"][6:]} for row in rows]
+    table(f"{len(rows)} {what}", columns, [[row.get(c, "") for c in columns] for row in rows])
     if rows:
         verb = "train" if family.rstrip("s") == "recipe" else "explain"
-        emit({}, False, [f"next: hauberk {verb} {shlex.quote(rows[0]['name'])}"])
+        first = rows[0].get("name") or lecture.ITEMS[0].methods[0]
+        emit({}, False, [f"next: hauberk {verb} {shlex.quote(first)}"])
+
+
+def _rows(family: str) -> list[dict[str, str]]:
+    if family == "lecture":
+        return [item.row() for item in lecture.ITEMS]
+    return _recipes() if family.rstrip("s") == "recipe" else _methods(family)
 
 
 def _recipes() -> list[dict[str, str]]:
@@ -48,7 +60,7 @@ def _methods(family: str) -> list[dict[str, str]]:
     families = {f"{kind}es" if kind.endswith("s") else f"{kind}s": kind for kind in registry.kinds()}
     kind = families.get(family) or next((kind for kind in registry.kinds() if kind == family), None)
     if kind is None:
-        known = [*families, "recipes"]
+        known = [*families, "recipes", "lecture"]
         raise HauberkError(
             f"there is no family {family!r}", registry.suggestion(family, known) or f"known: {', '.join(known)}"
         )
