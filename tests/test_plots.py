@@ -76,3 +76,10 @@ ROWS = [{"epoch": k, "accuracy": 0.1 * k, "low": 0.1 * k - 0.05, "high": 0.1 * k
 def test_charts_are_drawn_in_the_colours_of_the_series(chart):
     seen = {tuple(c) for c in drawn(chart()).reshape(-1, 3).tolist()}
     assert tuple(tint(plots.PALETTE[0])) in seen
+
+
+def test_the_axis_of_bars_reads_as_numbers():
+    """An empty format would write 200 as 2e+2; ticks closer than one percent would repeat themselves."""
+    for percent, axis in ((False, {}), (True, {"format": ".0%", "tickMinStep": 0.01})):
+        layer = plots.bars(ROWS, "net", "epoch", percent=percent).to_dict()["layer"][0]
+        assert layer["encoding"]["x"]["axis"] == axis

@@ -143,7 +143,7 @@ def bars(
     """One bar for each row, side by side where a name has several series; settings as in :func:`curves`."""
     names = list(dict.fromkeys(row[name] for row in rows))
     aside = {} if series is None else {"yOffset": alt.YOffset(f"{series}:N", sort=None)}
-    shown = alt.X(f"{value}:Q", axis=alt.Axis(format=".0%" if percent else ""))
+    shown = alt.X(f"{value}:Q", axis=alt.Axis(format=".0%", tickMinStep=0.01) if percent else alt.Axis())
     drawn = alt.Chart(alt.InlineData(values=[dict(row) for row in rows])).mark_bar().encode(
         shown, alt.Y(f"{name}:N", sort=names, title=None), **_series(rows, series), **aside
     )  # fmt: skip
