@@ -3,8 +3,8 @@ Curvature: the loss surface before and after
 ============================================
 
 Adversarial training makes the loss surface around an image flatter. Curvature regularisation (CURE) makes the surface
-flat without an attack, and the network gets more robust. The regulariser compares two slopes of the loss at the distance
-:math:`h` along one direction :math:`z`:
+flat without an attack, and the network gets more robust. The regulariser compares two slopes of the loss at the
+distance :math:`h` along one direction :math:`z`:
 
 .. math:: \mathcal{L}_{reg}(x, y, \theta) =
     \|\nabla \mathcal{L}_{cls}(x + hz, y, \theta) - \nabla \mathcal{L}_{cls}(x, y, \theta)\|_2^2
