@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "src" / "hauberk").rglob("*.py"))
 EXAMPLE = re.compile(r"\n +Example:\n(?:(?! *\"\"\").*\n)*")  # of a docstring: no code of the file
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "how-to").glob("*.md")])
-WRITTEN = tuple(ROOT / "docs" / name for name in ("reference", "lecture", "papers"))  # by a build of the site
+WRITTEN = tuple(ROOT / "docs" / name for name in ("reference", "lecture"))  # by a build of the site
 FOLDERS = ("src", "tests", "docs", "examples", "benchmarks", "reproductions", "recipes", "results", ".ci")
 MEBIBYTE = 2**20
 # what must not be written down: places of one machine, and hosts of package registries
