@@ -1,6 +1,6 @@
-"""Write the generated tables of README.md, docs/methods.md and docs/recipes.md, or check that they are fresh.
+"""Write the generated tables of README.md, results/README.md, docs/methods.md and docs/recipes.md, or check them.
 
-Every number of the results table is computed from the records of a run under ``results/``: the files are compared with
+Every number of the results tables is computed from the records of a run under ``results/``: the files are compared with
 the hashes that the run keeps, and every certificate is derived again from its evidence.  A number without a record, a
 record that changed and a table that somebody edited by hand all fail the check.
 """
@@ -16,7 +16,8 @@ import re
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -53,26 +54,67 @@ COLUMNS = (
     "Run", "Model", "Data", "Clean", "Threat", "Survives attack", "Certified", "Images",
     "Seed", "Minutes", "Machine",
 )  # fmt: skip
+# the rows of README.md: what a reader sees, the run, whether its smoothed version, and the norm
+CHOSEN = (
+    ("Standard training", "cifar10/standard_cifar10_small-seed0", False, "linf"),
+    ("Adversarial training (PGD)", "cifar10/pgd_cifar10_small-seed0", False, "linf"),
+    ("The same net, smoothed", "cifar10/pgd_cifar10_small-seed0", True, "l2"),
+    ("Trained for a Lipschitz certificate (EMMA)", "cifar10/emma_cifar10_small-seed0", False, "l2"),
+    ("Mix of the first two nets", "cifar10/mix_standard_pgd", False, "linf"),
+)
+NOTE = (
+    "Accuracy in percent with its 95 % Wilson interval, on the first images of the test split. An attack gives an "
+    "upper bound,\na certificate a lower bound."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, predictor and norm of the results.
+
+    Args:
+        run: its place under ``results/``.
+        smoothed: whether the predictor is a smoothed version of the run's own.
+        norm: of the threat.
+        cells: what ``COLUMNS`` name, without the run.
+    """
+
+    run: str
+    smoothed: bool
+    norm: str
+    cells: list[str]
 
 
 # --- results ----------------------------------------------------------------------------------------------------
 
 
-def results_table(results: Path) -> str:
+def result_rows(results: Path) -> list[Row]:
     """One row for each run, predictor and norm, in percent with 95 % Wilson intervals."""
     # a folder of mixes has a table of its own
     shown = [path for path in run_directories(results) if not (path.parent / "tradeoff.md").exists()]
     runs = {path.relative_to(results).as_posix(): collect.load([path])[0] for path in shown}
-    if not runs:
-        return "No results are recorded yet.\n"
     found = [(name, run, subject) for name, run in runs.items() for subject in collect.subjects(run.parts)]
     usual = Counter((s.dataset, a.norm, a.eps) for _, _, s in found for a in s.attacked)
-    rows = [row for name, run, subject in found for row in subject_rows(name, run, subject, usual)]
-    note = (
-        "Accuracy in percent with its 95 % Wilson interval, on the first images of the test split. An attack gives an "
-        "upper bound,\na certificate a lower one. Minutes are training + evaluation.\n"
-    )
-    return markdown.table(COLUMNS, rows) + "\n" + note
+    return [row for name, run, subject in found for row in subject_rows(name, run, subject, usual)]
+
+
+def results_table(rows: Sequence[Row]) -> str:
+    """All rows, for ``results/README.md``."""
+    if not rows:
+        return "No results are recorded yet.\n"
+    cells = [[f"[{Path(row.run).name}]({row.run})", *row.cells] for row in rows]
+    return markdown.table(COLUMNS, cells) + f"\n{NOTE} Minutes are training + evaluation.\n"
+
+
+def chosen_table(rows: Sequence[Row]) -> str:
+    """The rows that ``CHOSEN`` names, for ``README.md``."""
+    columns = ("Net on CIFAR-10", "Clean", "Threat", "Correct under attack, at most", "Certified, at least", "Images")
+    cells = []
+    for said, run, smoothed, norm in CHOSEN:
+        for row in (row for row in rows if (row.run, row.smoothed, row.norm) == (run, smoothed, norm)):
+            _, _, *numbers, images, _, _, _ = row.cells
+            cells.append([f"[{said}](results/{run})", *numbers, images])
+    return markdown.table(columns, cells) + f"\n{NOTE}\n" if cells else "No results are recorded yet.\n"
 
 
 def run_directories(results: Path) -> list[Path]:
@@ -80,7 +122,7 @@ def run_directories(results: Path) -> list[Path]:
     return sorted(p.parent for p in results.rglob("run.json") if any((p.parent / "records").glob("*.parquet")))
 
 
-def subject_rows(name: str, run: collect.RunFacts, subject: Subject, usual: Usual) -> list[list[str]]:
+def subject_rows(name: str, run: collect.RunFacts, subject: Subject, usual: Usual) -> list[Row]:
     """A row for each norm; the run is called by its place under ``results/``."""
     smoothed = subject.predictor.startswith("smoothed(") and not run.recipe.get("wrap")
     who = model_name(run.recipe) + (", smoothed" if smoothed else "")
@@ -89,11 +131,12 @@ def subject_rows(name: str, run: collect.RunFacts, subject: Subject, usual: Usua
         attacked, curve = headline(subject, norm, usual), subject.curve(norm)
         eps = attacked.eps if attacked else middle_budget(curve)
         images = attacked.accuracy.n if attacked else subject.clean.n
-        rows.append([
-            f"[{Path(name).name}](results/{name})", who, subject.dataset, words.share(subject.clean),
-            f"{norm} {budget(eps)}", survives(attacked), certified(curve, eps, images), f"{images:,}",
-            str(run.info.get("seed", "")), minutes(run.info), machine(run.info),
-        ])  # fmt: skip
+        cells = [
+            who, subject.dataset, words.share(subject.clean), f"{norm} {budget(eps)}", survives(attacked),
+            certified(curve, eps, images), f"{images:,}", str(run.info.get("seed", "")), minutes(run.info),
+            machine(run.info),
+        ]  # fmt: skip
+        rows.append(Row(name, smoothed, norm, cells))
     return rows
 
 
@@ -184,7 +227,10 @@ def untraced(results: Path) -> list[str]:
     """
     problems: list[str] = []
     sources: set[Path] = set()
-    for block in (results / "README.md").read_text().split("\n\n"):
+    page = (results / "README.md").read_text()
+    if "<!-- begin results -->" in page:  # its table is held by ``stale``
+        page = replace_block(page, "results", "")
+    for block in page.split("\n\n"):
         if block.startswith(("#", "**")):
             sources = set()
         for name in re.findall(r"[`(]([\w./*-]+)[`)]", block):
@@ -332,12 +378,14 @@ def replace_block(text: str, name: str, content: str) -> str:
 def pages(root: Path, results: Path) -> dict[Path, str]:
     """Every generated page as it should be."""
     readme, methods, recipe = root / "README.md", root / "docs" / "methods.md", root / "docs" / "recipes.md"
+    everything, rows = results / "README.md", result_rows(results)
     settings = recipe.read_text()
     blocks = {"training": Training, "evaluation": Evaluation, "expected": Expectation, "extra": Extra}
     for name, block in blocks.items():
         settings = replace_block(settings, name, settings_table(name, block))
     return {
-        readme: replace_block(readme.read_text(), "results", results_table(results)),
+        readme: replace_block(readme.read_text(), "results", chosen_table(rows)),
+        everything: replace_block(everything.read_text(), "results", results_table(rows)),
         methods: replace_block(methods.read_text(), "methods", methods_tables()),
         recipe: settings,
         **comparisons(results),

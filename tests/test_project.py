@@ -111,9 +111,10 @@ def test_generated_tables_are_fresh() -> None:
 
 @pytest.fixture
 def project(tiny_run: Path, tmp_path: Path) -> Path:
-    """A small project whose README holds one row, made from records."""
-    (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/methods.md", "docs/recipes.md"):
+    """A small project whose page of results holds one row, made from records, and its README the same one."""
+    for folder in ("docs", "results"):
+        (tmp_path / folder).mkdir()
+    for name in ("README.md", "results/README.md", "docs/methods.md", "docs/recipes.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     write_bundle(Run.open(tiny_run), tmp_path / "results" / "tiny")
     for path, text in generator().pages(tmp_path, tmp_path / "results").items():
@@ -124,18 +125,28 @@ def project(tiny_run: Path, tmp_path: Path) -> Path:
 def test_a_row_says_what_the_records_say(project: Path) -> None:
     tables = generator()
     assert tables.stale(project, project / "results") == tables.unproven(project / "results") == []
-    row = next(line for line in (project / "README.md").read_text().splitlines() if "results/tiny" in line)
+    page = (project / "results" / "README.md").read_text()
+    row = next(line for line in page.splitlines() if "[tiny](tiny)" in line)
     for word in ("lip_convnet, standard", "digits", "l2 0.5", "apgd", "lipschitz (deterministic)", "| 48 |"):
         assert word in row
 
 
 def test_a_number_without_a_record_is_found(project: Path) -> None:
     tables = generator()
-    page = project / "README.md"
+    page = project / "results" / "README.md"
     page.write_text(re.sub(r"(\| digits \| )\d", r"\g<1>1", page.read_text()))
     assert len(tables.stale(project, project / "results")) == 1
-    shutil.rmtree(project / "results")
+    shutil.rmtree(project / "results" / "tiny")
     assert "No results" in tables.stale(project, project / "results")[0]
+
+
+def test_the_readme_has_the_rows_that_are_chosen() -> None:
+    tables = generator()
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| [")]
+    assert [re.search(r"\((.*?)\) \|", row)[1] for row in rows] == [f"results/{run}" for _, run, _, _ in tables.CHOSEN]
+    everything = (ROOT / "results" / "README.md").read_text()
+    for row in rows:
+        assert row.split(" | ", 1)[1].rsplit(" | ", 1)[0] in everything  # the same numbers, in the same words
 
 
 def test_a_changed_record_is_found(project: Path) -> None:
