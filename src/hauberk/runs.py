@@ -136,7 +136,7 @@ class Run:
             HauberkError: if the folder holds a run of another recipe.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise HauberkError(f"a run is a folder, {self.path} is none", "choose another one with --out")
+            raise HauberkError(f"a run is a folder, and {self.path} is not one", "choose another one with --out")
         known, plain = self._known, _plain(recipe)
         if not self.info:
             check_own(self.path, PARTS)

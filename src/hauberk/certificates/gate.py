@@ -149,14 +149,14 @@ def _check_settings(model: nn.Module) -> None:
         if not (fair and 0.0 <= model.alpha <= top <= 1.0 and all(0.0 < s < math.inf for s in scales)):
             raise HauberkError(
                 f"expected weights in [0, 1] and positive scales, got {model.alpha}, {top} and {scales}",
-                "build the mix anew",
+                "build the mix again",
             )
     if isinstance(model, BottomClass) and not (type(model.eps) in {int, float} and 0.0 < model.eps < math.inf):
-        raise HauberkError(f"expected a radius > 0, got {model.eps}", "build it anew")
+        raise HauberkError(f"expected a radius > 0, got {model.eps}", "build it again")
     if isinstance(model, DerandomisedClassifier) and not (
         type(model.splits) is int and model.splits >= 2 and type(model.seed) is int
     ):
-        raise HauberkError(f"expected splits and a seed, got {model.splits} and {model.seed}", "build it anew")
+        raise HauberkError(f"expected splits and a seed, got {model.splits} and {model.seed}", "build it again")
     if isinstance(model, SmoothedClassifier):
         if not isinstance(model.noise, Noise):
             raise HauberkError(f"expected a noise, got {type(model.noise).__name__}", "see: hauberk list noises")

@@ -115,7 +115,7 @@ def _attacks(
         if suite is None and names and all("threat" in options.described(name) for name in names):
             return [options.method(name, "attack") for name in names]
         if names or suite or not planned:
-            raise HauberkError("which threat?", "for example --threat linf:8/255")
+            raise HauberkError("no threat was given", "for example --threat linf:8/255")
         return [registry.build(spec, "attack") for spec in planned]
     found = [options.method(name, "attack", threat=ball) for name in names or ()]
     if suite is not None:

@@ -102,7 +102,7 @@ def _ahead(wanted: verb.Planned, usual: bool) -> list[str]:
     right = next((f"; accuracy {f.text}" for f in wanted.findings if f.name == "accuracy" and f.good), "")
     seen = [f"check: {len(wanted.findings) - len(bad)} of {len(wanted.findings)} points are good{right}", *bad]
     balls = dict.fromkeys(str(a.threat) for a in wanted.attacks)
-    deeds = [f"attacks in {' and '.join(balls)}{' (nobody said a threat)' if usual else ''}"]
+    deeds = [f"attacks in {' and '.join(balls)}{' (no threat was given)' if usual else ''}"]
     deeds += [f"a proof by {type(c).__name__}" for c in wanted.certificates]
     deeds += ["a judgement of the attack"] if wanted.diagnosed else []
     count = wanted.plan.images

@@ -23,7 +23,7 @@ def failed(error: BaseException) -> int:
     elif isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
         error_line(*TOO_LITTLE)
     elif own_line(error):
-        error_line(f"your own code fails: {own_line(error)}: {first_line(error)}", "mend it, then run this again")
+        error_line(f"your own code fails: {own_line(error)}: {first_line(error)}", "correct it, then run this again")
     elif isinstance(error, OSError) and error.strerror:
         error_line(f"{error.filename or 'file system'}: {error.strerror}", "what was finished is kept")
     else:

@@ -169,7 +169,7 @@ def _subjects(
         net = net if data is None else subjects.judged_on(net, data)
         return *mixing.bases(net), net
     if accurate is None or robust is None:
-        raise HauberkError("which models?", "give --accurate RUN and --robust RUN, or --network RUN")
+        raise HauberkError("no models were given", "give --accurate RUN and --robust RUN, or --network RUN")
     return subjects.subject(accurate, data=data), subjects.subject(robust, data=data), None
 
 

@@ -215,7 +215,7 @@ def amount(option: str, value: float | None, least: float, most: float = math.in
     """The number, if it is finite and between the two ends."""
     if value is not None and not (math.isfinite(value) and least <= value <= most):
         ends = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of at least {least:g}"
-        raise HauberkError(f"{option} expects a number {ends}, got {value:g}", f"mend it, or leave {option} out")
+        raise HauberkError(f"{option} expects a number {ends}, got {value:g}", f"correct it, or leave {option} out")
     return value
 
 

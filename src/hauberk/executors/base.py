@@ -77,7 +77,7 @@ def outcome(work: Callable[[Any], Any], unit: Any) -> tuple[Any, Exception | Non
         where = own_line(error)
         if where:
             said = f"your own code fails: {where}: {first_line(error)}"
-            return None, HauberkError(said, "mend it, then run this again")
+            return None, HauberkError(said, "correct it, then run this again")
         if "out of memory" in str(error) or "can't allocate memory" in str(error):
             return None, MemoryError(str(error))
         return None, HauberkError(f"a worker failed: {first_line(error)}", "see where, with --executor inline")

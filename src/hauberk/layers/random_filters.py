@@ -177,5 +177,5 @@ def unit_kernels(kernels: Tensor, stride: int) -> Tensor:
 def _bound(channels: int, input_shape: Sequence[int], norm: Norm) -> Bound:
     only_l2(norm)
     if len(input_shape) != 3 or input_shape[0] != channels:
-        raise HauberkError(f"expected inputs of {channels} channels, got {tuple(input_shape)}", "build it anew")
+        raise HauberkError(f"expected inputs of {channels} channels, got {tuple(input_shape)}", "build it again")
     return Bound(1.0, "divided by an upper bound on its norm", False)

@@ -108,7 +108,7 @@ def failing(source: str, error: BaseException) -> HauberkError:
         return HauberkError(said, f"DataParallel saved it: {{k.removeprefix('{PREFIX}'): v for k, v in state.items()}}")
     if "state_dict" in text:
         return HauberkError(said, "the checkpoint belongs to another net: compare its keys with model.state_dict()")
-    return HauberkError(said, "mend it, then run the command again")
+    return HauberkError(said, "correct it, then run the command again")
 
 
 def _shown(value: Any) -> str:

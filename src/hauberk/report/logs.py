@@ -95,7 +95,7 @@ def load_log(spec: Mapping[str, Any]) -> Log:
 
 def _noise(path: Path, spec: Mapping[str, Any]) -> Any:
     if "noise" in spec and "sigma" in spec:
-        raise HauberkError(f"{path} is said to have both a noise and a sigma", "give one of the two")
+        raise HauberkError(f"{path} was given both a noise and a sigma", "give one of the two")
     named = SIGMA.search(path.name)
     if "noise" in spec:
         return spec["noise"]

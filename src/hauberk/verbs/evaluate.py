@@ -42,7 +42,7 @@ from hauberk.verbs.samples import evaluation_samples, probe_batch
 DIAGNOSED = 64  # images on which an attack is judged
 USUAL = 1000  # images of an evaluation where nobody says
 THREAT = Linf(2 / 255)  # where nobody says: a change of two grey levels of 255
-VOTE = "A vote over noise would prove something of a smoothed model: --certify smoothing,sigma=0.25."
+VOTE = "A smoothed version of it can be certified by votes over noise: --certify smoothing,sigma=0.25."
 PASSABLE = ("accuracy", "classes", "input gradient")  # what check calls out and an evaluation can still measure
 
 
