@@ -95,7 +95,7 @@ def _of_run(
     path: Path, out: Path | None, data: str | registry.Spec | None, model: str | None, arch: str | None
 ) -> Subject:
     if out is not None and out.resolve() != path.resolve():
-        raise HauberkError(f"the records of a run stay in its folder: {path} cannot be evaluated into {out}", "leave -o out")
+        raise HauberkError(f"the records of a run stay in {path}, not in {out}", "leave -o out")
     run = Run.open(path)
     run.sweep()
     check_kept(run)
