@@ -103,7 +103,7 @@ def test_it_says_nothing_of_one_class() -> None:
     assert certificate.radius(seen, 0.1) == 0.0
     with pytest.raises(ValidationError, match="mix"):
         MixedCertificate(TopK())
-    with pytest.raises(HauberkError, match="gather both again"):
+    with pytest.raises(HauberkError, match="gather them again"):
         TopK("linf", 2).radius(seen)
     with pytest.raises(HauberkError, match=r"1\.\.4"):
         TopK(k=5).radius(seen)

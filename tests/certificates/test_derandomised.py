@@ -228,7 +228,7 @@ def test_margin_and_radius_are_inverse_and_derived_twice(attacker: Any) -> None:
                 assert certificate.margin(seen, radius + (1 if attacker == "grid" else 1e-9)) <= margin
             some.add(radius)
     assert len(some) > 30
-    with pytest.raises(HauberkError, match="gather both again"):
+    with pytest.raises(HauberkError, match="gather them again"):
         DerandomisedSplitting(splits + 1, 1, attacker).radius(seen)
 
 

@@ -47,7 +47,7 @@ class SetCertificate(LipschitzCertificate):
         """
         if seen.constants.norm != self.norm:
             raise HauberkError(
-                f"the constants are for {seen.constants.norm}, the certificate is in {self.norm}", "gather both again"
+                f"the constants are for {seen.constants.norm}, the certificate is in {self.norm}", "gather them again"
             )
         return 0.0 if margin > 0.0 or self.decision(seen) == ABSTAIN else self.proved(seen)
 

@@ -136,7 +136,7 @@ class DerandomisedSplitting(Certificate[SplitCounts]):
             HauberkError: on votes over other splits.
         """
         if (seen.splits, seen.seed, seen.attacker) != (self.splits, self.seed, self.attacker):
-            raise HauberkError(f"the votes are of {seen}, the certificate is {self}", "gather both again")
+            raise HauberkError(f"the votes are of {seen}, the certificate is {self}", "gather them again")
         first, second = sorted(seen.counts)[:-3:-1]
         return first - second
 

@@ -168,7 +168,7 @@ class LocalLipschitz(Certificate[WorstPoints]):
         if (seen.norm, seen.eps) != (self.threat.norm, self.threat.eps):
             raise HauberkError(
                 f"the points were sought in {seen.norm}:{seen.eps!r}, the certificate is for {self.threat}",
-                "gather both again",
+                "gather them again",
             )
         y = self.decision(seen)
         if y == ABSTAIN or radius > self.threat.eps:
