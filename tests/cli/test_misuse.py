@@ -157,7 +157,7 @@ VERBS = [  # what is typed, what is said, and, where there is one, the command t
     (f"attack my_nets:good {FEW} --threat linf:-1", ("greater than or equal to 0", "explain linf"), None),
     (f"attack my_nets:good {FEW} --threat linf:", ("expected a number", "8/255"), None),
     (f"attack my_nets:good {FEW} --threat linf", ("eps is missing", "explain linf"), None),
-    (f"attack my_nets:good {FEW} --attack fgsm", ("which threat", "--threat linf:8/255"),
+    (f"attack my_nets:good {FEW} --attack fgsm", ("no threat was given", "--threat linf:8/255"),
      f"attack my_nets:good {FEW} --attack fgsm,threat=linf:0.1"),
     (f"attack my_nets:good {FEW} --threat linf:0.1 --attack fgsm,threat=l2:1", ("l2:1, --threat says linf:0.1", "one"),
      f"attack my_nets:good {FEW} --attack fgsm,threat=l2:1"),
@@ -285,7 +285,7 @@ def test_misuse_of_a_run_leaves_it_as_it_was(run: Path, here: Path, typed: Typed
     for line, words in (
         ("attack tiny --data mnist", ("'digits'", "leave --data out")),
         ("attack tiny -o other", ("stay with it", "leave -o out")),
-        ("attack tiny --suite fast", ("which threat", "--threat")),
+        ("attack tiny --suite fast", ("no threat was given", "--threat")),
         ("certify tiny --sigma 0.5", ("no setting 'sigma'", "norm")),
         ("certify tiny --bound exact", ("of a mix", "leave it out")),
         ("report tiny tiny", ("named twice", "once")),
