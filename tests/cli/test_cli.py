@@ -253,7 +253,7 @@ def test_explain_leads_to_the_page_of_the_site(hauberk: Typed, monkeypatch: pyte
         (["attack", "nowhere"], "there is no run directory nowhere", "hauberk train"),
         (["attack", "no_such_module:build", "--data", "digits"], "cannot import", "folder that holds it"),
         (["attack", "my_models:linear"], "needs --data", "--data cifar10"),
-        (["attack", "my_models:linear", "--data", "digits"], "which threat", "--threat linf:8/255"),
+        (["attack", "my_models:linear", "--data", "digits"], "no threat was given", "--threat linf:8/255"),
         (["attack", "my_models:linear", "--data", "digits", "--threat", "linf:eight"], "eight", ""),
         (["attack", "my_models:linear", "--data", "digits", "--threat", "lint:8/255"], "lint", "did you mean 'linf'"),
         (["attack", "my_models:linear", "--data", "digits", "--threat", "l1:3", "--attack", "ddn"], "not in l1", ""),
