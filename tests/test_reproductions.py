@@ -68,6 +68,12 @@ def test_tables_of_predictors_follow_from_their_bundles(folder: Path) -> None:
     assert made == {name: (folder / name).read_text() for name in made}
 
 
+def test_the_table_of_training_methods_follows_from_its_bundles() -> None:
+    folder = ROOT / "results" / "training"
+    made = importlib.import_module("training_table").files(folder, ROOT / "results" / "training_cost.json")
+    assert made == {name: (folder / name).read_text() for name in made}
+
+
 def test_naive_defences_follow_from_their_bundles() -> None:
     naive, folder = importlib.import_module("naive_defences"), ROOT / "results" / "naive_defences"
     rows = json.loads((folder / "table.json").read_text())
