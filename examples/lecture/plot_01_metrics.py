@@ -100,8 +100,8 @@ agree("(3) average perturbation as printed", printed, metrics.mean_perturbation_
 # %%
 # Erratum. Equation 1 counts samples that are wrong without any attack as successes of the attack: an attack that does
 # nothing has a success rate above zero. The usual rate divides by the samples that were right,
-# :math:`\sum_i c_i (1 - s_i) / \sum_i c_i`. Hauberk calls it ``attack_success_rate``, and one minus equation 2
-# ``robust_error``. With the usual rate, RA = clean accuracy (1 - ASR).
+# :math:`\sum_i c_i (1 - s_i) / \sum_i c_i`. Hauberk calls it ``attack_success_rate``, and calls one
+# minus equation 2 ``robust_error``. With the usual rate, RA = clean accuracy (1 - ASR).
 
 success = int((correct & ~survived).sum()) / int(correct.sum())
 agree("usual ASR, of the samples that were right", success, metrics.attack_success_rate(c, s).value)

@@ -63,8 +63,9 @@ batch = Batch(points.reshape(-1, 1, 1, 2), labels, torch.arange(len(labels)))
 # Hauberk takes a model, a batch and a context (random numbers, progress and memory), and returns the loss.
 #
 # CAT attacks each sample within a budget of its own. A sample that withstands its attack gains :math:`\eta`, up to
-# :math:`\epsilon_{max}`, and with ``falls`` a sample that is fooled loses :math:`\eta`. The label gets softer with the
-# budget: its weight is :math:`1 - c\,\epsilon_i`, and the rest is drawn at random.
+# :math:`\epsilon_{max}`. With ``falls`` a sample that is fooled loses :math:`\eta`, which is not in the paper: without
+# it nearly every budget reaches :math:`\epsilon_{max}` after many visits. The label gets softer with the budget: its
+# weight is :math:`1 - c\,\epsilon_i`, and the rest is drawn at random.
 
 
 def train(objective: Objective, steps: int = 500) -> nn.Module:
@@ -153,10 +154,10 @@ assert at_large[3] > at_large[1]
 #
 # .. math:: \epsilon_i = \min\{\epsilon : \exists\, x' \in \mathcal{B}(x_i, \epsilon),\ f_\theta(x') \neq y_i\} .
 #
-# Erratum. The lecture says that :math:`\epsilon_i` changes at each epoch, and does not mention the soft labels.
-# Algorithm 1 of the paper changes it at each visit of the sample, and soft labels are a part of the method.
-# ``CustomisedAdversarial`` follows the paper. The released code of the authors moves the budget the other way round: it
-# keeps the increment where the attack succeeded.
+# Erratum. The lecture does not say how :math:`\epsilon_i` changes, and leaves out the soft labels, which are a part of
+# the method. In Algorithm 1 of the paper a budget grows where the sample withstands the attack.
+# ``CustomisedAdversarial`` does so. The released code of the authors does the opposite: it keeps the increment where
+# the attack succeeded.
 #
 # Erratum. The lecture writes :math:`y \in \mathbb{R}`; a label is a class, :math:`y \in \{1, \dots, K\}`. Its
 # algorithm attacks the training set once in an epoch and trains on :math:`\mathcal{D}_{adv} \cup \mathcal{D}`. Madry et
