@@ -148,8 +148,8 @@ assert all(value > robust["last epoch"] for name, value in robust.items() if nam
 # :math:`z \sim \mathcal{N}(0, 1)` is a vector, :math:`z \sim \mathcal{N}(0, I)`.
 #
 # The lecture explains robust overfitting by the noise of the attack, which the network gets used to. This is a
-# hypothesis. What can be measured is the gap between the two curves, which ``fit`` writes as ``robust_gap``. Rice et
-# al. choose their best epoch on the test images; Hauberk chooses on held-out images.
+# hypothesis. What can be measured is the gap between the two curves, which ``fit`` writes as ``robust_gap``. The best
+# epochs in the tables of Rice et al. are chosen on the test images. Hauberk chooses on held-out images.
 #
 # Sources: Rice et al. 2020, *Overfitting in adversarially robust deep learning*; Wu et al. 2020, *Adversarial Weight
 # Perturbation Helps Robust Generalization*; Izmailov et al. 2018 (SWA); Rebuffi et al. 2021, *Fixing Data

@@ -197,8 +197,8 @@ assert all(abs(distance - scaled[0][0]) < 1e-5 for distance, _ in scaled)
 assert abs(scaled[0][1] / scaled[2][1] - 100.0) < 0.1
 
 # %%
-# The lecture's :math:`\mathcal{L}_{cls}` is the standard loss for every regulariser. In the paper of TLA it is the
-# cross-entropy on attacked images, which the base ``pgd_adversarial`` stands for.
+# Erratum. The lecture's :math:`\mathcal{L}_{cls}` is the standard loss for every regulariser. In the paper of TLA it
+# is the cross-entropy on attacked images, which the base ``pgd_adversarial`` stands for.
 #
 # Source: Mao et al. 2019, *Metric Learning for Adversarial Robustness*, equations 4 to 6. The authors look for the
 # negative among ten batches, and take a second positive of the same class (``second_positive``).

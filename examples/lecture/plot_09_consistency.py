@@ -182,8 +182,8 @@ plots.figure(*panels)
 assert apart["with the regulariser"] < 0.8 * apart["without"]
 
 # %%
-# The lecture's :math:`\mathcal{L}_{cls}` is the standard loss for every regulariser. Here it is the cross-entropy on
-# both attacked views. A step has twice the passes of AT on the same batch.
+# Erratum. The lecture's :math:`\mathcal{L}_{cls}` is the standard loss for every regulariser. Here it is the
+# cross-entropy on both attacked views. A step has twice the passes of AT on the same batch.
 #
 # Source: Tack et al. 2022, *Consistency Regularization for Adversarial Robustness*. The authors augment by crop, flip,
 # AutoAugment and black squares; Hauberk has no AutoAugment.
