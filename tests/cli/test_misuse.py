@@ -284,7 +284,7 @@ def test_misuse_of_a_run_leaves_it_as_it_was(run: Path, here: Path, typed: Typed
     before = files(run)
     for line, words in (
         ("attack tiny --data mnist", ("'digits'", "leave --data out")),
-        ("attack tiny -o other", ("stay with it", "leave -o out")),
+        ("attack tiny -o other", ("stay in tiny", "leave -o out")),
         ("attack tiny --suite fast", ("no threat was given", "--threat")),
         ("certify tiny --sigma 0.5", ("no setting 'sigma'", "norm")),
         ("certify tiny --bound exact", ("of a mix", "leave it out")),
