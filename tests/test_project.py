@@ -25,7 +25,7 @@ from hauberk.runs import Run
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "src" / "hauberk").rglob("*.py"))
 EXAMPLE = re.compile(r"\n +Example:\n(?:(?! *\"\"\").*\n)*")  # of a docstring: no code of the file
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "how-to").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(p for d in ("", "how-to", "papers") for p in (ROOT / "docs" / d).glob("*.md"))])
 WRITTEN = tuple(ROOT / "docs" / name for name in ("reference", "lecture"))  # by a build of the site
 FOLDERS = ("src", "tests", "docs", "examples", "benchmarks", "reproductions", "recipes", "results", ".ci")
 MEBIBYTE = 2**20
