@@ -149,7 +149,7 @@ print(f"after 10 iterations: power {below:.4f}, truth {truth:.4f}, Gram {above:.
 plots.figure(plots.curves(rows, "iterations", "norm", "method"))
 
 # %%
-# The start matters too.  Released code of several papers starts power iteration from an image of ones.  The 1 x 1
+# The start matters too.  Some released code starts power iteration from an image of ones.  The 1 x 1
 # kernel :math:`(5, -5)` maps this image to 0, so that the norm found is 0 and every radius infinite.
 
 opposite = torch.tensor([5.0, -5.0], dtype=torch.float64).reshape(1, 2, 1, 1)
