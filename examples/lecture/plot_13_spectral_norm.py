@@ -231,8 +231,8 @@ plots.figure(plots.curves(rows, "radius", "certified accuracy", "net", percent=T
 # **Erratum.** The column belongs to the convention :math:`x^\top W`.  Where a layer computes :math:`W x`, as in
 # PyTorch, it is row :math:`j`.  The two norms around :math:`f^y_\theta(x + \delta) - f^y_\theta(x)` on the slide are
 # absolute values, for one logit is a number.  The code computes :math:`L^j` by hand and compares it with the library.
-# The certificate needs even less: the constant of the *difference* of two logits, :math:`\|w_y - w_j\|_2` in the place
-# of a row.  The page on GloRo nets compares the two.
+# The certificate needs even less: the constant of the *difference* of two logits, with :math:`\|w_y - w_j\|_2` in the
+# place of a row (``hauberk explain pairwise_bounds``).  The page on GloRo nets compares the two.
 
 bounds = walk(net, (1, 8, 8))
 last = torch.as_tensor(net[-1].weight).detach().double()

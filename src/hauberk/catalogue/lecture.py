@@ -172,7 +172,7 @@ _REGULARISATION = (
         "objectives/test_consistency.py", "The second argument is T2(x) + delta2; the slide prints the first twice.",
     ),
     Item(
-        "sharpened softmax of temperature tau", "Regularization Training (4)", ("view_divergence",), 9,
+        "sharpened softmax of temperature tau", "Regularization Training (4)", ("consistency", "view_divergence"), 9,
         "objectives/test_consistency.py",
     ),
 )  # fmt: skip
@@ -237,7 +237,8 @@ _LIPSCHITZ = (
         "At each frequency the largest singular value counts, on a grid that covers the padded image.",
     ),
     Item(
-        "spectral normalisation", "Certified Deterministic Defenses (1)", ("cnn_6c2f",), 13, "layers/test_spectral.py",
+        "spectral normalisation", "Certified Deterministic Defenses (1)", ("gram_bound",), 13,
+        "layers/test_spectral.py",
     ),
     Item(
         "power and Gram iteration", "Certified Deterministic Defenses (1)", ("power_iteration", "gram_bound"), 13,
