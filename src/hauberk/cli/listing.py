@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Annotated
 
 import typer
@@ -31,12 +34,11 @@ def listing(
     if json:
         emit({family: rows}, True, [])
         return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    what = family
     if family == "lecture":
-        what = "items of the lecture; pages: examples/lecture/plot_PAGE.py, tests: tests/TEST"
-        rows = [row | {"page": row["page"][len("examples/lecture/plot_"):-3], "test": row["test"][6:]} for row in rows]
-    table(f"{len(rows)} {what}", columns, [[row.get(c, "") for c in columns] for row in rows])
+        emit({}, False, [f"{len(rows)} items of the lecture", *_slides(rows)])
+    else:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        table(f"{len(rows)} {family}", columns, [[row.get(c, "") for c in columns] for row in rows])
     if rows:
         verb = "train" if family.rstrip("s") == "recipe" else "explain"
         first = rows[0].get("name") or lecture.ITEMS[0].methods[0]
@@ -47,6 +49,17 @@ def _rows(family: str) -> list[dict[str, str]]:
     if family == "lecture":
         return [item.row() for item in lecture.ITEMS]
     return _recipes() if family.rstrip("s") == "recipe" else _methods(family)
+
+
+def _slides(rows: list[dict[str, str]]) -> Iterator[str]:
+    """The items below the titles of their slides: six columns would be too narrow to read."""
+    for title, items in groupby(rows, key=itemgetter("slide")):
+        yield from ("", title)
+        for row in items:
+            yield f"  {row['item']}: {row['method']}"
+            yield f"      {row['page']}, {row['test']}"
+            if row["erratum"]:
+                yield f"      erratum: {row['erratum']}"
 
 
 def _recipes() -> list[dict[str, str]]:
