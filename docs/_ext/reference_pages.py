@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from sphinx.application import Sphinx
 
 import hauberk
 from hauberk import recipes, registry
-from hauberk.catalogue import Entry
+from hauberk.catalogue import Entry, lecture
 from hauberk.cli.app import VERBS, build
 
 FAMILIES = {
@@ -36,6 +37,7 @@ PACKAGES = (
 
 def pages() -> Iterator[tuple[str, str]]:
     """Path and text of every page."""
+    yield "lecture.md", _lecture()
     yield "methods/index.md", _methods_index()
     for kind in registry.kinds():
         found = registry.entries(kind)
@@ -54,6 +56,24 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def _toctree(title: str, names: list[str], said: str) -> str:
     return "\n".join([f"# {title}", "", said, "", "```{toctree}", ":maxdepth: 1", "", *names, "```", ""])
+
+
+def _lecture() -> str:
+    """Every item of the lecture with the methods and the page that treat it."""
+    lines = ["# The lecture, item by item", "", "`hauberk list lecture` prints this table with the tests.", ""]
+    for title, items in itertools.groupby(lecture.ITEMS, key=lambda item: item.slide):
+        lines += [f"## {title}", "", "| Item | Methods | Page | Erratum |", "| --- | --- | --- | --- |"]
+        for item in items:
+            methods = ", ".join(f"[`{name}`](methods/{name}.md)" for name in item.methods)
+            lines.append(f"| {_cell(item.name)} | {methods} | {_companion(item.page, '..')} | {_cell(item.erratum)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _companion(path: str, up: str) -> str:
+    """A link to a page of the lecture, by its file."""
+    page = Path(path).stem
+    return f"{{doc}}`{page[5:]} <{up}/lecture/{page}>`"
 
 
 def _methods_index() -> str:
@@ -83,6 +103,9 @@ def _method(entry: Entry) -> str:
     used = [f"`{name}`" for name in _recipes_with(entry.name)[:8]]
     if used:
         facts.append(("Recipes", ", ".join(used)))
+    slides = dict.fromkeys(item.page for item in lecture.ITEMS if entry.name in item.methods)
+    if slides:
+        facts.append(("In the lecture", ", ".join(_companion(page, "../..") for page in slides)))
     facts.append(("On the command line", f"`hauberk explain {entry.name}`"))
     table = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts)]
     # the sidebar of every page would hold every method: their families lead to them, and the search finds them
