@@ -1,6 +1,6 @@
 r"""
-Adversarial training: four decision boundaries
-==============================================
+Adversarial training, and customised adversarial training
+=========================================================
 
 Adversarial training (AT) trains on attacked examples. The lecture writes it as a min-max problem:
 

@@ -1,5 +1,5 @@
-r"""Randomized smoothing
-=====================
+r"""Randomised smoothing
+====================
 
 The lecture's first probabilistic defence (slides *Certified Probabilistic Defenses (1)*) replaces a base classifier
 :math:`f_\theta` by the class that wins most often under Gaussian noise,

@@ -1,5 +1,5 @@
-r"""Lipschitz bounds and spectral normalisation
-============================================
+r"""Lipschitz bounds: spectral norm, power and Gram iteration
+=========================================================
 
 The lecture's first deterministic defence (slides *Certified Deterministic Defenses (1)*) bounds how far the output
 moves,
