@@ -40,9 +40,12 @@ def divergence(name: Divergence, clean: Tensor, attacked: Tensor) -> Tensor:
 
 @dataclass(frozen=True, config=CONFIG)
 class TRADES(Objective):
-    r""":math:`\mathrm{CE}(f(x), y) + \beta\, D(p(x), p(x'))` with x' the attacked image.
+    r"""Clean cross-entropy plus beta times the divergence of the attacked output from the clean one.
 
-    Zhang et al. 2019, Eq. 3 and 5.
+    .. math:: \mathrm{CE}(f(x), y) + \beta\, D\big(p(x), p(x')\big)
+
+    with the logits :math:`f(x)`, the probabilities :math:`p(x) = \mathrm{softmax}(f(x))` and the attacked image
+    :math:`x'`, which maximises D.  Zhang et al. 2019, Eq. 3 and 5.
     Exactly two forward passes are made in train mode, one on clean and one on attacked images, so batch norm's running
     statistics see each image twice.  The attack raises the same divergence in eval mode, on frozen parameters, from a
     random start in the ball (at the image itself the divergence has a vanishing gradient).
