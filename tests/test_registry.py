@@ -50,6 +50,7 @@ from hauberk.evaluation import hessian, metrics, minimum, repeated
 from hauberk.executors import Inline, Processes, Ray
 from hauberk.noises import Gaussian, Splitting, Uniform
 from hauberk.objectives.adaptive_smoothing import AdaptiveSmoothing
+from hauberk.objectives.alp import ALP
 from hauberk.objectives.ard import ARD
 from hauberk.objectives.attacked_divergence import AttackedDivergence
 from hauberk.objectives.certificate_regularisation import CertificateRegularisation
@@ -194,6 +195,7 @@ EXAMPLES: dict[str, list[Any]] = {
         Triplet(PGD(Linf(0.1)), 1.0, 0.1, 0.0, "squared", absolute=True, second_positive=True, layer="3"),
     ],
     "distillation": [Distillation(teacher="runs/x"), Distillation(PGD(Linf(0.1)), weight=0.1, teacher="runs/x")],
+    "alp": [ALP(PGD(Linf(0.1))), ALP(PGD(L2(0.5)), weight=1.0, clean_fraction=0.0)],
     "mart": [MART(PGD(Linf(0.1))), MART(PGD(L2(0.5)), weight=6.0)],
     "cutmix": [CutMix(Standard()), CutMix(TRADES(PGD(Linf(0.1), "kl")), 20)],
     "view_divergence": [ViewDivergence(), ViewDivergence(PGD(Linf(0.1)), 2.0, 1.0)],

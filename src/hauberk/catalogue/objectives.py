@@ -147,3 +147,8 @@ FAMILY.add(
     "cutmix", "hauberk.objectives.cutmix:CutMix", "another objective on images with a box of another image",
     "Yun et al. 2019; Rebuffi et al. 2021",
 )  # fmt: skip
+FAMILY.add(
+    "alp", "hauberk.objectives.alp:ALP",
+    "adversarial training whose attacked logits stay near the clean ones; its first reported robustness was broken",
+    "Kannan et al. 2018",
+)  # fmt: skip
