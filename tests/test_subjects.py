@@ -132,8 +132,8 @@ def test_a_model_that_is_not_there(source: str, arch: str | None, said: str, her
 
 
 def test_every_ending_is_said_where_models_are_named() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "evaluate.md").read_text()
-    table = page[page.index("## MODEL") : page.index("**Weights**")]
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "own_model.md").read_text()
+    table = page[page.index("| You have |") : page.index("## Weights")]
     assert all(is_file(f"net{ending}") and ending in KNOWN and f"`{ending}`" in table for ending in FILES)
     assert KNOWN[1:] in options.MODELS
     assert set(re.findall(r"`(\.\w+)`", table)) == set(FILES)

@@ -54,7 +54,7 @@ def regions(
     chosen = torch.where(found < 0, len(TINTS), found % len(TINTS)).cpu()
     layers = [_raster(table[chosen], box, size)]
     if points is not None:
-        classes = torch.zeros(len(points)) if labels is None else labels
+        classes = torch.zeros(len(points), device=points.device) if labels is None else labels
         rows: list[dict[str, Any]] = [
             {"x": float(x), "y": float(y), "class": str(int(label))}
             for (x, y), label in zip(points.tolist(), classes.tolist(), strict=True)
