@@ -1,7 +1,7 @@
 """The site: Sphinx reads the pages of this folder, the scripts of the lecture, and the docstrings.
 
-Nothing here needs a network; a warning is an error (``make docs``).  The name of a variable of the environment chooses
-which pages of the lecture run: ``HAUBERK_LECTURE=plot_01``; all of them without it.
+Nothing here needs a network; a warning is an error (``make docs``).  The environment variable ``HAUBERK_LECTURE``
+chooses which pages of the lecture run, for example ``plot_01``; all of them run without it.
 """
 
 from __future__ import annotations

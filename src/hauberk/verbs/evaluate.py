@@ -242,7 +242,9 @@ def evaluate(
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
         >>> batch = load("digits").test.batch(slice(0, 8))
-        >>> found = hauberk.evaluate(model, batch.images, batch.labels, "linf:2/255")
+        >>> found = str(hauberk.evaluate(model, batch.images, batch.labels, "linf:2/255"))  # a table
+        >>> [row for row in ("clean", "attacked", "certified") if row in found]
+        ['clean', 'attacked', 'certified']
     """
     ball = registry.build(threat, "threat") if isinstance(threat, str) else threat
     if isinstance(model, Run) and ball is None and certify is None and plan is None:
