@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import nn
 
 from hauberk import layers, registry
+from hauberk.catalogue.entry import TITLES
 from hauberk.comparison import compare, tables
 from hauberk.recipes import Evaluation, Expectation, Extra
 from hauberk.report import collect, markdown, words
@@ -34,20 +35,6 @@ from hauberk.verify import verify_once
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-HEADINGS = {
-    "attack": "Attacks",
-    "certificate": "Certificates",
-    "objective": "Objectives",
-    "defence": "Defences",
-    "model": "Models",
-    "dataset": "Data sets",
-    "threat": "Threats",
-    "noise": "Noise distributions",
-    "loss": "Losses of attacks",
-    "metric": "Metrics",
-    "bound": "Bounds",
-    "executor": "Executors",
-}
 Usual: TypeAlias = Counter[tuple[str, str, float]]  # how many rows were attacked at (data, norm, budget)
 COLUMNS = (
     "Run", "Model", "Data", "Clean", "Threat", "Survives attack", "Certified", "Images",
@@ -299,8 +286,10 @@ def _measured(folder: Path) -> Iterator[float]:
 def methods_tables() -> str:
     """A table for each family of registered methods."""
     blocks = []
-    for kind, heading in HEADINGS.items():
-        found = registry.entries(kind)  # type: ignore[arg-type]
+    for kind, heading in TITLES.items():
+        if kind == "layer":  # its table has bounds beside the names, see below
+            continue
+        found = registry.entries(kind)
         facts = list(dict.fromkeys(name for entry in found for name in entry.facts))
         rows = [[f"`{e.name}`", e.summary, e.reference, *(e.facts.get(f, "") for f in facts)] for e in found]
         columns = ("Name", "What it does", "Source", *map(str.capitalize, facts))

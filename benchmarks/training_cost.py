@@ -22,23 +22,12 @@ from pathlib import Path
 import torch
 
 from hauberk import registry
-from hauberk.data import Dataset, Split
+from hauberk.data import Dataset
 from hauberk.recipes import Recipe
 from hauberk.runs import Run, environment
 from hauberk.training.loop import fit
 from hauberk.verbs import sweep
-
-
-def noise(count: int) -> Dataset:
-    """Random images: the time does not depend on what they show."""
-    generator = torch.Generator().manual_seed(0)
-
-    def split(name: str, count: int, first: int) -> Split:
-        images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator).to(torch.uint8)
-        return Split(name, images, torch.arange(count) % 10, torch.arange(first, first + count))
-
-    classes = tuple(str(k) for k in range(10))
-    return Dataset("noise", classes, split("train", count, 0), split("val", 10, count), split("test", 10, 2 * count))
+from training_throughput import noise
 
 
 def passes(recipe: Recipe, dataset: Dataset) -> Callable[[], float]:

@@ -6,10 +6,11 @@ the facts.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import itertools
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,9 @@ from sphinx.application import Sphinx
 import hauberk
 from hauberk import recipes, registry
 from hauberk.catalogue import Entry, lecture
+from hauberk.catalogue.entry import TITLES
 from hauberk.cli.app import VERBS, build
 
-FAMILIES = {
-    "threat": "Threats", "attack": "Attacks", "loss": "Losses of attacks", "certificate": "Certificates",
-    "objective": "Training methods", "defence": "Defences", "noise": "Noises", "layer": "Layers and activations",
-    "bound": "Bounds", "metric": "Metrics", "model": "Models", "dataset": "Data sets", "executor": "Executors",
-}  # fmt: skip
 PACKAGES = (
     "attacks", "certificates", "layers", "objectives", "defences", "noises", "models", "data", "threats", "batch",
     "classifier", "draws", "boundary", "evaluation.metrics", "evaluation.cost", "statistics", "confidence",
@@ -77,16 +74,15 @@ def _companion(path: str, up: str) -> str:
 
 
 def _methods_index() -> str:
-    kinds = [kind for kind in registry.kinds() if registry.entries(kind)]
-    rows = [f"| [{FAMILIES[kind]}]({kind}.md) | {len(registry.entries(kind))} |" for kind in kinds]
+    rows = [f"| [{title}]({kind}.md) | {len(registry.entries(kind))} |" for kind, title in TITLES.items()]
     table = ["| Family | Methods |", "| --- | --- |", *rows]
     said = "Each method has a page of its own with its equation, its settings and its source."
-    return "\n".join(["# How each method works", "", said, "", *table, "", *_hidden(kinds)])
+    return "\n".join(["# How each method works", "", said, "", *table, "", *_hidden(list(TITLES))])
 
 
 def _family(kind: str, entries: list[Entry]) -> str:
     rows = [f"| [`{e.name}`]({e.name}.md) | {_cell(e.summary)} | {_cell(e.reference)} |" for e in entries]
-    head = [f"# {FAMILIES[kind]}", "", "| Name | What it does | Source |", "| --- | --- | --- |"]
+    head = [f"# {TITLES[kind]}", "", "| Name | What it does | Source |", "| --- | --- | --- |"]
     return "\n".join([*head, *rows, ""])
 
 
@@ -96,7 +92,7 @@ def _hidden(names: list[str]) -> list[str]:
 
 def _method(entry: Entry) -> str:
     facts = [
-        ("Family", f"[{FAMILIES[entry.kind]}]({entry.kind}.md)"),
+        ("Family", f"[{TITLES[entry.kind]}]({entry.kind}.md)"),
         ("Source", _cell(entry.reference) or "this project"),
     ]
     facts += [(name.replace("_", " ").capitalize(), _cell(value)) for name, value in entry.facts.items()]
@@ -128,15 +124,16 @@ def _method(entry: Entry) -> str:
 
 def _recipes_with(name: str) -> list[str]:
     """The recipes whose text names a method."""
-    texts = _TEXTS or _TEXTS.update({path.stem: path.read_text() for path in recipes.available()}) or _TEXTS
-    return [stem for stem, text in texts.items() if f"name: {name}\n" in f"{text}\n" or f"name: {name}," in text
-            or f"name: {name}}}" in text]  # fmt: skip
+    named = re.compile(rf"name: {re.escape(name)}\s*(?:[,}}]|$)", re.MULTILINE)
+    return [stem for stem, text in _recipe_texts().items() if named.search(text)]
 
 
-_TEXTS: dict[str, str] = {}
+@functools.cache
+def _recipe_texts() -> dict[str, str]:
+    return {path.stem: path.read_text() for path in recipes.available()}
 
 
-def _documented(path: str, index: bool, options: tuple[str, ...] = ()) -> list[str]:
+def _documented(path: str, index: bool) -> list[str]:
     """The docstring of an object, by its import path."""
     module, _, name = path.rpartition(".")
     target = getattr(importlib.import_module(module), name)
@@ -144,7 +141,7 @@ def _documented(path: str, index: bool, options: tuple[str, ...] = ()) -> list[s
     asked = [] if index else ["   :no-index:"]
     if directive == "autoclass":
         asked += ["   :members:"]
-    return ["```{eval-rst}", f".. {directive}:: {path}", *asked, *options, "```", ""]
+    return ["```{eval-rst}", f".. {directive}:: {path}", *asked, "```", ""]
 
 
 def _package(package: str) -> str:
@@ -224,7 +221,6 @@ def write(app: Sphinx) -> None:
             path.write_text(text)
     for path in [p for p in root.rglob("*") if p.is_file() and p not in kept]:
         path.unlink()
-    shutil.rmtree(root / "__pycache__", ignore_errors=True)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -11,6 +11,13 @@ Kind = Literal[
     "threat", "loss", "attack", "certificate", "objective", "defence", "model", "dataset", "layer", "metric",
     "noise", "bound", "executor",
 ]  # fmt: skip
+# what pages call each family, in the order of their tables
+TITLES: Mapping[Kind, str] = {
+    "attack": "Attacks", "certificate": "Certificates", "objective": "Objectives of training", "defence": "Defences",
+    "model": "Models", "dataset": "Data sets", "threat": "Threats", "noise": "Noise distributions",
+    "loss": "Losses of attacks", "layer": "Layers and activations", "bound": "Bounds", "metric": "Metrics",
+    "executor": "Executors",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
