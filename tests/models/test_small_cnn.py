@@ -48,3 +48,19 @@ def test_random_filters_stand_beside_trained_ones_in_the_first_convolution() -> 
 def test_some_filters_of_the_first_convolution_are_trained(count: int) -> None:
     with pytest.raises(HauberkError, match="fewer random filters"):
         small_cnn(**TASK, widths=(8, 4), strides=(2, 1), random_filters=count)
+
+
+def test_silu_stands_where_relu_stood() -> None:
+    small = TASK | {"widths": (8, 4), "strides": (2, 1), "batch_norm": False}
+    smooth, plain = small_cnn(**small, activation="silu").double(), small_cnn(**small).double()
+    plain.load_state_dict(smooth.state_dict())
+    images = torch.rand(3, *TASK["input_shape"], dtype=torch.float64)
+    features = images
+    for layer in plain:
+        features = features * torch.sigmoid(features) if isinstance(layer, torch.nn.ReLU) else layer(features)
+    torch.testing.assert_close(smooth(images), features)
+
+
+def test_an_unknown_activation_is_refused() -> None:
+    with pytest.raises(HauberkError, match="there is no activation 'gelu'"):
+        small_cnn(**TASK, activation="gelu")

@@ -14,8 +14,10 @@ from hauberk.layers.residual import Concatenation
 from hauberk.models.building import check_task, with_spec
 from hauberk.specs import Width
 
+ACTIVATIONS: dict[str, type[nn.ReLU] | type[nn.SiLU]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
-def small_cnn(
+
+def small_cnn(  # noqa: PLR0913 - every choice of the net
     input_shape: Sequence[Width],
     num_classes: Width,
     mean: Sequence[float],
@@ -24,8 +26,10 @@ def small_cnn(
     strides: Sequence[Width] = (1, 2, 1, 2, 1, 2),
     batch_norm: bool = True,
     random_filters: Width = 0,
+    *,
+    activation: str = "relu",
 ) -> nn.Module:
-    """3x3 convolutions with ReLU, a global average, and a linear layer.
+    """3x3 convolutions with ReLU or SiLU, a global average, and a linear layer.
 
     With ``random_filters`` some channels of the first convolution come from filters that are drawn anew for every
     draw (random projection filters; Dong & Xu 2023 take 48 of 64).  They have norm 1 here, where the paper draws
@@ -40,6 +44,8 @@ def small_cnn(
         strides: stride of each convolution.
         batch_norm: whether batch normalisation follows each convolution (which then has no bias).
         random_filters: channels of the first convolution whose filters are random, fewer than it has.
+        activation: ``relu``, or ``silu``, :math:`x / (1 + e^{-x})`, whose gradient is smooth (Xie et al. 2020 train
+            such nets against attacks).
 
     Returns:
         a classifier from (B, C, H, W) to (B, K); ``spec`` holds this call.
@@ -65,6 +71,8 @@ def small_cnn(
             f"expected fewer random filters than the {widths[0]} of the first convolution, got {random_filters}",
             "three quarters of them are usual",
         )
+    if activation not in ACTIVATIONS:
+        raise HauberkError(f"there is no activation {activation!r}", f"one of: {', '.join(ACTIVATIONS)}")
     layers: list[nn.Module] = [Normalize(mean, std)]
     for (wide, width), stride in zip(pairwise([input_shape[0], *widths]), strides, strict=True):
         drawn = random_filters if len(layers) == 1 else 0
@@ -72,9 +80,9 @@ def small_cnn(
         layers.append(Concatenation(conv, RandomFilters2d(wide, drawn, 3, stride)) if drawn else conv)
         if batch_norm:
             layers.append(nn.BatchNorm2d(width))
-        layers.append(nn.ReLU(inplace=True))
+        layers.append(ACTIVATIONS[activation](inplace=True))
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], num_classes)]
     return with_spec(
         nn.Sequential(*layers), "small_cnn", input_shape=input_shape, num_classes=num_classes, mean=mean, std=std,
-        widths=widths, strides=strides, batch_norm=batch_norm, random_filters=random_filters,
+        widths=widths, strides=strides, batch_norm=batch_norm, random_filters=random_filters, activation=activation,
     )  # fmt: skip
