@@ -86,7 +86,8 @@ def page(lines: list[dict[str, Any]]) -> str:
 
 def percent(found: dict[str, Any], sign: str = "") -> str:
     value = Interval(**found)
-    return " ".join((f"{100 * value.value:{sign}.1f}", f"({100 * value.low:{sign}.1f} to {100 * value.high:{sign}.1f})"))
+    least, most = 100 * value.low, 100 * value.high
+    return f"{100 * value.value:{sign}.1f} ({least:{sign}.1f} to {most:{sign}.1f})"
 
 
 def files(folder: Path, costs: Path) -> dict[str, str]:
