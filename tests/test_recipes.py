@@ -34,6 +34,24 @@ def test_settings_replace_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "minutes"),
+    [
+        ([], 11.0),
+        (["seed=3", "name=mine", "training.threads=1"], 11.0),
+        (["training.epochs=1"], None),
+        (["evaluation.images=5"], None),
+        (["seed=3", "model.widths=[4]", "model.strides=[1]"], None),
+        (["expected.minutes=2"], 2.0),
+        (["training.epochs=1", "expected.minutes=2"], 2.0),
+    ],
+)
+def test_a_changed_recipe_expects_nothing_but_what_is_said(settings: list[str], minutes: float | None) -> None:
+    found = recipes.read("pgd_cifar10_small", settings).expected
+    assert found.minutes == minutes
+    assert (found.clean is None) == any(key.startswith(("training.e", "evaluation", "model")) for key in settings)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"trainig": {}}, "did you mean 'training'"),

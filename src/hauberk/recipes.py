@@ -18,6 +18,7 @@ from hauberk.training.config import Training
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, AfterValidator(reading.check_name)]
 TASK = ("input_shape", "num_classes", "mean", "std")  # what a model is told about its data
+SAME = {"name", "summary", "seed", "expected", "training.threads", "training.checkpoint_minutes"}  # leave the result
 FOLDERS = (Path(__file__).parent / "_recipes", Path(__file__).parents[2] / "recipes")
 
 
@@ -137,6 +138,9 @@ class Recipe(Frozen):
 def read(source: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """Read a recipe from a file, or by the name of one that Hauberk brings along.
 
+    A setting that changes what is trained or measured makes another recipe of it, of which ``expected`` says nothing
+    any more: the block is left out then, but for what the settings themselves say of it.
+
     Args:
         source: path of a YAML file or a recipe's name.
         settings: ``training.epochs=5``; each replaces one value.
@@ -152,6 +156,8 @@ def read(source: str | Path, settings: Sequence[str] = ()) -> Recipe:
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:
         raise HauberkError(f"--set {twice} is given twice", "give each setting once")
+    if not all(key in SAME or key.startswith("expected.") for key in keys):
+        content.pop("expected", None)
     for setting in settings:
         _replace(content, setting)
     return parse(content, str(path))
