@@ -26,7 +26,7 @@ from hauberk.report.outcomes import at_budget, best_proof, correct
 from hauberk.statistics import Interval, mean_interval
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-COMPARED = (0.25, 0.5)
+COMPARED = (0.25, 0.5, 1.0)
 Floats = NDArray[np.float64]
 Row = dict[str, Floats]
 
