@@ -13,15 +13,16 @@ runs=runs/small_cifar10 results=results/adaptive_smoothing
 robust=${1:-pgd_cifar10_small}
 threat=linf:8/255
 standard=$runs/standard_cifar10_small-seed0 strong=$runs/$robust-seed0
-# cross-entropy, and the targeted difference of logits towards the three likeliest wrong classes
-suite=(--threat $threat --attack apgd,steps=50 --attack apgd,steps=50,loss=dlr,targets=3 --images 1000)
+# cross-entropy, and the targeted difference of logits towards the three likeliest wrong classes; on the images of
+# benchmarks/results.sh
+suite=(--threat $threat --attack apgd,steps=50 --attack apgd,steps=50,loss=dlr,targets=3 --images 1000 --first)
 
 alphas="0.5 0.6 0.7 0.8 0.9 0.95"
 if [ $robust != pgd_cifar10_small ]; then
   runs=$runs/mixes_$robust results=$results/$robust alphas="0.5 0.7 0.8 0.9"
   mkdir -p $runs $results
   $hauberk train $robust -o $strong
-  $hauberk attack $strong
+  $hauberk attack $strong --first
   $hauberk verify $strong --weights
   rm -rf results/cifar10/$robust-seed0
   $hauberk bundle $strong -o results/cifar10/$robust-seed0
@@ -30,7 +31,7 @@ fi
 # one weight for all images: the curve between the base models
 for alpha in $alphas; do
   mix=$runs/mix_alpha_$alpha
-  $hauberk mix --accurate $standard --robust $strong --alpha $alpha --images 1000 -o $mix
+  $hauberk mix --accurate $standard --robust $strong --alpha $alpha --images 1000 --first -o $mix
   $hauberk attack $mix "${suite[@]}"
 done
 
@@ -38,7 +39,7 @@ done
 nuts=$runs/mix_nuts
 $hauberk mix --accurate $standard --robust $strong --choose nuts --keep 93% --threat $threat -o $nuts
 $hauberk attack $nuts "${suite[@]}"
-.venv/bin/python reproductions/part_attacks.py $nuts surrogate robust accurate
+.venv/bin/python reproductions/part_attacks.py $nuts surrogate robust accurate --first
 
 mixes=($runs/mix_alpha_* $nuts)
 # the mixing network, which reads features of the same places in both nets; its range leads to the clean accuracy that
@@ -49,7 +50,7 @@ if [ $robust = pgd_cifar10_small ]; then
     network=$runs/mix_network$([ $width = 0.5 ] || echo _$width)
     $hauberk mix --network $runs/mixing_cifar10_small-seed0 --clean 0.732 --width $width --threat $threat -o $network
     $hauberk attack $network "${suite[@]}" --attack apgd,steps=50,loss=alpha_down
-    .venv/bin/python reproductions/part_attacks.py $network gray_box robust accurate
+    .venv/bin/python reproductions/part_attacks.py $network gray_box robust accurate --first
   done
   mixes+=($runs/mix_network $runs/mix_network_0.1)
 fi

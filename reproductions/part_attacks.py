@@ -18,11 +18,12 @@ def main() -> None:
     parser.add_argument("--threat", default="linf:8/255")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--first", action="store_true")
     options = parser.parse_args()
     threat = registry.build(options.threat, "threat")
     search = APGD(threat, loss="margin", steps=options.steps)
     attacks = [PartAttack(threat, part=part, attack=search) for part in options.parts]
-    plan = Evaluation(images=options.images)
+    plan = Evaluation(images=options.images, choice="first" if options.first else "hashed")
     hauberk.attack(hauberk.subject(options.run), attacks, plan, report=Reporter().evaluating)
 
 
