@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hauberk.attacks import APGD, PGD, Attack, AutoAttack
+from hauberk.attacks import APGD, FAB, PGD, Attack, AutoAttack, Square
 from hauberk.batch import Batch
 from hauberk.boundary import check_batch, check_gradient, check_uncompiled
 from hauberk.certificates import LipschitzCertificate
 from hauberk.certificates.smoothing import SmoothingCertificate
-from hauberk.classifier import check_classifier
+from hauberk.classifier import check_classifier, check_separate, decide
+from hauberk.draws import is_random
 from hauberk.errors import HauberkError
 from hauberk.evaluation.lipschitz_report import lipschitz_report
+from hauberk.evaluation.preflight import preflight
 from hauberk.models.own import own
 from hauberk.noises import Gaussian
 from hauberk.threats import L2, Linf
@@ -182,3 +184,116 @@ def test_a_model_is_its_own_factory(monkeypatch: pytest.MonkeyPatch) -> None:
     module.model = net()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "made_up", module)
     assert own("made_up:model") is module.model
+
+
+class InPlace(nn.Module):
+    """Centres the images where they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = net()
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.base(images.sub_(0.5))
+        return logits
+
+
+class Reusing(InPlace):
+    """Writes every answer that needs no gradient into the same memory, as engines for inference do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = torch.zeros(64, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.base(images - 0.5)
+        if logits.requires_grad:
+            return logits
+        self.memory[: len(logits)] = logits
+        return self.memory[: len(logits)]
+
+
+class Centred(InPlace):
+    """The same function without tricks."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.base(images - 0.5)
+        return logits
+
+
+@pytest.mark.parametrize("model", [InPlace(), Reusing()], ids=["in_place", "reusing"])
+@pytest.mark.parametrize(
+    "attack",
+    [PGD(Linf(0.05), steps=2), PGD(Linf(0.05), steps=2, eot=3), Square(Linf(0.05), queries=4, eot=2),
+     FAB(L2(0.3), steps=2)],
+    ids=["pgd", "pgd_of_draws", "square_of_draws", "fab"],
+)  # fmt: skip
+def test_a_model_may_use_memory_again(model: nn.Module, attack: Attack) -> None:
+    images = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    batch = Batch(images, Centred()(images).argmax(1), torch.arange(40))
+    kept, found, plain = images.clone(), attack(model, batch, tile=16), attack(Centred(), batch, tile=16)
+    for name in ("adversarial", "success", "clean_probabilities", "probabilities", "logit_margin"):
+        assert torch.equal(getattr(found, name), getattr(plain, name)), name
+    assert torch.equal(images, kept)
+    assert torch.equal(decide(model, batch, tile=16), batch.labels)
+    assert all(finding.good for finding in preflight(model, batch, 16, 3) if finding.name != "accuracy")
+
+
+def test_a_random_model_is_seen_in_memory_that_it_uses_again() -> None:
+    class Tossed(Reusing):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images + 0.1 * torch.randn_like(images))
+
+    assert is_random(Tossed(), IMAGES)
+    assert not is_random(InPlace(), IMAGES.clone())
+    with pytest.raises(HauberkError, match="depends on the other images"):
+        check_separate(Crowd(0), IMAGES)
+
+
+class Crowd(Reusing):
+    """Looks at the other images where there are more than so many."""
+
+    def __init__(self, quiet: int) -> None:
+        super().__init__()
+        self.quiet = quiet
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images - images.mean(0) if len(images) > self.quiet else images)
+
+
+def test_a_crowd_is_seen_in_tiles_of_the_size_that_is_used() -> None:
+    model = Crowd(20)
+    check_separate(model, IMAGES)
+    with pytest.raises(HauberkError, match="depends on the other images"):
+        check_separate(model, IMAGES, 32)
+    (rows,) = (f for f in preflight(model, Batch(torch.rand(32, 1, 4, 4), torch.arange(32) % 3, torch.arange(32)), 32)
+               if f.name == "rows")  # fmt: skip
+    assert not rows.good
+
+
+class Two(InPlace):
+    """Another function where gradients are wanted."""
+
+    def __init__(self, other: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.other = other
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.base(images)
+        return self.other(logits) if logits.requires_grad else logits
+
+
+def test_an_attack_follows_the_function_that_is_judged() -> None:
+    batch = Batch(IMAGES, LABELS, IDS)
+    for other in (lambda z: 0 * z, lambda z: z + torch.tensor([2.0, -2.0, 0.0]), lambda z: z.sign()):
+        with pytest.raises(HauberkError, match="answers otherwise where gradients are wanted"):
+            PGD(Linf(0.1), steps=1)(Two(other), batch)
+        (said,) = (f for f in preflight(Two(other), batch) if f.name == "input gradient")
+        assert not said.good and "answers otherwise" in said.text
+    check_classifier(Two(lambda z: z * (1 + 1e-4)), batch)  # another kernel rounds otherwise
+    check_classifier(Two(lambda z: z.bfloat16().float()), batch)
+    random = Then(lambda z: z + torch.randn_like(z))
+    check_classifier(random, batch)
+    cut = Then(lambda z: torch.from_numpy(z.numpy()))
+    check_classifier(cut, batch)  # an attack by scores is possible

@@ -165,7 +165,13 @@ def check_uncompiled(model: nn.Module) -> None:
             )
 
 
-# --- the first call of a model ----------------------------------------------------------------------------------
+# --- the calls of a model ----------------------------------------------------------------------------------------
+
+
+def called(model: nn.Module, images: Tensor) -> Tensor:
+    """What a model says of images, (B, K): it may work in place, and write its next answer over this one."""
+    logits: Tensor = model(images.clone())
+    return logits.clone() if isinstance(logits, Tensor) else logits
 
 
 @torch.no_grad()
@@ -176,11 +182,10 @@ def answer(model: nn.Module, images: Tensor) -> Tensor:
         HauberkError: if the model fails; the message names the line of the user's own code, and the likely reason.
     """
     try:
-        logits: Tensor = model(images)
-        return logits
+        return called(model, images)
     except HauberkError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = own_line(error)
         what = f"the model fails on images of shape {'x'.join(map(str, images.shape))}"
         said = f"{where}: {first_line(error)}" if where else first_line(error)
@@ -200,7 +205,7 @@ def check_gradient(model: nn.Module, images: Tensor) -> None:
     """Raise if the model's answers cannot be followed back to the images."""
     leaf = images[:1].clone().requires_grad_(True)
     with torch.enable_grad():
-        value = model(leaf).sum()
+        value = called(model, leaf).sum()
     if not value.requires_grad or torch.autograd.grad(value, leaf, allow_unused=True)[0] is None:
         raise no_gradient()
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from hauberk.batch import Batch
-from hauberk.boundary import answer, check_batch, check_labels, check_logits, check_weights
+from hauberk.boundary import answer, called, check_batch, check_labels, check_logits, check_weights
 from hauberk.boundary import check_images as check_images  # the certificates ask for it here
-from hauberk.capabilities import Baked, Gradient, NamedOutputs, NamesItself, Polled, Random
+from hauberk.capabilities import Baked, Gradient, NamedOutputs, NamesItself, Polled, Random, ScoresOnly
 from hauberk.capabilities import Decides as Decides
 from hauberk.capabilities import Traits as Traits
-from hauberk.draws import drawn, draws_by_key
+from hauberk.draws import PROBES, drawn, draws_by_key
 from hauberk.draws import is_random as is_random
 from hauberk.errors import HauberkError
 from hauberk.identity import altered, architecture, bytes_of
@@ -31,6 +31,8 @@ from hauberk.randomness import Key
 
 TILE = 64
 ABSTAIN = -1
+FEW = 8  # images on which a model is probed at each call of an attack
+APART = 0.05  # of probabilities, which rounding in any precision does not move so far
 
 
 class Normalize(nn.Module):
@@ -94,19 +96,41 @@ def check_eval(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def check_separate(model: nn.Module, images: Tensor) -> None:
-    """Raise if the answer for one image depends on the other images of its batch, probed on the first few."""
-    few = images[:1].expand(8, *images.shape[1:]).clone()
-    rows = min(8, len(images))
-    few[:rows] = images[:rows]
+def check_separate(model: nn.Module, images: Tensor, rows: int = FEW) -> None:
+    """Raise if the answer for one image depends on the other images of its batch, probed on the first of so many."""
+    few = images[:1].expand(rows, *images.shape[1:]).clone()
+    few[: len(images)] = images[:rows]
     # the others differ, and the first stays: of the same shape and at the same place, so every bit stays too
     companies = [1.0 - few[1:], torch.zeros_like(few[1:]), torch.ones_like(few[1:])]
-    first, *others = [model(torch.cat([few[:1], company]))[0] for company in (few[1:], *companies)]
+    first, *others = [called(model, torch.cat([few[:1], company]))[0] for company in (few[1:], *companies)]
     moved = any(not torch.equal(first.nan_to_num(), other.nan_to_num()) for other in others)
     if moved and not traits(model).stochastic and not is_random(model, few):
         raise HauberkError(
             "the model's answer for one image depends on the other images of the batch",
             "normalise with fixed statistics: a batch is not part of the threat",
+        )
+
+
+@torch.no_grad()
+def check_followed(model: nn.Module, images: Tensor) -> None:
+    """Raise if a model of the user's own answers otherwise where gradients are wanted, probed on the first few images.
+
+    An attack would follow one function, and another would be judged.
+    """
+    few, known = images[:FEW], traits(model)
+    if known.declared or known.stochastic or isinstance(model, ScoresOnly):
+        return
+    try:
+        with torch.enable_grad():
+            followed = called(model, few.clone().requires_grad_(True)).detach()
+    except Exception:  # whatever the user's code raises: an attack that asks for gradients says it
+        return
+    apart = (followed.softmax(1) - called(model, few).softmax(1)).abs().amax()
+    if bool(apart > APART) and not is_random(model, few, PROBES):
+        raise HauberkError(
+            f"the model answers otherwise where gradients are wanted (probabilities move by {float(apart):.2g}), so "
+            "that an attack follows another function than the one that is judged",
+            "let its forward pass not depend on requires_grad or torch.is_grad_enabled()",
         )
 
 
@@ -142,6 +166,7 @@ def check_classifier(model: nn.Module, batch: Batch) -> int:
     check_labels(batch.labels, logits.shape[1], len(batch))
     check_mode(model, batch.images)
     check_separate(model, batch.images)
+    check_followed(model, batch.images)
     return int(logits.shape[1])
 
 
@@ -242,14 +267,16 @@ def _affine(scale: Tensor, shift: Tensor, values: Tensor) -> Tensor:
 
 def named_outputs(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """The model's named outputs, ``logits`` (B, K) among them; see ``NamedOutputs``."""
-    return dict(model.outputs(images)) if isinstance(model, NamedOutputs) else {"logits": model(images)}
+    if isinstance(model, NamedOutputs):
+        return dict(model.outputs(images.clone()))
+    return {"logits": called(model, images)}
 
 
 @torch.no_grad()
 def logits_of(
     model: nn.Module, batch: Batch, tile: int = TILE, draw: tuple[int, int, str] = (0, 0, "logits")
 ) -> Tensor:
-    """Logits of a batch, computed on padded tiles, shape (B, K); a model that works in place gets copies.
+    """Logits of a batch, computed on padded tiles, shape (B, K).
 
     Args:
         model: in eval mode.
@@ -261,7 +288,7 @@ def logits_of(
     found = []
     for part, used in batch.tiles(tile):
         net = drawn(model, Key(seed, number, tuple(part.ids.tolist()), purpose))
-        found.append(net(part.images.clone())[:used])
+        found.append(called(net, part.images)[:used])
     return torch.cat(found)
 
 

@@ -16,6 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from hauberk.boundary import called
 from hauberk.capabilities import FixesDraws, NamedOutputs, Random
 from hauberk.randomness import Draw, Key, fenced, stream
 
@@ -103,4 +104,4 @@ def one_draw(model: nn.Module, key: Key) -> nn.Module:
 def is_random(model: nn.Module, images: Tensor, probes: int = 1) -> bool:
     """Probe: whether two forwards of the same images differ at all, in one of several tries."""
     with fenced(devices=cuda_devices(model)):
-        return any(not torch.equal(model(images), model(images)) for _ in range(probes))
+        return any(not torch.equal(called(model, images), called(model, images)) for _ in range(probes))

@@ -41,6 +41,21 @@ class Late(Net):
         return self.body(images)
 
 
+class Crowd(Net):
+    def forward(self, images):
+        return self.body(images - images.mean(0) if len(images) > 40 else images)
+
+
+class Two(Net):
+    def forward(self, images):
+        return self.body(images) * (0 if images.requires_grad else 1)
+
+
+class Leaves(Net):
+    def forward(self, images):
+        raise SystemExit(3)
+
+
 class Needs(nn.Module):
     def __init__(self, width, depth):
         super().__init__()

@@ -130,6 +130,10 @@ VERBS = [  # what is typed, what is said, and, where there is one, the command t
     (f"attack my_nets:Cut {FEW} --threat l2:0.1 --attack deepfool", NO_GRADIENT, None),
     (f"certify my_nets:Cut {FEW} --method local_lipschitz,threat=linf:0.1", NO_GRADIENT, None),
     (f"lipschitz my_nets:Cut {FEW}", NO_GRADIENT, None),
+    (f"attack my_nets:Crowd {ATTACK}", ("depends on the other images", "fixed statistics"), f"attack my_nets:Crowd "
+     f"{ATTACK} --tile 32"),
+    (f"attack my_nets:Two {ATTACK}", ("answers otherwise where gradients are wanted", "requires_grad"), None),
+    (f"attack my_nets:Leaves {ATTACK}", (": SystemExit: 3", "call it on such images yourself"), None),
     (f"attack my_nets:Late {ATTACK}", (": ValueError: no gradients here", "correct it"), None),
     (f"attack my_nets:chances {ATTACK}", ("got probabilities", "softmax"), None),
     (f"certify my_nets:nans {NOISE}", ("returned NaN", "weights"), None),

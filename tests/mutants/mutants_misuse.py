@@ -110,6 +110,19 @@ MISUSE = [
         typed("attack_detached_ATTACK"),
     ),
     Mutant("misuse", "classifier.py", "    check_weights(model)\n", "", PYTHON),
+    Mutant("misuse", "boundary.py", "= model(images.clone())", "= model(images)", PYTHON),
+    Mutant("misuse", "boundary.py", "logits.clone() if isinstance(logits, Tensor) else logits", "logits", PYTHON),
+    Mutant(
+        "misuse", "draws.py", "torch.equal(called(model, images), called(model, images))",
+        "torch.equal(model(images), model(images))", PYTHON,
+    ),
+    Mutant("misuse", "attacks/query.py", "return called(net, points)", "return net(points)", PYTHON),
+    Mutant("misuse", "classifier.py", "if bool(apart > APART) and", "if False and", PYTHON),
+    Mutant("misuse", "classifier.py", "and not is_random(model, few, PROBES):", "and True:", PYTHON),
+    Mutant(
+        "misuse", "verbs/samples.py", "    check_separate(target.model, first.images, tile)\n", "",
+        typed("attack_Crowd_ATTACK"),
+    ),
     Mutant("misuse", "models/own.py", "if isinstance(factory, nn.Module):", "if False:", PYTHON),
     Mutant(
         "misuse", "models/own.py",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hauberk.attacks.gradients import attackable
 from hauberk.attacks.losses import AttackLoss, LossName, attack_loss, targeted_loss
-from hauberk.boundary import no_gradient
+from hauberk.boundary import called, no_gradient
 from hauberk.classifier import classes, margins, named_outputs, prefers_channels_last
 from hauberk.draws import one_draw
 from hauberk.errors import HauberkError
@@ -255,8 +255,7 @@ class Query:
 
     def _logits(self, net: nn.Module, points: Tensor) -> Tensor:
         with self._passing(net):
-            logits: Tensor = net(points)
-        return logits
+            return called(net, points)
 
     def _differentiate(self, leaf: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():

@@ -145,7 +145,7 @@ def feature_map(model: nn.Module, images: Tensor) -> Features:
         if isinstance(m, nn.Linear)
     ]
     with torch.no_grad():
-        output = model(images)
+        output = model(images.clone())
     for hook in hooks:
         hook.remove()
     if not last or last[-1][1] is not output or sum(m is last[-1][0] for m, _ in last) > 1:

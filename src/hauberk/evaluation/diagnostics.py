@@ -23,6 +23,7 @@ from hauberk.attacks import APGD, FGSM, PGD, Attack, AttackResult, Query
 from hauberk.attacks.gradients import EOT_DRAWS, attackable, behind_a_fence
 from hauberk.attacks.judging import answered
 from hauberk.batch import Batch
+from hauberk.boundary import called
 from hauberk.classifier import TILE, Decides, check_classifier, decide, frozen
 from hauberk.errors import HauberkError
 from hauberk.evaluation import indicators, random_checks
@@ -366,4 +367,4 @@ class _Connected(nn.Module):
 
 def _has_graph(model: nn.Module, images: Tensor) -> bool:
     with frozen(model), attackable(model), torch.enable_grad():
-        return bool(model(images.detach().clone().requires_grad_(True)).requires_grad)
+        return bool(called(model, images.detach().clone().requires_grad_(True)).requires_grad)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hauberk.batch import Batch, Samples
+from hauberk.boundary import called
 from hauberk.classifier import frozen, predictor_name, weights_hash
 from hauberk.errors import HauberkError
 from hauberk.identity import structure
@@ -170,7 +171,7 @@ def _inside(model: nn.Module) -> Iterable[nn.Module]:
 
 
 def _logits(model: nn.Module, asked: Batch) -> np.ndarray:
-    tiles = [model(t.images.clone())[:used] for t, used in asked.tiles(TILE)]
+    tiles = [called(model, t.images)[:used] for t, used in asked.tiles(TILE)]
     return np.asarray(torch.cat(tiles).detach().double().cpu().numpy())
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from hauberk.attacks.gradients import draws
 from hauberk.batch import Batch
+from hauberk.boundary import called
 from hauberk.classifier import check_classifier, check_eval, frozen
 from hauberk.errors import HauberkError
 from hauberk.randomness import PerSample
@@ -55,7 +56,7 @@ def hessian_eigenvalues(model: nn.Module, batch: Batch, number: int = 1, steps: 
     with frozen(model), torch.enable_grad():
         leaf = batch.images.detach().clone().requires_grad_(True)
         # of the sum: an image's loss depends on that image alone
-        loss = functional.cross_entropy(model(leaf), batch.labels, reduction="sum")
+        loss = functional.cross_entropy(called(model, leaf), batch.labels, reduction="sum")
         (slope,) = torch.autograd.grad(loss, leaf, create_graph=True)
 
         def product(vectors: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hauberk.attacks import Attack
 from hauberk.attacks.losses import LossName, attack_loss
 from hauberk.batch import Batch
+from hauberk.boundary import called
 from hauberk.classifier import logits_of, margins, traits
 from hauberk.randomness import PerSample
 from hauberk.threats import Threat, norms
@@ -117,7 +118,7 @@ class Subject:
         for part, used in Batch(points, self.batch.labels, self.batch.ids).tiles(self.tile):
             leaf = part.images.detach().requires_grad_(True)
             with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(loss(self.model(leaf), part.labels).sum(), leaf)
+                (gradient,) = torch.autograd.grad(loss(called(self.model, leaf), part.labels).sum(), leaf)
             found.append(gradient[:used])
         return torch.cat(found)
 

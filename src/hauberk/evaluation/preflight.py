@@ -18,11 +18,12 @@ from hauberk.attacks.eot import SEEN
 from hauberk.attacks.gradients import EOT_DRAWS, attackable
 from hauberk.attacks.wrapping import Wrapping
 from hauberk.batch import Batch
-from hauberk.boundary import answer, check_classes, check_images, check_labels, check_logits, check_weights
+from hauberk.boundary import answer, called, check_classes, check_images, check_labels, check_logits, check_weights
 from hauberk.capabilities import Baked, ScoresOnly
 from hauberk.classifier import (
     TILE,
     check_eval,
+    check_followed,
     check_mode,
     check_separate,
     classes,
@@ -131,7 +132,7 @@ def preflight(model: nn.Module, batch: Batch, tile: int = TILE, num_classes: int
         *findings,
         _tried("labels", lambda: check_labels(batch.labels, logits.shape[1], len(batch)), labels),
         _accuracy(logits, batch.labels[: len(images)]),
-        _tried("rows", lambda: check_separate(model, images), "each image is classified by itself"),
+        _tried("rows", lambda: check_separate(model, images, len(images)), "each image is classified by itself"),
         *_nature(model, images[:8]),
         _gradients(model, images),
     ]
@@ -175,10 +176,13 @@ def _gradients(model: nn.Module, images: Tensor) -> Finding:
     """Whether the input gradient exists, is finite and not zero."""
     if isinstance(model, ScoresOnly):
         return Finding("input gradient", True, "there is none: attacks by scores alone, which may miss much")
+    followed = _tried("input gradient", lambda: check_followed(model, images))
+    if not followed.good:
+        return followed
     leaf = images.clone().requires_grad_(True)
     try:
         with frozen(model), attackable(model), torch.enable_grad():
-            logits = model(leaf)
+            logits = called(model, leaf)
             (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, logits.argmax(1)), leaf)
     except RuntimeError:
         return Finding("input gradient", False, "there is none: the model cuts the graph (detach, numpy, no_grad?)")
@@ -194,12 +198,12 @@ def measure(model: nn.Module, images: Tensor, trials: int = TRIALS) -> Speed:
 
     def forward() -> None:
         with torch.no_grad():
-            model(images)
+            called(model, images)
 
     def gradient() -> None:
         leaf = images.clone().requires_grad_(True)
         with torch.enable_grad():
-            value = model(leaf).logsumexp(1).sum()
+            value = called(model, leaf).logsumexp(1).sum()
             if value.requires_grad:
                 torch.autograd.grad(value, leaf, allow_unused=True)
 

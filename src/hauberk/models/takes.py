@@ -18,7 +18,7 @@ def tried(model: nn.Module, channels: int, size: int) -> bool:
     try:
         with fenced(), torch.no_grad():
             model(images)
-    except Exception:  # whatever the user's code raises
+    except (Exception, SystemExit):  # whatever the user's code raises
         return False
     return True
 

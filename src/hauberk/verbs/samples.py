@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hauberk.batch import Batch, Samples
 from hauberk.boundary import answer, check_classes, check_output, check_weights
-from hauberk.classifier import check_classifier, check_eval
+from hauberk.classifier import TILE, check_classifier, check_eval, check_separate
 from hauberk.data import Dataset, Selection
 from hauberk.data.choice import Choice, chosen
 from hauberk.devices import arithmetic, device_of, place, said
@@ -56,7 +56,7 @@ def probe_batch(dataset: Dataset, images: int) -> Batch:
     return evaluation_batch(dataset, split.name, min(images, len(split)), "hashed")
 
 
-def check_target(target: Subject, samples: Samples) -> None:
+def check_target(target: Subject, samples: Samples, tile: int = TILE) -> None:
     """Raise unless the model keeps the contract on some of these images, and has a logit for each class of the data."""
     check_eval(target.model)
     first = samples.select(slice(0, PROBED)).batch().to(device_of(target.model))
@@ -65,6 +65,7 @@ def check_target(target: Subject, samples: Samples) -> None:
     check_output(logits, len(first), first.images.dtype)
     check_classes(logits.shape[1], target.dataset.num_classes)
     check_classifier(target.model, first)
+    check_separate(target.model, first.images, tile)
 
 
 def setting_of(target: Subject, plan: Plan, *methods: object) -> tuple[Selection, Setting]:
@@ -79,7 +80,7 @@ def setting_of(target: Subject, plan: Plan, *methods: object) -> tuple[Selection
     said(plan.device, plan.precision)  # whether it is there
     place(target.model, plan.device)
     with arithmetic(plan.precision):
-        check_target(target, samples)
+        check_target(target, samples, plan.tile)
     names = (data.name, plan.split, data.classes)
     numbers = (plan.seed, plan.tile, plan.gallery if data.pictures else 0)
     return samples, Setting(*names, *numbers, plan.choice, plan.precision, data.calibration, probes(data.test))
