@@ -87,7 +87,8 @@ def test_missing_files_bad_yaml_and_bad_settings_are_named(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("key", ["training.epochs", "evaluation.attacks.9.steps", "evaluation.attacks.-1.steps",
-                                 "evaluation.attacks.first", "evaluation.attacks.99999999999999999999.x"])  # fmt: skip
+                                 "evaluation.attacks.first", "evaluation.attacks.²",
+                                 "evaluation.attacks.99999999999999999999.x"])  # fmt: skip
 def test_a_setting_that_has_no_place_in_a_list(key: str, tmp_path: Path) -> None:
     path = write(tmp_path / "r.yaml")
     content = yaml.safe_load(path.read_text())

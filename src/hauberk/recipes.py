@@ -172,7 +172,7 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
     try:
         recipe = Recipe.model_validate(dict(content))
     except ValidationError as error:
-        raise HauberkError(f"{where}: {_first_problem(error)}", _nearest(error)) from error
+        raise HauberkError(f"{where}: {problems(error)}", _nearest(error)) from error
     if (recipe.evaluation.device, recipe.evaluation.precision) != ("auto", "float32"):
         raise HauberkError(f"{where}: a recipe names no device and no precision", "say them with the command: --device")
     for data in (recipe.data, *(other.data for other in recipe.extra)):
@@ -227,16 +227,17 @@ def _replace(content: dict[str, Any], setting: str) -> None:
 
 def _place(block: list[Any], name: str, key: str) -> int:
     """The place in a list that part of a key stands for."""
-    if name.isdigit() and int(name) < len(block):
+    if name.isdecimal() and int(name) < len(block):
         return int(name)
     raise HauberkError(
         f"--set {key}: expected a place in a list of {len(block)}, got {name!r}", "places are counted from 0"
     )
 
 
-def _first_problem(error: ValidationError) -> str:
-    problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-    return "; ".join(problems)
+def problems(error: ValidationError) -> str:
+    """What is wrong, each value by its place."""
+    found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+    return "; ".join(found)
 
 
 def _nearest(error: ValidationError) -> str:

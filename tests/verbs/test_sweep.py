@@ -118,3 +118,24 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     bad.write_text("name: t\nrows: []\n")
     with pytest.raises(HauberkError, match="not a table"):
         sweep.read(bad)
+    bad.write_text("name: t\nrows: [{recpie: a, label: b}]\n")
+    with pytest.raises(HauberkError) as said:
+        sweep.read(bad)
+    assert "rows.0.recipe: Field required; rows.0.recpie: Extra inputs are not permitted" in said.value.message
+    assert "\n" not in said.value.message
+
+
+def test_a_table_does_not_show_runs_of_other_recipes(table: Path, tmp_path: Path) -> None:
+    sweep.run_cell(sweep.cells(sweep.read(table), tmp_path / "out")[0])
+    for old, new, said in (
+        ("training.epochs: 1", "training.epochs: 2", "its training.epochs is 1, this one's is 2"),
+        ("evaluation.images: 16", "evaluation.images: 8", ""),  # the run is the same, and is measured again
+        ("summary: two rows", "summary: more", ""),
+    ):
+        other = tmp_path / "other.yaml"
+        other.write_text(table.read_text().replace(old, new))
+        if said:
+            with pytest.raises(HauberkError, match=said):
+                sweep.cells(sweep.read(other), tmp_path / "out")
+        else:
+            assert sweep.cells(sweep.read(other), tmp_path / "out")[0].done == ("images" not in old)

@@ -39,7 +39,7 @@ from hauberk.training.precision import Bfloat16
 from hauberk.training.progress import Progress
 from hauberk.verbs.evaluate import DIAGNOSED, follow
 from hauberk.verbs.samples import probe_batch
-from hauberk.verbs.train import build_model, train
+from hauberk.verbs.train import build_model, completed, train
 
 PROBE_STEPS = 3
 LONG = 1.0  # seconds of a call that is not repeated to be timed
@@ -123,12 +123,16 @@ def read(path: Path) -> Table:
         return Table.model_validate(reading.yaml_file(path))
     except OSError as error:
         raise HauberkError(f"there is no table {path}", "for example recipes/tables/small_cifar10.yaml") from error
-    except (ValidationError, TypeError) as error:
-        raise HauberkError(f"{path} is not a table: {error}", "see docs/recipes.md") from error
+    except ValidationError as error:
+        raise HauberkError(f"{path} is not a table: {recipes.problems(error)}", "see docs/recipes.md") from error
 
 
 def cells(table: Table, out: Path) -> list[Cell]:
-    """The cells of a table, rows first, then seeds."""
+    """The cells of a table, rows first, then seeds.
+
+    Raises:
+        HauberkError: if two have one folder, or a folder holds a run of another recipe, which the table would show.
+    """
     found = []
     for row in table.rows:
         settings = [f"{key}={json.dumps(value)}" for key, value in (table.set | row.set).items()]
@@ -142,6 +146,8 @@ def cells(table: Table, out: Path) -> list[Cell]:
         raise HauberkError(
             f"{table.name}: two lines are called {twice.label!r} with seed {twice.seed}", "give each a label of its own"
         )
+    for cell in found:
+        Run(cell.path).check(cell.recipe.plain(), completed)
     return found
 
 

@@ -44,9 +44,9 @@ def train(
         the run, with its model saved.
     """
     run, plain_recipe = Run(out or Path("runs") / recipe.name), recipe.plain()
-    new = run.check(plain_recipe, _completed) is None
+    new = run.check(plain_recipe, completed) is None
     if run.has_model:
-        return Run.create(run.path, plain_recipe, _completed)
+        return Run.create(run.path, plain_recipe, completed)
     dataset = load(recipe.data)
     extra = parts_of(dataset, [(load(other.data), other.share) for other in recipe.extra])
     torch.manual_seed(recipe.seed)  # the initial weights; every other draw has a generator of its own
@@ -57,7 +57,7 @@ def train(
     check_wrap(model, recipe)
     said(device, precision)  # whether it is there
     started = time.monotonic()
-    run = Run.create(run.path, plain_recipe, _completed)
+    run = Run.create(run.path, plain_recipe, completed)
     try:
         place(model, device)
         with arithmetic(precision):
@@ -126,7 +126,7 @@ def check_wrap(model: nn.Module, recipe: Recipe) -> None:
         parameter.requires_grad_(own)
 
 
-def _completed(known: Mapping[str, Any]) -> Mapping[str, Any]:
+def completed(known: Mapping[str, Any]) -> Mapping[str, Any]:
     """The recipe of a run with the settings that are younger than it, which had their defaults then."""
     try:
         return parse(known).plain()
