@@ -1,14 +1,18 @@
 """A bundle says the same as its run."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hauberk.certificates import SmoothingCertificate
 from hauberk.conformance import LinearOracle
+from hauberk.errors import HauberkError
 from hauberk.evaluation.keys import Setting
 from hauberk.evaluation.units import certificate_records
 from hauberk.evaluation.work import Work
@@ -37,6 +41,20 @@ def test_a_bundle_says_the_same_as_its_run(tiny_run: Path, tmp_path: Path) -> No
     run, copy = summary([tiny_run]), summary([bundle])
     assert np.array_equal(sorted(run), sorted(copy))
     assert Run.open(bundle).metrics() == Run.open(tiny_run).metrics()
+
+
+def test_a_record_that_changed_is_not_signed_anew(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    path = next((run / "records").glob("attack-*"))
+    table = pq.read_table(path)
+    where = table.column_names.index("success")
+    turned = pa.array([not broken for broken in table.column("success").to_pylist()])
+    pq.write_table(table.set_column(where, table.schema.field("success"), turned), path)
+    for change, said in ((lambda: None, "has changed since it was written"), (path.unlink, "is missing")):
+        change()
+        with pytest.raises(HauberkError, match=said):
+            write_bundle(Run.open(run), tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
 
 
 def test_small_weights_come_along_where_they_are_asked_for(

@@ -30,9 +30,10 @@ def write_bundle(run: Run, out: Path, weights: bool = False) -> Path:
         ``out``.
 
     Raises:
-        HauberkError: if the folder holds another run, the records contradict each other, or the weights are not there
-            or too large.
+        HauberkError: if the folder holds another run, the records contradict each other or are not those that run.json
+            lists, or the weights are not there or too large.
     """
+    _check_signed(run)
     model = _model(run) if weights else {}
     bundle = Run.prepare(out, run.recipe)
     parts = (part for kind in (*MEASURED, *BESIDE) for part in read_all(run.records, kind))
@@ -47,6 +48,15 @@ def write_bundle(run: Run, out: Path, weights: bool = False) -> Path:
     for stale in set(bundle.records.glob("*.parquet")) - set(paths):
         stale.unlink()
     return out
+
+
+def _check_signed(run: Run) -> None:
+    """Raise if a record has changed since run.json was written: a bundle has hashes of its own, which would agree."""
+    for name, kept in run.info.get("hashes", {}).get("records", {}).items():
+        path = run.records / name
+        if not path.exists() or reading.sha256(path) != kept:
+            what = "has changed since it was written" if path.exists() else "is missing"
+            raise HauberkError(f"{path} {what}", "restore it, or remove it and measure again")
 
 
 def _model(run: Run) -> dict[str, bytes]:
