@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hauberk.cli import options
 from hauberk.runs import Run
 
 Typed = Callable[..., tuple[int, str]]
@@ -85,3 +86,13 @@ def test_a_wish_that_fails_leaves_no_run_and_a_mix_says_what_its_data_is(here: P
     assert code == 0, said
     assert "note: " in said
     assert Run.open(here / "runs" / "mix-0.5").info["notes"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a,b", "2024", "1e3", "true", "null", "a b", "a: b", "#x", "[x", "x]", "{", '"q"', 'a"b,c', "a\\,b", 'a,\\"', "",
+     "é,ü", "-", "a=b", "'", "plain", "C:\\x", 8, 0.5, [1, 2], {"a": "b,c"}, None, True],
+)  # fmt: skip
+def test_a_next_line_says_a_setting_as_it_was(value: object) -> None:
+    text = f"image_folder,folder={options._text(value)},size=8"
+    assert options.described(text) == {"name": "image_folder", "folder": value, "size": 8}

@@ -65,12 +65,22 @@ def test_class_names(arrays, read):
         read(arrays | {"classes": np.arange(4)})
     with pytest.raises(HauberkError, match=r"labels in 0\.\.2, got 0\.\.3"):
         read(arrays, classes=["a", "b", "c"])
+    for twice in ({"classes": ["a", "b", "c", "b"]}, {}):
+        with pytest.raises(HauberkError, match="two classes are called 'b'"):
+            read(arrays | {"classes": np.array(["a", "b", "c", "b"])}, **twice)
 
 
 def test_floats_become_the_bytes_they_came_from():
     every = np.arange(256, dtype=np.uint8)
     for kind in (np.float16, np.float32, np.float64):
         assert np.array_equal(to_integers((every / 255.0).astype(kind), "x"), every)
+
+
+def test_half_precision_moves_no_image_further():
+    values = np.linspace(0, 1, 3001).astype(np.float16)
+    found = to_integers(values, "x")
+    assert found.dtype == np.uint16
+    assert np.abs(found / 65535.0 - values.astype(np.float64)).max() <= 1e-5
 
 
 def test_finer_floats_become_65535ths():

@@ -110,6 +110,26 @@ MISUSE = [
         typed("attack_detached_ATTACK"),
     ),
     Mutant("misuse", "classifier.py", "    check_weights(model)\n", "", PYTHON),
+    Mutant(
+        "misuse", "verbs/sweep.py", "        Run(cell.path).check(cell.recipe.plain(), completed)\n", "        pass\n",
+        "tests/verbs/test_sweep.py::test_a_table_does_not_show_runs_of_other_recipes",
+    ),
+    Mutant(
+        "misuse", "report/bundle.py", "    _check_signed(run)\n", "",
+        "tests/report/test_bundle.py::test_a_record_that_changed_is_not_signed_anew",
+    ),
+    Mutant(
+        "misuse", "data/arrays.py", "64.0 * np.finfo", "512.0 * np.finfo",
+        "tests/data/test_npz.py::test_half_precision_moves_no_image_further",
+    ),
+    Mutant(
+        "misuse", "data/dataset.py", "        if twice:\n", "        if False:\n",
+        "tests/data/test_npz.py::test_class_names",
+    ),
+    Mutant("misuse", "recipes.py", "name.isdecimal()", "name.isdigit()", "tests/test_recipes.py"),
+    Mutant(
+        "misuse", "cli/options.py", " or _even(found[-1])", "", f"{PLACES}test_a_next_line_says_a_setting_as_it_was"
+    ),
     Mutant("misuse", "boundary.py", "= model(images.clone())", "= model(images)", PYTHON),
     Mutant("misuse", "boundary.py", "logits.clone() if isinstance(logits, Tensor) else logits", "logits", PYTHON),
     Mutant(

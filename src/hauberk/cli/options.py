@@ -188,15 +188,22 @@ def described(text: str) -> dict[str, Any]:
 
 
 def _parts(text: str) -> list[str]:
-    """The text cut at the commas that stand in no bracket."""
-    found, depth = [""], 0
+    """The text cut at the commas that stand in no bracket, and in no value that begins with a double quote."""
+    found, depth, quoted = [""], 0, False
     for letter in text:
-        depth += (letter in "[{") - (letter in "]}")
-        if letter == "," and depth <= 0:
+        if letter == '"' and (quoted or found[-1].endswith("=")):
+            quoted ^= not quoted or _even(found[-1])
+        depth += 0 if quoted else (letter in "[{") - (letter in "]}")
+        if letter == "," and depth <= 0 and not quoted:
             found.append("")
         else:
             found[-1] += letter
     return found
+
+
+def _even(text: str) -> bool:
+    """Whether the backslashes at its end stand for themselves, so that none of them belongs to what comes next."""
+    return (len(text) - len(text.rstrip("\\"))) % 2 == 0
 
 
 def choice(option: str, value: str, known: Sequence[str]) -> str:
@@ -346,4 +353,10 @@ def again(subject: subjects.Subject, source: str, trusted: bool = False) -> str:
 
 def _text(value: Any) -> str:
     """A setting as ``described`` reads it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    written = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str):
+        return written
+    try:
+        return value if described(f"x,key={value},b=[1,2]") == {"name": "x", "key": value, "b": [1, 2]} else written
+    except HauberkError:
+        return written

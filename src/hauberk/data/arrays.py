@@ -12,7 +12,7 @@ from hauberk.errors import HauberkError
 
 Layout = Literal["NHWC", "NCHW", "NHW"]
 Part = TypeVar("Part", bound=str)
-NEAR = 1e-4  # of a 255th: floats nearer than this to bytes are bytes
+NEAR = 1e-4  # of a 255th: floats nearer than this to bytes are bytes, as are those that their type rounds further
 COLOUR = (1, 3, 4)
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs red, green and blue
 
@@ -122,8 +122,10 @@ def to_integers(images: np.ndarray, name: str) -> np.ndarray:
             f"{name}: expected floats in [0, 1], got values in [{images.min():.4g}, {images.max():.4g}]",
             "divide by 255, or undo the normalisation: it belongs inside the model",
         )
-    bytes_ = np.rint(images * 255.0)
-    if images.size == 0 or np.abs(images * 255.0 - bytes_).max() <= max(NEAR, 512.0 * np.finfo(images.dtype).eps):
+    near = max(NEAR, 64.0 * np.finfo(images.dtype).eps)  # 255 times half a unit in the last place below 1, or more
+    scaled = images.astype(np.promote_types(images.dtype, np.float32), copy=False) * 255.0
+    bytes_ = np.rint(scaled)
+    if images.size == 0 or np.abs(scaled - bytes_).max() <= near:
         return bytes_.astype(np.uint8)
     return np.rint(images.astype(np.float64) * 65535.0).astype(np.uint16)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +54,8 @@ class Dataset:
         provenance: of the training images, where they are generated.
 
     Raises:
-        HauberkError: if the splits differ in image shape or depth, share a sample, or hold a label without a class.
+        HauberkError: if the splits differ in image shape or depth, share a sample, or hold a label without a class, or
+            two classes have one name.
     """
 
     name: str
@@ -72,6 +74,9 @@ class Dataset:
                 f"{self.name}: expected at least two classes, got {self.num_classes}",
                 "check the labels: a classifier has something to tell apart",
             )
+        twice = [name for name, count in Counter(self.classes).items() if count > 1]
+        if twice:
+            raise HauberkError(f"{self.name}: two classes are called {twice[0]!r}", "give each class a name of its own")
         check_splits(self.name, {s.name: (s.images, s.ids) for s in (self.train, self.val, self.test)})
         for split in (self.train, self.val, self.test):
             _check_labels(split, self.num_classes)

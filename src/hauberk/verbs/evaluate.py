@@ -277,7 +277,10 @@ def _target(
 
 
 def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    held = values.detach().cpu()
+    return (held.float() if held.dtype == torch.bfloat16 else held).numpy()  # numpy has no bfloat16
 
 
 def _outputs(model: nn.Module) -> Any:
