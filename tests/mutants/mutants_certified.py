@@ -69,7 +69,7 @@ CERTIFIED: list[Mutant] = [
     ),
     *group(
         "sets", "cli/options.py", "tests/certificates/test_class_sets.py",
-        ('if letter == "," and depth <= 0:', 'if letter == ",":'),
+        ('letter == "," and depth <= 0 and', 'letter == "," and'),
     ),
     *group(
         "semidefinite", "objectives/semidefinite_dual.py", "tests/objectives/test_semidefinite_dual.py",

@@ -328,9 +328,9 @@ RANDOMNESS = [
     ),
     *group(
         "randomness", "classifier.py", "tests/test_classifier.py",
-        ("net(part.images.clone())[:used]", "net(part.images.clone())"),
+        ("called(net, part.images)[:used]", "called(net, part.images)"),
         ('Key(seed, 0, tuple(part.ids.tolist()), "decide")', 'Key(0, 0, tuple(part.ids.tolist()), "decide")'),
-        ("isinstance(model, NamedOutputs) else", 'hasattr(model, "outputs") else'),
+        ("    if isinstance(model, NamedOutputs):\n", '    if hasattr(model, "outputs"):\n'),
     ),
     *group(
         "draws", "classifier.py", "tests/test_draws.py",

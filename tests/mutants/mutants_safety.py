@@ -102,7 +102,7 @@ SAFETY: list[Mutant] = [
     ),
     *group(
         "reading", "recipes.py", "tests/test_recipes.py::test_a_setting_that_has_no_place_in_a_list",
-        ("    if name.isdigit() and int(name) < len(block):\n", "    if True:\n"),
+        ("    if name.isdecimal() and int(name) < len(block):\n", "    if True:\n"),
     ),
     *group(
         "reading", "data/pickles.py", "tests/data/test_cifar.py",
