@@ -89,8 +89,8 @@ ANSWERS = {
     "half": (lambda z: z.half(), "got torch.float16", "logits.to(torch.float32)"),
     "sparse": (lambda z: z.to_sparse(), "got a sparse tensor", "logits.to_dense()"),
     "meta": (lambda z: z.to("meta"), "got a meta tensor", "on the CPU"),
-    "infinite": (lambda z: z / z.abs() * torch.inf, "returned infinity", "check its weights"),
-    "nothing left": (lambda z: z - torch.inf, "returned infinity", "check its weights"),
+    "infinite": (lambda z: z / z.abs() * torch.inf, "infinite logits", "check its weights"),
+    "nothing left": (lambda z: z - torch.inf, "infinite logits", "check its weights"),
     "whole": (lambda z: (9 * z).long(), "got torch.int64", "logits.to(torch.float32)"),
 }
 

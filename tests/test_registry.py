@@ -287,7 +287,7 @@ def test_threats_have_a_shorthand_and_numbers_a_fraction() -> None:
         ({"name": "pgd", "threat": "linf:0.1", "steps": 0}, "steps"),
         ({"name": "pgd", "threat": "linf:0.1", "loss": "drl"}, "loss"),
         ({"name": "ddn", "threat": "l1:3"}, "not in l1"),
-        ({"name": "mixed_margin", "base": {"name": "mixed_margin"}}, "mix inside a mix"),
+        ({"name": "mixed_margin", "base": {"name": "mixed_margin"}}, "cannot be mixed_margin again"),
         ({"name": "smoothing"}, "sigma or noise is missing"),
         ({"name": "smoothing", "noise": "guassian:0.25"}, "did you mean 'gaussian'"),
         ({"name": "pgd", "threat": "lnif:0.1"}, "did you mean 'linf'"),

@@ -27,7 +27,7 @@ def check_images(images: Tensor) -> None:
             "convert: images.float()" if narrow else "convert: images.float() / 255",
         )
     if len(images) == 0:
-        raise HauberkError("there are no images", "check --images and the split")
+        raise HauberkError("there are no images", "check the option --images and that the split is not empty")
     if bool(images.isnan().any()):
         raise HauberkError("the images hold NaN", "check how they were loaded")
     low, high = float(images.min()), float(images.max())
@@ -86,7 +86,7 @@ def check_classes(outputs: int, num_classes: int) -> None:
     if outputs < num_classes:
         raise HauberkError(
             f"the model has {outputs} outputs, the data has {num_classes} classes",
-            "take the data that the model was trained on, or a model with one logit for each class",
+            "use the data that the model was trained on, or a model with one logit for each class",
         )
 
 
@@ -120,7 +120,7 @@ def check_logits(logits: Tensor, rows: int, dtype: torch.dtype | None = None) ->
         raise HauberkError("the model returned NaN", "check its weights and its input scale")
     if bool(logits.max(1).values.isinf().any()):
         raise HauberkError(
-            "the model returned infinity, and so no probabilities", "check its weights and its input scale"
+            "the model returned infinite logits, which have no probabilities", "check its weights and its input scale"
         )
     sums = logits.sum(1)
     if bool((logits >= 0).all()) and bool((sums - 1).abs().max() < 1e-4):
@@ -144,8 +144,8 @@ def check_weights(model: nn.Module) -> None:
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor) or value.is_quantized or value.is_sparse:
             raise HauberkError(
-                f"the model keeps {name} as {_kept(value)}, which has no gradient and no name for its records",
-                "judge the model as it was before quantisation, with plain float32 weights",
+                f"the model keeps {name} as {_kept(value)}, which has no gradient and cannot be identified in records",
+                "use the model as it was before quantisation, with plain float32 weights",
             )
 
 
@@ -197,7 +197,8 @@ def no_gradient() -> HauberkError:
     return HauberkError(
         "the model gives no gradient to its images: its forward pass cuts the graph (detach, numpy, no_grad, "
         "inference_mode, or a quantised layer)",
-        "declare Traits(gradient='none'), with a surrogate that passes one on; or attack by scores: --attack square",
+        "attack it without gradients (--attack square), or declare Traits(gradient='none') with a surrogate that has "
+        "one",
     )
 
 
@@ -215,7 +216,7 @@ def likely(model: nn.Module, images: Tensor) -> str:
     tensors = [*chain(model.parameters(), model.buffers())]
     devices = sorted({str(t.device) for t in tensors} - {str(images.device)})
     if devices == ["meta"]:
-        return "its weights are on the meta device and hold nothing: build it on the CPU and load them"
+        return "its weights are on the meta device and have no values: build it on the CPU and load them"
     if devices:
         return f"its weights are on {devices[0]}, the images on {images.device}: model.to('{images.device}')"
     precisions = sorted({str(t.dtype) for t in tensors if t.is_floating_point()} - {str(images.dtype)})
@@ -225,8 +226,9 @@ def likely(model: nn.Module, images: Tensor) -> str:
     if isinstance(first, nn.Conv2d) and first.in_channels != images.shape[1]:
         said = f"its first convolution takes {first.in_channels} channels, the images have {images.shape[1]}"
         turned = first.in_channels == images.shape[3]
-        return f"{said}: {'images.permute(0, 3, 1, 2)' if turned else 'take data that has them, or convert in forward'}"
+        other = "use data with as many channels, or convert in forward"
+        return f"{said}: {'images.permute(0, 3, 1, 2)' if turned else other}"
     if isinstance(first, nn.Linear) and first.in_features != images[0].numel():
         values = images[0].numel()
-        return f"its first dense layer takes {first.in_features} values, an image has {values}: take images of its size"
+        return f"its first dense layer takes {first.in_features} values, an image has {values}: use images of its size"
     return f"call it on such images yourself: model(torch.rand({', '.join(map(str, images.shape))}))"

@@ -64,7 +64,7 @@ def read_log(path: Path) -> CertificationLog:
     notes: list[str] = []
     rows = list(_rows(path, lines, notes))
     if not rows:
-        raise HauberkError(f"{path} is a log without an image", REMEDY)
+        raise HauberkError(f"{path} is a log without any image", REMEDY)
     numbers = {name: [_whole(path, at, row, name) for at, row in rows] for name in NEEDED[:3]}
     radii = [_radius(path, at, row) for at, row in rows]
     notes += _correct(path, rows, [a == b for a, b in zip(numbers["label"], numbers["predict"], strict=True)])
@@ -153,7 +153,9 @@ def _whole(path: Path, at: int, row: Row, name: str) -> int:
         value = least - 1
     if not least <= value <= LARGEST:
         told = "a class, or -1 where the certificate abstained" if least else "a whole number, not negative"
-        raise HauberkError(f"{path}, line {at}: expected as {name} {told}, got {row[name]!r}", "restore the line")
+        raise HauberkError(
+            f"{path}, line {at}: expected {told} in the column {name}, got {row[name]!r}", "restore the line"
+        )
     return value
 
 
@@ -165,7 +167,9 @@ def _radius(path: Path, at: int, row: Row) -> float:
     if not 0.0 <= value < math.inf:
         raise HauberkError(f"{path}, line {at}: expected a radius, got {row['radius']!r}", "restore the line")
     if value and int(row["predict"]) < 0:
-        raise HauberkError(f"{path}, line {at}: the certificate abstained and has the radius {value}", "restore it")
+        raise HauberkError(
+            f"{path}, line {at}: the certificate abstained, but its radius is {value} and not 0", "restore it"
+        )
     return value
 
 
@@ -197,8 +201,8 @@ def _correct(path: Path, rows: Sequence[tuple[int, Row]], right: Sequence[bool])
         return ["the column correct is a running total: an image is taken as right where label equals predict"]
     at = next(at for (at, row), c in zip(rows, right, strict=True) if row["correct"] != str(int(c)))
     raise HauberkError(
-        f"{path}, line {at}: correct is neither what label and predict say nor a running total",
-        "restore it, or remove the column: it is not needed",
+        f"{path}, line {at}: the column correct fits neither label and predict nor a running total of them",
+        "restore the column, or remove it: it is not needed",
     )
 
 
@@ -211,8 +215,8 @@ def _once(
         known = first.setdefault(image, k)
         if told[known] != told[k]:
             raise HauberkError(
-                f"{path}, line {rows[k][0]}: image {image} stands in line {rows[known][0]} too, and differs",
-                "keep the lines of one certification: to choose after looking is no certificate",
+                f"{path}, line {rows[k][0]}: image {image} is also in line {rows[known][0]}, with other values",
+                "keep the lines of one certification only: choosing between two results makes the certificate invalid",
             )
     if len(first) < len(rows):
         notes.append(f"{len(rows) - len(first)} lines repeat an image word for word and are left out")

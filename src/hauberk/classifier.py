@@ -141,8 +141,8 @@ def check_mode(model: nn.Module, images: Tensor) -> None:
     said = "the file was saved in train mode: call model.eval() before it is traced, scripted or exported"
     if is_random(model, images[:8]):
         raise HauberkError(
-            "the file gives other answers to the same images each time, as with dropout",
-            f"{said}; a model that is random by design is given as module:factory",
+            "the file gives different answers to the same images in two calls, as with dropout",
+            f"{said}; give a model that is random by design as module:factory",
         )
     try:
         check_separate(model, images)

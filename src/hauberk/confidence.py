@@ -46,7 +46,7 @@ def randomised_lower(successes: int, n: int, alpha: float, u: float) -> float:
         [0.9773, 0.976]
     """
     if not 0.0 <= u <= 1.0:
-        raise HauberkError(f"expected a number from 0 to 1, got {u}", "draw it uniformly, once")
+        raise HauberkError(f"expected a number from 0 to 1, got {u}", "draw it once, uniformly from [0, 1]")
     exact = clopper_pearson_lower(successes, n, alpha)
     if n == 0:
         return exact

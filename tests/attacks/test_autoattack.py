@@ -105,5 +105,5 @@ def test_mistakes(network: nn.Module, batch: Batch) -> None:
         AutoAttack(threat, attacks=(PGD(threat),))
     with pytest.raises(ValueError, match=r"linf:0\.1"):
         AutoAttack(threat, version="custom", attacks=(PGD(Linf(0.2)),))
-    with pytest.raises(HauberkError, match="does not train"):
+    with pytest.raises(HauberkError, match="cannot be used in training"):
         AutoAttack(threat).perturb(network, batch.images, batch.labels, PerSample(0, batch.ids, "attack"))

@@ -170,9 +170,9 @@ def test_a_sweep_ends_by_its_rule() -> None:
     assert [s.draws for s in stages] == [1, 1, 5, 5, 20, 20, 50, 50]
     with pytest.raises(ValueError, match="as many draws and steps"):
         EOTSweep(Linf(0.1), draws=(5, 1), steps=(1, 1))
-    with pytest.raises(ValueError, match="a round has one each"):
+    with pytest.raises(ValueError, match="each round needs one of both"):
         EOTSweep(Linf(0.1), draws=(1, 5), steps=(1,))
-    with pytest.raises(HauberkError, match="does not train"):
+    with pytest.raises(HauberkError, match="cannot be used in training"):
         sweep.search(None, None)  # type: ignore[arg-type]
 
 

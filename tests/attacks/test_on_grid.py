@@ -99,5 +99,5 @@ def test_images_between_levels_are_refused(oracle: LinearOracle) -> None:
 def test_the_attack_inside_has_the_same_threat_and_rounds_itself_not() -> None:
     with pytest.raises(ValueError, match="attack inside has the threat"):
         OnGrid(Linf(0.01), attack=APGD(Linf(0.02)))
-    with pytest.raises(ValueError, match="another goal goes around"):
+    with pytest.raises(ValueError, match="an attack with a goal of its own"):
         OnGrid(Linf(0.01), attack=OnGrid(Linf(0.01)))

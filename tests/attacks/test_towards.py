@@ -131,5 +131,5 @@ def test_there_is_such_a_class(oracle: LinearOracle) -> None:
 def test_it_does_not_train(oracle: LinearOracle) -> None:
     model = nn.Sequential(oracle)
     batch = oracle.batch(4)
-    with pytest.raises(HauberkError, match="does not train"):
+    with pytest.raises(HauberkError, match="cannot be used in training"):
         Towards(Linf(EPS)).perturb(model, batch.images, batch.labels, None)  # type: ignore[arg-type]

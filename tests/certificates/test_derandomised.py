@@ -297,7 +297,7 @@ def test_what_it_cannot_certify_is_refused() -> None:
     with pytest.raises(HauberkError, match="of its own"):
         DerandomisedSplitting(90)(derandomised(model, 90).eval(), images)
     model.splits = 90.0  # type: ignore[assignment]
-    with pytest.raises(HauberkError, match="expected splits and a seed"):
+    with pytest.raises(HauberkError, match="expected a number of splits and a seed"):
         DerandomisedSplitting(90)(model, images)
     with pytest.raises(ValueError, match="a mix has no such"):
         MixedCertificate(DerandomisedSplitting(90))

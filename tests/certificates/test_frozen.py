@@ -72,7 +72,7 @@ def test_exported_nets_have_no_parametrisation_and_the_same_outputs() -> None:
 def test_what_the_certificate_refuses_is_refused() -> None:
     other = nets()[2]
     other.__class__ = Deciding
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         FrozenLipschitz(other, (1, 8, 8))
     with pytest.raises(HauberkError, match="half precision"):
         FrozenLipschitz(nets()[2].half(), (1, 8, 8))
@@ -107,7 +107,7 @@ def test_the_frozen_predictor_is_certified_saved_named_and_used() -> None:
 def test_what_cannot_be_certified_cannot_be_frozen() -> None:
     deciding = nets()[2]
     deciding.__class__ = Deciding
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         freeze(deciding, (1, 8, 8))
     with pytest.raises(HauberkError, match="half precision"):
         freeze(nets()[2].half(), (1, 8, 8))

@@ -815,11 +815,11 @@ def test_statistics_that_go_on_in_eval_mode_are_refused() -> None:
 
 def test_parts_that_decide_otherwise_than_by_logits_are_refused() -> None:
     guarded = DetectedClassifier(net(), nn.Linear(4, 1), "1", 0.0).eval()
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         VOTES(guarded, batch())
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         MIX(mix(guarded), batch())
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         WALKED(guarded, batch())
 
 

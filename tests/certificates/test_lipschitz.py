@@ -322,5 +322,5 @@ def test_certificates_are_completed_by_what_is_asked_on_the_command_line() -> No
 def test_a_model_that_decides_otherwise_is_refused() -> None:
     net = small_net(0)
     net.__class__ = Deciding
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         CERTIFICATE(net, images_of(2, 0))

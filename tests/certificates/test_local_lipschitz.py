@@ -157,7 +157,7 @@ def test_a_number_that_is_none_abstains() -> None:
 def test_votes_and_empty_budgets_are_refused() -> None:
     oracle = LinearOracle.random((1, 2, 2), 2)
     smoothed = SmoothedClassifier(oracle.layers, Gaussian(0.1), bank=2, votes=10, alpha=0.01).eval()
-    with pytest.raises(HauberkError, match="this model votes"):
+    with pytest.raises(HauberkError, match="decides by a vote"):
         LocalLipschitz(Linf(0.1))(smoothed, oracle.batch(2))
     with pytest.raises(ValueError, match="budget above 0"):
         LocalLipschitz(Linf(0.0))

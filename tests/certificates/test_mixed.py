@@ -213,7 +213,7 @@ def test_only_mixes_and_no_mix_of_mixes() -> None:
     oracle = LinearOracle.random((1, 2, 2), 2)
     with pytest.raises(HauberkError, match="certifies a mixed classifier"):
         LIPSCHITZ(oracle.layers, oracle.batch(1))
-    with pytest.raises(ValueError, match="mix inside a mix"):
+    with pytest.raises(ValueError, match="cannot be mixed_margin again"):
         MixedCertificate(MixedCertificate())
 
 

@@ -86,7 +86,7 @@ def test_the_gate_stands_at_the_beginning_and_at_the_end() -> None:
             return self.sign * super().forward(images)
 
     model = Turning().eval()
-    with pytest.raises(HauberkError, match="gives another answer"), serving(model, GOAL, grey(), 0) as answer:
+    with pytest.raises(HauberkError, match="gives different answers"), serving(model, GOAL, grey(), 0) as answer:
         answer(image(0.3))
         model.sign = -1.0
     shared = dataclasses.replace(GOAL, draws="shared")

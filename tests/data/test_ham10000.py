@@ -89,7 +89,7 @@ def test_no_image_is_kept_or_shown(
     attack = ("attack", "linear_for_lesions:build", "--data", f"ham10000_28,root={tmp_path}", "--threat", "linf:0.1")
     code, said = typed(*attack, "--images", 4, "--keep", 2)
     assert code == 1
-    assert "forbids to pass its images on" in said
+    assert "does not allow its images to be passed on" in said
     assert "records and pages hold none" in page
 
 

@@ -162,10 +162,10 @@ def test_what_has_no_bound_or_makes_no_sense_is_refused() -> None:
     model.eps = -1.0
     with pytest.raises(HauberkError, match="radius"):
         LipschitzCertificate()(model, batch_of(2))
-    with pytest.raises(HauberkError, match="way of its own"):
+    with pytest.raises(HauberkError, match="rule of its own"):
         freeze(bottom_class(net(), 0.1).eval(), (1, 4, 4))
     model.eps = 0.1
-    with pytest.raises(HauberkError, match="way of its own"):
+    with pytest.raises(HauberkError, match="rule of its own"):
         MixedCertificate()(mixed(small_cnn(**TASK, widths=(4,), strides=(1,)), model, 0.6).eval(), batch_of(2))
 
 

@@ -155,7 +155,7 @@ def test_a_model_that_cannot_be_frozen_so_is_refused() -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).eval()
     with pytest.raises(HauberkError, match="no parts that take their noise"):
         frozen_draws(plain, 2)
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         frozen_draws(SmoothedClassifier(net(), Gaussian(0.1), 2, 10, 0.1), 2)
     with pytest.raises(HauberkError, match="no parts that take their noise"):
         frozen_draws(frozen_draws(net(), 2), 2)

@@ -91,5 +91,5 @@ def test_the_contract_and_what_cannot_be_polled() -> None:
     with pytest.raises(HauberkError, match="is not random"):
         polled(plain)
     smooth = registry.build({"name": "smoothed", "base": registry.spec(plain), "noise": "gaussian:0.25"}, "defence")
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         polled(smooth)

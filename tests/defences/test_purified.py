@@ -120,5 +120,5 @@ def test_it_is_the_classifier_at_the_purified_images():
     model = PurifiedClassifier(toy, Blur())
     assert torch.equal(model(images), toy(Blur()(images)))
     assert model.parts() == {"undefended": toy}
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         PurifiedClassifier(smoothed(toy, Gaussian(0.25)), Blur())

@@ -90,5 +90,5 @@ def test_sizes_out_of_order_and_a_base_that_votes_are_refused():
     for wrong in ((0, 3, 4), (5, 4, 6), (4, 7, 6)):
         with pytest.raises(HauberkError, match="expected 1 <= low <= high <= size"):
             resize_pad(net(), *wrong)
-    with pytest.raises(HauberkError, match="decides in a way of its own"):
+    with pytest.raises(HauberkError, match="has a decision rule of its own"):
         resize_pad(smoothed(net(), Gaussian(0.25)), 13, 16, 18)

@@ -69,7 +69,7 @@ def test_the_content_names_the_model_and_copies_answer_alike(exported: bytes) ->
 
 @pytest.mark.parametrize(
     ("layer", "said"),
-    [(nn.Dropout(0.5), "other answers to the same images"), (nn.BatchNorm2d(3), "depends on the other images")],
+    [(nn.Dropout(0.5), "different answers to the same images"), (nn.BatchNorm2d(3), "depends on the other images")],
 )
 def test_a_file_saved_in_train_mode_shows_by_its_answers(layer: nn.Module, said: str) -> None:
     check_mode(TorchScriptFile(traced(net(layer)), "net.pt"), IMAGES)

@@ -161,7 +161,7 @@ def test_an_objective_that_attacks_more_often_the_second_time_is_refused(network
     model = network().train()
     total = sum(p.detach().sum() for p in model.parameters())
     kept = weights_hash(model)
-    with pytest.raises(HauberkError, match="attacks more than the 1 times"):
+    with pytest.raises(HauberkError, match="attacks more often than the 1 times"):
         stepped(model, Growing(), batch_of(), Context(torch.Generator()), 0.1)
     assert weights_hash(model).partition(":")[0] == kept.partition(":")[0]
     assert sum(p.detach().sum() for p in model.parameters()) == total

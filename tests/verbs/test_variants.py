@@ -102,7 +102,7 @@ def test_a_sweep_is_one_run_and_a_success_counts_at_every_larger_budget(ask: Cal
     (found,) = collect.subjects([small, forgetful])
     (before,) = collect.subjects([small, large])
     assert found.attacked[1].accuracy == before.attacked[1].accuracy
-    assert "two norms" in ask("--threat", "linf:0.1,l2:1", *APGD, out="none", fails=True)
+    assert "one norm" in ask("--threat", "linf:0.1,l2:1", *APGD, out="none", fails=True)
 
 
 def test_all_images_are_kept_and_added_to_records_that_had_fewer(ask: Callable[..., str]) -> None:

@@ -78,7 +78,7 @@ class APGD(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.shrinking and self.threat.norm != "l1":
-            raise ValueError("shrinking budgets are for l1 alone")
+            raise ValueError("a sequence of shrinking budgets is defined for l1 only")
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """Run the targets and restarts; the best point of the last run is returned."""

@@ -70,9 +70,9 @@ class AutoAttack(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.version == "custom") != bool(self.attacks):
-            raise ValueError("attacks are those of version custom, which needs at least one")
+            raise ValueError("the setting attacks belongs to version custom, which needs at least one attack")
         if any(a.threat != self.threat for a in self.attacks):
-            raise ValueError(f"every attack of the sequence works in its threat, {self.threat}")
+            raise ValueError(f"every attack of the sequence must have the threat of the sequence, {self.threat}")
 
     def stages(self) -> tuple[Attack, ...]:
         """The attacks in order."""
@@ -85,7 +85,7 @@ class AutoAttack(Attack):
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:  # noqa: ARG002
         """Not available: training needs one search, not a sequence of attacks."""
-        raise HauberkError("AutoAttack evaluates; it does not train", "train with pgd or apgd")
+        raise HauberkError("AutoAttack is for evaluation and cannot be used in training", "train with pgd or apgd")
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> AttackResult:
         """Attack every image, each stage on the survivors of the ones before; as ``Attack.__call__``."""

@@ -55,9 +55,12 @@ class EOTSweep(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.draws or len(self.draws) != len(self.steps):
-            raise ValueError(f"{len(self.draws)} numbers of draws and {len(self.steps)} of steps; a round has one each")
+            raise ValueError(
+                f"{len(self.draws)} numbers of draws and {len(self.steps)} of steps were given: each round needs one "
+                "of both",
+            )
         if any(b < a for row in (self.draws, self.steps) for a, b in pairwise(row)):
-            raise ValueError("a round has at least as many draws and steps as the one before")
+            raise ValueError("a round must have at least as many draws and steps as the round before it")
 
     def stages(self) -> tuple[Attack, ...]:
         """The attacks in order, two a round."""
@@ -79,7 +82,7 @@ class EOTSweep(Attack):
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:  # noqa: ARG002
         """Not available: training needs one search, not a sequence of attacks."""
-        raise HauberkError("a sweep evaluates; it does not train", "train with pgd or apgd")
+        raise HauberkError("a sweep is for evaluation and cannot be used in training", "train with pgd or apgd")
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> AttackResult:
         """Attack every image, round by round; as ``Attack.__call__``."""

@@ -63,7 +63,7 @@ def attack_loss(name: LossName, logits: Tensor, labels: Tensor, clean_logits: Te
         top = logits.topk(3, dim=1).values
         return -margins(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
     if clean_logits is None:
-        raise ValueError("the kl loss needs the clean logits")
+        raise ValueError("the kl loss compares with the clean logits, and none were given")
     clean = clean_logits.log_softmax(1)
     return (clean.exp() * (clean - logits.log_softmax(1))).sum(1)
 

@@ -61,7 +61,10 @@ class OnGrid(Wrapping):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.inner, Wrapping):
-            raise ValueError("another goal goes around rounding, not into it: towards, attack: on_grid")
+            raise ValueError(
+                "on_grid cannot hold an attack with a goal of its own; put on_grid inside that attack instead: "
+                "towards, attack: on_grid",
+            )
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int = 0, tile: int = TILE) -> AttackResult:
         """Attack every image and round what was found; as ``Attack.__call__``.
@@ -73,7 +76,8 @@ class OnGrid(Wrapping):
         if bool(((levels - levels.round()).abs() > OFF).any()):
             raise HauberkError(
                 f"expected images of whole levels of 1/{self.white}, got values between them",
-                "16-bit data has 65,535 levels; an image that was made floats and changed has none",
+                "16-bit data has 65,535 levels; images that were changed after conversion to floats cannot be rounded "
+                "to levels",
             )
         searched = self.inner(model, batch, seed, tile)
         asked = self.judged(model, batch.images)

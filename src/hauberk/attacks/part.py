@@ -55,7 +55,7 @@ class PartAttack(Attack):
     def _part(self, model: nn.Module) -> nn.Module:
         if not isinstance(model, HasParts):
             raise HauberkError(
-                f"expected a model with parts, got {type(model).__name__}", "a mixed classifier has them, for example"
+                f"expected a model with parts, got {type(model).__name__}", "for example a mixed classifier has parts"
             )
         known = model.parts()
         if self.part not in known:

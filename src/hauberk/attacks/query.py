@@ -293,7 +293,8 @@ class Query:
     def _of_mean_logits(self, points: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         if isinstance(self.loss, AttackLoss):
             raise HauberkError(
-                "a loss of named outputs has no mean logits", "average losses: mean=loss, or take ce, margin or dlr"
+                "a loss that reads several named outputs cannot be computed from averaged logits",
+                "average the losses instead (mean=loss), or use the loss ce, margin or dlr",
             )
         mean = self._logits(self._net(rows), points) / self.eot
         for nth in range(1, self.eot):
@@ -327,8 +328,8 @@ class Query:
             peak = gradient.abs().amax((1, 2, 3))  # NaN and infinity come through, at a tenth of the cost of isfinite()
             if not bool(peak.isfinite().all()):
                 raise HauberkError(
-                    "the model's gradient is NaN or infinite, so a gradient attack would be blind",
-                    "look for sqrt(0), log(0) or 0/0 in its forward pass; its robustness cannot be judged like this",
+                    "the model's gradient is NaN or infinite, so a gradient attack cannot work",
+                    "look for sqrt(0), log(0) or 0/0 in its forward pass; until then its robustness cannot be judged",
                 )
             self.backwards[rows] += self.eot
             self.zero_gradients[rows] += peak == 0

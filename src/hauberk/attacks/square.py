@@ -52,7 +52,10 @@ class Square(Attack):
     def search(self, query: Query, randomness: Randomness) -> Tensor:
         """Run the restarts; the point of highest loss of the last one is returned."""
         if isinstance(query.budget, Tensor):
-            raise HauberkError("square has one budget for all images", "train with pgd or apgd: each may have its own")
+            raise HauberkError(
+                "square needs one budget for all images, and this training gives each image its own",
+                "train with pgd or apgd",
+            )
         points = query.images
         for _ in range(self.restarts):
             points = self._climb(query, randomness)

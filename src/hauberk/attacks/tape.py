@@ -30,8 +30,9 @@ class Tape:
             return points
         if self._next == len(self._points):
             raise HauberkError(
-                f"the objective attacks more than the {len(self._points)} times that were recorded",
-                "let it attack equally often at all weights, or turn adversarial weight perturbation off: awp: 0",
+                f"the objective attacks more often than the {len(self._points)} times of the first pass",
+                "make the number of its attacks independent of the weights, or turn adversarial weight perturbation "
+                "off: awp: 0",
             )
         self._ends[self._next]()
         self._next += 1

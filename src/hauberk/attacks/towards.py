@@ -53,7 +53,10 @@ class Towards(Wrapping):
         with frozen(model), channels_last(model), behind_a_fence(model, seed):
             logits, fresh, clean = answered(model, batch, asked_by, tile, seed)
         if self.target >= logits.shape[1]:
-            raise HauberkError(f"there is no class {self.target}", f"the model has {logits.shape[1]}, counted from 0")
+            raise HauberkError(
+                f"the target class {self.target} does not exist",
+                f"the model has {logits.shape[1]} classes, counted from 0",
+            )
         asked = Batch(batch.images, torch.zeros_like(batch.labels), batch.ids)
         found = self.inner(_view(model, self.target), asked, seed, tile)
         own = batch.labels == self.target

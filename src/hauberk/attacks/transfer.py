@@ -73,7 +73,7 @@ class Transfer(Attack):
             raise HauberkError(
                 f"the source {self.source} takes images of shape {theirs[0]} and has {theirs[1]} classes, "
                 f"the attacked model takes {shape} and has {classes}",
-                "take a source that was trained for the same task",
+                "use a source that was trained for the same task",
             )
 
 

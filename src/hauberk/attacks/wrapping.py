@@ -64,7 +64,9 @@ class Wrapping(Attack):
 
     def search(self, query: Query, randomness: Randomness) -> Tensor:  # noqa: ARG002
         """Not available: training needs the search itself."""
-        raise HauberkError(f"{type(self).__name__} evaluates; it does not train", "train with pgd or apgd")
+        raise HauberkError(
+            f"{type(self).__name__} is for evaluation and cannot be used in training", "train with pgd or apgd"
+        )
 
 
 def is_sequence(attack: Attack) -> bool:

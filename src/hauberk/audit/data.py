@@ -96,7 +96,9 @@ def taken(part: Part, split: Split, images: int) -> np.ndarray:
     """The ids of so many images, in the order in which units were cut from them."""
     rule = part.facts.get("choice", "first")  # from before there was a choice
     if rule not in get_args(Choice):
-        raise HauberkError(f"{rule!r} is no rule that chooses images", "it is one of: " + ", ".join(get_args(Choice)))
+        raise HauberkError(
+            f"{rule!r} is not a rule for choosing images", "it is one of: " + ", ".join(get_args(Choice))
+        )
     return np.asarray(split.ids[chosen(split.ids, split.labels, images, rule)])
 
 

@@ -59,7 +59,10 @@ class BlackBox:
     def again(self) -> None:
         """Raise unless the first batch gets its first answers, to the last bit."""
         if not _same(self._ask(self.rows[:ROWS]), self.first):
-            raise self._refusal("gives another answer to the same images the next time", "it must not change or draw")
+            raise self._refusal(
+                "gives different answers to the same images in two calls",
+                "make it deterministic: it must not change or draw random numbers",
+            )
 
     def _check_structure(self) -> None:
         for name, module in self.model.named_modules():
@@ -88,9 +91,14 @@ class BlackBox:
         before, kept = random_state(), self._kept()
         logits = self._ask(images)
         if not same_state(before, random_state()):
-            raise self._refusal("draws random numbers", "a certificate needs a function: fix them, or smooth over them")
+            raise self._refusal(
+                "draws random numbers",
+                "a certificate needs a deterministic function: fix the draws, or certify by smoothing",
+            )
         if len(kept) != len(self._kept()) or not all(map(_same, kept, self._kept())):
-            raise self._refusal("changes its parameters or buffers at every call", "let it keep no statistics in eval")
+            raise self._refusal(
+                "changes its parameters or buffers at every call", "do not update statistics in eval mode"
+            )
         return logits
 
     def _kept(self) -> list[Tensor]:
@@ -104,9 +112,12 @@ class BlackBox:
             if _same(seen[fixed], first[fixed]):
                 continue
             if not _same(self._ask(rows), first):
-                raise self._refusal("gives another answer to the same images the next time", "it must not draw")
+                raise self._refusal(
+                    "gives different answers to the same images in two calls",
+                    "make it deterministic: it must not draw random numbers",
+                )
             raise self._refusal(
-                "answers one image by looking at the other images of the batch",
+                "gives an image another answer when the other images of the batch change",
                 "normalise with fixed statistics: a batch is not part of the threat",
             )
 
@@ -135,7 +146,10 @@ class BlackBox:
     def _compare(self, seen: Tensor, expected: Tensor, what: str) -> None:
         broken = ~expected.isfinite().all(1)
         if not torch.equal(broken, ~seen.isfinite().all(1)):
-            raise self._refusal(f"answers according to {what}", "a certificate needs a function of one image")
+            raise self._refusal(
+                f"gives answers that depend on {what}",
+                "a certificate needs a model whose answer depends on one image only",
+            )
         seen, expected = (z[~broken].double() for z in (seen, expected))
         if not len(seen):
             return
@@ -143,7 +157,10 @@ class BlackBox:
         spread = expected.amax(1) - expected.amin(1)
         allowed = SPREAD * spread.amax() + ROUNDING * torch.finfo(self.first.dtype).eps * expected.abs().amax()
         if bool((apart > allowed).any()):
-            raise self._refusal(f"answers according to {what}", "a certificate needs a function of one image")
+            raise self._refusal(
+                f"gives answers that depend on {what}",
+                "a certificate needs a model whose answer depends on one image only",
+            )
 
     def _refusal(self, what: str, hint: str) -> HauberkError:
         return HauberkError(f"the {self.role} ({type(self.model).__name__}) {what}", hint)

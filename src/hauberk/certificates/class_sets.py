@@ -47,7 +47,8 @@ class SetCertificate(LipschitzCertificate):
         """
         if seen.constants.norm != self.norm:
             raise HauberkError(
-                f"the constants are for {seen.constants.norm}, the certificate is in {self.norm}", "gather them again"
+                f"the Lipschitz constants are for {seen.constants.norm}, but the certificate is for {self.norm}",
+                "gather them again",
             )
         return 0.0 if margin > 0.0 or self.decision(seen) == ABSTAIN else self.proved(seen)
 

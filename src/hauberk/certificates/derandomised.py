@@ -136,7 +136,9 @@ class DerandomisedSplitting(Certificate[SplitCounts]):
             HauberkError: on votes over other splits.
         """
         if (seen.splits, seen.seed, seen.attacker) != (self.splits, self.seed, self.attacker):
-            raise HauberkError(f"the votes are of {seen}, the certificate is {self}", "gather them again")
+            raise HauberkError(
+                f"the votes were counted with {seen}, which differs from the certificate {self}", "gather them again"
+            )
         first, second = sorted(seen.counts)[:-3:-1]
         return first - second
 
@@ -145,7 +147,7 @@ class DerandomisedSplitting(Certificate[SplitCounts]):
             return model
         if (model.splits, model.seed) != (self.splits, self.seed):
             raise HauberkError(
-                f"the model votes over splits={model.splits}, seed={model.seed}, the certificate over "
+                f"the model votes over splits={model.splits}, seed={model.seed}, but the certificate over "
                 f"splits={self.splits}, seed={self.seed}",
                 "use the same for both",
             )

@@ -165,7 +165,7 @@ class DrawCertificate(Certificate[E], Generic[E]):
         """The proof walks the model, whose noise is an argument."""
         if not draws_by_key(model):
             raise HauberkError(
-                f"{type(model).__name__} has no parts that take their noise by a key", "use --method lipschitz"
+                f"{type(model).__name__} has no random parts whose draws a key can fix", "use --method lipschitz"
             )
         return walked(model, batch.images, tile, random=True)
 

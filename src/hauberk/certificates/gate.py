@@ -80,16 +80,18 @@ def check_walked(model: nn.Module, random: bool = False) -> None:
     """
     if isinstance(model, Decides):
         raise HauberkError(
-            f"{type(model).__name__} decides in a way of its own, and not by its largest logit",
-            "certify the network inside it, or use the certificate made for it",
+            f"{type(model).__name__} has a decision rule of its own and does not decide by its largest logit",
+            "certify the network inside it, or use the certificate for this kind of model",
         )
     if draws_by_key(model) and not random:
         raise HauberkError(
-            f"{type(model).__name__} draws noise in every call, so that it has no one answer",
+            f"{type(model).__name__} draws noise in every call, so that its answer is not fixed",
             "certify one draw of it: hauberk.draws.drawn(model, key)",
         )
     if parametrize._cache_enabled:
-        raise HauberkError("parametrised weights are cached, and may be old ones", "leave parametrize.cached() first")
+        raise HauberkError(
+            "parametrised weights are cached and may be out of date", "certify outside of parametrize.cached()"
+        )
     check_uncompiled(model)
     check_walkable(model)
     check_as_written()
@@ -97,10 +99,13 @@ def check_walked(model: nn.Module, random: bool = False) -> None:
     tensors = [t for t in model.state_dict().values() if isinstance(t, Tensor)]
     plain = [m for m in model.modules() if type(m).__module__.startswith("torch.nn.")]  # ours may hold spectra
     if any(p.is_complex() or p.layout is not torch.strided for m in plain for p in m.parameters(recurse=False)):
-        raise HauberkError("it has complex or sparse weights, of which no bound is known", "use dense, real weights")
+        raise HauberkError(
+            "the model has complex or sparse weights, for which no bound is known", "use dense, real weights"
+        )
     if any(t.is_floating_point() and t.element_size() < 4 for t in tensors):
         raise HauberkError(
-            "the weights have half precision, whose rounding alone moves images apart", "certify model.float()"
+            "the weights have half precision, and its rounding errors are larger than a certificate allows",
+            "certify model.float()",
         )
 
 
@@ -136,7 +141,9 @@ def check_composite(model: nn.Module, *known: type[nn.Module]) -> None:
         check_class(cls)
     check_as_written()
     if isinstance(model, Decides) and not isinstance(model, _CERTIFIED):
-        raise HauberkError(f"{type(model).__name__} decides in a way of its own", "remove its method decide")
+        raise HauberkError(
+            f"{type(model).__name__} has a decision rule of its own, which is not proved", "remove its method decide"
+        )
     _check_settings(model)
 
 
@@ -149,17 +156,22 @@ def _check_settings(model: nn.Module) -> None:
         if not (fair and 0.0 <= model.alpha <= top <= 1.0 and all(0.0 < s < math.inf for s in scales)):
             raise HauberkError(
                 f"expected weights in [0, 1] and positive scales, got {model.alpha}, {top} and {scales}",
-                "build the mix again",
+                "build the mix again with such values",
             )
     if isinstance(model, BottomClass) and not (type(model.eps) in {int, float} and 0.0 < model.eps < math.inf):
-        raise HauberkError(f"expected a radius > 0, got {model.eps}", "build it again")
+        raise HauberkError(f"expected a radius above 0 in the model, got {model.eps}", "build it again")
     if isinstance(model, DerandomisedClassifier) and not (
         type(model.splits) is int and model.splits >= 2 and type(model.seed) is int
     ):
-        raise HauberkError(f"expected splits and a seed, got {model.splits} and {model.seed}", "build it again")
+        raise HauberkError(
+            f"expected a number of splits and a seed in the model, got {model.splits} and {model.seed}",
+            "build it again",
+        )
     if isinstance(model, SmoothedClassifier):
         if not isinstance(model.noise, Noise):
-            raise HauberkError(f"expected a noise, got {type(model.noise).__name__}", "see: hauberk list noises")
+            raise HauberkError(
+                f"expected a noise distribution, got {type(model.noise).__name__}", "see: hauberk list noises"
+            )
         registry.spec(model.noise)  # a subclass of a registered family has no spec: what it draws is not proved
 
 
@@ -167,7 +179,7 @@ def check_part(model: nn.Module) -> None:
     """Raise if a part answers otherwise than by its logits, which are all that a mix or a vote reads of it."""
     if isinstance(model, Decides) and not isinstance(model, SmoothedClassifier):
         raise HauberkError(
-            f"{type(model).__name__} decides in a way of its own, and only its logits would be used",
+            f"{type(model).__name__} has a decision rule of its own, and only its logits would be used",
             "use the network inside it",
         )
 

@@ -101,7 +101,8 @@ class LipschitzCertificate(Certificate[LogitMargins]):
         """
         if seen.constants.norm != self.norm:
             raise HauberkError(
-                f"the constants are for {seen.constants.norm}, the certificate is in {self.norm}", "gather them again"
+                f"the Lipschitz constants are for {seen.constants.norm}, but the certificate is for {self.norm}",
+                "gather them again",
             )
         y = self.decision(seen)
         logits, bounds = np.asarray(seen.logits), seen.constants.pairwise[y]

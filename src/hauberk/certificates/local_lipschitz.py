@@ -136,7 +136,7 @@ class LocalLipschitz(Certificate[WorstPoints]):
         """Probabilities at the image, and at the worst points for each class and for the margin."""
         if isinstance(model, Decides):
             raise HauberkError(
-                "local_lipschitz follows gradients of the probabilities that decide, and this model votes",
+                "local_lipschitz follows gradients of probabilities, but this model decides by a vote",
                 "certify a smoothed model instead: --method smoothing",
             )
         clean = logits_of(model, batch, tile)
@@ -167,7 +167,7 @@ class LocalLipschitz(Certificate[WorstPoints]):
         """
         if (seen.norm, seen.eps) != (self.threat.norm, self.threat.eps):
             raise HauberkError(
-                f"the points were sought in {seen.norm}:{seen.eps!r}, the certificate is for {self.threat}",
+                f"the points were searched for in {seen.norm}:{seen.eps!r}, but the certificate is for {self.threat}",
                 "gather them again",
             )
         y = self.decision(seen)

@@ -135,13 +135,18 @@ class MixedCertificate(Certificate[OfMix]):
 
     def __post_init__(self) -> None:
         if isinstance(self.base, MixedCertificate):
-            raise ValueError("the robust model needs a certificate of its own; a mix inside a mix has none")
+            raise ValueError("the base of mixed_margin certifies the robust model; it cannot be mixed_margin again")
         if isinstance(self.base, DrawCertificate):
-            raise ValueError("of a random model alone; a mix takes the lipschitz certificate of its frozen_ensemble")
+            raise ValueError(
+                "this certificate is for a random model only; for a mix, use lipschitz with a frozen_ensemble of that "
+                "model",
+            )
         if isinstance(self.base, MMCert | DerandomisedSplitting):
-            raise ValueError("edits of modalities and splits are certified of one model; a mix has no such certificate")
+            raise ValueError(
+                "certificates of edited modalities and of splits are for one model; a mix has no such certificate"
+            )
         if isinstance(self.base, SetCertificate):
-            raise ValueError("a set of classes that stays says nothing of one class: a mix has no such certificate")
+            raise ValueError("a certified set of classes does not fix one class, so that a mix has no such certificate")
         if not isinstance(self.base, NEEDS[self.bound]):
             names = " or ".join(c.__name__ for c in NEEDS[self.bound])
             raise ValueError(f"the bound {self.bound} needs a base that is {names}, got {type(self.base).__name__}")

@@ -58,11 +58,14 @@ class Modality:
     def __post_init__(self) -> None:
         if not 1 <= self.kept <= self.elements:
             raise HauberkError(
-                f"a sub-sample of {self.kept} elements was asked of a modality of {self.elements}",
-                "keep at least one element, and at most all of them",
+                f"expected a sub-sample of 1 to {self.elements} elements, the size of the modality, got {self.kept}",
+                "correct the number of kept elements",
             )
         if self.edits < 0:
-            raise HauberkError(f"an attacker edits {self.edits} elements", "the number is 0 or more")
+            raise HauberkError(
+                f"expected the number of edited elements to be 0 or more, got {self.edits}",
+                "correct the number of edits",
+            )
 
     @property
     def after(self) -> int:

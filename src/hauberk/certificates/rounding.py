@@ -136,7 +136,10 @@ def fixed(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         return materialised(model, input_shape)
     except (HauberkError, RuntimeError, ValueError, TypeError, IndexError) as error:
         walk(model, input_shape)
-        raise HauberkError(f"the model cannot be frozen: {reason(error)}", "call it on two images and see") from error
+        raise HauberkError(
+            f"the weights of the model cannot be frozen: {reason(error)}",
+            "call the model on two images to see the error",
+        ) from error
 
 
 def exact_forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[ModelBounds, FrozenForward]:

@@ -78,7 +78,7 @@ def _check(first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> None:
     whole = all(np.issubdtype(c.dtype, np.integer) and (c >= 0).all() for c in (first, second))
     if not (fits and whole and (second.sum(1) <= n).all()):
         raise HauberkError(
-            f"expected two tables of votes, pixels by classes, of at most {n} votes a pixel; got shapes "
+            f"expected two tables of votes, pixels by classes, of at most {n} votes for each pixel, got shapes "
             f"{first.shape} and {second.shape}",
             "count the hard votes of every pixel, in integers",
         )

@@ -57,12 +57,16 @@ def serving(
         HauberkError: as certifying does; on shared noise; on an image of another shape, or out of [0, 1].
     """
     if certificate.draws == "shared":
-        raise HauberkError("shared noise is the same for every request, and can be learnt", "say draws: own")
+        raise HauberkError(
+            "shared noise is the same for every request, so that an attacker can learn it", "set draws: own"
+        )
     poll, shape, numbers = certificate.poll(model), tuple(images.shape[1:]), itertools.count()
 
     def answer(image: Tensor) -> Answer:
         if tuple(image.shape) != shape:
-            raise HauberkError(f"expected one image of shape {shape}, got {tuple(image.shape)}", "ask one at a time")
+            raise HauberkError(
+                f"expected one image of shape {shape}, got {tuple(image.shape)}", "send one image at a time"
+            )
         batch = _batch(image[None], next(numbers))
         check_batch(batch)
         (seen,) = poll.all(batch, seed, tile)

@@ -94,9 +94,12 @@ class SmoothingCertificate(VoteCertificate):
 
     def __post_init__(self) -> None:
         if self.goal is not None and self.rule not in ("anytime", "looks"):
-            raise ValueError("a goal stops at an n that nobody fixed: say rule=anytime or rule=looks, which allow it")
+            raise ValueError(
+                "a goal stops sampling at an n that is not fixed in advance; set rule=anytime or rule=looks, which "
+                "allow that",
+            )
         if self.looks and self.rule != "looks":
-            raise ValueError(f"the rule {self.rule} takes no looks: say rule=looks")
+            raise ValueError(f"the rule {self.rule} takes no looks; set rule=looks")
         if self.looks:
             check_looks(self.looks, self.n)
 

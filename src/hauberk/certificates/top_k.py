@@ -123,7 +123,9 @@ def affinity_radius(seen: LogitMargins, sets: Sequence[Collection[int]]) -> floa
     """
     classes = len(seen.logits)
     if not sets or not set().union(*sets) <= set(range(classes)):
-        raise HauberkError(f"expected sets of classes in 0..{classes - 1}, got {list(sets)}", "for example [(3, 5)]")
+        raise HauberkError(
+            f"expected sets of classes, each class in 0..{classes - 1}, got {list(sets)}", "for example [(3, 5)]"
+        )
     most = min(max(len(set(members)) for members in sets), classes - 1)
     found = _reach(seen)
     if most < 1 or found is None:

@@ -108,7 +108,7 @@ class VoteCertificate(Certificate[VoteCounts]):
             return model
         if model.noise != self.step:
             raise HauberkError(
-                f"the model is smoothed with {model.noise}, the certificate asks for {self.step}",
+                f"the model is smoothed with {model.noise}, but the certificate uses {self.step}",
                 "use the same for both",
             )
         return model.base
@@ -125,8 +125,8 @@ class VoteCertificate(Certificate[VoteCounts]):
         """
         if seen.plan != self.plan or not self.plan.judges(seen.n):
             raise HauberkError(
-                f"the votes were planned as {seen.plan}, the certificate asks for {self.plan}",
-                "certify by the plan of the votes",
+                f"the votes were counted by the plan {seen.plan}, but the certificate expects {self.plan}",
+                "use the plan by which the votes were counted",
             )
         own = seen.counts[seen.chosen]
         if self.rival == "rest":

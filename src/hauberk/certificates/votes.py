@@ -60,7 +60,9 @@ def check_looks(looks: Sequence[int], n: int) -> None:
     """
     ends = [block.stop for block in blocks("counts", n)]
     if list(looks) != sorted(set(looks) & set(ends)) or looks[-1:] != (n,):
-        raise ValueError(f"looks are ends of blocks of votes, in order, and n is the last: some of {ends}")
+        raise ValueError(
+            f"looks must be ends of blocks of votes in increasing order, the last of them n; choose from {ends}"
+        )
 
 
 def luck(seed: int, sample: int) -> float:

@@ -83,7 +83,9 @@ def attack(
     notes(subject.notes)
     how = {"split": split, "seed": seed, "tile": tile, "first": first, "gallery": options.kept(keep)}
     if how["gallery"] and not subject.dataset.pictures:
-        raise HauberkError(f"the licence of {subject.dataset.name} forbids to pass its images on", "leave --keep out")
+        raise HauberkError(
+            f"the licence of {subject.dataset.name} does not allow its images to be passed on", "leave --keep out"
+        )
     plan = options.plan(subject.recipe, images, device=placed[0], precision=placed[1], **how)
     planned = [a for ball in balls or (None,) for a in _attacks(subject, ball, attacks, suite)]
     if balls is not None and not (one_norm or attacks or aim):

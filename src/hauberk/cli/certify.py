@@ -136,7 +136,7 @@ def _certificates(
             verb.check_contract(subject)
             raise HauberkError(
                 f"this model has no deterministic certificate: {verb.lipschitz_refusal(subject)}",
-                "smooth it instead: --method smoothing --sigma 0.25",
+                "certify it by smoothing instead: --method smoothing --sigma 0.25",
             )
         specs = [registry.spec(fitting)]
     taken = [_taken(spec, settings) if len(specs) > 1 else settings for spec in specs]
@@ -165,7 +165,10 @@ def _completed(
     elif bound is None:
         return spec | settings
     else:
-        raise HauberkError("--bound is a choice between the certificates of a mix", "leave it out, or certify a mix")
+        raise HauberkError(
+            "--bound chooses between the certificates of a mix, and this model is not a mix",
+            "leave it out, or certify a mix",
+        )
     # an estimate has the changes over one budget and no margin at other radii
     bound = bound or ("theorem_3_5" if base["name"] == "local_lipschitz" else "exact")
     return {"name": "mixed_margin", "base": base | settings, "bound": bound}

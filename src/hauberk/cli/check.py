@@ -53,7 +53,7 @@ def check(
     where, _, line = options.device(device)
     ball = None if threat is None else registry.build(threat, "threat")
     if diagnose and ball is None:
-        raise HauberkError("--diagnose judges an attack, and an attack needs a threat", "add --threat linf:8/255")
+        raise HauberkError("--diagnose judges an attack, which needs a threat", "add --threat linf:8/255")
     subject = subjects.subject(target, out, options.calibrated(options.data(data), calibrate_on), arch=arch)
     notes((*subject.notes, *subject.dataset.examined()))
     plan = options.plan(subject.recipe, images, seed=seed, tile=tile, device=where)

@@ -60,7 +60,7 @@ def page(name: str) -> str:
     built = Path(__file__).resolve().parents[3] / "docs" / "_build" / "html" / path
     if not built.exists():
         raise HauberkError(
-            f"the site has no page of {name} on this machine",
+            f"there is no page about {name} on this machine",
             "build it in a checkout with: make docs; or set HAUBERK_SITE to the address of a built site",
         )
     return built.as_uri()

@@ -42,11 +42,15 @@ def export(
     """Write kept adversarial images: arrays with -o FILE.npz, else PNG files; or certificates by votes: -o FILE.tsv."""
     if out is not None and out.suffix == ".tsv":
         if threat is not None or target is not None:
-            raise HauberkError("a log is of certificates, and no attack is in it", "leave --threat and --target out")
+            raise HauberkError(
+                "a log holds certificates, and --threat and --target choose attacks", "leave --threat and --target out"
+            )
         _log(run, out, {"split": split, "predictor": predictor, "method": method, "seed": seed}, json)
         return
     if method is not None or seed is not None:
-        raise HauberkError("--method and --seed choose a certificate for a log", "write one: -o FILE.tsv")
+        raise HauberkError(
+            "--method and --seed choose the certificate that is written to a log", "write one: -o FILE.tsv"
+        )
     ball = None if threat is None else registry.build(threat, "threat")
     found = exporting.kept(runs.Run.open(run), ball, split, predictor, target)
     where = out or Path(f"{run.name}-images")

@@ -139,21 +139,25 @@ def _kind(
     """What is to be chosen, once no option contradicts another."""
     wishes = [name for name, value in wish.items() if value is not None]
     if (alpha is not None) + len(wishes) != 1:
-        raise HauberkError("a mix needs one weight or one wish", "give --alpha, --clean, --robust-accuracy or --keep")
+        raise HauberkError(
+            "a mix needs one weight or one target accuracy", "give --alpha, --clean, --robust-accuracy or --keep"
+        )
     if alpha is not None:
         if not 0.0 <= alpha <= 1.0:
             raise HauberkError(f"--alpha expects a weight in [0, 1], got {alpha:g}", "for example --alpha 0.8")
         if choose is not None or network is not None:
-            other = "--choose decides what a wish is for" if choose is not None else "a mixing network has a range"
-            raise HauberkError(f"{other}, and --alpha is one weight", "give --clean, --robust-accuracy or --keep")
+            other = "--choose needs a target accuracy" if choose is not None else "a mixing network has a weight range"
+            raise HauberkError(f"{other}, but --alpha gives one weight", "give --clean, --robust-accuracy or --keep")
     kind = options.choice("--choose", choose or ("range" if network else "alpha"), get_args(mixing.Kind))
     if (kind == "range") != (network is not None):
         raise HauberkError(f"--choose {kind} {'takes no' if network else 'needs a'} --network", "leave --choose out")
     if width is not None and (network is None or not 0.0 < width < 1.0):
-        raise HauberkError(f"--width {width:g}: only a mixing network has a range of weights, of a width in (0, 1)",
-                           "for example --network RUN --clean 0.8 --width 0.1")  # fmt: skip
+        raise HauberkError(
+            f"--width {width:g}: expected a width in (0, 1), and a mixing network, which alone has a range of weights",
+            "for example --network RUN --clean 0.8 --width 0.1",
+        )  # fmt: skip
     if scales != (1.0, 1.0) and kind != "alpha":
-        raise HauberkError(f"{kind} has scales of its own", "leave out --accurate-scale and --robust-scale")
+        raise HauberkError(f"{kind} finds the scales itself", "leave out --accurate-scale and --robust-scale")
     if alpha is None:
         asking.check(cast("mixing.Kind", kind), wishes)  # before minutes of attacks
     return cast("mixing.Kind", kind)
@@ -180,7 +184,7 @@ def _write(
     if net is None:
         return mixing.mix(first, second, how, out, plan, report)
     if "alpha_min" not in how:
-        raise HauberkError("a mixing network has a range of weights", "wish for a clean accuracy: --clean 0.8")
+        raise HauberkError("the range of a mixing network is chosen by a clean accuracy", "give one: --clean 0.8")
     return mixing.narrow(net, how["alpha_min"], how["alpha_max"], out, plan)
 
 

@@ -166,7 +166,9 @@ def calibrated(data: dict[str, Any] | None, images: int | None) -> dict[str, Any
     if images is None:
         return data
     if data is None:
-        raise HauberkError("--calibrate-on needs --data", "a run keeps the part that it was chosen on: leave it out")
+        raise HauberkError(
+            "--calibrate-on needs --data", "leave it out: without --data the calibration split of the run is used"
+        )
     return {"name": "calibrated", "of": data, "images": images}
 
 
@@ -306,7 +308,7 @@ def threats(text: str) -> tuple[threat.Threat, ...]:
     norm = first.partition(":")[0]
     for other in others:
         if ":" in other and other.partition(":")[0].lower() != norm.lower():
-            raise HauberkError(f"--threat {text}: budgets of two norms", "one command for each norm")
+            raise HauberkError(f"--threat {text}: all budgets must have one norm", "run one command for each norm")
     texts = [first, *(other if ":" in other else f"{norm}:{other}" for other in others)]
     found = {registry.build(one, "threat") for one in texts}
     return tuple(sorted(found, key=lambda t: t.eps))

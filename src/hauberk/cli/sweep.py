@@ -50,7 +50,10 @@ def sweep(
             [[c.label, str(c.seed), f"{costs[c.path].train:.1f}", f"{costs[c.path].evaluate:.1f}"] for c in mine],
         )
     if budget is not None and total > budget:
-        raise HauberkError(f"about {total:.0f} minutes, more than the {budget:g} allowed", "cut epochs, images or rows")
+        raise HauberkError(
+            f"this sweep takes about {total:.0f} minutes, more than the budget of {budget:g}",
+            "reduce epochs, images or rows, or raise the budget",
+        )
     predicted = {"predicted_minutes": round(total, 1), "cells": len(mine)}
     if dry_run:
         emit(predicted, json, [f"next: {shlex.join(['hauberk', 'sweep', str(path), '-o', str(folder)])}"])

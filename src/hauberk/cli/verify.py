@@ -83,9 +83,9 @@ def _check_options(
     if model is not None and not weights:
         raise HauberkError("--model names the code that --weights runs", "add --weights")
     if not weights and (rows is not None or every_row or seed is not None):
-        raise HauberkError("--rows, --all and --seed speak of the rows that --weights draws", "add --weights")
+        raise HauberkError("--rows, --all and --seed choose the rows that --weights computes again", "add --weights")
     if rows is not None and every_row:
-        raise HauberkError("--all takes every row, and --rows some", "leave one of them out")
+        raise HauberkError("--all chooses every row, and --rows a number of them", "leave one of them out")
 
 
 def _lines(path: Path, verdicts: list[Verdict]) -> list[str]:

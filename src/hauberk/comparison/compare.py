@@ -71,7 +71,7 @@ def compare(
     contestants = read([*others.values(), *runs], threats)
     if len(contestants) < 2:
         raise HauberkError(
-            f"expected two models or more, got {contestants[0].name} alone",
+            f"expected two models or more, got only {contestants[0].name}",
             "name another run; seeds of one recipe are pooled into one",
         )
     measured = Counter(q for c in contestants for q in c.outcomes)

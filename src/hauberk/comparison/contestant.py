@@ -234,7 +234,8 @@ def _together(name: str, quantity: Quantity, outcomes: Sequence[Outcome]) -> Out
     attacks = [outcome.tried for outcome in outcomes]
     if unlike(attacks) or len({outcome.method for outcome in outcomes}) > 1:
         raise HauberkError(
-            f"the seeds of {name} were not all measured alike: {quantity}", "evaluate each as the others were"
+            f"the seeds of {name} were not all measured alike: {quantity}",
+            "evaluate each of them with the same settings",
         )
     ids = outcomes[0].ids
     for outcome in outcomes[1:]:
@@ -255,5 +256,5 @@ def check_labels(one: Mapping[int, int], other: Mapping[int, int], name: str, ri
     if differing is not None:
         raise HauberkError(
             f"image {differing} has the label {one[differing]} in {name} and {other[differing]} in {rival}",
-            "the records are about different data",
+            "compare runs that were measured on the same data",
         )

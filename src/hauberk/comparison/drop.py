@@ -55,8 +55,8 @@ def dropped(
     Reference: McNemar 1947; Tango 1998.
     """
     if not (0.0 <= tolerated < 1.0 and 0.0 < unseen <= 1.0):
-        raise HauberkError(f"expected a tolerated drop in [0, 1) and an unseen one in (0, 1], got {tolerated} and "
-                           f"{unseen}", "for example 0.01 and 0.05")  # fmt: skip
+        raise HauberkError(f"expected a tolerated drop in [0, 1) and an undetected excess in (0, 1], got "
+                           f"{tolerated} and {unseen}", "for example 0.01 and 0.05")  # fmt: skip
     change, p = paired_difference(new, old, 1.0 - 2.0 * alpha)
     lost, won = _discordant(new, old)
     fallen = (lost > won and p <= 2.0 * alpha) if tolerated == 0.0 else change.high < -tolerated

@@ -90,7 +90,8 @@ def height(
     gap = difference(*ends, CLEAN, confidence).interval
     if gap.low <= 0.0 <= gap.high:
         raise HauberkError(
-            f"there is no line between {ends[0].name} and {ends[1].name}: their clean accuracies are not told apart",
+            f"there is no line between {ends[0].name} and {ends[1].name}: their clean accuracies do not differ "
+            "significantly",
             "choose two runs of different clean accuracy",
         )
     seeds = _seeds(everyone)

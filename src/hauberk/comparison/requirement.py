@@ -90,11 +90,13 @@ def parse(text: str) -> Requirement:
         over, inner = inner, "clean"
     radius = inner.startswith("acr@")
     if radius and (over or whole["percent"]):
-        raise HauberkError(f"{text!r}: an average certified radius has no classes and is no percentage", EXAMPLE)
+        raise HauberkError(
+            f"{text!r}: an average certified radius has no classes and is no percentage", EXAMPLE
+        )
     if not radius and not 0.0 < number <= 1.0:
-        raise HauberkError(f"{text!r}: a share is above 0 and at most 1", "80 percent is 0.8 or 80%")
+        raise HauberkError(f"{text!r}: expected a share above 0 and at most 1", "80 percent is 0.8 or 80%")
     if radius and not 0.0 < number < float("inf"):
-        raise HauberkError(f"{text!r}: a radius is above 0, in pixel units", EXAMPLE)
+        raise HauberkError(f"{text!r}: expected a radius above 0, in pixel units", EXAMPLE)
     quantity = Quantity("certified", _norm(inner.removeprefix("acr@"), text)) if radius else _share(inner, text)
     kind = cast("Over", over or "all")
     return Requirement(re.sub(r"\s+", "", text), quantity, kind, radius, bool(lower), number)

@@ -45,8 +45,8 @@ def check_certificate(
             found = certificate(model, batch, seed=1, tile=TILE)
         if not (found.norm == "l1" or found.norm == "l2" or found.norm == "linf"):  # noqa: PLR1714 - mypy reads it so
             raise HauberkError(
-                f"the true radius of a linear classifier is known in a norm, and not in {found.norm}",
-                "hold the certificate against a brute force, as tests/certificates/test_mmcert.py does",
+                f"the true radius of a linear classifier is known for L1, L2 and Linf, not for {found.norm}",
+                "compare the certificate with a brute-force search, as tests/certificates/test_mmcert.py does",
             )
         _check_claims(certificate, found, batch, oracle.true_radius(batch.images, found.norm))
         blind = certificate(model, Batch(batch.images, 1 - batch.labels, batch.ids), seed=1, tile=TILE)

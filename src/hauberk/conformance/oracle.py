@@ -35,7 +35,7 @@ class LinearOracle(nn.Module):
         classes, size = weight.shape
         if size != math.prod(input_shape):
             raise HauberkError(f"expected weights of shape (K, {math.prod(input_shape)}), got {tuple(weight.shape)}",
-                               "one row a class, one column a pixel")  # fmt: skip
+                               "give one row for each class and one column for each pixel value")  # fmt: skip
         linear = nn.Linear(size, classes)
         with torch.no_grad():
             linear.weight.copy_(weight)

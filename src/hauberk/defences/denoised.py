@@ -38,8 +38,8 @@ class DenoisedClassifier(nn.Module):
         super().__init__()
         if isinstance(base, Decides):
             raise HauberkError(
-                f"{type(base).__name__} decides in a way of its own, and only its logits would be used",
-                "put the denoiser before the network inside it; smoothing goes around the whole",
+                f"{type(base).__name__} has a decision rule of its own, and only its logits would be used",
+                "put the denoiser before the network inside it; smoothing then goes around both",
             )
         if not 0.0 < sigma < math.inf:
             raise HauberkError(f"expected a positive sigma, got {sigma}", "for example 0.25, in pixel units")
@@ -66,8 +66,8 @@ class DenoisedClassifier(nn.Module):
         """The classifier's logits at what the denoiser made of images, (B, K)."""
         if clean.shape != images.shape:
             raise HauberkError(
-                f"the denoiser gives {tuple(clean.shape)} for images of shape {tuple(images.shape)}",
-                "it should return images of the shape that it takes",
+                f"the denoiser returns shape {tuple(clean.shape)} for images of shape {tuple(images.shape)}",
+                "it must return images of the same shape",
             )
         logits: Tensor = self.base(clean)
         return logits
@@ -85,8 +85,8 @@ def check_sigma(model: nn.Module, sigma: float) -> None:
     for module in model.modules():
         if isinstance(module, DenoisedClassifier) and not math.isclose(module.sigma, sigma):
             raise HauberkError(
-                f"the denoiser is made for noise of sigma {module.sigma:g}, and the smoothing has sigma {sigma:g}",
-                f"smooth with sigma {module.sigma:g}, or say denoised, sigma: {sigma:g} if the other noise is meant",
+                f"the denoiser was made for noise of sigma {module.sigma:g}, but the smoothing has sigma {sigma:g}",
+                f"smooth with sigma {module.sigma:g}, or set sigma: {sigma:g} in denoised if that noise is intended",
             )
 
 
@@ -113,12 +113,15 @@ def denoised(base: nn.Module, denoiser: nn.Module, sigma: float | None = None) -
         known = network.sigma
         if sigma is not None and not math.isclose(sigma, known):
             raise HauberkError(
-                f"the denoiser is made for noise of sigma {known:g}, and not for {sigma:g}",
-                "give its own sigma another value, and leave that of denoised out",
+                f"the denoiser was made for noise of sigma {known:g}, not for sigma {sigma:g}",
+                "leave out sigma in denoised, or correct the sigma of the denoiser",
             )
     chosen = known if sigma is None else sigma
     if chosen is None:
-        raise HauberkError("the denoiser does not tell its noise", "say for which it is made: sigma: 0.25")
+        raise HauberkError(
+            "the noise level of the denoiser is not known",
+            "give the sigma that it was made for, for example sigma: 0.25",
+        )
     return with_spec(
         DenoisedClassifier(base, network, chosen), "denoised", base=registry.spec(base),
         denoiser=registry.spec(network), sigma=chosen,

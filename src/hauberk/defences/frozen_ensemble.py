@@ -32,12 +32,13 @@ def frozen_draws(base: nn.Module, draws: int, seed: int = 0) -> nn.Sequential:
     """
     if isinstance(base, Decides):
         raise HauberkError(
-            f"{type(base).__name__} decides in a way of its own, and only its logits would be used",
+            f"{type(base).__name__} has a decision rule of its own, and only its logits would be used",
             "freeze the draws of the network inside it",
         )
     if not draws_by_key(base):
         raise HauberkError(
-            f"{type(base).__name__} has no parts that take their noise by a key", "use it as it is: nothing is frozen"
+            f"{type(base).__name__} has no random parts whose draws a key can fix",
+            "use the model without frozen_ensemble",
         )
     body, head = _split(base)
     made = nn.Sequential(OrderedDict(mean=DrawMean(body, draws, seed)))

@@ -60,9 +60,11 @@ def polled(base: nn.Module, rule: Literal["single", "vote", "mean"] = "vote", dr
     """
     known = traits(base)
     if isinstance(base, Decides):
-        raise HauberkError(f"{type(base).__name__} decides in a way of its own", "poll the network inside it")
+        raise HauberkError(f"{type(base).__name__} has a decision rule of its own", "poll the network inside it")
     if known.declared and not known.stochastic:
-        raise HauberkError(f"{type(base).__name__} is not random, so that all draws agree", "use it as it is")
+        raise HauberkError(
+            f"{type(base).__name__} is not random, so that all its votes would agree", "use it without a poll"
+        )
     poll = Poll("mean", draws) if rule == "mean" else Poll("vote", 1 if rule == "single" else draws)
     made = PolledClassifier(base, poll).train(base.training)
     return with_spec(made, "polled", base=registry.spec(base), rule=rule, draws=draws)

@@ -34,7 +34,7 @@ class PurifiedClassifier(nn.Module, HasParts):
         super().__init__()
         if isinstance(base, Decides):
             raise HauberkError(
-                f"{type(base).__name__} decides in a way of its own, and only its logits would be used",
+                f"{type(base).__name__} has a decision rule of its own, and only its logits would be used",
                 "put the purifier before the network inside it",
             )
         self.base, self.purifier, self.guided = base, purifier, guided
