@@ -173,7 +173,7 @@ def test_a_module_without_the_inside_of_one(monkeypatch: pytest.MonkeyPatch) -> 
     module = types.ModuleType("made_up")
     module.hollow, module.mute = Hollow, lambda: Mute(net())  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "made_up", module)
-    with pytest.raises(HauberkError, match=r"Hollow that is no whole module.*\n.*super"):
+    with pytest.raises(HauberkError, match=r"Hollow that is not initialised.*\n.*super"):
         own("made_up:hollow")
     mute = own("made_up:mute")
     assert isinstance(mute, Mute) and not mute.training

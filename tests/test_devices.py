@@ -80,7 +80,7 @@ def test_a_recipe_that_is_kept_names_no_device() -> None:
     assert kept == Evaluation().model_dump(mode="json")
     names = {"data": "digits", "model": "small_cnn", "objective": "standard"}
     recipe = {"name": "a"} | {key: {"name": name} for key, name in names.items()}
-    with pytest.raises(HauberkError, match="a recipe names no device"):
+    with pytest.raises(HauberkError, match="a recipe must not name a device"):
         parse(recipe | {"evaluation": {"device": "cuda"}})
 
 
@@ -123,5 +123,5 @@ def test_proofs_are_made_on_the_cpu_and_votes_where_the_plan_says(
     votes = SmoothingCertificate(Gaussian(0.25), n0=4, n=16)
     hauberk.certify(target, [LipschitzCertificate(), votes], Plan(images=4, device="cuda"))
     assert moved == ["cuda", "cpu", "cuda"]
-    with pytest.raises(HauberkError, match="nothing is certified in tf32"):
+    with pytest.raises(HauberkError, match="certificates are not computed in tf32"):
         hauberk.certify(target, [votes], Plan(images=4, precision="tf32"))

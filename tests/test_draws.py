@@ -283,7 +283,7 @@ def test_rows_that_are_no_images_are_refused_in_a_sentence() -> None:
             return images.flatten(1).reshape(-1, 6)
 
     model = nn.Sequential(Split(), NoiseInjection(Gaussian(0.1)), nn.Unflatten(0, (-1, 2)), nn.Flatten()).eval()
-    with pytest.raises(HauberkError, match="3 images was asked for noise of 6 rows"):
+    with pytest.raises(HauberkError, match="3 images cannot give noise of 6 rows"):
         drawn(model, key(1, 2, 3))(torch.zeros(3, 3, 2, 2))
 
 

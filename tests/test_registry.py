@@ -366,9 +366,9 @@ def test_every_bound_is_explained_and_says_what_it_needs(entry: registry.Entry) 
 
 @pytest.mark.parametrize("name", ["MaxMin", "accuracy", "gram_bound"])
 def test_what_is_only_listed_is_no_part_of_a_description(name: str) -> None:
-    with pytest.raises(HauberkError, match="which no description names"):
+    with pytest.raises(HauberkError, match="which a description cannot name"):
         registry.build(name)
-    with pytest.raises(HauberkError, match="which no description names"):
+    with pytest.raises(HauberkError, match="which a description cannot name"):
         registry.build({"name": "mixed", "accurate": {"name": name}, "robust": {"name": name}, "alpha": 0.5})
 
 

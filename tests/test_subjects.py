@@ -104,7 +104,7 @@ def test_a_checkpoint_is_judged_in_a_run_of_its_own_and_known_again(here: Path) 
 def test_the_code_that_a_run_names_for_a_checkpoint_needs_trust(here: Path) -> None:
     run = judged().run
     for words in ({}, {"model": "net.pt"}):
-        with pytest.raises(HauberkError, match=r"no model|a file alone runs no code"):
+        with pytest.raises(HauberkError, match=r"not the model|runs only if you trust it"):
             hauberk.subject(run.path, **words)
     with trusting(everything=True):
         assert hauberk.subject(run.path).model(torch.rand(1, 1, 8, 8)).shape == (1, 10)
@@ -114,10 +114,10 @@ def test_the_code_that_a_run_names_for_a_checkpoint_needs_trust(here: Path) -> N
     ("source", "arch", "said"),
     [
         ("none.pt", "filled_net:build", "there is no file none.pt"),
-        ("net.pt", None, "no network to put them into"),
+        ("net.pt", None, "the code of their network is not known"),
         ("whole.pt", None, "holds more than weights"),
         ("junk.PTH", None, "is truncated or no checkpoint"),
-        ("net.weights", "filled_net:build", "net.weights is no file that Hauberk opens, by its ending"),
+        ("net.weights", "filled_net:build", "net.weights does not have the ending of a file that Hauberk opens"),
         ("filled_net:build", "filled_net:build", "--arch names the code of a checkpoint"),
         ("nothing", None, "there is no run directory nothing"),
     ],

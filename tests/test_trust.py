@@ -57,7 +57,7 @@ def stranger(tiny_run: Path, tmp_path: Path) -> Path:
 def test_no_verb_runs_the_code_that_a_run_names(verb: str, stranger: Path, marker: Path, typed: Typed) -> None:
     code, text = typed(*verb.replace("RUN", str(stranger)).split())
     assert code == 1
-    assert "a file alone runs no code" in text or verb.startswith("verify")  # which has found another fault before
+    assert "runs only if you trust it" in text or verb.startswith("verify")  # which has found another fault before
     assert not marker.exists()
 
 
@@ -117,19 +117,19 @@ def test_the_user_may_name_the_code_or_trust_it(tiny_recipe: Path, tmp_path: Pat
 def test_only_what_was_named_is_trusted(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path.cwd())
     for named in ((), ("evil_module:other",), ("evil_module",), ("build",), (SOURCE.upper(),), ("os:abort",)):
-        with trusting(*named), pytest.raises(HauberkError, match="a file alone runs no code"):
+        with trusting(*named), pytest.raises(HauberkError, match="runs only if you trust it"):
             registry.build(OWN)
     assert not marker.exists()
     with trusting(SOURCE):
         registry.build(OWN)
     assert marker.exists()
-    with pytest.raises(HauberkError, match="a file alone runs no code"):  # trust ends where its block ends
+    with pytest.raises(HauberkError, match="runs only if you trust it"):  # trust ends where its block ends
         registry.build(OWN)
 
 
 def test_a_run_is_looked_at_before_its_weights_are_read(stranger: Path) -> None:
     (stranger / "checkpoints" / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(HauberkError, match="a file alone runs no code"):
+    with pytest.raises(HauberkError, match="runs only if you trust it"):
         subject(stranger)
 
 
@@ -151,7 +151,7 @@ def test_a_saved_model_names_no_other_run(tiny_run: Path, tmp_path: Path) -> Non
 
 def test_a_recipe_of_python_is_held_to_the_same(tiny_recipe: Path, marker: Path) -> None:
     content = recipe(tiny_recipe, model=OWN)
-    with pytest.raises(HauberkError, match="a file alone runs no code"):
+    with pytest.raises(HauberkError, match="runs only if you trust it"):
         recipes.parse(content)
     with trusting(SOURCE):
         recipes.parse(content)

@@ -51,7 +51,7 @@ def said(device: Device = "auto", precision: Precision = "float32") -> str:
     """
     where = resolved(device)
     if precision == "tf32" and where.type != "cuda":
-        raise HauberkError(f"tf32 is a precision of GPUs, and the device is {where.type}", "leave --precision out")
+        raise HauberkError(f"tf32 is a precision of GPUs only, but the device is {where.type}", "leave --precision out")
     name = f" ({torch.cuda.get_device_name(where)})" if where.type == "cuda" else ""
     return f"device: {where.type}{name}, {precision}"
 

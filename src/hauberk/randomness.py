@@ -251,8 +251,8 @@ class Key:
         """Noise of each row: it does not depend on which other rows there are."""
         if len(like) != len(self.ids):
             raise HauberkError(
-                f"a draw for {len(self.ids)} images was asked for noise of {len(like)} rows",
-                "let a random layer see one row an image, or take shared noise: key.shared(x)",
+                f"a draw for {len(self.ids)} images cannot give noise of {len(like)} rows",
+                "give the random layer one row for each image, or use shared noise: key.shared(x)",
             )
         return PerSample(self.seed, self.ids, f"{self.purpose}#{self.number}", like.device)
 

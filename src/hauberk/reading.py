@@ -56,7 +56,9 @@ def content(path: Path, limit: int = JSON_BYTES, links: bool = True) -> bytes:
         # room is made for what is read: for its size, not for the limit; a file that has grown since gives a bit more
         found = b"" if size > limit else handle.read(size) + handle.read(MIB)
     if size > limit or len(found) > limit:
-        raise HauberkError(f"{path} has {size:,} bytes, expected at most {limit:,}", "is it the file that was meant?")
+        raise HauberkError(
+            f"{path} has {size:,} bytes, expected at most {limit:,}", "check that it is the intended file"
+        )
     return found
 
 
@@ -98,7 +100,9 @@ def inside(folder: Path, *parts: str) -> Path:
 
 
 def _link(path: Path) -> HauberkError:
-    return HauberkError(f"{path} is a link, and links inside a run are not followed", "put the file itself there")
+    return HauberkError(
+        f"{path} is a link, and links inside a run are not followed", "replace the link by the file itself"
+    )
 
 
 def text(path: Path, limit: int = JSON_BYTES, links: bool = True) -> str:
@@ -124,9 +128,11 @@ def check_name(name: str) -> str:
         ValueError: saying what it must not be.
     """
     if not name.strip(" .") or name != name.strip() or name.startswith("-"):
-        raise ValueError(f"{name!r} names no folder: it should begin with a letter or digit and not end in a blank")
+        raise ValueError(
+            f"{name!r} cannot be a folder name: it must begin with a letter or digit and not end in a blank"
+        )
     if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in name) or set(name) & set('/\\:*?"<>|'):
-        raise ValueError(f"the name {name!r} has signs that a file's name has not: use letters, digits, '.', '-', '_'")
+        raise ValueError(f"the name {name!r} has characters that are not allowed: use letters, digits, '.', '-', '_'")
     if len(name.encode()) > 100:
         raise ValueError(f"a name has at most 100 bytes, got {len(name.encode())}")
     return name
@@ -191,9 +197,9 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.YAMLError(f"a key is no text, line {key.start_mark.line + 1}")
+                raise yaml.YAMLError(f"a key is not text, line {key.start_mark.line + 1}")
             if key.value in seen:
-                raise yaml.YAMLError(f"the key {key.value!r} stands there twice, line {key.start_mark.line + 1}")
+                raise yaml.YAMLError(f"the key {key.value!r} is given twice, line {key.start_mark.line + 1}")
             seen.add(key.value)
 
 
@@ -247,7 +253,7 @@ def json_value(source: str | bytes, where: str) -> Any:
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key is given twice")
     return found
 
 
@@ -279,7 +285,9 @@ def check_classes(count: int, where: object) -> int:
         HauberkError: if not.
     """
     if count > CLASSES:
-        raise HauberkError(f"{where}: labels ask for {count:,} classes", f"at most {CLASSES:,}: check the labels")
+        raise HauberkError(
+            f"{where}: the labels need {count:,} classes", f"check the labels: at most {CLASSES:,} classes are allowed"
+        )
     return count
 
 

@@ -151,7 +151,7 @@ def read(source: str | Path, settings: Sequence[str] = ()) -> Recipe:
     path = find(source)
     content = reading.yaml_file(path)
     if not isinstance(content, dict):
-        raise HauberkError(f"{path} is not a recipe", "it should begin with: name: ...")
+        raise HauberkError(f"{path} is not a recipe", "a recipe begins with: name: ...")
     keys = [setting.partition("=")[0] for setting in settings]
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:
@@ -174,7 +174,9 @@ def parse(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
     except ValidationError as error:
         raise HauberkError(f"{where}: {problems(error)}", _nearest(error)) from error
     if (recipe.evaluation.device, recipe.evaluation.precision) != ("auto", "float32"):
-        raise HauberkError(f"{where}: a recipe names no device and no precision", "say them with the command: --device")
+        raise HauberkError(
+            f"{where}: a recipe must not name a device or a precision", "give them to the command, for example --device"
+        )
     for data in (recipe.data, *(other.data for other in recipe.extra)):
         registry.check(data, "dataset")
     name = str(recipe.model.get("name"))  # a defence may hold models that are trained already

@@ -232,12 +232,12 @@ def _with_arrays(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _array(folder: Path, key: Any) -> np.ndarray:
     if not isinstance(key, str) or re.fullmatch("[0-9a-f]{16}", key) is None:
-        raise HauberkError(f"{folder}: a record names the array {key!r:.40}", "it was changed: do not believe it")
+        raise HauberkError(f"{folder}: a record names the array {key!r:.40}", "it was changed: do not trust it")
     path = folder / f"array-{key}.parquet"
     try:
         state = path.stat()
     except OSError as error:
-        raise HauberkError(f"{path} is missing, and a record rests on it", "restore it, or run it again") from error
+        raise HauberkError(f"{path} is missing, but a record needs it", "restore it, or run it again") from error
     return _read_array(path, state.st_mtime_ns, state.st_size)
 
 
@@ -252,7 +252,7 @@ def _read_array(path: Path, _changed: int, _size: int) -> np.ndarray:
     except (KeyError, TypeError, ValueError) as error:
         raise HauberkError(f"{path} holds no array", "restore it, or run it again") from error
     if not whole:
-        raise HauberkError(f"{path}: its numbers are not those of its name", "it was changed: do not believe it")
+        raise HauberkError(f"{path}: its numbers do not match the hash in its name", "it was changed: do not trust it")
     return np.asarray(values)
 
 
@@ -394,5 +394,8 @@ def _each_sample_once(table: pa.Table) -> pa.Table:
     again = np.flatnonzero(same) + 1
     for row in again.tolist():
         if not table.slice(row, 1).equals(table.slice(row - 1, 1)):
-            raise HauberkError("one sample has two rows in one evaluation", "the data changed between the runs")
+            raise HauberkError(
+                "one sample has two rows in one evaluation",
+                "the data changed between the runs: remove the records of one of them",
+            )
     return table.take(np.setdiff1d(np.arange(len(ids)), again))

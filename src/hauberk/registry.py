@@ -134,7 +134,9 @@ def _planned(description: Any, kind: Kind | None = None, given: tuple[str, ...] 
         )
     found = entry(str(description["name"]), kind)
     if found.kind in LISTED:
-        raise HauberkError(f"{found.name} is a {found.kind}, which no description names", f"use {found.path} in Python")
+        raise HauberkError(
+            f"{found.name} is a {found.kind}, which a description cannot name", f"use {found.path} in Python"
+        )
     written = _written_out(found, description)
     values = {key: _value(value) for key, value in written.items() if key != "name"}
     plan = specs.Plan(found.name, found.kind, found.load(), values)

@@ -120,7 +120,7 @@ class Run:
         path = self._recipe_file
         if not self.info and path.exists() and not _is_ours(reading.content(path, links=False)):
             raise HauberkError(
-                f"{self.path} holds a recipe.yaml and no run that it belongs to", "choose another folder with --out"
+                f"{self.path} holds a recipe.yaml but no run", "choose another folder with --out"
             )
         known = self.check(plain, complete)
         if known != plain:
@@ -136,7 +136,7 @@ class Run:
             HauberkError: if the folder holds a run of another recipe.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise HauberkError(f"a run is a folder, and {self.path} is not one", "choose another one with --out")
+            raise HauberkError(f"a run is a folder, but {self.path} is not a folder", "choose a folder with --out")
         known, plain = self._known, _plain(recipe)
         if not self.info:
             check_own(self.path, PARTS)
@@ -330,7 +330,7 @@ class Run:
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise HauberkError(
-                f"{path} does not fit the model of config.json", "they come from different runs"
+                f"{path} does not fit the model of config.json", "restore both files from one run"
             ) from error
         if weights_hash(model) != config["weights"]:
             raise HauberkError(f"{path} has changed since it was written", "restore it or train the model again")

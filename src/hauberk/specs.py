@@ -40,13 +40,15 @@ def check_plain(value: Any, what: str) -> None:
     for _ in range(DEPTH):
         seen += len(level)
         if seen > VALUES:
-            raise HauberkError(f"{what}: expected at most {VALUES:,} values", "a description names settings, not data")
+            raise HauberkError(
+                f"{what}: expected at most {VALUES:,} values", "give only settings in a description, and no data"
+            )
         for item in level:
             _check_leaf(item, what)
         level = [inner for item in level for inner in _inside(item)]
         if not level:
             return
-    raise HauberkError(f"{what}: expected at most {DEPTH} blocks within each other", "flatten it")
+    raise HauberkError(f"{what}: expected at most {DEPTH} blocks within each other", "use fewer nested blocks")
 
 
 def _inside(value: Any) -> list[Any]:
@@ -57,7 +59,7 @@ def _inside(value: Any) -> list[Any]:
 
 def _check_leaf(value: Any, what: str) -> None:
     if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
-        raise HauberkError(f"{what}: {short(value)} is larger than any setting", f"at most {LARGEST:,}")
+        raise HauberkError(f"{what}: {short(value)} is too large for a setting", f"use at most {LARGEST:,}")
     if isinstance(value, str) and len(value) > TEXT:
         raise HauberkError(f"{what}: expected at most {TEXT:,} characters a value, got {len(value):,}", "shorten it")
     if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):

@@ -418,7 +418,9 @@ def _resampled_means(data: NDArray[np.float64], seed: int, draws: int) -> NDArra
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
     data = np.asarray(values, dtype=np.float64).ravel()
     if not np.isfinite(data).all():
-        raise HauberkError("expected finite values for a mean, got NaN or infinity", "find the rows that hold them")
+        raise HauberkError(
+            "expected finite values for a mean, got NaN or infinity", "find and correct the rows that hold them"
+        )
     return data
 
 

@@ -50,7 +50,7 @@ def check_own(folder: Path, parts: Sequence[str]) -> None:
     others = [name for name in found if name not in parts and not name.startswith(".")]
     if others:
         raise HauberkError(
-            f"{folder} holds {others[0]!r} and no run: a run has a folder of its own",
+            f"{folder} holds {others[0]!r} and no run, but a run needs a folder of its own",
             f"choose one inside it: --out {folder / 'run'}",
         )
 

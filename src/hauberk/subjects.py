@@ -81,7 +81,8 @@ def subject(
     check_named(text, arch)
     if data is None:
         raise HauberkError(
-            "a model of your own needs --data", "a folder of class folders, an .npz file, or a name: --data cifar10"
+            "a model of your own needs --data",
+            "give a folder of class folders, an .npz file or a name, for example --data cifar10",
         )
     opened = open_source(text, arch)
     description, chosen = completed(_description(data), Takes(partial(tried, opened.model), sizes(opened.model)))
@@ -105,7 +106,7 @@ def _of_run(
     named = {} if run.has_model else {k: str(v) for k, v in run.recipe.get("model", {}).items() if k in _NAMED}
     if not named:
         if model is not None or arch is not None:
-            raise HauberkError(f"{path} has a model of its own", "leave --model and --arch out")
+            raise HauberkError(f"{path} already contains its model", "leave --model and --arch out")
         return Subject(run, run.load_model(), load(known))
     found = _source_of(path, named, model, arch)
     return Subject(run, found.model, load(known), remarks=found.remarks)
@@ -120,9 +121,10 @@ def check_kept(run: Run) -> None:
     named = run.recipe.get("model", {})
     if "class" in named and not run.has_model:
         raise HauberkError(
-            f"{run.path} keeps the records of a {named['class']} and images that were in memory, and neither",
+            f"{run.path} keeps the records of a {named['class']} and images that were in memory, but neither the model "
+            "nor the images",
             f"make the same call in Python again: hauberk.evaluate(model, images, labels, ..., out={str(run.path)!r}); "
-            "report, compare and gate need the records alone",
+            "report, compare and gate need only the records",
         )
 
 
@@ -135,7 +137,7 @@ def _source_of(path: Path, named: Mapping[str, str], model: str | None, arch: st
     if model is None and not trusted(code or text):
         again = f"{text} --arch {code}" if code else text
         raise HauberkError(
-            f"{path} keeps the records of {text}, and no model",
+            f"{path} keeps the records of {text}, but not the model",
             f"name the model itself: {again} --data ... -o {path}, or for verify --model {again}",
         )
     if code is not None and arch is None and (model is None or is_file(model)):
@@ -144,8 +146,8 @@ def _source_of(path: Path, named: Mapping[str, str], model: str | None, arch: st
     kept, mine = named.get("sha256"), found.named.get("sha256")
     if kept is not None and mine != kept:
         raise HauberkError(
-            f"{path} keeps the records of {text} with SHA-256 {kept[:16]}, {model or text} has {str(mine)[:16]}",
-            "give the file that was judged, or judge this one in a run of its own",
+            f"{path} keeps the records of {text} with SHA-256 {kept[:16]}, but {model or text} has {str(mine)[:16]}",
+            "give the file that was evaluated, or evaluate this file in another run",
         )
     return found
 
@@ -165,7 +167,7 @@ def judged_on(found: Subject, data: registry.Spec) -> Subject:
     if (dataset.input_shape, dataset.classes) != (own.input_shape, own.classes):
         shape = "x".join(map(str, own.input_shape))
         raise HauberkError(
-            f"{found.run.path} is for {own.num_classes} classes of {shape} images, and the data have others",
+            f"{found.run.path} is for {own.num_classes} classes of {shape} images, but the data differ from that",
             "leave --data out, or name data of the same images and classes",
         )
     planned = dict(found.recipe) | {"data": description}

@@ -45,8 +45,8 @@ def require(source: str) -> None:
     """
     if not trusted(source):
         raise HauberkError(
-            f"a recipe or a run asks to run the code {source!r}, and a file alone runs no code",
-            "read that code, and say --trust-code if you trust it (in Python: hauberk.trust.trusting)",
+            f"a recipe or a run names the code {source!r}, which runs only if you trust it",
+            "read that code, and add --trust-code if you trust it (in Python: hauberk.trust.trusting)",
         )
 
 
@@ -58,7 +58,7 @@ def require_file(path: str, kind: str) -> None:
     """
     if not trusted(path):
         raise HauberkError(
-            f"{path} is a {kind} file, which is a program, and a file alone runs no code",
-            "say --trust-code if you trust where it comes from (in Python: hauberk.trust.trusting(everything=True)), "
+            f"{path} is a {kind} file, which is a program and runs only if you trust it",
+            "add --trust-code if you trust its source (in Python: hauberk.trust.trusting(everything=True)), "
             "or give its weights with --arch module:factory",
         )

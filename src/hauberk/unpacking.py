@@ -39,8 +39,8 @@ def check_unpacked(where: object, size: int, unpacked: int, always: int = UNPACK
     allowed = max(always, RATIO * size)
     if unpacked > allowed:
         raise HauberkError(
-            f"{where}: {size:,} bytes that unpack to {unpacked:,}, expected at most {allowed:,}",
-            "no images compress like that: do not open this file",
+            f"{where}: {size:,} bytes that unpack to {unpacked:,} bytes, expected at most {allowed:,}",
+            "do not open this file: images never compress so much",
         )
 
 
@@ -57,7 +57,9 @@ def check_npz(path: Path) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return
     if len(members) > MEMBERS:
-        raise HauberkError(f"{path} holds {len(members):,} arrays, expected at most {MEMBERS:,}", "is it a data set?")
+        raise HauberkError(
+            f"{path} holds {len(members):,} arrays, expected at most {MEMBERS:,}", "check that it is a data set"
+        )
     size = path.stat().st_size
     check_unpacked(path, size, sum(m.file_size for m in members))
     for member in members:

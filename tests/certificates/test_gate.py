@@ -446,7 +446,7 @@ class Lower(TorchDispatchMode):
 @pytest.mark.parametrize("mode", [Louder, Lower])
 def test_a_mode_that_sees_every_function_of_torch_is_refused(mode: type) -> None:
     model, data = net(), batch()
-    with mode(), pytest.raises(HauberkError, match=f"a mode of torch is active .*{mode.__name__}"):
+    with mode(), pytest.raises(HauberkError, match=f"a torch mode is active .*{mode.__name__}"):
         WALKED(model, data)
 
 

@@ -46,7 +46,7 @@ def test_missing_file_is_named(small_cifar10):
 def test_a_file_with_code_is_refused_even_unverified(small_cifar10):
     path = small_cifar10[0] / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(HauberkError, match=r"test_batch: a pickle with code in it: it asks for os\.system"):
+    with pytest.raises(HauberkError, match=r"test_batch: the pickle holds code: it uses os\.system"):
         load(SMALL, small_cifar10[0])
 
 

@@ -94,7 +94,7 @@ def test_fractions(save, read):
         read(test_fraction=0.5, val_fraction=0.5)
     with pytest.raises(HauberkError, match="test_fraction"):
         read(test_fraction=1.0)
-    with pytest.raises(HauberkError, match="say val_fraction instead"):
+    with pytest.raises(HauberkError, match="use val_fraction instead"):
         read(val_size=3)
 
 
@@ -452,7 +452,7 @@ def test_turned_images_are_counted(four, read, tmp_path):
 def test_a_split_under_another_name_is_not_passed_over(meant, name, four, read, tmp_path):
     shutil.copytree(tmp_path / "own/test", tmp_path / "own" / "val")
     (tmp_path / "own" / meant).rename(tmp_path / "own" / name)
-    with pytest.raises(HauberkError, match=f"{name} is not read under this name.*\n.*rename it to {meant}"):
+    with pytest.raises(HauberkError, match=f"{name} is not read: .*\n.*rename it to {meant}"):
         read()
 
 

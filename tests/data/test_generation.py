@@ -147,7 +147,7 @@ def test_images_and_labels_that_do_not_fit_are_refused(real, images, labels, pro
 def test_images_without_labels_need_a_labeller_and_a_filter_needs_somebody(real):
     with pytest.raises(HauberkError, match="no labels"):
         replaced(real, pixels(4, 14), None, KNOWN, Check())
-    with pytest.raises(HauberkError, match="which images to keep"):
+    with pytest.raises(HauberkError, match="keep needs a judge"):
         Check(keep=0.5)
 
 

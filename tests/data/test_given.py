@@ -124,7 +124,7 @@ def test_a_folder_with_splits_keeps_them() -> None:
     assert described("set") == {"name": "image_folder", "folder": "set"}
     images("half/test", (8, 8))
     images("half/val", (8, 8))
-    with pytest.raises(HauberkError, match="none called train") as raised:
+    with pytest.raises(HauberkError, match="no folder train") as raised:
         load(chosen("half", ANYTHING))
     assert "half/test" in raised.value.hint
 
@@ -138,7 +138,7 @@ def test_a_yaml_file_describes_data_alone_or_as_a_recipe_does() -> None:
     assert described("b.yaml") == {"name": "digits", "val_size": 5}
     assert described("c.yaml") == described("xrays")
     Path("d.yaml").write_text("- 1\n")
-    with pytest.raises(HauberkError, match="describes no data"):
+    with pytest.raises(HauberkError, match="does not describe a data set"):
         described("d.yaml")
 
 
@@ -149,7 +149,7 @@ def test_a_yaml_file_describes_data_alone_or_as_a_recipe_does() -> None:
         ("no/where", "no folder or file 'no/where'", "an .npz file"),
         ("none.npz", "no folder or file 'none.npz'", "an .npz file"),
         ("none.yaml", "no file none.yaml", "a YAML file"),
-        ("notes.txt", "is no data set", "an .npz file"),
+        ("notes.txt", "is not a data set", "an .npz file"),
         ("empty", "holds no images", "one folder for each class"),
     ],
 )

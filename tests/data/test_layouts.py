@@ -164,7 +164,7 @@ def test_a_rule_is_asked_for_and_must_be_known(nih, tmp_path: Path) -> None:
     ("file", "old", "new", "words"),
     [
         ("Data_Entry_2017.csv", "Mass|Nodule", "Mass|Wart", "'Wart' is no finding"),
-        ("Data_Entry_2017.csv", "Mass|Nodule", "Mass|No Finding", "says two things"),
+        ("Data_Entry_2017.csv", "Mass|Nodule", "Mass|No Finding", "contradicts itself"),
         ("test_list.txt", "00000003_000.png", "00000003_009.png", "00000003_000.png is in neither list"),
         ("test_list.txt", "00000003_000.png", "00000003_000.png\n00000001_000.png", "1_000.png is in both lists"),
     ],
@@ -241,7 +241,7 @@ def test_other_layouts_are_refused(tmp_path: Path) -> None:
         "7\n8\n": "line 1 names no class",
         "".join(f"{name}.JPEG n99999999\n" for name in of): "line 1 names no class",
         "".join(f"{name}.JPEG {wnid}\n" for name, wnid in list(of.items())[1:]): "1 image without a class",
-        f"{min(of)}.JPEG 0\n{min(of)}.JPEG 1\n": "line 2 names no class of train, or another one",
+        f"{min(of)}.JPEG 0\n{min(of)}.JPEG 1\n": "line 2 names no class of train, or names another",
     }
     for text, words in cases.items():
         (base / "val.txt").write_text(text)

@@ -125,7 +125,7 @@ def test_findings_are_read_as_published(tmp_path, chest):
 
 
 def test_without_a_rule_the_message_names_the_rules(tmp_path, chest):
-    with pytest.raises(HauberkError, match="several findings an image") as caught:
+    with pytest.raises(HauberkError, match="several findings for each image") as caught:
         read(tmp_path, "chestmnist")
     assert all(rule in caught.value.hint for rule in RULES)
     with pytest.raises(HauberkError, match="only_positive"):
@@ -167,7 +167,7 @@ def test_rules_are_for_sets_with_findings_only(tmp_path, save, chest):
     save("pneumoniamnist")
     with pytest.raises(HauberkError, match="leave rule out"):
         read(tmp_path, "pneumoniamnist", rule="any_finding")
-    with pytest.raises(HauberkError, match="one class an image"):
+    with pytest.raises(HauberkError, match="one class for each image"):
         medmnist.multi_label("pneumoniamnist", root=tmp_path, verify=False)
     with pytest.raises(HauberkError, match="'first' is no rule"):
         medmnist.multi_label("chestmnist", root=tmp_path, verify=False).single_label("first")

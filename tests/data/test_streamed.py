@@ -268,7 +268,7 @@ def test_only_whole_files_are_copies(tmp_path: Path) -> None:
 
 
 def test_images_to_choose_on_are_not_taken_out_of_files(files: ImageFiles) -> None:
-    with pytest.raises(HauberkError, match="stays in its files"):
+    with pytest.raises(HauberkError, match="is read from its files"):
         calibrated(dataset(files), 2)
 
 

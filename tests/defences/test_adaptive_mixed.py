@@ -363,7 +363,7 @@ def test_the_targeted_loss_wants_that_class(name: str, value: float) -> None:
 
 
 def test_it_needs_a_mixing_network_and_has_a_spec() -> None:
-    with pytest.raises(HauberkError, match="reads alpha_logit"):
+    with pytest.raises(HauberkError, match="needs the output alpha_logit"):
         AlphaDown()({"logits": torch.zeros(1, 3)}, torch.tensor([0]), None)
     attack = AutoAttack(Linf(0.1), losses=(AlphaDown(weight=0.25, base="margin"),))
     assert registry.build(registry.spec(attack)) == attack

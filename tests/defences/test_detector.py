@@ -203,7 +203,7 @@ def test_a_goal_that_is_reached_leaves_the_gradient_to_the_other() -> None:
 
 
 def test_the_joint_loss_needs_a_detector_and_has_a_spec() -> None:
-    with pytest.raises(HauberkError, match="reads a detector"):
+    with pytest.raises(HauberkError, match="needs the outputs of a detector"):
         DetectorJoint()({"logits": torch.zeros(1, 3)}, torch.tensor([0]), None)
     attack = APGD(Linf(0.1), loss=DetectorJoint(weight=0.25))
     assert registry.build(registry.spec(attack)) == attack

@@ -101,7 +101,7 @@ def test_an_array_that_is_gone_or_changed_is_not_believed(tmp_path: Path) -> Non
     with pytest.raises(HauberkError, match="is missing"):
         read(one)
     write(tmp_path, halved)
-    with pytest.raises(HauberkError, match="not those of its name"):
+    with pytest.raises(HauberkError, match="do not match the hash in its name"):
         read(one)
 
 

@@ -43,7 +43,7 @@ def test_intervals_hold_where_all_images_agree() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     for drawn, labels, tries in ((np.zeros((3, 4)), [0, 0, 0], 5), (np.zeros((3, 4)), [0, 0, 0], 0)):
-        with pytest.raises(HauberkError, match="cannot be read off"):
+        with pytest.raises(HauberkError, match="tries need as many draws"):
             repeated_accuracy(drawn, labels, tries)
     with pytest.raises(HauberkError, match="one column for each draw"):
         repeated_accuracy(np.zeros((3, 4)), [0, 0], 1)

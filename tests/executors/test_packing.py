@@ -74,7 +74,7 @@ def test_a_copy_that_answers_otherwise_is_refused(tmp_path: Path) -> None:
     content = packed(task(Reading(tmp_path / "factor"), tmp_path))
     unpacked(content)
     (tmp_path / "factor").write_text("1.1")
-    with pytest.raises(HauberkError, match="the model answers otherwise in a worker than here"):
+    with pytest.raises(HauberkError, match="the model gives other answers in a worker process"):
         unpacked(content)
 
 
@@ -106,5 +106,5 @@ def test_modules_are_found_where_the_driver_finds_them(tmp_path: Path, monkeypat
 def test_a_missing_module_is_said(tmp_path: Path) -> None:
     version, folders, inside = pickle.loads(packed(task(nn.Flatten(), tmp_path)))
     content = pickle.dumps((version, folders, inside.replace(b"flatten", b"flutten")))
-    with pytest.raises(HauberkError, match="a worker lacks what the model is made of: ModuleNotFoundError"):
+    with pytest.raises(HauberkError, match="a worker cannot load the code of the model: ModuleNotFoundError"):
         unpacked(content)

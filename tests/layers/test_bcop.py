@@ -189,7 +189,7 @@ def test_copies_state_cache_and_zeros() -> None:
 def test_refusals() -> None:
     with pytest.raises(HauberkError, match="reflect"):
         BCOPConv2d(2, 2, 3, padding_mode="reflect")
-    with pytest.raises(HauberkError, match="leaves pixels out"):
+    with pytest.raises(HauberkError, match="skips pixels"):
         BCOPConv2d(2, 2, 2, 3)
     with pytest.raises(HauberkError, match="repeats outputs"):
         BCOPConv2d(2, 2, 3, padding=2, padding_mode="circular")

@@ -107,7 +107,7 @@ def test_a_gate_of_unit_streams_stretches_nothing_in_its_own_precision() -> None
 
 
 def test_bad_gates_are_refused() -> None:
-    with pytest.raises(HauberkError, match="needs a stream"):
+    with pytest.raises(HauberkError, match="needs at least one stream"):
         ConvexGate([], 2)
     with pytest.raises(HauberkError, match="weights"):
         ConvexGate([nn.Identity()], 2, "both")  # type: ignore[arg-type]

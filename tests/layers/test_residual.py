@@ -149,13 +149,13 @@ def test_contract_and_walk() -> None:
 def test_refusals() -> None:
     # broadcasting would repeat values, which adds length that no bound knows of
     narrow = AffineResidual(nn.Conv2d(2, 1, 1)).eval()
-    with pytest.raises(HauberkError, match="keep the shape"):
+    with pytest.raises(HauberkError, match="keeps the shape"):
         narrow(torch.zeros(1, *SHAPE))
-    with pytest.raises(HauberkError, match="keep the shape"):
+    with pytest.raises(HauberkError, match="keeps the shape"):
         model_bound(nn.Sequential(narrow).eval(), SHAPE)
     with pytest.raises(HauberkError, match="strictly between"):
         ConvexResidual(nn.Identity(), 1.0)
-    with pytest.raises(HauberkError, match="needs a branch"):
+    with pytest.raises(HauberkError, match="needs at least one branch"):
         Concatenation()
     with pytest.raises(HauberkError, match="GELU"):
         AffineResidual(nn.Sequential(nn.GELU())).eval().lipschitz_bound(SHAPE)

@@ -78,7 +78,7 @@ def test_radii_are_those_of_l2_over_the_root_and_verify_finds_them() -> None:
 
 def test_an_image_of_more_values_is_refused() -> None:
     images = Batch(torch.full((1, 3, 2, 2), 0.5), torch.zeros(1).long(), torch.arange(1))
-    with pytest.raises(HauberkError, match="12 values, where the noise is for 11"):
+    with pytest.raises(HauberkError, match="12 values, but the noise is for 11"):
         SmoothingCertificate(GaussianLinf(0.5, 11), n0=5, n=20, alpha=0.05)(Diagonal(0.0).eval(), images)
 
 

@@ -307,7 +307,7 @@ def test_an_attack_on_a_model_without_gradients_is_not_judged() -> None:
     class Scores(nn.Module, ScoresOnly):
         """Gives no gradients."""
 
-    with pytest.raises(HauberkError, match="it gives none"):
+    with pytest.raises(HauberkError, match="this model has none"):
         hauberk.diagnose(SimpleNamespace(model=Scores()), APGD(Linf(0.1)))  # type: ignore[arg-type]
 
 

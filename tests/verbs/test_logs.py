@@ -87,7 +87,7 @@ def test_an_estimate_is_no_certificate_of_a_log(tmp_path: Path, typed: Typed) ->
         **part().unit, "seed": 3}))  # fmt: skip
     code, said = typed("export", path, "-o", tmp_path / "log.tsv")
     assert code == 1
-    assert "expected such a smoothing certificate" in " ".join(said.split())
+    assert "expected a smoothing certificate with these settings" in " ".join(said.split())
     assert not (tmp_path / "log.tsv").exists()
 
 

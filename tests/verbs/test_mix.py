@@ -134,7 +134,7 @@ def test_a_mixing_network_is_chosen_on_the_part_that_is_asked_for(
     assert len(found.dataset.val) == 60 and Run.open(network).recipe["data"] == part["of"]
     run = mixing.narrow(found, 0.2, 0.4, tmp_path / "narrow")
     assert run.recipe["data"] == part and hauberk.subject(run.path).dataset.calibration == found.dataset.calibration
-    with pytest.raises(HauberkError, match="the data have others"):
+    with pytest.raises(HauberkError, match="the data differ from that"):
         subjects.judged_on(hauberk.subject(network), {"name": "npz", "file": str(_other(tmp_path))})
 
 

@@ -55,7 +55,7 @@ def to_nchw(images: np.ndarray, layout: Layout, name: str) -> np.ndarray:
         HauberkError: if the array has another number of axes, or plainly the other layout.
     """
     if images.ndim != len(layout):
-        hint = "grey images without a channel axis are layout: NHW" if images.ndim == 3 else "say the layout it has"
+        hint = "grey images without a channel axis are layout: NHW" if images.ndim == 3 else "give its layout"
         raise HauberkError(f"{name}: expected {len(layout)} axes for layout {layout}, got shape {images.shape}", hint)
     if layout == "NHW":
         return images[:, None]
@@ -81,7 +81,7 @@ def to_channels(images: np.ndarray, channels: int | None, name: str) -> np.ndarr
     if channels in (None, own):
         return images
     if own not in (1, 3):
-        raise HauberkError(f"{name} has {own} channels, which are neither grey nor colour", "leave channels out")
+        raise HauberkError(f"{name} has {own} channels, expected 1 (grey) or 3 (colour)", "leave channels out")
     if channels == 3:
         return images.repeat(3, axis=1)
     grey: np.ndarray = np.rint(np.einsum("nchw,c->nhw", images, LUMA)).astype(images.dtype)

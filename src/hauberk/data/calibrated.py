@@ -44,8 +44,8 @@ def calibrated(of: Dataset, images: Annotated[int, Field(ge=1, le=10**9)]) -> Da
     test = of.test
     if isinstance(test.images, ImageFiles):
         raise HauberkError(
-            f"{of.name} stays in its files, and images that it holds twice would have to be found first",
-            "take calibration images out into a split of their own",
+            f"{of.name} is read from its files as needed, but duplicate images can be found only in memory",
+            "put the calibration images into a validation split of their own",
         )
     hashes = [calibration_hash(i) for i in test.ids.tolist()]
     once = occurs_once(test.images.numpy())
@@ -53,7 +53,7 @@ def calibrated(of: Dataset, images: Annotated[int, Field(ge=1, le=10**9)]) -> Da
     if images >= len(known):
         raise HauberkError(
             f"expected fewer calibration images than the {len(known)} single test images of {of.name}, got {images}",
-            "choose on a part of them, and report the rest",
+            "choose on some of them and report on the rest",
         )
     border = known[images - 1]
     below = torch.tensor([h <= border for h in hashes])

@@ -119,7 +119,7 @@ def _read(published: _Published, root: Path, download: bool, verify: bool) -> di
         if not archive.exists():
             files.download(published.url, archive, published.archive_md5)
         files.unpack(archive, published.folder, published.sums)
-    hint = f"unpack {published.archive} ({published.url}) in {root}, or say download: true"
+    hint = f"unpack {published.archive} ({published.url}) in {root}, or set download: true"
     return {
         path: read_arrays(files.read_file(path, published.sums[name] if verify else None, hint), path)
         for name, path in paths.items()

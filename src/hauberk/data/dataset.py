@@ -72,7 +72,7 @@ class Dataset:
         if self.num_classes < 2:
             raise HauberkError(
                 f"{self.name}: expected at least two classes, got {self.num_classes}",
-                "check the labels: a classifier has something to tell apart",
+                "check the labels",
             )
         twice = [name for name, count in Counter(self.classes).items() if count > 1]
         if twice:
@@ -188,14 +188,16 @@ def check_splits(name: str, splits: Mapping[SplitName, tuple[Tensor | ImageFiles
         raise HauberkError(f"{name}: expected one image shape, got {shapes}", "resize the images first")
     depths = {key: images.dtype for key, (images, _) in splits.items()}
     if len(set(depths.values())) > 1:
-        raise HauberkError(f"{name}: expected one depth, got {depths}", "8-bit values times 257 are 16-bit ones")
+        raise HauberkError(
+            f"{name}: expected one depth, got {depths}", "to turn 8-bit values into 16-bit values, multiply them by 257"
+        )
     if not len(splits["test"][0]):
         raise HauberkError(f"{name}: the test split is empty", "add images to it")
     shared = np.intersect1d(splits["train"][1].numpy(), splits["val"][1].numpy())
     if len(shared):
         raise HauberkError(
             f"{name}: train and val share {len(shared)} samples, for example id {shared[0]}",
-            "a sample that is learnt from cannot be used to choose",
+            "remove them from one of the two: a training sample cannot be used for validation",
         )
 
 
@@ -205,7 +207,7 @@ def learnable(dataset: Dataset) -> Dataset:
     if missing and len(dataset.train):
         raise HauberkError(
             f"{dataset.name}: no training image is of class {named([dataset.classes[k] for k in missing])}",
-            "add images of it, or leave the class out and count the classes from 0",
+            "add images of that class, or leave the class out and number the others from 0",
         )
     return dataset
 
@@ -215,5 +217,5 @@ def _check_labels(split: Split, num_classes: int) -> None:
         raise HauberkError(
             f"{split.name}: expected labels in 0..{num_classes - 1}, "
             f"got {int(split.labels.min())}..{int(split.labels.max())}",
-            "count classes from 0 and name every one of them",
+            "count classes from 0 and give a name to each of them",
         )

@@ -53,7 +53,7 @@ def check_md5(path: Path, found: str, expected: str) -> None:
     if found != expected:
         raise HauberkError(
             f"{path}: expected the published file with md5 {expected}, got {found}",
-            "it is damaged or another version: fetch it again, or say verify: false if it differs on purpose",
+            "it is damaged or another version: fetch it again, or set verify: false if it differs on purpose",
         )
 
 
@@ -153,12 +153,12 @@ def read_npz(path: Path, required: list[str], optional: tuple[str, ...] = (), hi
             found = {key: archive[key] for key in (*required, *optional) if key in archive.files}
             odd = [key for key, value in found.items() if not isinstance(value, np.ndarray)]
             if odd:
-                raise HauberkError(f"{path}: {odd[0]} is no array", "write it with numpy.savez")
+                raise HauberkError(f"{path}: {odd[0]} is not an array", "write it with numpy.savez")
             return found
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             raise HauberkError(
-                f"{path} holds Python objects, which can run code when they are read",
+                f"{path} holds Python objects, and reading those can run code",
                 "save plain arrays: numpy.savez(path, x_train=images, y_train=labels.astype('int64'), ...)",
             ) from error
         message = f"{path} is not a whole .npz file: {reason(error)}"

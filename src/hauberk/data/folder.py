@@ -74,7 +74,7 @@ def image_folder(
     _check_names(base)
     flat = not (base / "train").is_dir()
     if flat and val_size is not None:
-        raise HauberkError(f"{base} has no folder train, so val_size does not apply", "say val_fraction instead")
+        raise HauberkError(f"{base} has no folder train, so val_size does not apply", "use val_fraction instead")
     names = _classes(base if flat else base / "train", classes)
     reading = _Reading(form)
     if flat:
@@ -119,13 +119,16 @@ def _check_names(base: Path) -> None:
     names = _folders(base)
     alone = {"test", "val"} & set(names)
     if alone and set(names) <= {"test", "val", "extra"}:
-        raise HauberkError(f"{base} has a folder {min(alone)} and none called train", f"for it alone, give {base}/test")
+        raise HauberkError(
+            f"{base} has a folder {min(alone)} but no folder train",
+            f"to evaluate on that folder only, give {base}/test",
+        )
     splits = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
     for name in names if {"train", "training", "test", "testing"} & {n.casefold() for n in names} else ():
         meant = splits.get(name.casefold(), name.casefold())
         if name != meant and meant in ("train", "val", "test") and meant not in names:
             raise HauberkError(
-                f"{base / name} is not read under this name: the splits are train, val and test",
+                f"{base / name} is not read: the folders of the splits must be called train, val and test",
                 f"rename it to {meant}",
             )
 
@@ -146,7 +149,7 @@ def _classes(folder: Path, given: tuple[str, ...] | None) -> tuple[str, ...]:
         return found
     if len(set(given)) != len(given) or set(given) != set(found):
         raise HauberkError(
-            f"{folder}: expected classes to name each class folder once, got {', '.join(given)}",
+            f"{folder}: the setting classes must name each class folder once, got {', '.join(given)}",
             f"the folders are {', '.join(found)}",
         )
     return given
@@ -203,7 +206,7 @@ class _Reading:
                 if any(p.suffix.lower() in ENDINGS for p in path.rglob("*") if not _hidden(p.name)):
                     raise HauberkError(
                         f"{folder} has images one folder deeper, in {path.name}",
-                        f"put them into {folder} itself, or give the folder whose folders are the classes",
+                        f"put them into {folder} itself, or give the folder that holds the class folders",
                     )
             elif path.suffix.lower() in ENDINGS:
                 images.append(path)
@@ -291,7 +294,7 @@ def _by_hash(
     if test_fraction + val_fraction >= 1.0 and (test_fraction, val_fraction) != (1.0, 0.0):
         raise HauberkError(
             f"expected test_fraction + val_fraction below 1, got {test_fraction} + {val_fraction}",
-            "leave some images to train on",
+            "choose smaller fractions, so that images are left for training",
         )
     listing = reading.listing(base, classes, every=True)
     arrays = reading.read(listing)

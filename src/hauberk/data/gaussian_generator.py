@@ -57,12 +57,15 @@ def gaussian_generator(
     """
     pixels = in_memory(of.train.images)
     if pixels.dtype != torch.uint8:
-        raise HauberkError(f"{of.name} has images of 16 bits", "a Gaussian of 8-bit images can be fitted")
+        raise HauberkError(f"{of.name} has 16-bit images", "the Gaussian generator needs 8-bit images")
     found = torch.empty((images, *of.input_shape), dtype=torch.uint8)
     for k in range(of.num_classes):
         own = pixels[of.train.labels == k].flatten(1).numpy() / 255.0
         if len(own) < 2:
-            raise HauberkError(f"class {of.classes[k]} of {of.name} has {len(own)} training images", "two are needed")
+            raise HauberkError(
+                f"class {of.classes[k]} of {of.name} has {len(own)} training images",
+                "give at least two images of each class",
+            )
         mean, root = fitted(own, components)
         rows = len(range(k, images, of.num_classes))
         draws = stream(seed, k, "gaussian generator").standard_normal((rows, len(root)))

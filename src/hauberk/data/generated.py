@@ -100,8 +100,8 @@ def stored(path: Path, name: str) -> np.ndarray:
     if member.compress_type != zipfile.ZIP_STORED:
         if member.file_size > LARGE:
             raise HauberkError(
-                f"{path} holds {member.file_size:,} bytes of packed images, which would all have to be in memory",
-                "write it again with numpy.savez, which does not pack: rows are then read as they are needed",
+                f"{path} holds {member.file_size:,} bytes of compressed images, which would have to fit into memory",
+                "write the file again with numpy.savez, which does not compress, so that rows are read as needed",
             )
         return files.read_npz(path, [name])[name]
     with path.open("rb") as handle:
@@ -114,7 +114,7 @@ def stored(path: Path, name: str) -> np.ndarray:
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(handle)
         if dtype.hasobject or handle.tell() + dtype.itemsize * int(np.prod(shape)) > path.stat().st_size:
-            raise HauberkError(f"{path}: {name} is no array, or cut short", "fetch it again")
+            raise HauberkError(f"{path}: {name} is not an array, or is incomplete", "fetch it again")
         return np.memmap(handle, dtype, "c", handle.tell(), shape, "F" if fortran else "C")
 
 
@@ -142,12 +142,12 @@ def _names(path: Path) -> dict[str, str]:
     """The arrays of the file by what they mean."""
     if not path.exists():
         raise HauberkError(f"expected the file {path}, which is not there",
-                           "hauberk generate writes one; or fetch a published one")  # fmt: skip
+                           "write one with hauberk generate, or download a published one")  # fmt: skip
     held = files.arrays_of(path)
     pair = next((p for p in PAIRS if set(p) <= set(held)), None) or next(
         ((p[0],) for p in PAIRS if p[0] in held), None)  # fmt: skip
     if pair is None:
-        raise HauberkError(f"{path} holds {', '.join(held) or 'nothing'}, and no generated images",
+        raise HauberkError(f"{path} holds {', '.join(held) or 'nothing'}, but no generated images",
                            "name the arrays image and label")  # fmt: skip
     return dict(zip(("image", "label"), pair, strict=False)) | {name: name for name in KNOWN if name in held}
 
@@ -163,7 +163,7 @@ def _channels_first(pixels: np.ndarray, layout: Layout | None, path: Path) -> Te
     """The images as a tensor (N, C, H, W) that shares their memory."""
     meant: Literal["NHWC", "NCHW", "NHW"] | None = layout or likely_layout(pixels.shape)
     if meant is None or pixels.ndim != len(meant):
-        raise HauberkError(f"which axes? The images of {path} have shape {pixels.shape}", "say layout: NHWC or NCHW")
+        raise HauberkError(f"which axes? The images of {path} have shape {pixels.shape}", "set layout: NHWC or NCHW")
     found = torch.from_numpy(pixels)
     return found[:, None] if meant == "NHW" else found if meant == "NCHW" else found.permute(0, 3, 1, 2)
 
@@ -182,7 +182,9 @@ def _told(path: Path, text: np.ndarray | None) -> dict[str, Any]:
         return {}
     value = reading.json_value(str(text), str(path))
     if not isinstance(value, dict) or not set(value) <= set(_TOLD):
-        raise HauberkError(f"{path} says in a form of its own where it comes from", "hauberk generate writes one")
+        raise HauberkError(
+            f"{path} describes its provenance in an unknown form", "write the file with hauberk generate"
+        )
     return value
 
 
@@ -191,7 +193,9 @@ def _agreed(path: Path, told: dict[str, Any], said: dict[str, Any]) -> Provenanc
     given = {key: value for key, value in said.items() if value not in ("", None)}
     odd = next((key for key, value in given.items() if told.get(key, value) != value), None)
     if odd is not None:
-        raise HauberkError(f"{path} says {odd}: {told[odd]!r}, the recipe {given[odd]!r}", f"leave {odd} out")
+        raise HauberkError(
+            f"{path} says {odd}: {told[odd]!r}, but the recipe says {given[odd]!r}", f"leave {odd} out of the recipe"
+        )
     known = {"generator": path.stem, "trained_on": "unknown", "filter": "none", "settings": {}} | told | given
     asked = known.get("conditional")
     return Provenance(

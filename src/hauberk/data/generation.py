@@ -48,7 +48,9 @@ class Check:
 
     def __post_init__(self) -> None:
         if self.keep < 1.0 and self.chooser is None:
-            raise HauberkError("nobody says which images to keep", "give a judge, or leave keep out")
+            raise HauberkError(
+                "keep needs a judge or a labeller that chooses the images", "give a judge, or leave keep out"
+            )
 
 
 def replaced(
@@ -70,7 +72,10 @@ def replaced(
             learnt from such images, or the judge does not agree with enough of the labels.
     """
     if isinstance(of.train.images, ImageFiles):
-        raise HauberkError(f"{of.name} stays in its files", "generated images are compared with images in memory")
+        raise HauberkError(
+            f"{of.name} is read from its files as needed",
+            "use data that fits into memory: generated images are compared with it",
+        )
     _check_form(of, images)
     _check_unseen(of, seen)
     given = _labelled(images, labels, check)
@@ -91,7 +96,7 @@ def replaced(
         if agreement is None or agreement < check.least:
             raise HauberkError(
                 f"the judge agrees with {agreement or 0:.1%} of the labels of generated images, expected "
-                f"{check.least:.0%} at least", "train the generator longer, or condition it on the class",
+                f"{check.least:.0%} at least", "train the generator longer, or train it with conditional: true",
             )  # fmt: skip
     if check.chooser is not None and check.keep < 1.0:
         split = split.select(surest(check.chooser, split, check.keep))
@@ -148,11 +153,11 @@ def nearest_distances(images: Tensor, to: Tensor) -> Tensor:
 
 def _check_form(of: Dataset, images: Tensor) -> None:
     if not len(images):
-        raise HauberkError("there are no generated images", "ask for some")
+        raise HauberkError("there are no generated images", "ask for at least one")
     if tuple(images.shape[1:]) != of.input_shape or images.dtype != of.test.images.dtype:
         raise HauberkError(
             f"generated images are {images.dtype} of shape {tuple(images.shape[1:])}, those of {of.name} "
-            f"{of.test.images.dtype} of shape {of.input_shape}", "they have to be alike",
+            f"{of.test.images.dtype} of shape {of.input_shape}", "give images of that type and shape",
         )  # fmt: skip
 
 
@@ -197,7 +202,7 @@ def _looked_at(of: Dataset, split: Split, known: Provenance) -> Provenance:
     if copies:
         raise HauberkError(
             f"copies among generated images: {counted(copies, 'validation or test image')} of {of.name}",
-            "take another generator: what is learnt from is no fresh test",
+            "use another generator: validation and test images must not be trained on",
         )
     own = set(pixel_keys(of.train))
     digest = hashlib.blake2b(b"".join(keys) + split.labels.numpy().tobytes(), digest_size=16).hexdigest()

@@ -64,7 +64,7 @@ def described(name: str) -> Spec:
         return {"name": "image_folder", "folder": name} | shares
     if path.suffix.lower() == ".npz":
         return {"name": "npz", "file": name}
-    raise HauberkError(f"{name} is no data set", f"expected {KNOWN}")
+    raise HauberkError(f"{name} is not a data set", f"expected {KNOWN}")
 
 
 def _of_yaml(path: Path) -> Spec:
@@ -75,7 +75,9 @@ def _of_yaml(path: Path) -> Spec:
     if isinstance(inner, str):
         return described(inner)
     if not isinstance(inner, dict) or "name" not in inner:
-        raise HauberkError(f"{path} describes no data", "for example {name: image_folder, folder: xrays, size: 28}")
+        raise HauberkError(
+            f"{path} does not describe a data set", "for example {name: image_folder, folder: xrays, size: 28}"
+        )
     return dict(inner)
 
 
@@ -154,7 +156,7 @@ def _which_size(spec: Spec, sides: list[int], every: list[int]) -> HauberkError:
     can = f", and the model takes any of {', '.join(map(str, every[:6]))}" if every else ""
     return HauberkError(
         f"which size? The shorter sides of the images have {seen}{can}",
-        f"say the one that the model was trained on: --data {spec['folder']},size={every[0] if every else 224}",
+        f"give the size that the model was trained on: --data {spec['folder']},size={every[0] if every else 224}",
     )
 
 
@@ -164,7 +166,8 @@ def _of_arrays(spec: Spec, path: Path, takes: Takes) -> tuple[Spec, tuple[str, .
     if layout is None:
         raise HauberkError(
             f"which axes? The images of {path} have shape {'x'.join(map(str, shape))}",
-            f"say layout=NCHW if the channels come first, layout=NHWC if last: --data {spec['file']},layout=NHWC",
+            "set layout=NCHW if the channels come first, layout=NHWC if they come last: --data "
+            f"{spec['file']},layout=NHWC",
         )
     sizes = dict(zip(layout, shape, strict=False)) | ({"C": 1} if layout == "NHW" else {})
     spec, own, side = spec | {"layout": layout}, sizes.get("C", 0), sizes.get("H", 0)
@@ -190,12 +193,13 @@ def of_arrays(images: np.ndarray, labels: np.ndarray, outputs: Callable[[Tensor]
     layout = npz.likely_layout(images.shape)
     if layout is None:
         raise HauberkError(
-            f"which axes? The images have shape {tuple(images.shape)}", "give them as (N, C, H, W), say by permute"
+            f"which axes? The images have shape {tuple(images.shape)}",
+            "give them as (N, C, H, W), for example by permute",
         )
     whole = Arrays(to_nchw(to_integers(images, "images"), layout, "images"), to_labels(labels, "labels"))
     test = split("test", whole, np.arange(len(whole.labels)))
     if not len(test):
-        raise HauberkError("there are no images", "give some")
+        raise HauberkError("there are no images", "give at least one")
     known = 0 if outputs is None else outputs(test.select(slice(2)).batch().images)
     classes = max(reading.check_classes(int(whole.labels.max(initial=0)) + 1, "labels"), known, 2)
     none = Arrays(whole.images[:0], whole.labels[:0])

@@ -37,7 +37,7 @@ def check_apart(groups: Mapping[str, np.ndarray], what: str, path: Path) -> None
                 raise HauberkError(
                     f"{path}: {one} and {other} share {counted(len(shared), what)}, for example "
                     f"{first.decode(errors='replace') if isinstance(first, bytes) else first}",
-                    f"keep all images of one {what} in one split: what was learnt of it is no fresh test",
+                    f"keep all images of one {what} in one split: images of one {what} must not be in two splits",
                 )
 
 
@@ -61,7 +61,10 @@ def tenths(groups: Sequence[str], strata: Sequence[int], tenth: Sequence[int]) -
     of: dict[str, int] = {}
     for group, stratum in zip(groups, strata, strict=True):
         if of.setdefault(group, stratum) != stratum:
-            raise HauberkError(f"the images of {group} are of more than one class", "mend the table: they are one")
+            raise HauberkError(
+                f"the images of {group} are of more than one class",
+                "correct the table: all images of one group must have one class",
+            )
     part: dict[str, int] = {}
     for stratum in set(of.values()):
         members = sorted((g for g in of if of[g] == stratum), key=lambda g: hashlib.sha256(g.encode()).digest())
@@ -88,7 +91,7 @@ def table(path: Path, columns: Iterable[str], hint: str) -> list[dict[str, str]]
     try:
         rows = list(csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in head else ",", strict=True))
     except csv.Error as error:
-        raise HauberkError(f"{path} is no table of values: {error}", hint) from error
+        raise HauberkError(f"{path} is not a table of values: {error}", hint) from error
     missing = [name for name in columns if not rows or rows[0].get(name) is None]
     if missing:
         raise HauberkError(f"{path} lacks the column {missing[0]}; its head is {head[:80]!r}", hint)

@@ -67,7 +67,7 @@ def ham10000(
     known = list(DIAGNOSES)
     unknown = sorted({row["dx"] for row in rows} - set(known))
     if unknown:
-        raise HauberkError(f"{path}: {unknown[0]!r} is no diagnosis of HAM10000", f"known: {', '.join(known)}")
+        raise HauberkError(f"{path}: {unknown[0]!r} is not a diagnosis of HAM10000", f"known: {', '.join(known)}")
     labels = [known.index(row["dx"]) for row in rows]
     part = tenths([row["lesion_id"] for row in rows], labels, (7, 8))
     names = found_below(base, [row["image_id"] for row in rows], hint)

@@ -88,7 +88,7 @@ def decoded(path: Path, form: Form) -> ImageFile:
             _check(opened, path)
             return _deep(content, opened, form) if is_png16(content) else _plain(opened, form)
     except UnidentifiedImageError as error:
-        what = "is empty" if not content else f"is no {', '.join(_FORMATS)} image, whatever its name says"
+        what = "is empty" if not content else f"is not a {', '.join(_FORMATS)} image"
         raise HauberkError(f"cannot read the image {path}: it {what}", "remove it or replace it") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise HauberkError(f"cannot read the image {path}: {reason(error)}", "remove it or replace it") from error
@@ -106,12 +106,14 @@ def head(path: Path) -> tuple[tuple[int, int], bool] | None:
 
 def _check(opened: Image.Image, path: Path) -> None:
     if math.prod(opened.size) > reading.PIXELS:
-        raise HauberkError(f"{path} has {opened.width} x {opened.height} pixels", f"at most {reading.PIXELS:,} in all")
+        raise HauberkError(
+            f"{path} has {opened.width} x {opened.height} pixels", f"reduce it to at most {reading.PIXELS:,} pixels"
+        )
     if getattr(opened, "is_animated", False) and opened.format != "MPO":  # whose first picture is the photograph
         raise HauberkError(f"{path} has {getattr(opened, 'n_frames', 2)} frames", "save one of them as an image")
     if opened.mode not in _KNOWN and not opened.mode.startswith("I;16") and opened.mode != "I":
         raise HauberkError(
-            f"{path} has colours of kind {opened.mode}, which need a profile to be shown",
+            f"{path} has colours of kind {opened.mode}, which need a colour profile",
             "convert it to RGB or grey with the program that made it",
         )
 

@@ -60,11 +60,13 @@ def imagenet(
     odd = [name for name in classes if not _WNID.fullmatch(name)]
     if odd or len(classes) < 2:
         hint = f"expected {_LAYOUT}; folders of other names are read by image_folder"
-        raise HauberkError(f"{base / 'train'}: {named(odd) or 'too few folders'}: no WordNet ids", hint)
+        raise HauberkError(
+            f"{base / 'train'}: {named(odd) or 'too few folders'}: expected folders named by WordNet ids", hint
+        )
     learnt, labels = _by_folder(base, "train", classes)
     flat = not _inside(base / "val", folders=True)
     if flat != (mapping is not None):
-        hint = "say mapping: FILE" if flat else "leave mapping out"
+        hint = "set mapping: FILE" if flat else "leave mapping out"
         raise HauberkError(f"{base / 'val'} has {'no ' if flat else ''}class folders", hint)
     tested, theirs = _by_folder(base, "val", classes) if mapping is None else _mapped(base, base / mapping, classes)
     held = stratified(np.array(labels), val_size, "val")
@@ -109,14 +111,19 @@ def _mapped(base: Path, path: Path, classes: tuple[str, ...]) -> tuple[list[str]
     without = [name for name, label in zip(found, labels, strict=True) if label < 0]
     if without or not found:
         what = f"{counted(len(without), 'image')} without a class in {path.name}: {named(without)}"
-        raise HauberkError(f"{base / 'val'}: {what if found else 'no images'}", "give the mapping of these images")
+        raise HauberkError(
+            f"{base / 'val'}: {what if found else 'no images'}",
+            "give a mapping that names the class of each image of val",
+        )
     return [f"val/{name}" for name in found], labels
 
 
 def _mapping(path: Path, classes: Mapping[str, int]) -> dict[str, int]:
     """The class of each file name; a class is a WordNet id or a place from 0."""
     if not path.is_file():
-        raise HauberkError(f"expected the file {path}, which is not there", "it says the class of each image of val")
+        raise HauberkError(
+            f"expected the file {path}, which is not there", "it must give the class of each image of val"
+        )
     places = {str(label): label for label in classes.values()} | dict(classes)
     found: dict[str, int] = {}
     for number, line in enumerate(reading.text(path, TABLE_BYTES).splitlines(), 1):
@@ -126,7 +133,8 @@ def _mapping(path: Path, classes: Mapping[str, int]) -> dict[str, int]:
         label = places.get(words[1]) if len(words) > 1 else None
         if label is None or found.setdefault(words[0], label) != label:
             raise HauberkError(
-                f"{path}: line {number} names no class of train, or another one than before: {line[:60]!r}",
+                f"{path}: line {number} names no class of train, or names another class than an earlier line: "
+                f"{line[:60]!r}",
                 "expected FILE WNID, or FILE NUMBER with the number counted from 0 in the order of the WordNet ids",
             )
     return found

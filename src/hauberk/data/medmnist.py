@@ -199,13 +199,13 @@ def medmnist(
     published = _published(flag)
     if published.multi_label and rule is None:
         raise HauberkError(
-            f"{flag} has several findings an image, and a classifier gives one class",
-            f"choose rule: {', '.join(RULES)}; or read it as it is with hauberk.data.medmnist.multi_label",
+            f"{flag} has several findings for each image, but a classifier gives one class",
+            f"choose rule: {', '.join(RULES)}; or read all findings with hauberk.data.medmnist.multi_label",
         )
     if published.multi_label and rule is not None:
         return multi_label(flag, size, root, download, verify).single_label(rule)
     if rule is not None:
-        raise HauberkError(f"{flag} has one class an image already", "leave rule out")
+        raise HauberkError(f"{flag} already has one class for each image", "leave rule out")
     path, arrays = _read(flag, size, root, download, verify)
     train, val, test = (
         Arrays(_images(arrays, part, path), to_labels(arrays[f"{part}_labels"], f"{path}, {part}_labels"))
@@ -225,7 +225,7 @@ def multi_label(
     """
     published = _published(flag)
     if not published.multi_label:
-        raise HauberkError(f"{flag} has one class an image", "read it with hauberk.data.medmnist.medmnist")
+        raise HauberkError(f"{flag} has one class for each image", "read it with hauberk.data.medmnist.medmnist")
     path, arrays = _read(flag, size, root, download, verify)
     first_val = len(arrays["train_images"])
     starts = {"train": 0, "val": first_val, "test": 0}

@@ -42,7 +42,7 @@ class MultiLabelSplit:
             raise HauberkError(
                 f"{self.name}: expected bool labels of shape ({len(self.images)}, F), "
                 f"got {self.multi_label.dtype} of shape {tuple(self.multi_label.shape)}",
-                "give one row an image: labels.bool()",
+                "give one row for each image: labels.bool()",
             )
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class MultiLabelDataset:
                 raise HauberkError(
                     f"{self.name}, {part.name}: expected labels of shape (N, {len(self.findings)}), "
                     f"got {tuple(part.multi_label.shape)}",
-                    "give one column a finding",
+                    "give one column for each finding",
                 )
 
     def single_label(self, rule: Rule) -> Dataset:
@@ -93,10 +93,11 @@ class MultiLabelDataset:
         """
         one = rule.removeprefix("finding:") if rule.startswith("finding:") else None
         if one is not None and one not in self.findings:
-            raise HauberkError(f"{self.name} marks no finding {one!r}", f"choose one of {', '.join(self.findings)}")
+            raise HauberkError(f"{self.name} has no finding {one!r}", f"choose one of {', '.join(self.findings)}")
         if rule not in RULES and one is None:
             raise HauberkError(
-                f"{self.name} has several findings an image, and {rule!r} is no rule that makes one class of them",
+                f"{self.name} has several findings for each image, and {rule!r} is not a rule that turns them into one "
+                "class",
                 f"choose rule: {', '.join(RULES)}",
             )
         classes = {

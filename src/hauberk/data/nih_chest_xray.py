@@ -82,7 +82,7 @@ def _marks(text: str, path: Path) -> list[bool]:
     said = text.split("|")
     unknown = sorted(set(said) - {NONE, *FINDINGS})
     if unknown or (NONE in said and len(said) > 1):
-        what = f"{unknown[0]!r} is no finding" if unknown else f"{text!r} says two things"
+        what = f"{unknown[0]!r} is not a finding" if unknown else f"{text!r} contradicts itself"
         raise HauberkError(f"{path}: {what}", f"known: {NONE}, or some of {', '.join(FINDINGS)} with | between them")
     return [name in said for name in FINDINGS]
 
@@ -93,7 +93,7 @@ def _official(base: Path, names: list[str], patients: list[str], hint: str) -> n
     for name in _LISTS:
         if not (base / name).is_file():
             raise HauberkError(f"expected the file {base / name}, which is not there",
-                               f"{hint}, or say split: by_patient")  # fmt: skip
+                               f"{hint}, or set split: by_patient")  # fmt: skip
         listed.append(set(reading.text(base / name, TABLE_BYTES).split()))
     learnt, tested = listed
     both, neither = learnt & tested, [name for name in names if name not in learnt | tested]

@@ -29,7 +29,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
             raise HauberkError(
-                f"a pickle with code in it: it asks for {module}.{name}, and only numpy arrays are admitted",
+                f"the pickle holds code: it uses {module}.{name}, but only numpy arrays are allowed",
                 "do not open this file; fetch the published one from its source",
             )
         return _ADMITTED[module, name]

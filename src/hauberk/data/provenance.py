@@ -55,8 +55,9 @@ class Provenance:
     def __post_init__(self) -> None:
         if self.trained_on not in LEARNT:
             raise HauberkError(
-                f"a generator that has learnt from {self.trained_on!r} cannot make images to train on",
-                f"validation and test images have to be new to it: expected {', '.join(LEARNT)}",
+                f"images of a generator that was trained on {self.trained_on!r} cannot be used for training",
+                "the generator must not have seen validation or test images: expected trained_on to be one of "
+                f"{', '.join(LEARNT)}",
             )
 
     def plain(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def epoch_batches(
         HauberkError: if a full step cannot be made or not be shared evenly.
     """
     if not 0 <= rank < world:
-        raise HauberkError(f"expected a rank in 0..{world - 1}, got {rank}", "ranks count from 0")
+        raise HauberkError(f"expected a rank in 0..{world - 1}, got {rank}", "ranks are counted from 0")
     if batch_size < 1 or batch_size % world:
         raise HauberkError(
             f"expected a batch size that {world} processes can share evenly, got {batch_size}",

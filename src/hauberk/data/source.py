@@ -72,7 +72,7 @@ class Source:
         for part in parts:
             if part.split.image_shape != train.image_shape:
                 raise HauberkError(
-                    f"images of {part.name} have the shape {part.split.image_shape}, expected {train.image_shape}",
+                    f"the images of {part.name} have the shape {part.split.image_shape}, expected {train.image_shape}",
                     "resize them first",
                 )
         self.counts = [round(part.share * batch_size) for part in parts]
@@ -85,8 +85,8 @@ class Source:
         most = len(train) // self.own
         if steps > most > 0:
             raise HauberkError(
-                f"an epoch of {len(train)} training images has {most} batches, and {steps} are asked for",
-                "set steps_per_epoch to 0 for all of them, and epochs to how often the images are seen",
+                f"an epoch of {len(train)} training images has {most} batches, but {steps} were requested",
+                "set steps_per_epoch to 0 to use every batch, and epochs to the number of passes over the images",
             )
         self.seed, self.steps = seed, steps
         self.firsts = list(accumulate((len(part.split) for part in parts), initial=len(train)))  # place of each part
@@ -160,7 +160,7 @@ def parts_of(dataset: Dataset, others: Sequence[tuple[Dataset, float]]) -> tuple
         if copies:
             raise HauberkError(
                 f"{counted(copies, 'training image')} of {other.name} are validation or test images of {dataset.name}",
-                "take them out: what is learnt from is no fresh test",
+                "remove them: validation and test images must not be trained on",
             )
     return tuple(Part(other.name, other.train, share, other.provenance) for other, share in others)
 

@@ -142,4 +142,6 @@ def check_pixels(name: str, images: Tensor | ImageFiles) -> None:
 def check_unique(name: str, ids: Tensor) -> None:
     """Raise if an id appears twice."""
     if len(torch.unique(ids)) != len(ids):
-        raise HauberkError(f"{name}: expected every id once, some appear twice", "an id names one image of its split")
+        raise HauberkError(
+            f"{name}: expected every id once, but some appear twice", "give each image of a split an id of its own"
+        )

@@ -78,7 +78,7 @@ class ImageFiles:
         def one(row: int) -> None:
             pixels = decoded(self.path(row), self.form).pixels
             if pixels.dtype != np.uint8:
-                raise HauberkError(f"{self.path(row)} has 16 bits a channel", "streamed images have 8: convert it")
+                raise HauberkError(f"{self.path(row)} has 16 bits a channel", "convert it: streamed images must have 8")
             found[row] = torch.from_numpy(np.array(pixels))
 
         in_threads(one, range(len(self)))

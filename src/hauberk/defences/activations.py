@@ -56,7 +56,7 @@ def last_features(model: nn.Module, images: Tensor) -> Tensor:
     """
     last = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
     if last is None:
-        raise HauberkError("the model has no linear layer", "name the module whose output is meant: layer")
+        raise HauberkError("the model has no linear layer", "set layer to the name of the module whose output is used")
     seen: list[Tensor] = []
     handle = last.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
     try:
@@ -64,5 +64,7 @@ def last_features(model: nn.Module, images: Tensor) -> Tensor:
     finally:
         handle.remove()
     if len(seen) != 1:
-        raise HauberkError(f"the last linear layer ran {len(seen)} times in one forward pass", "name a layer instead")
+        raise HauberkError(
+            f"the last linear layer ran {len(seen)} times in one forward pass", "set layer to a module that runs once"
+        )
     return seen[0]

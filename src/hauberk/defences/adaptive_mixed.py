@@ -72,12 +72,13 @@ class AdaptiveMixedClassifier(MixedClassifier, NamedOutputs):
         super().__init__(accurate, robust, alpha_min, accurate_scale, robust_scale)
         if not alpha_min <= alpha_max <= 1.0:
             raise HauberkError(
-                f"expected a range of alpha in [0, 1], got ({alpha_min}, {alpha_max})", "alpha_min comes first"
+                f"expected a range of alpha in [0, 1], got ({alpha_min}, {alpha_max})",
+                "alpha_min must not exceed alpha_max",
             )
         if not (logit[0] > 0.0 and training_logit[0] > 0.0):
             raise HauberkError(
                 f"expected positive factors of the score, got {logit[0]} and {training_logit[0]}",
-                "a negative one takes attacked images for clean ones",
+                "with a negative factor, attacked images would be treated as clean ones",
             )
         self.mixing, self.alpha_max = mixing, alpha_max
         self.accurate_taps, self.robust_taps = accurate_taps, robust_taps
@@ -240,7 +241,7 @@ def adaptive_mixed(  # noqa: PLR0913, PLR0917 - what a mix is made of
     specs = registry.spec(accurate), registry.spec(robust)
     shape = input_shape or specs[0].get("input_shape") or specs[1].get("input_shape")
     if shape is None:
-        raise HauberkError("the bases do not tell their input shape", "give input_shape, for example (3, 32, 32)")
+        raise HauberkError("the input shape of the bases is not known", "give input_shape, for example (3, 32, 32)")
     taps = _pair("accurate_taps", accurate_taps), _pair("robust_taps", robust_taps)
     features = [_features(base, names, shape) for base, names in zip((accurate, robust), taps, strict=True)]
     first, second = (concatenated(depth).shape[1] for depth in zip(*features, strict=True))
@@ -301,7 +302,7 @@ class AlphaDown(AttackLoss):
         """
         if "alpha_logit" not in outputs:
             raise HauberkError(
-                f"the model tells {', '.join(outputs)}, the loss reads alpha_logit",
+                f"the loss needs the output alpha_logit, but the model has {', '.join(outputs)}",
                 "attack a model of kind adaptive_mixed",
             )
         logits = outputs["logits"]

@@ -134,7 +134,7 @@ class BottomMargin(AttackLoss):
         """
         if "leads" not in outputs:
             raise HauberkError(
-                f"the model tells {', '.join(outputs)}, this loss reads the leads of a bottom class",
+                f"the loss needs the outputs of a bottom class, but the model has {', '.join(outputs)}",
                 "attack a model of kind bottom_class",
             )
         ahead = outputs["leads"]
@@ -162,7 +162,7 @@ def bottom_class(
     spec = registry.spec(base)
     shape = spec.get("input_shape") if input_shape is None else input_shape
     if shape is None:
-        raise HauberkError(f"{spec['name']} does not tell its input shape", "give input_shape, for example (3, 32, 32)")
+        raise HauberkError(f"{spec['name']} does not say its input shape", "give input_shape, for example (3, 32, 32)")
     model = BottomClass(base, eps, norm)
     model.constants(shape)  # a base without bounds is refused before anybody trains it
     model.spec = {"name": "bottom_class", "base": spec, "eps": eps, "norm": norm, "input_shape": list(shape)}

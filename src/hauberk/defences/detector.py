@@ -86,7 +86,7 @@ def detected(
     spec = registry.spec(base)
     shape = spec.get("input_shape") if input_shape is None else input_shape
     if shape is None:
-        raise HauberkError(f"{spec['name']} does not tell its input shape", "give input_shape, for example (3, 32, 32)")
+        raise HauberkError(f"{spec['name']} does not say its input shape", "give input_shape, for example (3, 32, 32)")
     with torch.no_grad(), evaluating(base):
         first = next(base.parameters(), torch.zeros(1))  # on the CPU: where a model without parameters is
         blank = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
@@ -171,7 +171,7 @@ class DetectorJoint(AttackLoss):
         """
         if not {"detector", "threshold"} <= outputs.keys():
             raise HauberkError(
-                f"the model tells {', '.join(outputs)}, the joint loss reads a detector",
+                f"the joint loss needs the outputs of a detector, but the model has {', '.join(outputs)}",
                 "attack a model of kind detected",
             )
         logits = outputs["logits"]

@@ -61,7 +61,7 @@ class DiffusionPurifier(Random):
         if not (0.0 < t_star <= 1.0 and last >= 0 and 1 <= steps <= last + 1):
             raise HauberkError(
                 f"expected t_star in (0, 1] and 1 to {max(last + 1, 1)} steps, got {t_star} and {steps}",
-                "a diffusion model of 1,000 steps takes up to 100 of them for t_star 0.1",
+                "for example, a diffusion model of 1,000 steps allows up to 100 steps for t_star 0.1",
             )
         self.times = torch.linspace(last, 0, steps).round().long().tolist() if steps > 1 else [last]
         self.sigmas = [float(((1.0 - table[t]) / table[t]).sqrt()) for t in self.times] + [0.0]
@@ -155,7 +155,9 @@ def diffusion_purification(
     """
     network, table, told = _own(diffusion) if diffusion is not None else unet_and_table(folder, unet, scheduler)
     if diffusion is not None and (folder is not None or unet is not None or scheduler is not None):
-        raise HauberkError("expected a diffusion model, or a folder or settings of a UNet", "leave one of them out")
+        raise HauberkError(
+            "expected either a diffusion model or the folder or settings of a UNet, got both", "leave one of them out"
+        )
     purifier = DiffusionPurifier(network, table, t_star, steps, sampler)
     model = PurifiedClassifier(base, purifier.train(base.training)).train(base.training)
     return with_spec(
@@ -166,6 +168,6 @@ def diffusion_purification(
 def _own(model: nn.Module) -> tuple[nn.Module, Tensor, dict[str, Any]]:
     if not isinstance(model, Generates) or model.conditional:
         raise HauberkError(
-            f"{type(model).__name__} is no diffusion model without classes", "train one with conditional: false"
+            f"{type(model).__name__} is not an unconditional diffusion model", "train one with conditional: false"
         )
     return model, model.alpha_bars, {"diffusion": registry.spec(model)}

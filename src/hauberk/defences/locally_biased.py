@@ -62,7 +62,7 @@ def log_gradient_lengths(values: Tensor, images: Tensor, norm: ThreatNorm, diffe
         HauberkError: if no gradient reaches the images.
     """
     if not values.requires_grad:
-        raise HauberkError("the base passes no gradient to its images", "weigh by gradients of a differentiable base")
+        raise HauberkError("the base has no gradient with respect to its images", "use a differentiable base")
     columns = []
     for column in values.unbind(1):
         (gradient,) = torch.autograd.grad(
@@ -282,7 +282,7 @@ class LocallyBiased(nn.Module):
     @staticmethod
     def _one(logits: Tensor) -> Tensor:
         if logits.shape[1] != 2:
-            raise HauberkError(f"Eq. 1 is for 2 classes, the base has {logits.shape[1]}", "use form multiclass")
+            raise HauberkError(f"Eq. 1 is for 2 classes, but the base has {logits.shape[1]}", "use form multiclass")
         return logits[:, 1:] - logits[:, :1]
 
 
@@ -308,7 +308,7 @@ def locally_biased(
 
 def _check_gamma(gamma: float) -> None:
     if not 0.0 <= gamma < math.inf:
-        raise HauberkError(f"expected a finite gamma of 0 or more, got {gamma}", "0 is the base alone")
+        raise HauberkError(f"expected a finite gamma of 0 or more, got {gamma}", "gamma 0 gives the base itself")
 
 
 def _check(name: str, value: str, known: Sequence[str]) -> None:

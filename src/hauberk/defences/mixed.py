@@ -85,7 +85,7 @@ class MixedClassifier(nn.Module, NamesItself, HasParts):
         if not (0.0 < accurate_scale < math.inf and 0.0 < robust_scale < math.inf):
             raise HauberkError(
                 f"expected positive scales, got {accurate_scale} and {robust_scale}",
-                "a scale multiplies the logits: 0 forgets the model, a negative one turns its order around",
+                "a scale multiplies the logits: 0 would ignore the model, a negative scale would reverse its order",
             )
         self.accurate, self.robust, self.alpha = accurate, robust, alpha
         self.accurate_scale, self.robust_scale = accurate_scale, robust_scale

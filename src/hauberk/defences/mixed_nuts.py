@@ -42,7 +42,7 @@ def normalise(logits: Tensor, top_k: int) -> Tensor:
     if kept < 3:
         raise HauberkError(
             f"expected at least 3 logits to normalise, got {kept}",
-            "two numbers normalise to the same pair whatever their gap: take a larger top_k",
+            "use a larger top_k: two numbers normalise to the same pair whatever their difference is",
         )
     top = wide.topk(kept, dim=1).values
     return (wide - top.mean(1, keepdim=True)) / (top.var(1, keepdim=True) + 1e-8).sqrt()
@@ -153,13 +153,13 @@ class MixedNuts(nn.Module, NamesItself, HasParts):
         for name, weight in (("alpha", alpha), ("surrogate_alpha", surrogate_alpha)):
             if not 0.0 < weight < 1.0:
                 raise HauberkError(
-                    f"expected {name} strictly between 0 and 1, got {weight}", "at the ends there is nothing to mix"
+                    f"expected {name} strictly between 0 and 1, got {weight}", "at 0 and 1 only one model is used"
                 )
         if not (0.0 < scale < math.inf and math.isfinite(shift) and 1.0 <= power < math.inf and top_k >= 3):
             raise HauberkError(
                 f"expected scale > 0, a finite shift, power >= 1 and top_k >= 3, "
                 f"got {scale}, {shift}, {power} and {top_k}",
-                "find them by hauberk.evaluation.nuts.nuts",
+                "hauberk.evaluation.nuts.nuts finds suitable values",
             )
         self.accurate, self.robust = accurate, robust
         self.mix = _Mix(alpha, scale, shift, power, top_k, surrogate_alpha)

@@ -53,7 +53,9 @@ class Votes(Key):
     def shared(self, like: Tensor) -> Randomness:
         """Noise that all rows share, where there is one row; see ``SharedNoiseError``."""
         if len(self.ids) != 1:
-            raise SharedNoiseError("votes on one image were to share their noise", "ask for one vote a call")
+            raise SharedNoiseError(
+                "several votes on one image in one call would share their noise", "take one vote in each call"
+            )
         return PerSample(self.seed, self.ids, f"{self.purpose}#{self.number}", like.device)
 
 
@@ -157,7 +159,10 @@ class Replayed:
             self._drawn.append((kind, shape, getattr(self._source, kind)(*shape)))
         known, size, draws = self._drawn[self._given]
         if (known, size) != (kind, shape):
-            raise HauberkError(f"{known} {size} was drawn, again {kind} {shape} is asked for", "draw in a fixed order")
+            raise HauberkError(
+                f"{known} {size} was drawn the first time, but {kind} {shape} the second time",
+                "make all draws in a fixed order",
+            )
         self._given += 1
         return draws.clone()  # a noise may work in place
 

@@ -76,7 +76,7 @@ def mix_records(
     if certificate is not None and certificate.kind != "deterministic":
         raise HauberkError(
             "the alpha path needs a deterministic certificate of the robust model",
-            "certify one alpha instead: hauberk certify MIX --method mixed_margin",
+            "certify at one alpha instead: hauberk certify MIX --method mixed_margin",
         )
     check_eval(model)
     proved = () if certificate is None else tuple(radii)

@@ -72,7 +72,7 @@ def largest(low: Floats, high: Floats, needed: int, top: float) -> tuple[float, 
         raise HauberkError(
             f"expected {needed} of {n} clean images right, but the mix gets {counts[0]} near {points[0]:.4g}, "
             f"{counts[-1]} at {points[-1]:.4g}, and at most {counts[at]} ({counts[at] / n:.4g}), near {points[at]:.4g}",
-            "ask for less, or change scales or models",
+            "choose a lower target, other scales or other models",
         )
     at = int(np.flatnonzero(enough).max())
     return float(points[at]), int(counts[at])
@@ -119,7 +119,7 @@ def softmax(logits: Floats) -> Floats:
 def enough_of(wanted: float, n: int) -> int:
     """The smallest number of images that is the wanted share of n."""
     if not 0.0 < wanted <= 1.0:
-        raise HauberkError(f"expected a share in (0, 1], got {wanted}", "0.9 asks for nine images of ten")
+        raise HauberkError(f"expected a share in (0, 1], got {wanted}", "for example 0.9 for nine images of ten")
     return max(1, int(np.ceil(wanted * n - 1e-9)))
 
 
@@ -138,7 +138,7 @@ def tables(kind: Literal["probabilities", "logits"], labels: ArrayLike, *tables:
         raise HauberkError(f"expected finite numbers and labels in 0..{shape[1] - 1}", "leave out rows that failed")
     for a in arrays:
         if ((a >= 0.0).all() and np.allclose(a.sum(1), 1.0, atol=1e-3)) != (kind == "probabilities"):
-            other = "apply a softmax to logits first" if kind == "probabilities" else "take what the model gave"
+            other = "apply a softmax to logits first" if kind == "probabilities" else "give the logits themselves"
             raise HauberkError(f"expected {kind}, but the rows of a table {_sums(kind)}", other)
     return (y.astype(np.int64), *arrays)
 
@@ -152,8 +152,8 @@ def margins_of(values: ArrayLike, rows: int | None = None) -> Floats:
     m = np.asarray(values, dtype=np.float64)
     if m.ndim != 1 or len(m) != (rows or len(m)) or len(m) == 0 or not (np.abs(m) <= 1.0 + 1e-6).all():
         raise HauberkError(
-            f"expected margins of probabilities in [-1, 1], one an image, got shape {m.shape}",
-            "take AttackResult.probability_margin, not logit_margin",
+            f"expected margins of probabilities in [-1, 1], one for each image, got shape {m.shape}",
+            "use AttackResult.probability_margin, not logit_margin",
         )
     return m
 

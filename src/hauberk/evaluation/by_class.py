@@ -74,7 +74,9 @@ def by_class(labels: ArrayLike, answers: ArrayLike, right: ArrayLike | None = No
         shapes = f"{y.shape}, {said.shape} and {held.shape}"
         raise HauberkError(f"expected labels, answers and outcomes of one length, got {shapes}", "join the rows by id")
     if (y < 0).any():
-        raise HauberkError("expected labels of at least 0, got a negative one", "-1 is an abstention, and no label")
+        raise HauberkError(
+            "expected labels of at least 0, got a negative one", "-1 stands for an abstention and is not a label"
+        )
     counts = _counts(y, held)
     shares = tuple(ClassShare(k, wilson(*pair)) for k, pair in counts.items())
     worst = min(shares, key=lambda s: s.accuracy.value)

@@ -112,9 +112,9 @@ def alpha_for_robust(margins: ArrayLike, wanted: float) -> RobustAlpha:
     kept = np.sort(m)[::-1][enough_of(wanted, len(m)) - 1]  # the least margin among those that have to be kept
     if kept <= 0.0:
         raise HauberkError(
-            f"expected an estimated robust accuracy of {wanted:.4g}, but the robust model itself keeps "
+            f"expected an estimated robust accuracy of {wanted:.4g}, but the robust model itself has "
             f"{(m > 0.0).mean():.4g} of {len(m)} images under attack",
-            "ask for less, or take a more robust model: no weight adds to what it keeps",
+            "choose a lower target or a more robust model: no weight exceeds the robust model itself",
         )
     alpha = needed_alpha(float(kept))
     return RobustAlpha(alpha, wilson(kept_by(m, alpha), len(m)), len(m))
@@ -322,7 +322,9 @@ def alpha_range(
         HauberkError: if no range reaches it; the message says what is reachable.
     """
     if not 0.0 <= width < 1.0:
-        raise HauberkError(f"expected a width in [0, 1), got {width}", "published mixing networks use 0.04 to 0.15")
+        raise HauberkError(
+            f"expected a width in [0, 1), got {width}", "published mixing networks use widths of 0.04 to 0.15"
+        )
     low, high = right_intervals(accurate, robust, labels)
     u, v = (sigmoids_of(values, len(low)) for values in (clean_alphas, attacked_alphas))
     m = margins_of(margins, len(low))

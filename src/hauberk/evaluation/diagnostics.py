@@ -123,7 +123,7 @@ def diagnose(
     with frozen(model), attackable(model), behind_a_fence(model, seed), torch.no_grad():
         right = decide(model, batch, seed, tile) == batch.labels
         if not bool(right.any()):
-            raise HauberkError("no image is classified right, so no attack can fail", "check the labels")
+            raise HauberkError("no image is classified correctly, so that no attack can be judged", "check the labels")
         subject = Subject(model, batch.select(right), threat, attack, seed, tile)
         return Diagnosis(tuple(_checks(subject, surrogate)))
 

@@ -96,8 +96,8 @@ def check_copy(model: nn.Module, asked: Answers) -> None:
     """
     if not agree(asked.mine, _part(model, asked.images)):
         raise HauberkError(
-            "the model answers otherwise in a worker than here: it depends on more than what it holds",
-            "have the files and settings that it reads there too, or use --executor inline",
+            "the model gives other answers in a worker process: it depends on something that is not sent with it",
+            "make the files and settings that it reads available to the workers, or use --executor inline",
         )
 
 

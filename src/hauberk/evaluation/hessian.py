@@ -47,11 +47,15 @@ def hessian_eigenvalues(model: nn.Module, batch: Batch, number: int = 1, steps: 
     pixels = batch.images[0].numel()
     most = min(steps, pixels)
     if not 1 <= number <= most:
-        raise HauberkError(f"expected 1 to {most} eigenvalues, got {number}", "raise steps, or ask for fewer")
+        raise HauberkError(
+            f"expected 1 to {most} eigenvalues, got {number}", "raise steps, or compute fewer eigenvalues"
+        )
     check_eval(model)
     check_classifier(model, batch)
     if draws(model, batch.images[:1]) > 1:
-        raise HauberkError("a random model has another Hessian at each draw", "fix its draws first: frozen_ensemble")
+        raise HauberkError(
+            "a random model has another Hessian at each draw", "fix its draws first with frozen_ensemble"
+        )
     start = PerSample(seed, batch.ids, "hessian", batch.images.device).normal(pixels).double()
     with frozen(model), torch.enable_grad():
         leaf = batch.images.detach().clone().requires_grad_(True)
@@ -87,7 +91,10 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Tensor:
     for step in range(steps):
         image = product(basis[step])
         if not bool(image.isfinite().all()):
-            raise HauberkError("a product with the Hessian is not finite", "give the model finite logits")
+            raise HauberkError(
+                "a product with the Hessian is not finite",
+                "check the model: its logits and their derivatives must be finite",
+            )
         matrix[:, step, step] = (basis[step] * image).sum(1)
         if step + 1 == steps:
             break

@@ -313,7 +313,7 @@ def confidence_gaps(
     _check_rows(before[:, 0], after[:, 0], y)
     kinds = before.shape[1]
     if after.shape[1] != kinds or (y < 0).any() or (y >= kinds).any():
-        raise HauberkError(f"expected labels and attacked rows of {kinds} classes", "take both tables from one model")
+        raise HauberkError(f"expected labels and attacked rows of {kinds} classes", "use two tables of one model")
     right, still = before.argmax(1) == y, after.argmax(1) == y
     sure, left = _leads(before), _leads(after)
     if least is not None:  # the answer of a vote may stand where a single forward pass is wrong: nothing leads there
@@ -379,7 +379,9 @@ def random_accuracy(predictions: ArrayLike, labels: ArrayLike, seed: int = 0) ->
         raise HauberkError(f"expected predictions of shape (N, n), got {drawn.shape}", "one column for each draw")
     _check_rows(drawn[:, 0], y)
     if (y < 0).any():
-        raise HauberkError("expected labels of at least 0, got a negative one", "-1 is an abstention, and no label")
+        raise HauberkError(
+            "expected labels of at least 0, got a negative one", "-1 stands for an abstention and is not a label"
+        )
     right = drawn == y[:, None]
     own = right.sum(1)
     # how often each answer was given, by comparing it with all draws of its image
@@ -405,7 +407,9 @@ def _gap(lead: Floats, seed: int) -> Gap:
 def _distributions(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] < 2:
-        raise HauberkError(f"expected probabilities of shape (N, K), K at least 2, got {array.shape}", "a row an image")
+        raise HauberkError(
+            f"expected probabilities of shape (N, K), K at least 2, got {array.shape}", "give one row for each image"
+        )
     if not (np.isfinite(array).all() and (array >= 0).all() and np.allclose(array.sum(1), 1.0, atol=1e-3)):
         raise HauberkError("expected rows that sum to 1 without a negative number", "apply a softmax to logits first")
     return array
@@ -433,7 +437,9 @@ def _bools(values: ArrayLike) -> Bools:
 def _radii(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if np.isnan(array).any() or (array < 0).any():
-        raise HauberkError("expected radii of at least 0, got a negative number or NaN", "what is unknown has radius 0")
+        raise HauberkError(
+            "expected radii of at least 0, got a negative number or NaN", "use radius 0 where the radius is not known"
+        )
     return array
 
 

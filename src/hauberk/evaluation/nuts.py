@@ -103,7 +103,7 @@ def nuts(
     still, wrong = raw > 0.0, leads(h, y).min(1) <= 0.0
     if not still.any():
         raise HauberkError(
-            "the robust model is right on no image under attack", "there is nothing to keep: take a more robust model"
+            "the robust model classifies no image correctly under attack", "use a more robust model"
         )
     clean, bent = (normalise(torch.from_numpy(z), top_k) for z in (h, worst))
     needed = enough_of(beta, int(still.sum()))
@@ -129,7 +129,9 @@ def _search(rows: _Rows) -> tuple[float, float, float]:
     steps = [axis[1] - axis[0] for axis in axes]
     best = min(_candidates(rows, axes))
     if not np.isfinite(best[0]):
-        raise HauberkError("no setting of the map keeps enough images right under attack", "ask for a smaller beta")
+        raise HauberkError(
+            "no setting of the map classifies enough images correctly under attack", "choose a smaller beta"
+        )
     for _ in range(ROUNDS):
         steps = [step / 2 for step in steps]
         around = [value + step * np.array([-1.0, 0.0, 1.0]) for value, step in zip(best[2:], steps, strict=True)]

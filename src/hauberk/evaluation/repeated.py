@@ -36,7 +36,9 @@ def repeated_accuracy(predictions: ArrayLike, labels: ArrayLike, tries: int, see
             f"expected predictions (M, n) and labels (M,), got {drawn.shape} and {y.shape}", "one column for each draw"
         )
     if not 1 <= tries <= drawn.shape[1]:
-        raise HauberkError(f"{tries} tries cannot be read off {drawn.shape[1]} draws", "keep as many draws as tries")
+        raise HauberkError(
+            f"{tries} tries need as many draws, got {drawn.shape[1]}", "keep at least as many draws as tries"
+        )
     right = (drawn == y[:, None]).sum(1)
     chances = np.asarray(special.comb(right, tries) / special.comb(drawn.shape[1], tries))
     if len(chances) and chances.min() == chances.max() and chances[0] in (0.0, 1.0):

@@ -90,8 +90,8 @@ def _check_votes(votes: int, alpha: float, needed: int, setting: str) -> None:
     """Raise if even unanimous votes leave too large an error probability."""
     if votes < needed:
         raise HauberkError(
-            f"{votes} votes can never decide at alpha {alpha:g}, even if all agree: {needed} votes are needed",
-            f"say {setting} {max(needed, 1000)}, which also gives larger radii, or a larger alpha",
+            f"{votes} votes always abstain at alpha {alpha:g}, even if all agree: at least {needed} votes are needed",
+            f"set {setting} {max(needed, 1000)}, which also gives larger radii, or a larger alpha",
         )
 
 
@@ -99,7 +99,8 @@ def _check_noise(sigma: float) -> None:
     """Raise if noise is a hundred times as wide as the pixel range."""
     if sigma > MOST_NOISE:
         raise HauberkError(
-            f"noise of sigma {sigma:g} leaves nothing of an image: pixels are in [0, 1]", "for example --sigma 0.25"
+            f"noise of sigma {sigma:g} hides the image completely: pixels are in [0, 1]",
+            "use a smaller sigma, for example --sigma 0.25",
         )
 
 

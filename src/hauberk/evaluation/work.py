@@ -185,7 +185,9 @@ def execute(task: Task, unit: Unit) -> Part:
         HauberkError: if another thread of this process is doing one.
     """
     if not _alone.acquire(blocking=False):
-        raise HauberkError("one process does one unit at a time", "let an executor use processes, not threads")
+        raise HauberkError(
+            "a second thread of this process started a unit of work", "use an executor with processes, not threads"
+        )
     try:
         columns, found = task.rows(unit.images.to(device_of(task.model)), unit.stage)
     finally:

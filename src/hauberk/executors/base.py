@@ -80,7 +80,7 @@ def outcome(work: Callable[[Any], Any], unit: Any) -> tuple[Any, Exception | Non
             return None, HauberkError(said, "correct it, then run this again")
         if "out of memory" in str(error) or "can't allocate memory" in str(error):
             return None, MemoryError(str(error))
-        return None, HauberkError(f"a worker failed: {first_line(error)}", "see where, with --executor inline")
+        return None, HauberkError(f"a worker failed: {first_line(error)}", "run with --executor inline to see where")
 
 
 def result(found: tuple[Any, Exception | None]) -> Any:
@@ -101,7 +101,8 @@ def mourned(unit: Any, deaths: int, said: str) -> HauberkError:
     """
     return HauberkError(
         f"{deaths} workers died at {unit}, the last one {said}",
-        "if it was memory: fewer workers or a smaller --tile; else see what happens with --executor inline",
+        "if memory ran out, use fewer workers or a smaller --tile; otherwise run with --executor inline to see the "
+        "error",
     )
 
 

@@ -41,7 +41,7 @@ def packed(job: Job, pickler: type[pickle.Pickler] = pickle.Pickler) -> bytes:
     except (pickle.PicklingError, TypeError, AttributeError, RuntimeError) as error:
         raise HauberkError(
             f"the model cannot be sent to other processes: {first_line(error)}",
-            "make it of classes that stand in a module, without lambdas; or use --executor inline",
+            "define its classes in a module and use no lambdas, or use --executor inline",
         ) from error
     return pickle.dumps((__version__, [str(Path(folder).absolute()) for folder in sys.path], stream.getvalue()))
 
@@ -56,14 +56,16 @@ def unpacked(content: bytes) -> Job:
     """
     version, folders, inside = pickle.loads(content)  # noqa: S301 - from our own driver
     if version != __version__:
-        raise HauberkError(f"a worker has Hauberk {__version__}, the driver {version}", "install the same everywhere")
+        raise HauberkError(
+            f"a worker has Hauberk {__version__}, the driver has {version}", "install the same version everywhere"
+        )
     sys.path += [folder for folder in folders if folder not in sys.path]
     try:
         job = pickle.loads(inside)  # noqa: S301
     except (ImportError, AttributeError) as error:
         raise HauberkError(
-            f"a worker lacks what the model is made of: {first_line(error)}",
-            "install the same packages for the workers, and have your own modules where they find them",
+            f"a worker cannot load the code of the model: {first_line(error)}",
+            "install the same packages for the workers, and put your own modules where they can be imported",
         ) from error
     found = cast(Job, job)
     found.arrived()

@@ -56,7 +56,8 @@ class _Crew:
             places = min(places, int(room.get("GPU", 0) / how.gpus))
         if places < 1:
             raise HauberkError(
-                f"the cluster has no room for a unit of {how.cpus} cores and {how.gpus:g} GPUs", "ask for less of both"
+                f"the cluster has too few resources for a unit of {how.cpus} cores and {how.gpus:g} GPUs",
+                "request fewer cores or GPUs",
             )
         self.places = min(places, how.workers or places)
         self._job = ray.put(packed(job, ray.cloudpickle.CloudPickler))
@@ -82,7 +83,9 @@ class _Crew:
         except (died.WorkerCrashedError, died.OutOfMemoryError, died.NodeDiedError) as error:
             raise mourned(unit, DEATHS, f"({first_line(error)})") from error
         except died.RayError as error:
-            raise HauberkError(f"Ray failed at {unit}: {first_line(error)}", "see: ray status") from error
+            raise HauberkError(
+                f"Ray failed at {unit}: {first_line(error)}", "check the cluster with: ray status"
+            ) from error
         return unit, result(found)
 
     def end(self) -> None:
@@ -102,7 +105,9 @@ def _connected(address: str | None) -> Any:
         try:
             ray.init(address, include_dashboard=None if address else False, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise HauberkError(f"no Ray cluster at {address}: {first_line(error)}", "see: ray status") from error
+            raise HauberkError(
+                f"no Ray cluster at {address}: {first_line(error)}", "check the cluster with: ray status"
+            ) from error
     return ray
 
 

@@ -22,7 +22,8 @@ def check_channels(shape: Sequence[int], channels: int) -> None:
     """Raise unless the shape (C, ...) has that many channels."""
     if not shape or shape[0] != channels:
         raise HauberkError(
-            f"expected {channels} channels, got inputs of shape {tuple(shape)}", "match the layer before"
+            f"expected {channels} channels, got inputs of shape {tuple(shape)}",
+            "use the number of channels of the previous layer",
         )
 
 

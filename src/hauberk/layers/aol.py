@@ -157,7 +157,8 @@ class AOLConv2d(nn.Conv2d):
         )
         if padding_mode == "circular" and wide:
             raise HauberkError(
-                f"circular padding {self.padding} of a kernel of {self.kernel_size} repeats outputs, which adds length",
+                f"circular padding {self.padding} of a kernel of {self.kernel_size} repeats outputs, which increases "
+                "the norm",
                 "use padding='same'",
             )
         with torch.no_grad():

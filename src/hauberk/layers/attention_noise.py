@@ -158,7 +158,7 @@ def _bound(
     if attention is not None:
         raise HauberkError(
             "its mask depends on the features, so that it has no global constant",
-            "use source='static', or certify by smoothing alone",
+            "use source='static', or certify by smoothing only",
         )
     return Bound(max(map(abs, ends)), "a diagonal matrix", False)  # of the settings as they are now
 

@@ -133,15 +133,16 @@ class BCOPConv2d(nn.Conv2d):
         )  # fmt: skip
         if any(k < s for k, s in zip(self.kernel_size, self.stride, strict=True)):
             raise HauberkError(
-                f"a kernel of {self.kernel_size} leaves pixels out at stride {self.stride}",
-                "use a kernel of at least the stride",
+                f"a kernel of {self.kernel_size} skips pixels at stride {self.stride}",
+                "use a kernel that is at least as large as the stride",
             )
         wide = not isinstance(self.padding, str) and any(
             2 * p > k - 1 for p, k in zip(self.padding, self.kernel_size, strict=True)
         )
         if padding_mode == "circular" and wide:
             raise HauberkError(
-                f"circular padding {self.padding} of a kernel of {self.kernel_size} repeats outputs, which adds length",
+                f"circular padding {self.padding} of a kernel of {self.kernel_size} repeats outputs, which increases "
+                "the norm",
                 "use a padding of (kernel_size - 1) // 2",
             )
         area = self.stride[0] * self.stride[1]

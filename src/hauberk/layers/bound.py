@@ -106,7 +106,9 @@ def unit_bound(norm: Norm, method: str) -> Bound:
 def only_l2(norm: Norm) -> None:
     """Raise unless the norm is L2: for layers that know nothing about the others."""
     if norm != "l2":
-        raise HauberkError(f"no bound in {norm} is known", "the L2 bound serves by norm equivalence")
+        raise HauberkError(
+            f"no bound in {norm} is known", "use the L2 bound, from which a bound follows by norm equivalence"
+        )
 
 
 def times(first: float, second: float) -> float:

@@ -215,5 +215,7 @@ class BROConv2d(Derived):
 def _rank(rank: int | None, side: int) -> int:
     chosen = max(1, math.ceil(side / 2)) if rank is None else rank
     if not 1 <= chosen <= side:
-        raise HauberkError(f"expected a rank between 1 and {side}, got {rank}", "leave it out for half of the channels")
+        raise HauberkError(
+            f"expected a rank between 1 and {side}, got {rank}", "leave it out to use half of the channels"
+        )
     return chosen

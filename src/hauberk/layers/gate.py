@@ -51,7 +51,7 @@ class ConvexGate(Derived):
     ) -> None:
         super().__init__()
         if not streams:
-            raise HauberkError("a gate needs a stream", "ConvexGate([first, second], channels)")
+            raise HauberkError("a gate needs at least one stream", "for example ConvexGate([first, second], channels)")
         if weights not in get_args(Weights):
             raise HauberkError(f"there are no {weights!r} weights", f"one of: {', '.join(get_args(Weights))}")
         self.streams = nn.ModuleList(streams)
@@ -98,7 +98,9 @@ class ConvexGate(Derived):
             HauberkError: if a layer of a stream works in place, so that others may see what it made of the input.
         """
         if any(getattr(layer, "inplace", False) for layer in self.modules()):
-            raise HauberkError("a stream works in place, on what the other streams read", "use inplace=False")
+            raise HauberkError(
+                "a stream works in place and so changes the input of the other streams", "use inplace=False"
+            )
         shares = self.numbers(())["shares"].detach().cpu().double()
         bounds = [model_bound(stream, input_shape, norm).value for stream in self.streams]
         total = 0.0

@@ -31,7 +31,7 @@ def known_bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
     rule = _KNOWN.get(kind)
     if rule is None or not computes_as(layer, kind):
         raise HauberkError(
-            "nothing is known about it" if not next(layer.children(), None) else "it is not an nn.Sequential of layers",
+            "no bound is known for it" if not next(layer.children(), None) else "it is not an nn.Sequential of layers",
             "use 1-Lipschitz layers (hauberk.layers), or give it a method lipschitz_bound(input_shape, norm) -> Bound",
         )
     return rule(layer, shape, norm)
@@ -73,11 +73,12 @@ def _normalize(layer: Normalize, shape: Shape, _: Norm) -> Bound:
     for values in (layer.mean, layer.std):  # more of them would repeat channels
         if values.numel() not in (1, shape[0]):
             raise HauberkError(
-                f"it has {values.numel()} channels, the input has {shape[0]}", "give one mean and std a channel"
+                f"it has {values.numel()} channels, the input has {shape[0]}",
+                "give one mean and one std for each channel",
             )
     smallest = float(std.min())
     if not smallest > 0.0:
-        raise HauberkError(f"expected positive deviations, got {std.tolist()}", "a constant channel needs std=1")
+        raise HauberkError(f"expected positive deviations, got {std.tolist()}", "use std=1 for a constant channel")
     return Bound(1.0 if smallest == 1.0 else math.nextafter(1.0 / smallest, math.inf), "1/min(std)", True)
 
 
@@ -85,7 +86,7 @@ def _batch_norm(layer: nn.BatchNorm2d, _: Shape, __: Norm) -> Bound:
     r"""In eval mode each channel is scaled by :math:`\gamma / \sqrt{\sigma^2 + \epsilon}`."""
     if layer.running_var is None:
         raise HauberkError(
-            "it uses the statistics of each batch also in eval mode", "use track_running_stats=True, or no batch norm"
+            "it uses the statistics of the batch even in eval mode", "use track_running_stats=True, or no batch norm"
         )
     scale = (layer.running_var.detach().cpu().double() + layer.eps).rsqrt()
     if layer.weight is not None:

@@ -220,7 +220,7 @@ def _walk(model: nn.Module, input_shape: Sequence[int]) -> ModelBounds:
             raise _refusal(name, kind, shape, error) from error
         steps.append(Step(name, kind, layer, table, tuple(features.shape[1:])))
     if not steps:
-        raise HauberkError("the model has no layers", "an empty nn.Sequential is no classifier")
+        raise HauberkError("the model has no layers", "add layers: an empty nn.Sequential is not a classifier")
     return ModelBounds(tuple(input_shape), steps)
 
 
@@ -237,14 +237,21 @@ def _applied(layer: nn.Module, features: Tensor) -> Tensor:
     """
     made: Tensor = layer(features.clone())
     if made.dim() < 2 or len(made) != 2:
-        raise HauberkError("it mixes the images of a batch", "flatten from axis 1 on")
+        raise HauberkError(
+            "its output for one image depends on the other images of the batch", "flatten from axis 1 on"
+        )
     if not torch.equal(made.nan_to_num(), layer(features.clone()).nan_to_num()):
-        raise HauberkError("two calls with the same input differ", "a random layer has no constant: smooth it instead")
+        raise HauberkError(
+            "two calls with the same input differ",
+            "certify by smoothing instead: a random layer has no Lipschitz constant",
+        )
     for row, sign in ((0, 1.0), (1, -1.0)):
         company = features.clone()
         company[1 - row] = sign * (2.0 * company[1 - row] + 1.0)
         if not _level(made[row], layer(company)[row], float(made.abs().max())):
-            raise HauberkError("it mixes the images of a batch", "use fixed statistics")
+            raise HauberkError(
+                "its output for one image depends on the other images of the batch", "use fixed statistics"
+            )
     return made
 
 
@@ -367,7 +374,7 @@ def _bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
     if "norm" in inspect.signature(layer.lipschitz_bound).parameters:
         return layer.lipschitz_bound(shape, norm)
     if norm != "l2":
-        raise HauberkError(f"it knows no bound in {norm}", "let lipschitz_bound take a norm")
+        raise HauberkError(f"it gives no bound in {norm}", "give its method lipschitz_bound a parameter norm")
     return layer.lipschitz_bound(shape)
 
 
@@ -379,7 +386,7 @@ def _owner(cls: type, method: str) -> type:
     for c in cls.__mro__:
         if method in vars(c):
             return c
-    raise HauberkError(f"its {method} belongs to the object and not to its class", "define it in the class")
+    raise HauberkError(f"its {method} is defined on the object and not in its class", "define it in the class")
 
 
 def leaves(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

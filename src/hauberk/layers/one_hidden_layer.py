@@ -84,7 +84,9 @@ class OneHiddenLayer(nn.Module):
             return product
         scaled, size, error = self.duals(torch.float64)
         if not bool(scaled.isfinite().all() and size.isfinite().all()):
-            raise HauberkError("the dual variables hold NaN or infinity", "training diverged: load an earlier one")
+            raise HauberkError(
+                "the dual variables hold NaN or infinity", "training diverged: load an earlier checkpoint"
+            )
         norms = torch.tensor([linear_norm(n).value for n in scaled], dtype=torch.float64)  # on the CPU: a bound
         found = torch.zeros_like(product)
         rows, columns = self._pairs().cpu()

@@ -146,7 +146,7 @@ def max_pool_bound(layer: nn.MaxPool2d, input_shape: Sequence[int], norm: Norm =
     """
     check_norm(norm)
     if layer.return_indices:
-        raise HauberkError("its indices jump", "use return_indices=False")
+        raise HauberkError("the indices that it returns are not continuous", "use return_indices=False")
     outputs = _output_size(layer, input_shape)
     kernel, stride, padding, dilation = map(_pair, (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
     busiest = 1
@@ -155,7 +155,7 @@ def max_pool_bound(layer: nn.MaxPool2d, input_shape: Sequence[int], norm: Norm =
         taps = starts[:, None] + torch.arange(kernel[i]) * dilation[i]
         inside = (taps >= 0) & (taps < input_shape[1 + i])
         if not bool(inside.any(1).all()):
-            raise HauberkError("a window holds padding alone, whose maximum is -inf", "use less padding")
+            raise HauberkError("a window holds only padding, whose maximum is -inf", "use less padding")
         busiest *= int(taps[inside].bincount().max())
     return _power(busiest, {"l1": 1.0, "l2": 0.5, "linf": 0.0}[norm], "maxima, windows at the busiest position")
 

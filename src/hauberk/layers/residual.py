@@ -144,7 +144,7 @@ class Concatenation(nn.Module):
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
         if not branches:
-            raise HauberkError("a concatenation needs a branch", "Concatenation(first, second)")
+            raise HauberkError("a concatenation needs at least one branch", "for example Concatenation(first, second)")
         self.branches = nn.ModuleList(branches)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -162,7 +162,9 @@ class Concatenation(nn.Module):
             HauberkError: if a layer works in place, so that other branches may see what it made of the input.
         """
         if any(getattr(layer, "inplace", False) for layer in self.modules()):
-            raise HauberkError("a branch works in place, on what the other branches read", "use inplace=False")
+            raise HauberkError(
+                "a branch works in place and so changes the input of the other branches", "use inplace=False"
+            )
         values = [model_bound(branch, input_shape, norm).value for branch in self.branches]
         total = 0.0
         for value in values:
@@ -176,6 +178,7 @@ def _same_shape(result: Tensor, features: Tensor) -> Tensor:
     """The result, unless adding it would repeat some of its values."""
     if result.shape != features.shape:
         raise HauberkError(
-            f"the branch turns shape {tuple(features.shape)} into {tuple(result.shape)}", "let it keep the shape"
+            f"the branch changes shape {tuple(features.shape)} to {tuple(result.shape)}",
+            "use a branch that keeps the shape",
         )
     return result

@@ -212,7 +212,10 @@ class BatchCentring(Derived):
         """
         check_channels(input_shape, self.channels)
         if self.training:
-            raise HauberkError("in training one image moves the others through their mean", "call model.eval() first")
+            raise HauberkError(
+                "in train mode the output for one image depends on the others through their mean",
+                "call model.eval() first",
+            )
         shift = self.numbers(input_shape)["shift"]
         if not bool(shift.isfinite().all()):
             raise HauberkError(

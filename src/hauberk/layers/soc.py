@@ -191,8 +191,8 @@ class SOCConv2d(nn.Module):
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         if any(k < 1 or k % 2 == 0 for k in self.kernel_size) or padding_mode not in ("zeros", "circular"):
             raise HauberkError(
-                f"a skew convolution has an odd kernel and pads with zeros or circularly, got {self.kernel_size} and "
-                f"{padding_mode!r}",
+                f"a skew convolution needs an odd kernel and padding with zeros or circularly, got {self.kernel_size} "
+                f"and {padding_mode!r}",
                 "use kernel_size=3 and padding_mode='zeros'",
             )
         if groups < 1 or in_channels % groups or out_channels % groups or stride < 1:
@@ -254,7 +254,7 @@ class SOCConv2d(nn.Module):
         self._check(input_shape)
         weight = self.weight.detach()
         if not torch.equal(weight, -_transpose(weight, self.groups)) and bool(weight.isfinite().all()):
-            raise HauberkError("the filter is not skew-symmetric", "change the free filter, not the effective one")
+            raise HauberkError("the filter is not skew-symmetric", "change the free filter, not the effective filter")
         scale, exact = scaled(weight)
         taps = math.prod(self.kernel_size)
         unfolded = positive_bound(exact.reshape(self.groups, -1, exact[0].numel())).max()

@@ -261,7 +261,10 @@ def _plain_layers(model: nn.Module) -> dict[str, Plain]:
         if isinstance(layer, Plain) and parametrize.type_before_parametrizations(layer) in (nn.Linear, nn.Conv2d)
     }
     if not plain:
-        raise HauberkError("the model has no plain linear or convolutional layer", "its layers bound themselves")
+        raise HauberkError(
+            "the model has no plain linear or convolutional layer",
+            "use the model as it is: its layers have bounds of their own",
+        )
     return plain
 
 

@@ -92,7 +92,7 @@ def _fault(module: nn.Module) -> tuple[str, str]:
     if shadows:
         return f"has an attribute that hides its {', '.join(sorted(shadows))}", "remove it from the object"
     if parametrize.is_parametrized(module) and not made_by_parametrize(type(module)):
-        return "changes how modules work: torch made another class for its parametrisations", "leave its class alone"
+        return "changes how modules work: torch made another class for its parametrisations", "do not change its class"
     tensors = [*module._parameters.values(), *module._buffers.values()]
     if any(t is not None and type(t) not in {Tensor, nn.Parameter} for t in tensors):
         return "has a weight of a tensor class of its own", "a proof needs plain tensors"
@@ -209,7 +209,8 @@ def check_as_written() -> None:
     active = [type(mode).__name__ for mode in modes if type(mode) is not DeviceContext]
     if active:
         raise HauberkError(
-            f"a mode of torch is active that may change what functions compute: {', '.join(active)}", "leave it first"
+            f"a torch mode is active that may change what functions compute: {', '.join(active)}",
+            "certify outside of it",
         )
     of_torch = [f"{space}.{name}" for space, name, _ in replaced_in_torch()]
     if of_torch:
@@ -292,7 +293,8 @@ def check_parametrisations(model: nn.Module) -> None:
             known = type(chain) is ParametrizationList and all(map(_is_known, chain))
             if not known and _varies(chain):
                 raise HauberkError(
-                    f"layer {name or 'model'!r} has a random or changing {key}", "a proof needs weights that stay"
+                    f"layer {name or 'model'!r} has a random or changing {key}",
+                    "a proof needs weights that do not change",
                 )
 
 

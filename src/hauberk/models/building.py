@@ -20,7 +20,7 @@ def check_task(
             f"expected an input shape (C, H, W) with H, W >= {smallest}, got {tuple(input_shape)}", "resize the images"
         )
     if num_classes < 2:
-        raise HauberkError(f"expected at least two classes, got {num_classes}", "a binary classifier has two logits")
+        raise HauberkError(f"expected at least two classes, got {num_classes}", "give a binary classifier two logits")
     channels = input_shape[0]
     if len(mean) != channels or len(std) != channels or not all(s > 0 for s in std):
         raise HauberkError(

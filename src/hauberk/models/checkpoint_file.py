@@ -24,7 +24,7 @@ NESTED = (
 )  # fmt: skip
 DEPTH = 3  # mappings within each other
 NAMED = 4  # keys that a sentence names, before it counts the rest
-SAVE = "save its weights alone: torch.save(model.state_dict(), 'weights.pt')"
+SAVE = "save only its weights: torch.save(model.state_dict(), 'weights.pt')"
 State = dict[str, Tensor]
 
 
@@ -70,7 +70,7 @@ def _code(path: Path, error: Exception) -> HauberkError:
     if not name:
         return _damaged(path, error)
     return HauberkError(
-        f"{path} holds more than weights: loading it would run the code of {name}, and a file alone runs no code", SAVE
+        f"{path} holds more than weights: loading it would run the code of {name}, which Hauberk does not do", SAVE
     )
 
 
@@ -144,7 +144,7 @@ def fill(model: nn.Module, state: State, file: str, arch: str) -> tuple[str, ...
     return (f"{file}: {len(beside)} entries beside the weights are passed over: {_named(beside)}.",) if beside else ()
 
 
-_BUILD = "build the net as it was when the file was saved: its width, channels and number of classes"
+_BUILD = "build the network as it was when the file was saved: its width, channels and number of classes"
 
 
 def _check_fit(what: str, missing: list[str], unexpected: list[str], other: list[str]) -> None:
@@ -161,8 +161,8 @@ def _which(file: str, arch: str, cuts: Sequence[str]) -> HauberkError:
     names = " and ".join(f"{cut}*" if cut else "those without a prefix" for cut in cuts)
     kept = f"torch.save({{k: v for k, v in state.items() if k.startswith({cuts[-1]!r})}}, 'one.pt')"
     return HauberkError(
-        f"which weights? {file} holds several nets that fit {arch} equally well: {names}",
-        f"save the one to judge in a file of its own: {kept}",
+        f"which weights? {file} holds several networks that fit {arch} equally well: {names}",
+        f"save the weights of one network in a file of their own: {kept}",
     )
 
 

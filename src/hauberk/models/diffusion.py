@@ -64,7 +64,8 @@ class DiffusionModel(nn.Module, Generates):
         if steps is None:
             raise HauberkError(
                 "a diffusion model has no logits",
-                "train it with objective: {name: diffusion} and validate_every: 0, and sample it: hauberk generate RUN",
+                "train it with objective: {name: diffusion} and validate_every: 0, and draw samples with: hauberk "
+                "generate RUN",
             )
         told = {"class_labels": labels} if self.conditional else {}
         noise: Tensor = self.unet(noisy, steps, return_dict=False, **told)[0]
@@ -115,7 +116,7 @@ def spread(steps: int, of: int) -> list[int]:
         HauberkError: if there are fewer than so many.
     """
     if not 1 <= steps <= of:
-        raise HauberkError(f"expected 1 to {of} steps, got {steps}", "50 are usual")
+        raise HauberkError(f"expected 1 to {of} steps, got {steps}", "50 steps are usual")
     return [(i + 1) * of // steps - 1 for i in range(steps)]
 
 
@@ -154,7 +155,7 @@ def diffusion_unet(
     if not widths or any(side % halved for side in input_shape[1:]) or any(w % groups for w in widths):
         raise HauberkError(
             f"widths {tuple(widths)} in {groups} groups do not fit images of {tuple(input_shape[1:])} pixels",
-            f"sides have to be multiples of {halved}, and widths of groups",
+            f"the sides must be multiples of {halved}, and the widths multiples of the number of groups",
         )
     down = ["DownBlock2D"] * len(widths)
     up = ["UpBlock2D"] * len(widths)

@@ -56,7 +56,9 @@ class NoiseMLP(nn.Module):
     ) -> tuple[Tensor]:
         """The predicted noise, (B, C, H, W), in a tuple."""
         if return_dict or (class_labels is None) != (self.label is None):
-            raise HauberkError("called in another way than a diffusion model calls it", "use DiffusionModel around it")
+            raise HauberkError(
+                "the network was not called in the way of a diffusion model", "call it through DiffusionModel"
+            )
         angles = timestep[:, None].to(self.waves) * self.waves
         told = self.step(torch.cat([angles.sin(), angles.cos()], 1))
         if self.label is not None:
@@ -91,7 +93,7 @@ def diffusion_mlp(
     """
     check_task(input_shape, num_classes, [0.0] * input_shape[0], [1.0] * input_shape[0])
     if math.prod(input_shape) > 1024:
-        raise HauberkError(f"images of {tuple(input_shape)} are too large for dense layers", "take diffusion_unet")
+        raise HauberkError(f"images of {tuple(input_shape)} are too large for dense layers", "use diffusion_unet")
     network = NoiseMLP(input_shape, num_classes if conditional else 0, width, depth)
     return with_spec(
         DiffusionModel(network, input_shape, num_classes, conditional), "diffusion_mlp", input_shape=input_shape,

@@ -32,7 +32,7 @@ def run_model(path: str, weights: str | None = None) -> nn.Module:
     if weights not in {None, found}:
         raise HauberkError(
             f"the run {path} has weights {found}, expected {weights}",
-            "give the run that was meant, or its weights' hash",
+            "give the intended run, or the hash of the weights of this run",
         )
     return _load(path, found)
 

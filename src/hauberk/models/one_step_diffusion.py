@@ -88,8 +88,8 @@ def falling_table(alpha_bars: Tensor) -> Tensor:
     falling = table.dim() == 1 and len(table) > 0 and bool((table[1:] < table[:-1]).all())
     if not (falling and bool(((table > 0.0) & (table <= 1.0)).all())):
         raise HauberkError(
-            "the table of alpha-bar does not fall from at most 1 to above 0",
-            "it is the running product of 1 - beta: a scheduler's alphas_cumprod",
+            "the table of alpha-bar must fall, starting at most at 1 and staying above 0",
+            "give the running products of 1 - beta, such as a scheduler's alphas_cumprod",
         )
     return table
 
@@ -135,7 +135,9 @@ def unet_and_table(
 ) -> tuple[nn.Module, Tensor, dict[str, Any]]:
     r"""A UNet that predicts noise, the table of :math:`\bar\alpha_t`, and the settings of both; see above."""
     if (folder is None) == (unet is None) or (unet is None) != (scheduler is None):
-        raise HauberkError("expected a folder, or the settings of a UNet and of its scheduler", "give the folder alone")
+        raise HauberkError(
+            "expected either a folder or the settings of a UNet and of its scheduler", "give only the folder"
+        )
     weights: Mapping[str, Tensor] = {}
     if folder is not None:
         unet, scheduler, weights = _read(Path(folder))
@@ -165,11 +167,11 @@ def _made(settings: Mapping[str, Any], schedule: Mapping[str, Any]) -> nn.Module
     if unknown:
         raise HauberkError(f"the UNet of diffusers {version} has no {unknown[0]!r}", "install a later diffusers")
     if settings.get("class_embed_type") or settings.get("num_class_embeds"):
-        raise HauberkError("the UNet asks for a class", "take one of an unconditional diffusion model")
+        raise HauberkError("the UNet needs a class label", "use the UNet of an unconditional diffusion model")
     predicted = schedule.get("prediction_type", "epsilon")
     if predicted != "epsilon":
         raise HauberkError(
-            f"the UNet predicts {predicted!r}, and not the noise", "take one with prediction_type: epsilon"
+            f"the UNet predicts {predicted!r}, and not the noise", "use a UNet with prediction_type: epsilon"
         )
     network: nn.Module = kind(**settings)
     return network
@@ -182,7 +184,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tenso
     missing = sorted(str(path) for path in (own / CONFIG, own / WEIGHTS, table) if not path.is_file())
     if missing:
         raise HauberkError(
-            f"{folder} is no folder of a diffusion model: there is no {missing[0]}",
+            f"{folder} is not the folder of a diffusion model: it lacks {missing[0]}",
             "write it with diffusers: DDPMPipeline.from_pretrained(...).save_pretrained(folder), as safetensors",
         )
     found = [reading.json_value(reading.text(path), str(path)) for path in (own / CONFIG, table)]
@@ -190,7 +192,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tenso
         reading.check_json(value, {}, path)
     kind = found[0].get("_class_name", "UNet2DModel")
     if kind != "UNet2DModel":
-        raise HauberkError(f"{own} holds a {kind}", "expected a UNet2DModel, which takes an image and a step alone")
+        raise HauberkError(f"{own} holds a {kind}", "expected a UNet2DModel, which takes only an image and a step")
     unpacking.check_safetensors(own / WEIGHTS)
     try:
         network, said = diffusers().UNet2DModel.from_pretrained(
@@ -200,7 +202,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tenso
         raise HauberkError(f"diffusers cannot load {own}: {reason(error)}", "save it again with diffusers") from error
     wrong = [name for names in said.values() for name in names]
     if wrong:
-        raise HauberkError(f"the weights in {own} do not fit its {CONFIG}: {wrong[0]}", "they come from another UNet")
+        raise HauberkError(
+            f"the weights in {own} do not fit its {CONFIG}: {wrong[0]}", f"use the weights and the {CONFIG} of one UNet"
+        )
     settings = {key: value for key, value in dict(network.config).items() if not key.startswith("_")}
     schedule = {key: found[1][key] for key in SCHEDULED if key in found[1]}
     return settings, schedule, network.state_dict()

@@ -41,7 +41,7 @@ class OnnxFile(ScoresOnly, ProgramFile):
         except Exception as error:  # onnxruntime's errors have no common class
             raise HauberkError(
                 f"{self._name} cannot be loaded by onnxruntime {runtime.__version__}: {reason(error)}",
-                "check it with onnx.checker; weights in a second file belong into it: onnx.save(model, path)",
+                "check it with onnx.checker; put weights that are in a second file into it: onnx.save(model, path)",
             ) from error
         taken, given = self._only_input(session), self._output(session)
         shape = tuple(n if isinstance(n, int) and n > 0 else None for n in taken.shape)
@@ -68,7 +68,7 @@ class OnnxFile(ScoresOnly, ProgramFile):
             seen = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs)
             raise HauberkError(
                 f"{self._name} takes {seen}, expected one float tensor of images, shape (B, C, H, W)",
-                "export a model that takes images in [0, 1] alone, with its preprocessing inside",
+                "export a model that takes only images in [0, 1], with its preprocessing inside",
             )
         return inputs[0]
 
@@ -76,7 +76,7 @@ class OnnxFile(ScoresOnly, ProgramFile):
         names = [node.name for node in session.get_outputs()]
         if len(names) != 1 and "logits" not in names:
             raise HauberkError(
-                f"{self._name} gives {len(names)} outputs ({', '.join(names)})", "export the logits alone, shape (B, K)"
+                f"{self._name} gives {len(names)} outputs ({', '.join(names)})", "export only the logits, shape (B, K)"
             )
         return names[0] if len(names) == 1 else "logits"
 

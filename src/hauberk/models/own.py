@@ -33,8 +33,9 @@ def own(source: str) -> nn.Module:
         )
     if getattr(made, "_modules", None) is None:
         raise HauberkError(
-            f"{source} returned a {type(made).__name__} that is no whole module: its __init__ never called torch's",
-            "begin it with: super().__init__()",
+            f"{source} returned a {type(made).__name__} that is not initialised: its __init__ did not call "
+            "super().__init__()",
+            "begin __init__ with: super().__init__()",
         )
     made.eval()  # its own eval may return anything
     if not isinstance(getattr(made, "spec", None), dict):
@@ -71,13 +72,15 @@ def _made(source: str, factory: Any) -> Any:
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
-        raise HauberkError(f"{source} is {_shown(factory)}", "name a function that returns a model, or a model")
+        raise HauberkError(
+            f"{source} is {_shown(factory)}", "give the name of a model, or of a function that returns one"
+        )
     needed = _needed(factory)
     if needed:
         name = source.partition(":")[2]
         raise HauberkError(
             f"{source} needs arguments: {', '.join(needed)}",
-            f"write a function without any: def build(): return {name}({', '.join(f'{n}=...' for n in needed)})",
+            f"write a function without arguments: def build(): return {name}({', '.join(f'{n}=...' for n in needed)})",
         )
     try:
         return factory()
@@ -105,9 +108,13 @@ def failing(source: str, error: BaseException) -> HauberkError:
     if isinstance(error, FileNotFoundError):
         return HauberkError(said, "run from the folder that the path starts in, or write the whole path")
     if "state_dict" in text and f'"{PREFIX}' in text:
-        return HauberkError(said, f"DataParallel saved it: {{k.removeprefix('{PREFIX}'): v for k, v in state.items()}}")
+        return HauberkError(
+            said,
+            "DataParallel saved the file, so strip its prefix: "
+            f"{{k.removeprefix('{PREFIX}'): v for k, v in state.items()}}",
+        )
     if "state_dict" in text:
-        return HauberkError(said, "the checkpoint belongs to another net: compare its keys with model.state_dict()")
+        return HauberkError(said, "the checkpoint belongs to another network: compare its keys with model.state_dict()")
     return HauberkError(said, "correct it, then run the command again")
 
 

@@ -123,6 +123,6 @@ class ExportedFile(ProgramFile):
         names = set(program.graph_signature.user_inputs)
         inputs = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
         if len(inputs) != 1:
-            raise HauberkError(f"{self._name} takes {len(inputs)} inputs", "export a model that takes images alone")
+            raise HauberkError(f"{self._name} takes {len(inputs)} inputs", "export a model that takes only images")
         size = inputs[0].meta["val"].shape
         return _fixed(program.module()), tuple(n if isinstance(n, int) else None for n in size)

@@ -50,17 +50,18 @@ def check_named(text: str, arch: str | None) -> None:
     """
     if text.endswith(".py"):
         raise HauberkError(
-            f"{text} is a file of code", f"name what makes the model in it: {Path(text).stem}:build, say"
+            f"{text} is a file of code",
+            f"name the function in it that makes the model, for example {Path(text).stem}:build",
         )
     if not is_file(text) and Path(text).is_file():
-        raise HauberkError(f"{text} is no file that Hauberk opens, by its ending", f"expected {KNOWN}")
+        raise HauberkError(f"{text} does not have the ending of a file that Hauberk opens", f"expected {KNOWN}")
     if not is_file(text) and ":" not in text:
         hint = f"train one with: hauberk train RECIPE, or give {KNOWN}"
         raise HauberkError(f"there is no run directory {text}", hint)
     if is_file(text) and not Path(text).exists():
         raise HauberkError(f"there is no file {text}", f"expected {KNOWN}")
     if arch is not None and not is_file(text):
-        raise HauberkError(f"--arch names the code of a checkpoint, and {text} is none", "leave --arch out")
+        raise HauberkError(f"--arch names the code of a checkpoint, but {text} is not a checkpoint", "leave --arch out")
 
 
 def open_source(text: str, arch: str | None = None) -> Source:
@@ -83,7 +84,7 @@ def open_source(text: str, arch: str | None = None) -> Source:
     if kind == "checkpoint":
         return _filled(path, content, arch, named)
     if arch is not None:
-        raise HauberkError(f"{path} is a {PROGRAM[kind]} file, which has its network inside", "leave --arch out")
+        raise HauberkError(f"{path} is a {PROGRAM[kind]} file, which already contains its network", "leave --arch out")
     if kind == "onnx":
         model = OnnxFile(content, path.name)
         return Source(model, named | {"kind": kind}, (REMARK, SOFTMAX) if model.softmax else (REMARK,))
@@ -113,8 +114,8 @@ def _filled(path: Path, content: bytes, arch: str | None, named: dict[str, Any])
     state, said = read_state(path, content)
     if arch is None:
         raise HauberkError(
-            f"{path} holds weights, and no network to put them into",
-            "name the code that makes it: --arch module:factory",
+            f"{path} holds only weights, and the code of their network is not known",
+            "name the code of the network: --arch module:factory",
         )
     model = own(arch)
     remarks = fill(model, state, path.name, arch)

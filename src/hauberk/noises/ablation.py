@@ -49,11 +49,11 @@ class Ablation(RandomStep):
 
     def __post_init__(self) -> None:
         if not self.parts or len(self.parts) != len(self.kept):
-            raise ValueError(f"{len(self.parts)} parts and {len(self.kept)} numbers of kept elements are not as many")
+            raise ValueError(f"{len(self.parts)} parts need as many numbers of kept elements, got {len(self.kept)}")
         if self.axis != "channels" and sum(self.parts) != self.size[self._place - 1]:
-            raise ValueError(f"{self.axis} {self.parts} do not add up to those of an image of {self.size}")
+            raise ValueError(f"{self.axis} {self.parts} do not add up to the size of an image of {self.size}")
         if any(k > n for k, n in zip(self.kept, self.elements, strict=True)):
-            raise ValueError(f"of {self.elements} elements {self.kept} cannot be kept")
+            raise ValueError(f"expected to keep at most {self.elements} elements, got {self.kept}")
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ class Ablation(RandomStep):
             raise HauberkError(
                 f"the modalities are cut from images of {channels}x{self.size[0]}x{self.size[1]}, this one has "
                 f"{'x'.join(map(str, image.shape[-3:]))}",
-                "say axis, size and parts of the images that there are",
+                "set axis, size and parts to those of the images",
             )
         bits = torch.split(randomness.bits(sum(self.elements)), list(self.elements), dim=1)
         masks = [self._mask(*one, image) for one in zip(bits, self.parts, self.kept, strict=True)]

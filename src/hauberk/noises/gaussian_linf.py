@@ -41,7 +41,8 @@ class GaussianLinf(Gaussian):
         """
         if image.numel() > self.pixels:
             raise HauberkError(
-                f"an image of {image.numel()} values, where the noise is for {self.pixels}", f"pixels: {image.numel()}"
+                f"an image of {image.numel()} values, but the noise is for {self.pixels}",
+                f"set pixels: {image.numel()}",
             )
         return super().noisy(image, randomness)
 

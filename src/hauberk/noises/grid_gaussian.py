@@ -54,7 +54,9 @@ class GridGaussian(Gaussian):
     def noisy(self, image: Tensor, randomness: Randomness) -> Tensor:
         """Copies of one image, (B, C, H, W): sums of integers, divided once."""
         if image.numel() > VALUES:
-            raise ValueError(f"an image of {image.numel()} values is beyond the {VALUES} that the slack covers")
+            raise ValueError(
+                f"an image of {image.numel()} values is larger than the {VALUES} values for which the slack is proved"
+            )
         return self._levels(randomness, *image.shape).to(image).add_(image.mul(LEVELS).round_()).div_(LEVELS)
 
     def _levels(self, randomness: Randomness, *shape: int) -> Tensor:

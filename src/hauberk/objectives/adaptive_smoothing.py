@@ -99,7 +99,7 @@ class AdaptiveSmoothing(Objective):
     def __post_init__(self) -> None:
         for name, (low, high) in (("budgets", self.budgets), ("weights", self.weights)):
             if low > high:
-                raise ValueError(f"{name} is a range, the smaller number comes first, got ({low}, {high})")
+                raise ValueError(f"{name} is a range whose smaller number comes first, got ({low}, {high})")
         if self.weights[1] > 1.0:
             raise ValueError(f"a weight is at most 1, got {self.weights[1]}")
         if not (self.ce or self.bce or self.product):

@@ -51,8 +51,8 @@ class ARD(Objective):
         logits: Tensor = model(points)
         if logits.shape != wanted.shape:
             raise HauberkError(
-                f"the teacher {self.teacher} has {wanted.shape[1]} classes, the student {logits.shape[1]}",
-                "take a teacher that was trained for the same task",
+                f"the teacher {self.teacher} has {wanted.shape[1]} classes, but the student has {logits.shape[1]}",
+                "use a teacher that was trained for the same task",
             )
         apart = divergence("kl", wanted / self.temperature, logits / self.temperature).mean()
         loss = self.weight * self.temperature**2 * apart

@@ -67,7 +67,10 @@ class Context:
     def view(self) -> Tensor:
         """Another view of the batch: its images under fresh augmentation, (B, C, H, W)."""
         if self.augment is None:
-            raise HauberkError("this context has no second view of its batch", "give it augment, which makes one")
+            raise HauberkError(
+                "the objective needs a second view of its batch, and this context has none",
+                "give the context a function augment",
+            )
         return self._once(("view",), None, self.augment)
 
     def attacked(self, attack: Attack, model: nn.Module, batch: Batch) -> Tensor:

@@ -68,7 +68,7 @@ class CustomisedAdversarial(Objective):
     def __post_init__(self) -> None:
         if self.smoothing is not None and self.smoothing * self.attack.threat.eps > 1.0:
             most = 1.0 / self.attack.threat.eps
-            raise ValueError(f"smoothing {self.smoothing:g} takes more than the whole label away: at most {most:g}")
+            raise ValueError(f"smoothing {self.smoothing:g} takes away more than the whole label: use at most {most:g}")
 
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce_adversarial``, ``adversarial_accuracy``, ``budget``, ``margin_loss``."""

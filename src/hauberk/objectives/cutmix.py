@@ -81,7 +81,7 @@ class CutMix(Objective):
 
     def __post_init__(self) -> None:
         if self.base.replays > 1:
-            raise ValueError("a base that asks for several steps on each batch keeps its images from step to step")
+            raise ValueError("cutmix cannot contain a base that takes several steps on each batch")
 
     def outside(self) -> str:
         """What the base depends on beside its fields."""
@@ -106,7 +106,8 @@ class CutMix(Objective):
         )
         if sharing.state:
             raise HauberkError(
-                f"{type(self.base).__name__} keeps memory, and a mixed image is two samples", "train it without cutmix"
+                f"{type(self.base).__name__} remembers samples, and a mixed image belongs to two samples",
+                "train it without cutmix",
             )
         kept = 1.0 - box.pixels / (height * width)
         terms = {name: kept * own.terms[name] + (1.0 - kept) * others.terms[name] for name in own.terms}

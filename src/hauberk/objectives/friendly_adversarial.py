@@ -37,9 +37,9 @@ class FriendlyAdversarial(Objective):
 
     def __post_init__(self) -> None:
         if not isinstance(getattr(self.objective, "attack", None), FriendlyPGD):
-            raise ValueError("the objective inside needs the attack friendly_pgd, whose tau is raised")
+            raise ValueError("the objective inside must use the attack friendly_pgd, whose tau is raised")
         if any(later <= earlier for earlier, later in pairwise(self.raises)):
-            raise ValueError(f"raises must rise, got {self.raises}")
+            raise ValueError(f"the epochs in raises must increase, got {self.raises}")
 
     @property
     def replays(self) -> int:

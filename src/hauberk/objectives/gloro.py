@@ -89,8 +89,8 @@ def bottom_logit(
         return logits.amax(1) - margins(logits, pairwise, eps, top_k).amax(1)
     if set().union(*affinity) != set(range(classes)):
         raise HauberkError(
-            f"the affinity sets must name the classes 0..{classes - 1}, all of them and no other",
-            "give a class without kin a set of its own: [7]",
+            f"the affinity sets must name each of the classes 0..{classes - 1} and no other class",
+            "give a class that belongs to no other a set of its own, for example [7]",
         )
     most = min(max(len(set(members)) for members in affinity), classes - 1)
     kept = margins(logits, pairwise, eps, most).masked_fill(~inside(logits, affinity, most), -math.inf)
@@ -129,9 +129,9 @@ class GloRo(Objective):
 
     def __post_init__(self) -> None:
         if self.affinity and self.top_k != 1:
-            raise ValueError("give top_k or affinity: the sets say how many classes may be named")
+            raise ValueError("give either top_k or affinity: the sets already say how many classes may be named")
         if not all(self.affinity):
-            raise ValueError("an affinity set needs a class")
+            raise ValueError("an affinity set needs at least one class")
 
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce``, ``divergence``, ``accuracy``, ``robust_accuracy`` and ``speed``.

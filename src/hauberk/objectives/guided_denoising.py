@@ -70,7 +70,9 @@ def _seen(base: nn.Module, images: Tensor, guide: str) -> tuple[Tensor, Tensor]:
         return (images if guide == "pixel" else logits), logits
     layers = [module for module in base.modules() if isinstance(module, nn.Conv2d)]
     if not layers:
-        raise HauberkError(f"{type(base).__name__} has no convolution whose output could guide", "take guide: logit")
+        raise HauberkError(
+            f"{type(base).__name__} has no convolution whose output could guide the denoiser", "set guide: logit"
+        )
     kept: list[Tensor] = []
     handle = layers[-1].register_forward_hook(lambda _module, _inputs, output: kept.append(output.clone()))
     try:

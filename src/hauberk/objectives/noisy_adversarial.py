@@ -53,7 +53,7 @@ class NoisyAdversarial(Objective):
 
     def __post_init__(self) -> None:
         if (self.kappa > 0) != (self.attack is not None):
-            raise ValueError("kappa weighs the attacked images: give both kappa and attack, or neither")
+            raise ValueError("give both kappa and attack, or neither: kappa is the weight of the attacked images")
 
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce``, ``accuracy`` and, where they are asked for, those of the other parts."""
@@ -89,7 +89,7 @@ def streams_alone(model: nn.Module, images: Tensor) -> list[Tensor]:
     if len(counts) != 1:
         raise HauberkError(
             f"expected gates of one number of streams, got {sorted(counts) or 'no gate'}",
-            "the losses of streams are for hycas_net: leave stream_weight out",
+            "leave stream_weight out: it is for hycas_net",
         )
     found = []
     for stream in range(counts.pop()):

@@ -43,8 +43,8 @@ class NoisyCopies(nn.Module):
         """
         if len(images) != len(self.draws):
             raise HauberkError(
-                f"{len(self.draws)} images have noise here, and {len(images)} of them were asked about",
-                "take an attack that keeps all images to its end: pgd or apgd",
+                f"{len(self.draws)} images have noise here, but the attack gave {len(images)} of them",
+                "use an attack that keeps all images to its end: pgd or apgd",
             )
         noisy = self.noise.added(images[:, None], self.draws)
         answers: Tensor = self.model(noisy.flatten(0, 1))

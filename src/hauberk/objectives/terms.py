@@ -38,7 +38,7 @@ class Terms(Objective):
 
     def __post_init__(self) -> None:
         if any(term.replays > 1 for term in self.terms):
-            raise ValueError("a regulariser cannot ask for several steps on each batch: give such a method as the base")
+            raise ValueError("a regulariser cannot take several steps on each batch: use such a method as the base")
 
     @property
     def replays(self) -> int:

@@ -66,7 +66,9 @@ class TRADES(Objective):
 
     def __post_init__(self) -> None:
         if self.attack.loss != "kl":
-            raise ValueError(f'TRADES attacks the divergence: give the attack loss="kl", not "{self.attack.loss}"')
+            raise ValueError(
+                f'TRADES attacks the KL divergence: expected the attack loss="kl", got "{self.attack.loss}"'
+            )
 
     def __call__(self, model: nn.Module, batch: Batch, context: Context) -> Loss:
         """The loss of one batch; terms ``ce``, ``divergence``, ``accuracy`` and ``adversarial_accuracy``."""

@@ -62,12 +62,12 @@ def _check_signed(run: Run) -> None:
 def _model(run: Run) -> dict[str, bytes]:
     """The files of a run's model, by name."""
     if not run.has_model:
-        raise HauberkError(f"{run.path} has no weights", "leave --weights out, or bundle the run that has them")
+        raise HauberkError(f"{run.path} has no weights", "leave --weights out, or bundle a run that has weights")
     files = {name: reading.inside(run.checkpoints, name) for name in MODEL}
     size = files[MODEL[0]].stat().st_size
     if size > MOST_BYTES:
         raise HauberkError(
             f"the weights have {size / 1e6:.1f} MB, a bundle takes at most {MOST_BYTES / 1e6:g}",
-            "leave --weights out: their hash stays in the bundle, so that they can be matched",
+            "leave --weights out: the bundle keeps their hash, by which they can be identified",
         )
     return {name: path.read_bytes() for name, path in files.items()}

@@ -48,7 +48,9 @@ def library() -> str:
     version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
     if "</script" in script.lower() or "<!--" in script or "\r" in script:
-        raise HauberkError("the Vega bundle cannot stand inside a page", "install another vl-convert-python")
+        raise HauberkError(
+            "the Vega bundle cannot be written into a page", "install another version of vl-convert-python"
+        )
     return f"(() => {{\n{script}\n}})();"
 
 

@@ -123,7 +123,7 @@ def _subject(key: Key, parts: list[Part]) -> Subject:
     predictor, dataset, split = key
     for name in ("classes", "shape"):
         if len({records.content_hash(p.facts[name]) for p in parts}) > 1:
-            raise HauberkError(f"records of {predictor} disagree about {name}", "they come from different data")
+            raise HauberkError(f"records of {predictor} disagree about {name}", "report runs on the same data")
     judged = tuple(judgements(p for p in parts if p.kind == "diagnosis"))
     parts = [p for p in parts if p.kind != "diagnosis"]
     _check_labels(predictor, parts)
@@ -178,7 +178,8 @@ def _check_labels(predictor: str, parts: list[Part]) -> None:
         for i, label in zip(part.column("id").tolist(), part.column("label").tolist(), strict=True):
             if known.setdefault(i, label) != label:
                 raise HauberkError(
-                    f"records of {predictor} give image {i} two labels", "the data changed between the runs"
+                    f"records of {predictor} give two different labels for image {i}",
+                    "the data changed between the runs",
                 )
 
 

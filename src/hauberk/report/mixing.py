@@ -105,7 +105,7 @@ class Mix:
         """
         if eps not in self.eps:
             known = ", ".join(map(epsilon, self.eps))
-            raise HauberkError(f"the records hold no radius {epsilon(eps)}", f"they hold {known}")
+            raise HauberkError(f"the records hold no radius {epsilon(eps)}", f"choose one of {known}")
         k = self.eps.index(eps)
         needed = [row[k] for row in self.certified]
         return wilson(sum(1 for a in needed if a is not None and a <= alpha), len(needed))

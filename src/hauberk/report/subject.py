@@ -306,9 +306,11 @@ def one_axis(rows: Iterable[Attacked | Curve]) -> tuple[str, str]:
     kinds = {(x.predictor, x.norm) for x in items}
     if len(kinds) != 1:
         listed = "; ".join(f"{p} in {n}" for p, n in sorted(kinds)) or "none"
-        raise HauberkError(f"expected rows of one predictor and one norm, got {listed}", "give each its own axes")
+        raise HauberkError(f"expected rows of one predictor and one norm, got {listed}", "draw each on axes of its own")
     if len({isinstance(x, Curve) and x.proof == "estimate" for x in items}) > 1:
-        raise HauberkError("an estimate cannot share an axis with measured or certified rows", "give it its own axes")
+        raise HauberkError(
+            "an estimate cannot share an axis with measured or certified rows", "draw it on axes of its own"
+        )
     return next(iter(kinds))
 
 

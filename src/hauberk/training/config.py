@@ -91,9 +91,9 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
-            raise ValueError("Nesterov's form needs momentum: set nesterov to false or momentum above 0")
+            raise ValueError("Nesterov momentum needs a momentum above 0: set nesterov to false or momentum above 0")
         if self.ema and self.swa:
-            raise ValueError("one average can be returned: set ema or swa to 0")
+            raise ValueError("only one average can be returned: set ema or swa to 0")
         if (self.gap_images or self.collapse) and self.validation_attack is None:
             raise ValueError("gap_images and collapse need a validation_attack, for example PGD")
         if self.patience and not self.validate_every:

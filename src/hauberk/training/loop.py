@@ -128,7 +128,7 @@ class _Trainer:
         if config.batch_size < processes.size:
             raise HauberkError(
                 f"a batch of {config.batch_size} cannot be shared by {processes.size} processes",
-                "choose a larger batch_size: it counts the images of all processes together",
+                "choose a larger batch_size, which counts the images of all processes together",
             )
         if config.channels_last:
             arrange(model, torch.channels_last)
@@ -305,7 +305,8 @@ class _Trainer:
         if not math.isfinite(means["loss"]):
             raise HauberkError(
                 f"the loss became {means['loss']} in epoch {self.position.epoch}",
-                "lower lr, set gradient_clip: 1.0 or use float32; then remove the checkpoint or choose another run",
+                "lower lr, set gradient_clip: 1.0 or use float32; then remove the checkpoint or choose another run "
+                "folder",
             )
         return means
 
@@ -337,7 +338,7 @@ class _Trainer:
         if not self.world.agree(content.getvalue(), self.device):
             raise HauberkError(
                 f"the memory of {type(self.objective).__name__} differs between processes",
-                "let it keep what context.whole gives, or train in one process",
+                "let the objective keep only what context.whole returns, or train in one process",
             )
 
     def _save(self) -> None:

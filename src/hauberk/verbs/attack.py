@@ -118,8 +118,8 @@ def diagnose(
     """
     if isinstance(target.model, ScoresOnly):
         raise HauberkError(
-            "no check judges an attack on this model: they follow gradients, and it gives none",
-            "leave --diagnose out; attack the network that the file was made from, where you have it",
+            "--diagnose needs a model with gradients, and this model has none",
+            "leave --diagnose out, or attack the network from which the file was exported",
         )
     samples, setting = setting_of(target, plan, attack)
     started = time.monotonic()

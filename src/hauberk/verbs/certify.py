@@ -69,7 +69,9 @@ def certify(
     """
     budget = None if seconds is None else Budget(seconds)
     if plan.precision != "float32":
-        raise HauberkError(f"nothing is certified in {plan.precision}", "leave --precision out: it is for attacks")
+        raise HauberkError(
+            f"certificates are not computed in {plan.precision}", "leave --precision out: it is for attacks only"
+        )
     samples, setting = setting_of(target, plan, *certificates)
     foretell(target.model, samples, certificates, plan.tile, len(setting.classes), shard, report, seconds)
     started = time.monotonic()

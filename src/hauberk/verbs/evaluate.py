@@ -95,7 +95,9 @@ def planned(
     bad = next((f for f in found.findings if not f.good and f.name not in PASSABLE), None)
     if bad is not None or found.speed is None:
         said = bad or next(f for f in found.findings if not f.good)
-        raise HauberkError(f"this model cannot be evaluated: {said.name}: {said.text}", "all of it: hauberk check")
+        raise HauberkError(
+            f"this model cannot be evaluated: {said.name}: {said.text}", "see all checks with: hauberk check"
+        )
     images = probe_batch(target.dataset, TILE).images.to(device_of(target.model))
     random = draws(target.model, images[:1]) > 1
     recipe = target.recipe.get("evaluation", {})
@@ -264,7 +266,7 @@ def _target(
 ) -> Subject:
     if isinstance(model, Run | Subject):
         if images is not None or labels is not None:
-            raise HauberkError("a run has images of its own", "leave images and labels out")
+            raise HauberkError("a run already names its images", "leave images and labels out")
         return subject(model.path) if isinstance(model, Run) else model
     if images is None or labels is None:
         raise HauberkError("evaluate needs images and their labels", "for example hauberk.evaluate(model, x, y)")

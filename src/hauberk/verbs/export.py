@@ -61,7 +61,9 @@ def kept(
         chosen = class_of(aim, list(map(str, parts[0].facts["classes"])))
         parts = [p for p in parts if target(p) == chosen]
     if not parts:
-        raise HauberkError(f"{run.path} keeps no such images", "keep them: hauberk attack RUN --threat ... --keep all")
+        raise HauberkError(
+            f"{run.path} keeps no such images", "store them with: hauberk attack RUN --threat ... --keep all"
+        )
     _check_one(run, parts)
     best: dict[int, tuple[tuple[bool, float], Row]] = {}
     for part in parts:

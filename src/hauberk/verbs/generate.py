@@ -68,7 +68,7 @@ def generate(
     if not isinstance(model, Generates):
         raise HauberkError(f"{run.path} holds no diffusion model", "train one: hauberk train ddpm_digits")
     if out.suffix != ".npz":
-        raise HauberkError(f"expected a file ending in .npz, got {out}", f"say -o {out.with_suffix('.npz')}")
+        raise HauberkError(f"expected a file ending in .npz, got {out}", f"for example -o {out.with_suffix('.npz')}")
     of = load(run.model_config["facts"]["dataset"])
     seen = [of.train, *(load(other["data"]).train for other in run.recipe.get("extra", ()))]
     place(model, sampler.device)

@@ -33,7 +33,7 @@ def certified(run: Run, wanted: Mapping[str, str]) -> Part:
     if not found:
         known = "; ".join(sorted({", ".join(_about(p).values()) for p in parts})) or "none"
         raise HauberkError(
-            f"expected such a smoothing certificate in {run.path}, found {known}",
+            f"expected a smoothing certificate with these settings in {run.path}, found {known}",
             "make one: hauberk certify RUN --method smoothing,sigma=0.25",
         )
     for name in CHOICES:

@@ -117,15 +117,15 @@ def check_pair(accurate: Subject, robust: Subject) -> None:
     """Raise unless both keep the contract on the same data and have the same number of logits."""
     if accurate.dataset.name != robust.dataset.name or accurate.dataset.classes != robust.dataset.classes:
         raise HauberkError(
-            f"the models know different data: {accurate.dataset.name} and {robust.dataset.name}",
+            f"the models are for different data: {accurate.dataset.name} and {robust.dataset.name}",
             "mix two models of one dataset",
         )
     few = probe_batch(robust.dataset, PROBED)
     outputs = [check_classifier(s.model, few.to(device_of(s.model))) for s in (accurate, robust)]
     if outputs[0] != outputs[1]:
         raise HauberkError(
-            f"the accurate model has {outputs[0]} logits, the robust one {outputs[1]}",
-            "mix two models of the same classes",
+            f"the accurate model has {outputs[0]} logits, but the robust model has {outputs[1]}",
+            "mix two models for the same classes",
         )
 
 
@@ -176,7 +176,7 @@ def _network(subject: Subject) -> AdaptiveMixedClassifier:
     if isinstance(subject.model, AdaptiveMixedClassifier):
         return subject.model
     raise HauberkError(
-        f"{subject.run.path} is no mixing network but {type(subject.model).__name__}",
+        f"{subject.run.path} is not a mixing network but {type(subject.model).__name__}",
         "train one first: hauberk train mixing_cifar10_small",
     )
 
@@ -233,11 +233,13 @@ def gather(
         HauberkError: if asked to choose on the test split.
     """
     if plan.split != "val":
-        raise HauberkError("nothing is chosen on test data", "calibrate on the validation split")
+        raise HauberkError("a mix must not be chosen on test data", "calibrate on the validation split")
     check_pair(accurate, robust)
     check_sense(attack, shape=robust.dataset.input_shape)
     if not len(robust.dataset.val):
-        raise HauberkError("there are no validation images to choose on", "hold some out: val_size, or give --alpha")
+        raise HauberkError(
+            "there are no validation images to choose on", "hold some out with val_size, or give --alpha"
+        )
     samples = evaluation_samples(robust.dataset, "val", plan.images, plan.choice)
     for subject in (accurate, robust):
         seen = int(torch.isin(samples.ids, torch.as_tensor(subject.dataset.train.ids)).sum())

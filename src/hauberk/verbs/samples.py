@@ -36,7 +36,9 @@ def evaluation_samples(
     if not len(part):
         raise HauberkError(f"{dataset.name} has no {split} images", "hold some out of training with val_size")
     if images is not None and images > len(part):
-        raise HauberkError(f"{dataset.name} has {len(part)} {split} images, {images} were asked for", "ask for fewer")
+        raise HauberkError(
+            f"{dataset.name} has {len(part)} {split} images, but {images} were requested", "request fewer images"
+        )
     return Selection(part, chosen(part.ids, part.labels, images, choice))
 
 

@@ -144,7 +144,8 @@ def cells(table: Table, out: Path) -> list[Cell]:
     twice = next((cell for cell in found if paths.count(cell.path) > 1), None)
     if twice is not None:
         raise HauberkError(
-            f"{table.name}: two lines are called {twice.label!r} with seed {twice.seed}", "give each a label of its own"
+            f"{table.name}: two lines have the label {twice.label!r} and seed {twice.seed}",
+            "give each a label of its own",
         )
     for cell in found:
         Run(cell.path).check(cell.recipe.plain(), completed)

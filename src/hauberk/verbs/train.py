@@ -103,10 +103,13 @@ def check_start(model: nn.Module, dataset: Dataset, validate_every: int = 1) -> 
     A diffusion model has none, so that it cannot be validated by accuracy.
     """
     if not len(dataset.train):
-        raise HauberkError(f"{dataset.name} has no training images", "it is for judging: hauberk evaluate, or attack")
+        raise HauberkError(
+            f"{dataset.name} has no training images",
+            "such data are only for evaluation: use hauberk evaluate or hauberk attack",
+        )
     if isinstance(model, Generates):
         if validate_every:
-            raise HauberkError("a diffusion model has no accuracy to validate", "say training: {validate_every: 0}")
+            raise HauberkError("a diffusion model has no accuracy to validate", "set training: {validate_every: 0}")
         return
     few = dataset.train.select(slice(0, 2)).batch()
     with torch.random.fork_rng(devices=[]), evaluating(model):

@@ -55,7 +55,9 @@ def class_of(text: str | int, classes: Sequence[str]) -> int:
     named = classes.index(word) if word in classes else None
     number = int(word) if word.isdecimal() and int(word) < len(classes) else None
     if named is not None and number is not None and named != number:
-        raise HauberkError(f"{word} is the name of class {named} and the number of another", "name the other one")
+        raise HauberkError(
+            f"{word} is the name of class {named} and the number of another", "use the name instead of the number"
+        )
     found = number if named is None else named
     if found is None:
         near = suggestion(word, list(classes)) or f"from 0 to {len(classes) - 1}, or one of: {', '.join(classes[:10])}"
