@@ -222,7 +222,7 @@ def test_what_is_not_known_is_nothing() -> None:
         RandomVote(n=9, alpha=0.001)
     RandomVote(n=10, alpha=0.001)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).eval()
-    with pytest.raises(HauberkError, match="no parts that take their noise"):
+    with pytest.raises(HauberkError, match="no random parts whose draws"):
         vote(plain, images())
     coin = nn.Sequential(nn.Flatten(), HalfOff(), Shift(), nn.Linear(8, 3)).eval()
     with pytest.raises(HauberkError, match="no Lipschitz bound"):

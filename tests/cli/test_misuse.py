@@ -87,7 +87,7 @@ CONTRACT = [  # model, what is said, and whether it is said of every verb
     ("Fails", ": AttributeError", "call it on such images yourself"),
     ("five", "5 outputs", "10 classes"),
     ("quantised", "1._packed_params as tuple", "before quantisation"),
-    ("number", "my_nets:number is int", "name a function"),
+    ("number", "my_nets:number is int", "a function that returns"),
     ("needs", "needs arguments: depth", "def build(): return needs(depth=...)"),
     ("Needs", "needs arguments: width, depth", "def build()"),
     ("broken", ": ZeroDivisionError", "correct it"),
@@ -296,7 +296,7 @@ def test_misuse_of_a_run_leaves_it_as_it_was(run: Path, here: Path, typed: Typed
         ("report tiny -o tiny", ("expects an HTML file", ".html")),
         ("report tiny -o tiny/run.json", ("expects an HTML file", ".html")),
         ("mix --accurate tiny --robust tiny --keep 93% --accurate-scale 2 --choose nuts", ("finds the scales", "out")),
-        ("mix --network tiny --clean 0.5", ("no mixing network", "train one")),
+        ("mix --network tiny --clean 0.5", ("not a mixing network", "train one")),
         ("train no_such_recipe -o tiny", ("no recipe", "list recipes")),
         ("train mine.yaml -o tiny", ("another recipe: its name is 'tiny', this one's is 'mine'", "--out")),
     ):

@@ -92,7 +92,7 @@ def test_a_recipe_says_what_a_file_does_not(tmp_path, arrays):
     assert (told.provenance.generator, told.provenance.conditional) == ("EDM", True)
     assert (told.provenance.trained_on, told.provenance.filter) == ("other", "top 20 %")
     for split in ("test", "val", "train and val"):
-        with pytest.raises(HauberkError, match="has learnt from"):
+        with pytest.raises(HauberkError, match="that was trained on"):
             generated(tmp_path / "edm.npz", trained_on=split)
 
 

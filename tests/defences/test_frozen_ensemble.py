@@ -153,11 +153,11 @@ def test_records_verify_and_the_weights_give_them_again(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_frozen_so_is_refused() -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).eval()
-    with pytest.raises(HauberkError, match="no parts that take their noise"):
+    with pytest.raises(HauberkError, match="no random parts whose draws"):
         frozen_draws(plain, 2)
     with pytest.raises(HauberkError, match="has a decision rule of its own"):
         frozen_draws(SmoothedClassifier(net(), Gaussian(0.1), 2, 10, 0.1), 2)
-    with pytest.raises(HauberkError, match="no parts that take their noise"):
+    with pytest.raises(HauberkError, match="no random parts whose draws"):
         frozen_draws(frozen_draws(net(), 2), 2)
     mask = nn.Sequential(nn.Flatten(), RandomMask(), nn.Linear(8, 3))
     assert frozen_draws(mask, 2).training

@@ -414,7 +414,7 @@ def test_a_model_without_a_graph_has_zero_gradients() -> None:
 def test_refusals() -> None:
     oracle = LinearOracle.random((1, 3, 3), 2, seed=0)
     batch = oracle.batch(8)
-    with pytest.raises(HauberkError, match="no image is classified right"):
+    with pytest.raises(HauberkError, match="no image is classified correctly"):
         diagnose(oracle, Batch(batch.images, 1 - batch.labels, batch.ids), Linf(0.05))
     with pytest.raises(HauberkError, match="probabilities"):
         diagnose(Apply(oracle, lambda z: z.softmax(1)).eval(), batch, Linf(0.05))

@@ -138,7 +138,7 @@ def test_errors_are_measured_by_the_cutoff_and_a_saturated_map_is_not_allowed() 
 
 def test_nothing_to_keep_is_said() -> None:
     g, h, attacked, labels = models(0)
-    with pytest.raises(HauberkError, match="no image under attack"):
+    with pytest.raises(HauberkError, match="no image correctly under attack"):
         nuts(g, h, -50.0 * np.eye(4)[labels], labels)
     with pytest.raises(HauberkError, match="share in"):
         nuts(g, h, attacked, labels, 0.0)

@@ -195,7 +195,7 @@ def test_new_processes_get_the_model_pickled(tmp_path: Path, monkeypatch: pytest
 def test_two_threads_of_one_process_do_no_units_together() -> None:
     assert work._alone.acquire(blocking=False)
     try:
-        with pytest.raises(HauberkError, match="one unit at a time"):
+        with pytest.raises(HauberkError, match="a second thread"):
             work.execute(None, None)  # type: ignore[arg-type]
     finally:
         work._alone.release()

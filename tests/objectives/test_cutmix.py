@@ -135,7 +135,7 @@ def test_boxes_of_other_pixels_are_the_partners_in_a_batch_shared_by_processes(b
 
 
 def test_memory_of_samples_and_replays_are_refused(batch, model):
-    with pytest.raises(HauberkError, match="keeps memory"):
+    with pytest.raises(HauberkError, match="remembers samples"):
         asked(CutMix(IAAT(Linf(0.1), steps=1)), model, batch)
     with pytest.raises(ValueError, match="several steps"):
         CutMix(FreeAdversarial(Linf(0.1)))

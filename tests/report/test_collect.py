@@ -152,7 +152,7 @@ def test_the_headline_is_the_middle_budget_of_the_fullest_suite(lab, known) -> N
 
 def test_records_that_disagree_about_the_data_are_refused(lab, parts) -> None:
     first, second = only(parts, "attack", lab.robust.name)
-    with pytest.raises(HauberkError, match="two labels"):
+    with pytest.raises(HauberkError, match="two different labels"):
         collect.subjects([first, changed(second, label=[0] * second.table.num_rows)])
     with pytest.raises(HauberkError, match="classes"):
         collect.subjects([first, changed(second, facts={"classes": ["a", "b"]})])

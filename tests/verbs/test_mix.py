@@ -246,9 +246,9 @@ def test_the_verdict_is_on_the_pair_in_its_order() -> None:
 
 def test_wishes_that_do_not_fit(logits: mixing.Logits, pair: tuple[Subject, Subject]) -> None:
     for kind, wish in (("alpha", {}), ("alpha", {"clean": 0.5, "robust": 0.5}), ("nuts", {"clean": 0.5})):
-        with pytest.raises(HauberkError, match="one wish"):
+        with pytest.raises(HauberkError, match="one target"):
             mixing.choose(logits, kind, **wish)
-    with pytest.raises(HauberkError, match="no mixing network"):
+    with pytest.raises(HauberkError, match="not a mixing network"):
         mixing.bases(pair[0])
 
 

@@ -52,7 +52,7 @@ def test_other_images_have_a_share_and_the_run_names_them(tmp_path: Path, monkey
 
 def test_a_test_image_among_them_is_refused(tmp_path: Path) -> None:
     images = (load("digits").test.images[:40, 0]).to(torch.uint8).numpy()
-    with pytest.raises(HauberkError, match="no fresh test") as caught:
+    with pytest.raises(HauberkError, match="must not be trained on") as caught:
         train(mixed(written(tmp_path / "leak.npz", images)), tmp_path / "run")
     assert "40 training images of leak" in caught.value.message
     assert not (tmp_path / "run").exists()
