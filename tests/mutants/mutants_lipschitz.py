@@ -29,8 +29,8 @@ WALK = [
          "isinstance(last.layer, nn.Linear)"),
         ("if not torch.equal(made.nan_to_num(), layer(features.clone()).nan_to_num()):", "if False:"),
         ("if type(module) is not nn.Sequential:", "if not isinstance(module, nn.Sequential):"),
-        ('    if norm != "l2":\n        raise HauberkError(f"it knows',
-         '    if False:\n        raise HauberkError(f"it knows'),
+        ('    if norm != "l2":\n        raise HauberkError(f"it gives no bound',
+         '    if False:\n        raise HauberkError(f"it gives no bound'),
     ),
     *group(
         "lipschitz", "layers/lipschitz.py", "tests/test_adversarial_review.py",
