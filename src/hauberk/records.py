@@ -394,8 +394,5 @@ def _each_sample_once(table: pa.Table) -> pa.Table:
     again = np.flatnonzero(same) + 1
     for row in again.tolist():
         if not table.slice(row, 1).equals(table.slice(row - 1, 1)):
-            raise HauberkError(
-                "one sample has two rows in one evaluation",
-                "the data changed between the runs: remove the records of one of them",
-            )
+            raise HauberkError("one sample has two rows in one evaluation", "the data changed between the runs")
     return table.take(np.setdiff1d(np.arange(len(ids)), again))

@@ -379,9 +379,7 @@ def random_accuracy(predictions: ArrayLike, labels: ArrayLike, seed: int = 0) ->
         raise HauberkError(f"expected predictions of shape (N, n), got {drawn.shape}", "one column for each draw")
     _check_rows(drawn[:, 0], y)
     if (y < 0).any():
-        raise HauberkError(
-            "expected labels of at least 0, got a negative one", "-1 stands for an abstention and is not a label"
-        )
+        raise HauberkError("expected labels of at least 0, got a negative one", "-1 is an abstention, not a label")
     right = drawn == y[:, None]
     own = right.sum(1)
     # how often each answer was given, by comparing it with all draws of its image
@@ -407,9 +405,7 @@ def _gap(lead: Floats, seed: int) -> Gap:
 def _distributions(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] < 2:
-        raise HauberkError(
-            f"expected probabilities of shape (N, K), K at least 2, got {array.shape}", "give one row for each image"
-        )
+        raise HauberkError(f"expected probabilities of shape (N, K), K >= 2, got {array.shape}", "one row for each image")
     if not (np.isfinite(array).all() and (array >= 0).all() and np.allclose(array.sum(1), 1.0, atol=1e-3)):
         raise HauberkError("expected rows that sum to 1 without a negative number", "apply a softmax to logits first")
     return array
@@ -437,9 +433,7 @@ def _bools(values: ArrayLike) -> Bools:
 def _radii(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if np.isnan(array).any() or (array < 0).any():
-        raise HauberkError(
-            "expected radii of at least 0, got a negative number or NaN", "use radius 0 where the radius is not known"
-        )
+        raise HauberkError("expected radii of at least 0, got a negative number or NaN", "use 0 where none is known")
     return array
 
 
