@@ -405,7 +405,7 @@ def _gap(lead: Floats, seed: int) -> Gap:
 def _distributions(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] < 2:
-        raise HauberkError(f"expected probabilities of shape (N, K), K >= 2, got {array.shape}", "one row for each image")
+        raise HauberkError(f"expected probabilities of shape (N, K), K >= 2, got {array.shape}", "one row per image")
     if not (np.isfinite(array).all() and (array >= 0).all() and np.allclose(array.sum(1), 1.0, atol=1e-3)):
         raise HauberkError("expected rows that sum to 1 without a negative number", "apply a softmax to logits first")
     return array
