@@ -1,4 +1,4 @@
-"""Attacks: searches for a misclassified point inside a threat, one a file."""
+"""Attacks: searches for a misclassified point inside a threat, one attack in each file."""
 
 from hauberk.attacks.apgd import APGD
 from hauberk.attacks.autoattack import AutoAttack

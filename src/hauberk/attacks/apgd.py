@@ -25,8 +25,8 @@ def checkpoints(steps: int) -> list[int]:
     r"""The steps at which progress is judged, the period starting at 0.22 of all steps and shrinking by 0.03.
 
     :math:`\lceil p_j N\rceil` with ``p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)``
-    (Section 3, "Step size selection").  The published implementation rounds each period down to whole steps, which
-    gives 22, 41, 57, 70, 80, 87, 93, 99 for 100 steps; so does this.
+    (Section 3, "Step size selection").  Each period is rounded down to whole steps, as in the published implementation,
+    which gives 22, 41, 57, 70, 80, 87, 93, 99 for 100 steps.
     """
     period, least, shrink = (max(int(fraction * steps), 1) for fraction in (0.22, 0.06, 0.03))
     found, at = [], 0

@@ -1,4 +1,4 @@
-"""AutoAttack: an ensemble of attacks, each run on the images that the ones before left (Croce & Hein 2020).
+"""AutoAttack: a sequence of attacks, each run on the images that survived the attacks before it (Croce & Hein 2020).
 
 ``standard``, ``plus`` and ``rand`` have the published budgets.  ``fast`` is the first half of ``standard``, which takes
 about a fifth of its cost and, on adversarially trained models, finds nearly all that it finds.
@@ -31,7 +31,7 @@ Version = Literal["fast", "standard", "plus", "rand", "custom"]
 
 @dataclass(frozen=True, config=CONFIG)
 class AutoAttack(Attack):
-    """A sequence of attacks, each on the images that survived the ones before: the worst case over them, by image.
+    """A sequence of attacks, each run on the images that survived the attacks before it; the result is the worst case.
 
     ====================  =====================================================================================
     ``fast``              APGD-CE, APGD-T
@@ -45,7 +45,7 @@ class AutoAttack(Attack):
     Args:
         threat: norm ball in the pixel box.
         version: which sequence.
-        attacks: of ``custom``, in order; all in this threat.
+        attacks: the attacks of ``custom``, in order; all must have this threat.
         losses: registered losses of the model's named outputs; an untargeted and a targeted APGD with each is added at
             the end.
         loss: not used.
@@ -118,7 +118,7 @@ def sequences(threat: Threat) -> dict[str, tuple[Attack, ...]]:
 
 
 def by_scores(threat: Threat) -> dict[str, tuple[Attack, ...]]:
-    """``fast`` and ``standard`` where there are no gradients: Square, with 1,000 queries and with 5,000."""
+    """``fast`` and ``standard`` for models without gradients: Square, with 1,000 queries and with 5,000."""
     return {"fast": (Square(threat, queries=QUICK),), "standard": (Square(threat),)}
 
 

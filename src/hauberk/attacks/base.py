@@ -52,7 +52,7 @@ class AttackResult:
 
     Args:
         adversarial: the returned point, (B, C, H, W): the nearest misclassified point of the threat, else the best one.
-        success: whether some point of the threat, the image itself included, is misclassified; (B,) bool.
+        success: whether a misclassified point of the threat was found, the image itself included; (B,) bool.
         clean_prediction: decision at the image, (B,).
         prediction: decision at the returned point, (B,).
         distance: of the returned point from the image in the threat's norm, (B,) float64, pixel units.
@@ -211,7 +211,7 @@ class Attack(ABC):
         return self._judge(model, batch, query, clean_prediction, seed, tile).head(used)
 
     def query(self, model: nn.Module, batch: Batch, tile: int = TILE, seed: int = 0) -> Query:
-        """The model as this attack's search sees it, remembering what it sees."""
+        """The model as this attack's search calls it; the query keeps the best points."""
         keep_freed_memory()
         drop = self.early_stop and not isinstance(model, Decides)
         usual = draws(model, batch.images[:1])
@@ -226,7 +226,7 @@ class Attack(ABC):
         return query
 
     def asked(self, eot: int, random: bool) -> Asked:  # noqa: ARG002 - of a subclass
-        """How a model without a rule of its own is judged, and how many draws are kept on record."""
+        """The decision rule for a random model that has none of its own, and how many draws are recorded."""
         return Poll("vote", eot), eot
 
     def _judge(
@@ -305,8 +305,10 @@ class Attack(ABC):
 
     @staticmethod
     def succeeded(model: nn.Module, prediction: Tensor, labels: Tensor) -> Tensor:
-        """Whether the decision is wrong.  Logits that are NaN are; a vote that is too close to call is not, since it
-        does not show that the class of the vote's limit has changed.
-        """  # noqa: D205
+        """Whether the decision is wrong.
+
+        NaN logits count as wrong.  A vote that is too close to call does not count as wrong, since it does not show
+        that the class of the limit of the vote has changed.
+        """
         wrong = prediction != labels
         return wrong & (prediction != ABSTAIN) if isinstance(model, Decides) else wrong

@@ -35,13 +35,13 @@ class CarliniWagner(Attack):
 
     Args:
         threat: L2 ball in the pixel box; its budget decides success and has no influence on the search.
-        loss: ``margin``; the hinge is made of it.
+        loss: must be ``margin``, from which the hinge is computed.
         steps: gradient steps of one search, one forward and one backward pass each.
         binary_searches: values of c that are tried.
         initial_constant: the first c, the price of one unit of logit margin in squared pixel units.
         learning_rate: of Adam, in units of w.
         confidence: kappa, the margin in logits by which another class has to lead; the search returns the nearest point
-            with that lead, while the nearest misclassified point reported may have less of it.
+            with that lead, while the nearest misclassified point in the result may have a smaller lead.
         early_stop: leave an image alone at the first misclassified point of the threat, which is seldom the nearest.
     """
 

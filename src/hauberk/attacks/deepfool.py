@@ -19,7 +19,7 @@ from hauberk.threats import CONFIG, Norm
 
 @dataclass(frozen=True, config=CONFIG)
 class DeepFool(Attack):
-    r"""Adds up the shortest steps to the nearest linearised boundary and looks a little beyond their sum.
+    r"""Adds up the shortest steps to the nearest linearised boundary and overshoots their sum a little.
 
     .. math::
         l = \arg\min_j \frac{|z_j - z_y|}{\|\nabla(z_j - z_y)\|_q}, \qquad

@@ -35,7 +35,7 @@ class EOT(Attack):
     model that is not random it is the attack inside.
 
     With ``fixed`` the m draws are the same at every call: the search is one on a deterministic net, and what it finds
-    is tried on fresh draws.  That tells how points carry over between draws, and is no strong attack.
+    is tried on fresh draws.  This shows how points transfer between draws; it is not a strong attack.
 
     Args:
         threat: norm ball in the pixel box.

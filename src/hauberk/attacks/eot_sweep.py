@@ -1,4 +1,4 @@
-"""EOT with ever more draws and steps, until the accuracy of a random model stops falling."""
+"""EOT in rounds of increasing draws and steps, until the accuracy of a random model stops falling."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ A_ROUND = 2  # stages: the mean of losses, the loss of mean logits
 class EOTSweep(Attack):
     """Rounds of two APGDs by EOT, each on the survivors: cross-entropy's mean, and the margin of mean logits.
 
-    A round has more draws a gradient and more steps than the one before.  The rule that ends it is fixed beforehand:
-    after the first round with at least ``least`` draws in which no further image falls, or after the last.  Where
-    images fell in the last round, the accuracy was still falling, and the report says so.
+    A round has at least as many draws for each gradient, and at least as many steps, as the round before it.  The rule
+    that ends it is fixed beforehand: after the first round with at least ``least`` draws in which no further image
+    falls, or after the last.  Where images fell in the last round, the accuracy was still falling, and the report says
+    so.
 
     Args:
         threat: norm ball in the pixel box.
@@ -63,7 +64,7 @@ class EOTSweep(Attack):
             raise ValueError("a round must have at least as many draws and steps as the round before it")
 
     def stages(self) -> tuple[Attack, ...]:
-        """The attacks in order, two a round."""
+        """The attacks in order, two in each round."""
         found = []
         for draws, steps in zip(self.draws, self.steps, strict=True):
             by = EOT(self.threat, draws=draws, votes=self.votes, tries=self.tries)

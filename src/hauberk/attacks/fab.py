@@ -35,7 +35,7 @@ class FAB(Attack):
         \alpha = \min\big(\|\delta\|_p / (\|\delta\|_p + \|\delta_0\|_p),\ \alpha_{\max}\big)
 
     (Algorithm 1), and a misclassified point moves back, :math:`x_0 + \beta\,(x - x_0)`.  The budget is used by
-    random starts and early stops only; ``result.nearest`` tells the distance that was found.  Which class is nearest is
+    random starts and early stops only; ``result.nearest`` is the distance that was found.  Which class is nearest is
     judged without the box, as published; with targets each class has a run of its own.
 
     Args:
@@ -49,7 +49,7 @@ class FAB(Attack):
             run for each of the n most likely wrong classes of the image (FAB-T), one backward pass a step.
         alpha_max: the largest weight of the image.
         eta: how far beyond the linearised boundary a step goes.
-        beta: what is left of the change when a misclassified point moves back.
+        beta: the share of the change that is kept when a misclassified point moves back.
     """
 
     early_stop: bool = False

@@ -25,7 +25,7 @@ class FriendlyPGD(Attack):
 
     With :math:`\tau = 0` no row moves after its first error, and one that is wrong at its start stays there; with
     :math:`\tau = K` this is PGD.  A row that stays costs no more passes, so training gets cheaper, and its points are
-    easier, than with PGD.  As an attack it is PGD that gives up early: use it in training.
+    easier, than with PGD.  As an attack it is weaker than PGD, because it stops early: use it only in training.
 
     Args:
         threat: norm ball in the pixel box.

@@ -27,10 +27,10 @@ Function = Callable[[Tensor], Tensor]
 def bpda(forward: Function, surrogate: Function | None, values: Tensor) -> Tensor:
     """The exact ``forward(values)`` with the gradient of ``surrogate(values)``; None stands for the identity.
 
-    Where no gradient is wanted the surrogate is not asked, so a step that has none can still be evaluated.
+    The surrogate is called only where a gradient is needed, so that a step without one can still be evaluated.
 
     Raises:
-        HauberkError: if the surrogate's shape is another one.
+        HauberkError: if the output of the surrogate has another shape.
     """
     if not torch.is_grad_enabled():
         return forward(values)
@@ -105,7 +105,7 @@ def draws(model: nn.Module, images: Tensor) -> int:
     """How many model calls one gradient should average: 1 for a deterministic model, else ``EOT_DRAWS``.
 
     A model that decides by mean logits is attacked by as many draws as it decides with, where these are several.
-    A model that declares itself deterministic is believed; any other is probed on the images.
+    A model that declares itself deterministic is not tested; any other model is called on the images to find out.
     """
     known = traits(model)
     doubtful = known.stochastic or not known.declared
@@ -117,7 +117,7 @@ def draws(model: nn.Module, images: Tensor) -> int:
 
 @contextmanager
 def behind_a_fence(model: nn.Module, seed: int) -> Iterator[None]:
-    """Inside, a model that may draw random numbers by itself leaves the global generators as they were before."""
+    """Inside, a model may draw random numbers by itself; the global generators are restored afterwards."""
     known = traits(model)
     if known.declared and not known.stochastic:
         yield

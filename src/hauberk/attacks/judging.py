@@ -1,4 +1,4 @@
-"""What a model says at points that are judged; a random one is asked in fresh draws, by its own rule or a vote."""
+"""The decisions of a model at points; a random model decides by its own rule or by a vote over fresh draws."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def answered(
 def heard(
     model: nn.Module, batch: Batch, asked: Asked, tile: int, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Decisions of fresh draws, (B, n), and what they decide together, (B,); None of a model that is asked once.
+    """Decisions of fresh draws, (B, n), and their joint decision, (B,); None for a model that is called once.
 
-    The first draws decide by the rule; what is kept beyond them says how often a point that is sent again succeeds.
+    The first draws decide by the rule; the draws beyond them show how often a point succeeds when it is sent again.
 
     Args:
         model: in eval mode.
@@ -57,5 +57,5 @@ def heard(
 
 
 def vote(draws: Tensor) -> Tensor:
-    """The class with most of n draws, (B, n) to (B,); of equals the smallest."""
+    """The class with most of n draws, (B, n) to (B,); of equally frequent classes the smallest."""
     return draws.mode(1).values

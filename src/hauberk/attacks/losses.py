@@ -1,8 +1,8 @@
 """What an attack maximises: one value for each row, never reduced, computed on logits.
 
 ``ce``, ``margin`` and ``dlr`` want the true label to lose, ``kl`` wants the output to move away from the clean one (it
-needs no label, TRADES' inner problem), and the targeted forms want one class to win.  An ``AttackLoss`` reads whatever
-else the model tells, which is how adaptive attacks are written.
+needs no label, TRADES' inner problem), and the targeted forms want one class to win.  An ``AttackLoss`` reads further
+outputs of the model, by which adaptive attacks are written.
 """
 
 from __future__ import annotations

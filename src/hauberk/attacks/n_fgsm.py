@@ -22,8 +22,8 @@ class NFGSM(Attack):
         x' = \tilde x + a\,\mathrm{sign}\,\nabla\ell(\tilde x)
 
     Training gets x', which lies up to :math:`k\epsilon + a` from the image: the authors leave out the clip to the ball
-    on purpose, because it shortens the step.  An evaluation counts points of the ball alone, so it looks at the
-    projection of x' too; as an attack, PGD is stronger.
+    on purpose, because it shortens the step.  An evaluation counts only points of the ball, so it also evaluates the
+    projection of x'; as an attack, PGD is stronger.
 
     Args:
         threat: Linf ball in the pixel box.

@@ -31,8 +31,8 @@ class OnGrid(Wrapping):
     :math:`\mathrm{trunc}(w\,\delta) / w`.  No value moves further from the image than before, so the point stays in
     the ball in every norm; distances are those of whole levels, exactly.  Of each image the returned point, then the
     same change stretched by up to 4 and to the whole budget, and the point of highest loss are tried in this order,
-    and the first that is misclassified after rounding is taken.  Margins and the nearest point are those of the
-    judged points alone.
+    and the first that is misclassified after rounding is taken.  Margins and the nearest point are computed from the
+    rounded points only.
 
     Args:
         threat: that of the attack inside.

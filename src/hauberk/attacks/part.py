@@ -1,4 +1,4 @@
-"""An attack on a part of a defence, whose points are tried on the whole."""
+"""An attack on a part of a defence, whose points are then tried on the whole defence."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from hauberk.threats import CONFIG
 
 @dataclass(frozen=True, config=CONFIG)
 class PartAttack(Attack):
-    """Attack a part of the model, and try on the whole what was found there.
+    """Attack a part of the model, and try the points that were found there on the whole model.
 
     A defence has a method ``parts()`` that names classifiers to search in its place.  A mixed classifier's are
     ``accurate`` and ``robust``, its bases (the STD and ROB attacks of Bai et al. 2024, Section 5.1.1); an adaptive one
     has ``gray_box`` too, itself without the gradient of alpha (attack setting A there, Section 4.2).
 
-    Tried are the search's last point and the part's points of highest loss, of smallest logit margin, and nearest of
-    those that the part gets wrong.  A record counts the passes of the whole, one a point, not those of the part.
+    The points that are tried are the search's last point and the part's points of highest loss, of smallest logit
+    margin, and nearest of those that the part gets wrong.  A record counts the passes of the whole model, one for each
+    point, not those of the part.
 
     Args:
         threat: norm ball in the pixel box.
-        loss: by which the whole's worst point is kept; the search has the loss of ``attack``.
+        loss: the loss by which the worst point of the whole model is kept; the search has the loss of ``attack``.
         part: its name.
         attack: the search on the part, under the same threat; None is APGD on the margin.  Its ``early_stop`` is not
             used: what fools the part may not fool the whole, so the search goes on to its end.

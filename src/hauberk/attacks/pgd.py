@@ -31,7 +31,7 @@ class PGD(Attack):
         restarts: independent runs from fresh random starts.
         random_start: start at a random point of the ball instead of the image.
         targeted: in restart r, raise the (r+1)-th most likely wrong class (of the clean image) instead.
-        momentum: mu; 0 follows the present gradient alone, 1 (the paper's value) sums up all of them.
+        momentum: mu; 0 uses only the present gradient, 1 (the paper's value) sums up all of them.
 
     Example:
         >>> import torch

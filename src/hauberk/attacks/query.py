@@ -1,4 +1,4 @@
-"""The model as a search sees it: packed tiles of undecided images, counted passes, remembered points."""
+"""The model as a search calls it: packed tiles of undecided images, counted passes, and the best points so far."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Query:
         drop: a row is decided once a misclassified point inside the threat is seen.
         eot: model calls averaged for one value.
         key: seed and ids of an evaluation; None in training.
-        random: the model is called by its draws.  Each is a deterministic net, of a number that counts those of the
-            image, so that what an image meets does not depend on the others.
+        random: the model is called draw by draw. Each draw is a deterministic net, numbered for each image by itself,
+            so that the draws of an image do not depend on the other images.
         budget: radius of the ball in pixel units, one for each image, (B,), or one for all; None is the threat's.
     """
 
@@ -88,7 +88,7 @@ class Query:
 
     @property
     def random(self) -> bool:
-        """Whether the model is called by its draws."""
+        """Whether the model is called draw by draw."""
         return self._draws is not None
 
     @property

@@ -1,4 +1,4 @@
-"""Square: random search over squares by scores alone, without gradients (Andriushchenko et al. 2020)."""
+"""Square: random search over squares that uses only scores, no gradients (Andriushchenko et al. 2020)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Square(Attack):
 
     The squares cover the share p of the image, which falls from ``p_init`` by halves.  In Linf every square is set to
     :math:`x \pm \epsilon`, one sign for each channel (Algorithm 2); in L2 and L1 the mass of one window is moved into
-    another, shaped by two opposite peaks (Algorithm 3; its L1 form is of Croce & Hein 2021).  It uses the values
-    of the loss alone, so it sees what a masked gradient hides.
+    another, shaped by two opposite peaks (Algorithm 3; its L1 form is of Croce & Hein 2021).  It uses only the values
+    of the loss, so masked gradients do not hinder it.
 
     The published implementation gives all images of a batch the same squares and never draws the last row and column;
     here each image has squares of its own, at all places.

@@ -1,4 +1,4 @@
-"""What the attacks of a training step found, given again where the same step is evaluated at other weights."""
+"""The points that the attacks of a training step found, used again when the step is evaluated at other weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hauberk.randomness import Randomness, Shared, bookmark
 
 
 class Tape:
-    """The points that attacks gave, in order, and where their random numbers stood afterwards."""
+    """The points that attacks returned, in order, and the states of their random generators afterwards."""
 
     def __init__(self) -> None:
         self._points: list[Tensor] = []
@@ -21,7 +21,7 @@ class Tape:
         self._next: int | None = None  # the place of the point that is given next; None while points are recorded
 
     def pass_through(self, attack: Callable[[], Tensor], randomness: Randomness) -> Tensor:
-        """Run the attack and record its points, or give those that were recorded, with the generators after them."""
+        """Run the attack and record its points, or return the recorded points and restore the generators after them."""
         if self._next is None:
             with taping(None):  # an attack may use another one
                 points = attack()
@@ -39,7 +39,7 @@ class Tape:
         return self._points[self._next - 1]
 
     def rewind(self) -> None:
-        """From now on give the points, from the first."""
+        """From now on return the recorded points, from the first one on."""
         self._next = 0
 
 

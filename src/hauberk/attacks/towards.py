@@ -24,14 +24,14 @@ from hauberk.threats import CONFIG
 
 @dataclass(frozen=True, config=CONFIG)
 class Towards(Wrapping):
-    r"""An attack that wants one class t to win, whatever the label.
+    r"""An attack whose aim is that the model chooses one class t, whatever the label.
 
-    The attack inside meets the model as a net of two classes with the logits :math:`(\max_{j \ne t} z_j, z_t)`, of
-    which every image has the first.  So each untargeted loss is a targeted one: the margin is
-    :math:`z_t - \max_{j \ne t} z_j`, and DLR is the margin, as with every net of two classes.  A targeted APGD or FAB
-    has this one target.  A success is a point of the threat that the model takes for t, so one that is merely wrong is
-    none; an image whose label is t is left alone and is no success.  Every success on another image is an error of the
-    model, and robust accuracy from such attacks alone is a weak upper bound.
+    The attack inside sees the model as a net of two classes with the logits :math:`(\max_{j \ne t} z_j, z_t)`, and the
+    label of every image is the first class.  So each untargeted loss is a targeted one: the margin is :math:`z_t -
+    \max_{j \ne t} z_j`, and DLR is the margin, as with every net of two classes.  A targeted APGD or FAB has this one
+    target.  A success is a point of the threat that the model classifies as t; a point of another wrong class is not a
+    success. An image whose label is t is not attacked and is not a success.  Every success on another image is an error
+    of the model, and robust accuracy from such attacks only is a weak upper bound.
 
     Losses that read further outputs of the model are not used.
 

@@ -22,17 +22,17 @@ from hauberk.threats import CONFIG
 
 @dataclass(frozen=True, config=CONFIG)
 class Transfer(Attack):
-    """Attack a source model, and try on the attacked one what was found there.
+    """Attack a source model, and try the points that were found there on the attacked model.
 
-    Tried are the search's last point and the source's points of highest loss, of smallest logit margin, and nearest of
-    those that the source gets wrong.  The attacked model's gradient is never asked for, so its passes in a record are
-    forward passes, one a point; the source's passes are not counted.
+    The points that are tried are the search's last point and the source's points of highest loss, of smallest logit
+    margin, and nearest of those that the source gets wrong.  The gradient of the attacked model is not used, so its
+    passes in a record are forward passes, one for each point; the source's passes are not counted.
 
     Args:
         threat: norm ball in the pixel box.
-        loss: by which the attacked model's worst point is kept; the search has the loss of ``attack``.
+        loss: the loss by which the attacked model's worst point is kept; the search has the loss of ``attack``.
         source: run directory of the source model.
-        weights: the source's ``hauberk.classifier.weights_hash``; None takes whatever is there.
+        weights: the source's ``hauberk.classifier.weights_hash``; None accepts any weights.
         attack: the search on the source, under the same threat.  Its ``early_stop`` is not used: what fools the
             source may not fool the attacked model, so the search goes on to its end.
     """
@@ -78,12 +78,12 @@ class Transfer(Attack):
 
 
 def search_on(source: nn.Module, attack: Attack, query: Query, randomness: Randomness) -> Tensor:
-    """Search on another model than the query's, then let the query look once at each point that was found there.
+    """Search on another model than the query's, then evaluate each point that was found there once with the query.
 
     Args:
         source: in eval mode, parameters frozen.
         attack: the search; its ``early_stop`` is not used.
-        query: of the attacked model; in training it is not asked.
+        query: of the attacked model; in training it is not used.
         randomness: one draw for each row.
 
     Returns:

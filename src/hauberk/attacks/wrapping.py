@@ -1,4 +1,4 @@
-"""An attack around another: the same searches, with another goal or another kind of point."""
+"""An attack around another attack: the same searches, with another goal or another kind of point."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from hauberk.threats import CONFIG
 
 @dataclass(frozen=True, config=CONFIG)
 class Wrapping(Attack):
-    """An attack that changes what counts as a success of another.
+    """An attack that changes what counts as a success of the attack inside.
 
     Args:
         threat: that of the attack inside.
         attack: the attack inside; None is APGD on the margin.
-        loss: not used, nor are ``early_stop`` and ``eot``: those of the attack inside hold.
+        loss: not used, nor are ``early_stop`` and ``eot``: those of the attack inside are used.
     """
 
     attack: Attack | None = None

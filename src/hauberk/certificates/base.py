@@ -1,7 +1,7 @@
-"""The certificate contract: a proof of robustness within a radius, and what a stranger needs to derive it again.
+"""The certificate contract: a proof of robustness within a radius, and the evidence from which anyone can derive it.
 
-A certificate never reads labels and fails closed: an unknown layer, a NaN, a tie or a model in train mode gives
-radius 0 or an error, never a guess.
+A certificate never reads labels and fails closed: an unknown layer, a NaN, a tie or a model in train mode gives radius
+0 or an error.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Certificates:
 class Certificate(ABC, Generic[E]):
     """Proves that no point of a ball changes the prediction.
 
-    A subclass gathers evidence once for each image and turns evidence into margins and radii by closed form, so that
-    a mix, a sweep over alpha and an outsider all start from the same evidence.
+    A subclass gathers evidence once for each image and turns evidence into margins and radii by closed form, so that a
+    mix, a sweep over alpha and an independent check all start from the same evidence.
     """
 
     revision: ClassVar[int] = 1  # raised when its answers change: records of the older code are then not its own
@@ -87,17 +87,17 @@ class Certificate(ABC, Generic[E]):
     @property
     @abstractmethod
     def norm(self) -> Measure:
-        """In which the radii are."""
+        """The norm in which radii are measured."""
 
     @property
     @abstractmethod
     def kind(self) -> Proof:
-        """What the radii are worth."""
+        """Whether the radii are deterministic, probabilistic or an estimate."""
 
     def admitted(self, model: nn.Module, batch: Batch, tile: int) -> AbstractContextManager[None]:
-        """Pass the model through the gate (``certificates.gate``), which looks again after what is done inside.
+        """Pass the model through the gate (``certificates.gate``), which checks it again at the end of the block.
 
-        A certificate that says nothing else takes its model for a black box.
+        By default a certificate treats its model as a black box.
         """
         return black_box(model, batch.images, tile)
 
@@ -113,7 +113,7 @@ class Certificate(ABC, Generic[E]):
     def gather(self, model: nn.Module, batch: Batch, seed: int, tile: int) -> list[E]:
         """Evidence on each image; labels are not read.
 
-        Whatever a subclass writes here runs behind the gate, see ``admitted``, on images that were checked.
+        This method runs behind the gate, see ``admitted``, on images that were checked.
         """
 
     def poll(self, model: nn.Module) -> Poll | None:  # noqa: ARG002
@@ -121,12 +121,12 @@ class Certificate(ABC, Generic[E]):
         return None
 
     def gather_from(self, votes: Sequence[VoteCounts], model: nn.Module, batch: Batch, seed: int, tile: int) -> list[E]:
-        """Evidence on each image where the votes of ``poll`` are there already; whoever has a poll writes it."""
+        """Evidence on each image from votes of ``poll`` that were counted before; needed by a subclass with a poll."""
         raise NotImplementedError
 
     @abstractmethod
     def decision(self, seen: E) -> int:
-        """The class that the evidence speaks for, or -1 to abstain."""
+        """The class that follows from the evidence, or -1 to abstain."""
 
     @abstractmethod
     def margin(self, seen: E, radius: float) -> float:

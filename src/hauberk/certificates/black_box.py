@@ -1,13 +1,13 @@
-"""What a proof needs of a function that it does not look into: repeatable, and each row by itself.
+"""What a proof needs of a function that it treats as a black box: repeatable answers, each row by itself.
 
 The base under smoothing and the accurate half of a mix may compute anything, as long as they are functions of one
-image: the same answer at every call, whatever else is in the batch, at any place and in a batch of any size.  That is
-found out by structure (batch norm that uses the statistics of its batch) and by asking.  Two answers to the same image
-at the same place of batches of the same size must agree to the last bit, so that no size of the logits hides a
-difference; across places and sizes kernels round differently, and differences of logits must agree up to that.
+image: the same answer at every call, whatever else is in the batch, at any place and in a batch of any size.  This is
+checked by structure (batch norm that uses the statistics of its batch) and by calling the function.  Two answers to the
+same image at the same place of batches of the same size must agree to the last bit, so that no size of the logits hides
+a difference; across places and sizes kernels round differently, and differences of logits must agree up to that.
 
-Not seen is what no probe meets: a dependence on rows that are very special, a counter that turns after the last look,
-a clock.
+These checks cannot find what no probe triggers: a dependence on very special rows, a counter that changes the answer
+after the last check, a clock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REFUSED = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotI
 
 
 class BlackBox:
-    """A function that is certified without a look inside, and the answers that it gave to a first batch.
+    """A function that is certified as a black box, and its answers to a first batch.
 
     Args:
         model: in eval mode.

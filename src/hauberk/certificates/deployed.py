@@ -5,9 +5,10 @@ unit roundoff of its dtype, and the sizes of sums that ``ExactForward`` follows,
 
 .. math:: \varepsilon = \sqrt2\,u \sum_l \Big(\prod_{m > l} L_m\Big)\,\big(\|x_{l+1}\| + L_l\,\|x_l\| + s_l\big)
 
-estimates how far rounding moves the difference of two logits: on ordinary networks a tenth of it at most is seen, a
-hundredth as a rule.  A distance of more than :math:`2\varepsilon` is another function, and the certificate abstains.
-A smaller one that is no small share of the gap comes off the gap, so that the deployed model keeps its class too.
+estimates how far rounding moves the difference of two logits: on ordinary networks at most a tenth of it is observed,
+usually a hundredth.  If the distance is more than :math:`2\varepsilon`, the deployed model is taken to be another
+function, and the certificate abstains. A smaller distance that is not negligible against the gap is subtracted from the
+gap, so that the deployed model keeps its class too.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Comparison:
         classes: its decisions, (B,) int64; -1 for none, and where two logits are level.
         distance: the largest difference, over pairs of classes, between the two models' logit gaps, (B,) float64.
         explained: what rounding may explain of it, (B,) float64.
-        lost: what comes off the gaps because the deployed model rounds, (B,) float64; 0 where it is negligible.
+        lost: what is subtracted from the gaps because the deployed model rounds, (B,) float64; 0 where it is
+            negligible.
     """
 
     classes: Tensor

@@ -33,7 +33,7 @@ ALLOWANCE = Fraction(1, 2**40)  # of a level: what float64 loses where an image 
 
 @dataclass(frozen=True, config=CONFIG)
 class DerandomisedSplitting(Certificate[SplitCounts]):
-    r"""How far an image may move in L1 before the vote over all m splits can change; no sampling, no failure.
+    r"""How far an image may move in L1 before the vote over all m splits can change; deterministic, without sampling.
 
     Two levels q and q' of a pixel lie on two sides of a split in exactly :math:`\min(|q - q'|, m)` of the m votes,
     since each of the m places begins the splits of that pixel once.  So an image at d levels in all,
@@ -42,10 +42,11 @@ class DerandomisedSplitting(Certificate[SplitCounts]):
 
     .. math:: n_A - d > n_B + d, \qquad\text{that is}\qquad d \le D = \lceil (n_A - n_B) / 2 \rceil - 1 .
 
-    A tie is no certificate.  Votes of nobody (NaN, a tie inside the base) may become anybody's, which is counted so.
-    With :math:`p = n / m` and :math:`2\lambda = m / 255`, D is :math:`\lambda(p_A - p_B)` in units of 255 levels.
+    A tie is not certified.  Views without a vote (NaN, a tie inside the base) may vote for any class after the change,
+    and are counted so. With :math:`p = n / m` and :math:`2\lambda = m / 255`, D is :math:`\lambda(p_A - p_B)` in units
+    of 255 levels.
 
-    **Whom it holds against.**  The predictor rounds its input to whole levels.
+    **Attackers.**  The predictor rounds its input to whole levels.
 
     - ``grid``: the radius is D, a number of levels, of all images of 8 bits at most so far away.
     - ``any``: the radius is in L1 and holds for all points of [0, 1].  A real change can be as short as half the change

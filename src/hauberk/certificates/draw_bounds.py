@@ -39,7 +39,7 @@ ELSEWHERE = 4.0  # so many times the rounding that is seen at an image may be th
 
 @plain_dataclass(frozen=True)
 class DrawPlan:
-    """What was fixed before the first draw.
+    """The settings that are fixed before the first draw.
 
     Args:
         n0: draws that choose the class.
@@ -116,12 +116,12 @@ class Seen:
 
     @property
     def lost(self) -> Tensor:
-        """What comes off every gap of every draw for rounding, that of the copy and the model's own, (B,)."""
+        """What is subtracted from every gap of every draw for the rounding of copy and model, (B,)."""
         return ELSEWHERE * self.rounding + torch.minimum(self.estimate, ELSEWHERE * self.distance)
 
 
 class DrawCertificate(Certificate[E], Generic[E]):
-    """A subclass has these fields, says what a draw counts for in the choice, and what other draws prove.
+    """Base class: a subclass has these fields, and defines how a draw counts in the choice and what other draws prove.
 
     Args:
         n0: draws that choose the class.
@@ -141,7 +141,7 @@ class DrawCertificate(Certificate[E], Generic[E]):
 
     @abstractmethod
     def said(self, logits: Tensor) -> Tensor:
-        """What a draw counts for in the choice of the class, from logits (B, K) to (B, K)."""
+        """How a draw counts in the choice of the class, from logits (B, K) to (B, K)."""
 
     @abstractmethod
     def constants(self, bounds: ModelBounds) -> Tensor:
@@ -153,7 +153,7 @@ class DrawCertificate(Certificate[E], Generic[E]):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Of the predictor or the bound, beside the plan's."""
+        """Settings of the predictor or the bound, besides the plan's."""
         return {}
 
     @property
@@ -174,7 +174,7 @@ class DrawCertificate(Certificate[E], Generic[E]):
         return self._gathered(model, batch, seed, tile, None)
 
     def again(self, model: nn.Module, batch: Batch, seed: int, tile: int, chosen: Tensor) -> list[E]:
-        """Evidence of fresh draws for classes that were chosen before, (B,), to be held against what is on record."""
+        """Evidence of fresh draws for classes that were chosen before, (B,), to be compared with the record."""
         with self.gate(model, batch, tile):
             return self._gathered(model, batch, seed, tile, chosen)
 

@@ -1,6 +1,6 @@
-"""What a certificate saw of one image: all that a stranger needs to derive its conclusion again.
+"""What a certificate measured of one image: all that is needed to derive its conclusion again.
 
-Evidence is a value and says nothing of what follows from it; decision, margin and radius are the certificate's.  On
+Evidence is a plain value; the certificate derives decision, margin and radius from it.  On
 record it is two mappings of plain values, one for the row and one that all rows share.
 """
 
@@ -66,7 +66,7 @@ class Constants:
     layers: Sequence[Plain] = ()
 
     def scaled(self, factor: float) -> Constants:
-        """Of logits that are so many times as large."""
+        """The constants of logits that are multiplied by a factor."""
         return replace(self, pairwise=factor * self.pairwise)
 
     def plain(self) -> Plain:
@@ -82,7 +82,7 @@ class LogitMargins:
     Args:
         logits: (K) float64.
         constants: of their differences.
-        rounding: what comes off every gap; None takes a bound from the size of the logits.
+        rounding: what is subtracted from every gap; None takes a bound from the size of the logits.
         deployed: the class of the model in its own precision; None is that of the largest logit.
         distance: how far the deployed model's logit gaps are from these.
         explained: how far rounding may move them.
@@ -106,7 +106,7 @@ class LogitMargins:
         return int(np.argmax(self.logits))
 
     def scaled(self, factor: float, constants: Constants) -> LogitMargins:
-        """Of the model whose logits are so many times as large, and so are the constants."""
+        """The evidence of a model whose logits, and so its constants, are multiplied by a factor."""
         logits = tuple(factor * z for z in self.logits)
         return replace(self, logits=logits, rounding=factor * self.lost, constants=constants)
 
@@ -134,7 +134,7 @@ class LogitMargins:
 
 @dataclass(frozen=True)
 class VotePlan:
-    """What was fixed before the first vote.
+    """The settings that are fixed before the first vote.
 
     Args:
         noise: what is done to the image, most often noise that is added.
@@ -160,19 +160,19 @@ class VotePlan:
     draws: Draws = "own"
 
     def judges(self, n: int) -> bool:
-        """Whether the rule has a bound for so many votes, were it they that one stopped at."""
+        """Whether the rule has a bound when sampling stops at this number of votes."""
         if self.rule == "looks":
             return n in self.looks
         return 0 < n <= self.n if self.rule == "anytime" else n == self.n
 
     def lower(self, votes: int, n: int, alpha: float, u: float = 1.0) -> float:
-        """The rule's lower bound of the probability of what got some of n votes.
+        """The rule's lower bound of the probability of a class from its number of votes.
 
         Args:
-            votes: what it got.
+            votes: votes for the class.
             n: votes in all, which the rule judges.
             alpha: the bound exceeds the probability with at most this one.
-            u: the image's uniform number, of the randomised rule alone.
+            u: the image's uniform number, for the randomised rule only.
         """
         if self.rule == "anytime":
             return anytime_lower(votes, n, alpha)
@@ -194,7 +194,7 @@ class VotePlan:
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> VotePlan:
-        """From the record; one from before there was a choice has the sigma of Gaussian noise, and a fixed n."""
+        """From the record; records older than these settings have the sigma of Gaussian noise and a fixed n."""
         noise = registry.build(told["noise"], "noise") if "noise" in told else Gaussian(told["sigma"])
         rule, rival = told.get("rule", "fixed"), told.get("rival", "rest")
         looks, draws = tuple(told.get("looks", ())), told.get("draws", "own")
@@ -206,8 +206,8 @@ class VoteCounts:
     """How often each class was voted for under noise, in two separate samples.
 
     Args:
-        counts0: of the first, (K).
-        counts: of the second, (K); the sums are n0 and n less what was nobody's vote.
+        counts0: votes in the first sample, (K).
+        counts: votes in the second sample, (K); the sums are n0 and n minus the draws without a vote.
         plan: of the votes.
         drawn: votes of the second sample; None is the plan's n, and fewer need a rule that judges so many.
         u: the image's uniform number in (0, 1], of the randomised rule alone; 1 is Clopper and Pearson's bound.
@@ -255,7 +255,7 @@ class SplitCounts:
     """How often each class was voted for over all splits of an image in whole levels.
 
     Args:
-        counts: votes for each class, (K); the sum is ``splits`` less what was nobody's vote.
+        counts: votes for each class, (K); the sum is ``splits`` minus the views without a vote.
         pixels: values of the image.
         away: how far the farthest of them is from the whole level that it is rounded to, in levels.
         splits: m.

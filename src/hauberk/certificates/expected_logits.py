@@ -88,7 +88,7 @@ class ExpectedLogits(DrawCertificate[MeanGaps]):
         return {"clamp": self.clamp, "interval": self.interval}
 
     def said(self, logits: Tensor) -> Tensor:
-        """The clamped logits; NaN and infinity count for nothing."""
+        """The clamped logits; NaN for all classes of a row in which a logit is NaN or infinite."""
         clamped = logits.clamp(-self.clamp, self.clamp)
         return torch.where(logits.isfinite().all(1, keepdim=True), clamped, math.nan)
 
@@ -115,7 +115,7 @@ class ExpectedLogits(DrawCertificate[MeanGaps]):
         ]  # fmt: skip
 
     def lower(self, seen: MeanGaps) -> tuple[Floats, Floats]:
-        """For the K - 1 rivals: a bound of the expected gap, less what rounding may have added, and its constant."""
+        """For the K - 1 rivals: a bound of the expected gap, minus what rounding may have added, and its constant."""
         rivals = np.arange(len(seen.gaps)) != seen.chosen
         means, variances = (np.asarray(values)[rivals] for values in (seen.gaps, seen.variances))
         level, width = self.alpha / len(means), 4.0 * self.clamp
@@ -126,7 +126,7 @@ class ExpectedLogits(DrawCertificate[MeanGaps]):
         return bounds - seen.lost, seen.plan.constants.pairwise[seen.chosen][rivals]
 
     def decision(self, seen: MeanGaps) -> int:
-        """The chosen class, or to abstain where a rival's expected logit may be as large."""
+        """The chosen class; abstains where a rival's expected logit may be as large."""
         return seen.chosen if self.radius(seen) > 0.0 else ABSTAIN
 
     def margin(self, seen: MeanGaps, radius: float) -> float:

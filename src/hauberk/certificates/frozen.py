@@ -1,4 +1,4 @@
-"""The frozen predictor, of which certificates speak, and its bulk certification.
+"""The frozen predictor, which is the function that Lipschitz certificates prove, and its bulk certification.
 
 The bound is computed once; then each image costs its forward pass.
 """
@@ -45,7 +45,7 @@ def lipschitz_radii(logits: Tensor, pairwise: Tensor, rounding: Tensor | None = 
 
 
 def freeze(model: nn.Module, input_shape: Sequence[int]) -> nn.Sequential:
-    """The predictor that a Lipschitz certificate of the model is about, as a classifier of its own.
+    """The predictor that a Lipschitz certificate of the model certifies, as a separate classifier.
 
     Its numbers are those that the model computes with in its own dtype, computed once (``layers.freezing``), and it
     evaluates them in float64.  It takes images of any floating dtype, has an ordinary ``state_dict`` without

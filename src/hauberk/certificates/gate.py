@@ -5,13 +5,13 @@ compute what its types say, see ``layers.walkable``; composites are of exactly t
 their builders allow.
 
 **Where the proof treats it as a black box** (the base under smoothing, the accurate half of a mix, an estimate)
-anything goes, hooks included, that is repeatable and answers each row by itself, see ``black_box``.
+any model is allowed, hooks included, that is repeatable and answers each row by itself, see ``black_box``.
 
 The class compared at the image is that of the deployed classifier as a whole, ``decided``: a tie, an overflow or a NaN
 there abstains.
 
-What cannot be seen: changes inside torch's compiled code, constants that were changed in a module, and whatever
-is changed between the look and the use.
+The gate cannot detect changes inside torch's compiled code, constants that were changed in a module, and changes
+between the check and the use.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _seen: dict[tuple[int, str, float], tuple[nn.Module, BlackBox]] | None = None
 
 @contextmanager
 def admitted_once() -> Iterator[None]:
-    """Inside, models do not change, so that each black box is probed once, and once more at each later look."""
+    """Inside, models do not change, so that each black box is probed once, and once more at each later check."""
     global _seen
     before = _seen
     _seen = {} if before is None else before

@@ -94,7 +94,7 @@ class LipschitzCertificate(Certificate[LogitMargins]):
         return seen.top if seen.deployed in (None, seen.top) else ABSTAIN
 
     def gaps(self, seen: LogitMargins) -> tuple[Floats, Floats]:
-        """For the K - 1 rivals: the logit gap, less what rounding may have added, and its Lipschitz bound.
+        """For the K - 1 rivals: the logit gap, minus what rounding may have added, and its Lipschitz bound.
 
         Raises:
             HauberkError: on constants of another norm.
@@ -135,7 +135,7 @@ class LipschitzCertificate(Certificate[LogitMargins]):
 
 
 def network(model: nn.Module) -> nn.Module:
-    """What a walk is a proof about: the network inside a bottom class, else the model."""
+    """The network that the walk proves: the one inside a bottom class, else the model itself."""
     return model.base if type(model) is BottomClass else model
 
 
@@ -150,7 +150,7 @@ def kept_margin(gaps: Floats, bounds: Floats, radius: float) -> float:
 
 
 def reach(gaps: Floats, bounds: Floats) -> Floats:
-    """How far an image may move before a gap closes; a rival that never moves is out of reach, unless it is level.
+    """How far an image may move before a gap closes; a rival that cannot move is out of reach, unless it is level.
 
     Where the bound is negative or NaN nothing is known, and the gap counts as level.
     """

@@ -80,18 +80,18 @@ def theorem_3_5_radius(
 
 @dataclass(frozen=True, config=CONFIG)
 class MixedCertificate(Certificate[OfMix]):
-    r"""What the robust model keeps, the mix keeps: Lemma 3.2.
+    r"""Certifies a mix by the margin that the robust model provably keeps (Lemma 3.2).
 
     If :math:`p_y - p_i > (1-\alpha)/\alpha` for the robust model all over a ball and :math:`\alpha \ge 1/2`, then the
     mix predicts y all over the ball.  The accurate model may give any finite logits: it can move each difference by at
     most :math:`1-\alpha`.  The strict inequality settles ties.  Where the robust model cannot keep the margin the mix
     still predicts, but nothing is proved: the certificate abstains.
 
-    The needed margin falls with alpha, so of a mix whose alpha depends on the image the least one is read, and what is
-    proved for it holds however :math:`\alpha(x)` varies above it.
+    The needed margin falls with alpha, so for a mix whose alpha depends on the image the least alpha is used, and the
+    proof holds for all :math:`\alpha(x)` above it.
 
-    Three ways to see how far the margin is kept.  All are sound, positive for the same images, and the first is never
-    smaller than the others, which are there to compare:
+    There are three bounds of how far the margin is kept. All are sound and positive for the same images. The first is
+    never smaller than the others, which serve for comparison:
 
     - ``exact``: the base's own bound on its margin at each distance (logit gaps one by one; the Neyman-Pearson bound
       :math:`\sigma(\Phi^{-1}(p) - \Phi^{-1}(1/(2\alpha)))`).
@@ -102,9 +102,9 @@ class MixedCertificate(Certificate[OfMix]):
       would halve the radius.  Of a local estimate it is the largest change seen over the budget, and the answer
       stays an estimate for that budget (Appendix C.3).
     - ``theorem_a1``: of a smoothed base, with a confidence bound p in the place of the paper's frequencies and 1 - p
-      for the rival, the printed form collapses to :math:`\sigma\,\Phi^{-1}(\alpha p)`.  It treats
-      :math:`\alpha h_y` as any function with values in [0, 1] and forgets that it stays below alpha.  It is never
-      below Theorem 3.5 as printed, but near the needed margin it is below Theorem 3.5 with the sharp constant.
+      for the rival, the printed form collapses to :math:`\sigma\,\Phi^{-1}(\alpha p)`.  It treats :math:`\alpha h_y` as
+      any function with values in [0, 1] and does not use that it stays below alpha.  It is never below Theorem 3.5 as
+      printed, but near the needed margin it is below Theorem 3.5 with the sharp constant.
 
     Args:
         base: the certificate of the robust model, applied to its logits times the mix's ``robust_scale``.
@@ -239,7 +239,7 @@ class MixedCertificate(Certificate[OfMix]):
         return kept and seen.deployed not in (None, top) and seen.alpha >= 0.5
 
     def margin(self, seen: OfMix, radius: float) -> float:
-        r"""The mix's own margin: :math:`\alpha m_h(r) - (1-\alpha)`, with the bound's idea of :math:`m_h(r)`."""
+        r"""The mix's own margin: :math:`\alpha m_h(r) - (1-\alpha)`, with the :math:`m_h(r)` of the chosen bound."""
         alpha = seen.alpha
         if self.bound == "exact":
             return alpha * self.base.margin(seen.base, radius) - (1.0 - alpha)

@@ -12,9 +12,9 @@ are the sub-samples before, after, and both.  Of a sub-samples that vote for the
 
 .. math:: \max(0, a - D + E) > \min(b, E) + D' - E .
 
-This is the worst case, attained by some votes.  What is certified is the ensemble and not its base, and a tie is no
-certificate.  Of the lecture's version three things are not followed: it asks for :math:`\ge`, which a tie breaks; it
-takes :math:`e_i = n_i - r_i` for additions, where all of the old elements remain; and it prints k' for k once.
+This is the worst case, attained by some votes.  The ensemble is certified, not its base, and a tie is not certified.
+The lecture's version is corrected in three places: it requires only :math:`\ge`, which a tie breaks; it takes
+:math:`e_i = n_i - r_i` for additions, where all of the old elements remain; and it prints k' for k once.
 
 Changes are the worst edits.  With :math:`f(t) = \prod_i \binom{n_i + t_i}{k_i}`, s additions and r - s changes leave
 :math:`D' = f(s)` and :math:`E = f(s - r)`, and since f is log-concave, :math:`E / D'` is no smaller than for r changes
@@ -140,7 +140,7 @@ def most_edits(lower: Fraction, upper: Fraction, modalities: Sequence[Modality],
 
 
 def least_share(modalities: Sequence[Modality]) -> Fraction:
-    r"""The smallest share of sub-samples that certifies a class, all others having the rest; above 1 if none does.
+    r"""The smallest share of sub-samples that certifies a class if all others go to one rival; above 1 if none does.
 
     With :math:`b = D - a` the condition above is :math:`2 a > 2 D - 2 E + D'`.
 
@@ -157,7 +157,7 @@ def lecture_certified(lower: Fraction, upper: Fraction, modalities: Sequence[Mod
     .. math:: \frac{D}{D'}\Big(\underline{p_A} - 1 + \frac{E}{D}\Big) \ge
               \frac{D}{D'}\,\overline{p_B} + 1 - \frac{E}{D'}
 
-    A tie, which it accepts, is lost wherever the ensemble breaks ties for the rival.
+    It accepts a tie, which is wrong wherever the ensemble breaks ties for the rival.
     """
     before, after, _ = _sub_samples(modalities)
     both = math.prod(math.comb(max(0, m.elements - m.edits), m.kept) for m in modalities)

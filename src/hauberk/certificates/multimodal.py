@@ -25,12 +25,12 @@ class MMCert(VoteCertificate):
     r"""The class keeps its vote under changes of any r elements of every modality at once.
 
     A radius is that number r: an attacker may give r elements of each modality any value, all modalities in one
-    attack.  It is the largest for which the bounds of the votes pass ``mmcert.least_margin``, in exact integers.  What
-    is certified is the vote over sub-samples, not its base, and a tie is no certificate.  The modalities of an image
-    have a fixed size, so changes are all that an attacker can do; where modalities can grow or shrink, the same r
-    holds for additions and deletions too.
+    attack.  It is the largest for which the bounds of the votes pass ``mmcert.least_margin``, in exact integers.  The
+    vote over sub-samples is certified, not its base, and a tie is not certified.  The modalities of an image have a
+    fixed size, so changes are all that an attacker can do; where modalities can grow or shrink, the same r holds for
+    additions and deletions too.
 
-    The bounds are those of ``SmoothingCertificate``, less a part of :math:`10^{-12}` for their rounding.
+    The bounds are those of ``SmoothingCertificate``, reduced by a relative :math:`10^{-12}` for their rounding.
 
     Args:
         axis: along which the modalities lie: ``channels``, ``rows`` or ``columns``.
@@ -78,7 +78,7 @@ class MMCert(VoteCertificate):
         return lower, 1 - lower if self.rival == "rest" else min(1 - lower, Fraction(high) * (1 + ROUNDING))
 
     def decision(self, seen: VoteCounts) -> int:
-        """The chosen class where it has more sub-samples than any rival for certain, else abstain."""
+        """The chosen class where it provably has more sub-samples than any rival, else abstain."""
         return seen.chosen if least_margin(*self.shares(seen), self.modalities()) > 0 else ABSTAIN
 
     def margin(self, seen: VoteCounts, radius: float) -> float:

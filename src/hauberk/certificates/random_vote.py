@@ -53,8 +53,8 @@ class RandomVote(DrawCertificate[DrawnMargins]):
 
     .. math:: M = \min_{j \ne A} (z_A - z_j) / K_{Aj}
 
-    is a 1-Lipschitz function of the image, less what rounding may have moved.  Of the n values the k-th smallest is the
-    radius, k the largest number with
+    is a 1-Lipschitz function of the image, and what rounding may have moved is subtracted.  Of the n values the k-th
+    smallest is the radius, k the largest number with
 
     .. math:: P(\mathrm{Bin}(n, \tfrac12) \le k - 1) \le \alpha.
 
@@ -110,11 +110,11 @@ class RandomVote(DrawCertificate[DrawnMargins]):
         ]
 
     def decision(self, seen: DrawnMargins) -> int:
-        """The chosen class, or to abstain where its median margin is not known to be positive."""
+        """The chosen class; abstains where its median margin is not known to be positive."""
         return seen.chosen if self.radius(seen) > 0.0 else ABSTAIN
 
     def margin(self, seen: DrawnMargins, radius: float) -> float:
-        """Twice the bound of the share of draws whose margin exceeds the radius, less one."""
+        """Twice the bound of the share of draws whose margin exceeds the radius, minus one."""
         if not seen.sound:
             return -1.0
         ahead = sum(m > radius for m in seen.margins)

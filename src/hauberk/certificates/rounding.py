@@ -34,8 +34,8 @@ class ExactForward:
 
     :math:`x_l` enters layer l, and :math:`s_l` is the size of what is added up inside it, as it would appear at its
     output (``inner_size``; of residual and concatenated branches the same sum); the share :math:`\rho` of their size is
-    what a layer's float64 arithmetic stays below.  It counts where large numbers cancel: a margin that is lost in them
-    proves nothing.
+    what a layer's float64 arithmetic stays below.  It matters where large numbers cancel: a margin smaller than their
+    rounding errors proves nothing.
 
     Args:
         bounds: of the walk, over layers in float64.
@@ -130,7 +130,7 @@ def unchanged() -> Iterator[None]:
 
 
 def fixed(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
-    """``materialised``, with a refusal that names the layer at fault."""
+    """``materialised``, with an error that names the layer at fault."""
     check_walkable(model)
     try:
         return materialised(model, input_shape)

@@ -7,13 +7,13 @@ for the class (``mmcert.least_share``).  The opposite claim has the p-value
 
 and Holm's procedure takes the pixels from the smallest p-value on and stops at the first that fails.
 
-What the error probability covers is stated in full:
+The error probability covers the following:
 
-- *Pixels*: with probability :math:`1 - \alpha` every pixel of the image that is certified deserves it.  One sub-sample
+- *Pixels*: with probability :math:`1 - \alpha` the claim holds for every certified pixel of the image.  One sub-sample
   votes for all pixels at once; Holm's procedure needs no independence.
 - *Classes*: none.  A pixel's class is chosen on votes of its own, and the rest of the sub-samples is one rival.
 - *Edits*: one vector of edits, fixed beforehand.  Several of them are several tests.
-- *Samples*: each image has its own alpha.  For a claim about all m images of a set together, ask for alpha / m.
+- *Samples*: each image has its own alpha.  For a claim about all m images of a set together, use alpha / m.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def certified_pixels(
 
     Args:
         counts0: votes that choose each pixel's class, (P, K).
-        counts: other votes, (P, K); a pixel's sum is n less the votes that were nobody's.
+        counts: other votes, (P, K); a pixel's sum is n minus the draws without a vote.
         n: votes of the second sample, fixed beforehand.
         alpha: the probability that any pixel is certified and does not survive the edits.
         modalities: with the edits.
 
     Raises:
-        HauberkError: on counts that are no numbers of votes.
+        HauberkError: on counts that are not valid numbers of votes.
     """
     first, second = np.asarray(counts0), np.asarray(counts)
     _check(first, second, n)

@@ -1,4 +1,4 @@
-"""Certify while serving: one image in, its class, its radius and the votes that it took out."""
+"""Certify while serving: for one image, its class, its radius and the number of votes that were needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hauberk.errors import HauberkError
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one image.
+    """The answer for one image.
 
     Args:
         prediction: the class, or -1 where it abstains.
@@ -38,7 +38,7 @@ class Answer:
 def serving(
     model: nn.Module, certificate: SmoothingCertificate, images: Tensor, seed: int, tile: int = TILE
 ) -> Iterator[Callable[[Tensor], Answer]]:
-    """A predictor that certifies each image that it is asked about, with the votes that it needs and no more.
+    """A predictor that certifies each image that it is given, with as few votes as are needed.
 
     The model passes the gate once, on some images, when the block is entered, and is looked at again when it is left.
     Inside, each answer is ``certificate``'s for one image: with ``rule="anytime"`` and a ``goal`` votes end as soon as
@@ -48,9 +48,9 @@ def serving(
     Args:
         model: the base, or a smoothed classifier with the same noise, in eval mode.
         certificate: noise, votes, alpha, rule and goal.
-        images: (B, C, H, W) in [0, 1], such as will be asked about; the gate's probes.
-        seed: of all noise.  Draw it afresh for every start, and keep it: who can foretell the noise can choose an image
-            for it, and for such an image alpha is no bound.
+        images: (B, C, H, W) in [0, 1], similar to the requests; the gate probes the model on them.
+        seed: of all noise.  Draw it afresh for every start, and keep it secret: an attacker who can predict the noise
+            can choose an image for it, and for such an image alpha is not a bound.
         tile: rows of a model call.
 
     Raises:

@@ -24,10 +24,9 @@ class SmoothingCertificate(VoteCertificate):
     .. math:: R = \sigma\,F^{-1}(\underline{p_A}), \quad \underline{p_A} = \text{Beta}^{-1}(\alpha; n_A, n - n_A + 1)
 
     F is the noise's, the normal distribution function of Gaussian noise.  The bound is one-sided at level
-    :math:`1-\alpha`; at or below 1/2 the certificate abstains.  What is certified is the smoothed classifier g, not its
-    base.
+    :math:`1-\alpha`; at or below 1/2 the certificate abstains.  The smoothed classifier g is certified, not its base.
 
-    The rule of the bound is fixed before the first vote, and holds under its condition alone:
+    The rule of the bound is fixed before the first vote, and each rule is valid only under its condition:
 
     - ``fixed``, Clopper-Pearson: for the n that was planned.
     - ``randomised``, ``confidence.randomised_lower``: for the n that was planned, with a uniform number that follows
@@ -114,17 +113,17 @@ class SmoothingCertificate(VoteCertificate):
         return replace(super().plan, looks=self.looks or super().plan.looks, draws=self.draws)
 
     def with_votes(self, n0: int, n: int) -> Self:
-        """The same certificate with other numbers of votes; looks at the old ones are none of the new."""
+        """The same certificate with other numbers of votes; looks at the old numbers are dropped."""
         return replace(self, n0=n0, n=n, looks=())
 
     def at_one_look(self) -> Self:
-        """See ``VoteCertificate``; where to stop is no question then."""
+        """See ``VoteCertificate``; there is no goal then."""
         return replace(self, rule="fixed", alpha=self.alpha / len(self.plan.looks), goal=None, looks=())
 
     def settled(self, seen: VoteCounts) -> bool:
-        """Whether more votes change nothing about the goal: it is reached, or the class is too seldom to reach it.
+        """Whether more votes would not matter for the goal: it is reached, or the class has too few votes to reach it.
 
-        Giving up may be wrong, which costs a certificate and never makes a false one.
+        Stopping too early may lose a certificate, but never makes a false one.
         """
         if self.goal is None:
             return False

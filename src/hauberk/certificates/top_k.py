@@ -1,11 +1,11 @@
 r"""Guarantees about several classes at once, from the evidence of a Lipschitz certificate.
 
-All of them are statements about logits z and speeds K of their differences, the evidence (``LogitMargins``) that
-``LipschitzCertificate`` gathers and a record keeps: :math:`z_j - z_i` cannot change its sign within
-:math:`(z_j - z_i) / K_{ji}`.  Like that certificate they fail closed: ties, NaN and a model that decides otherwise in
-its own precision give radius 0; radii are rounded down.  Classes are told by their index and never by the value of
-their logit, so a tie is a tie: the published code for top-k networks compares values, and can take a level rival for a
-member of the set.
+All of them are statements about logits z and Lipschitz constants K of their differences, the evidence
+(``LogitMargins``) that ``LipschitzCertificate`` gathers and a record keeps: :math:`z_j - z_i` cannot change its sign
+within :math:`(z_j - z_i) / K_{ji}`.  Like that certificate they fail closed: ties, NaN and a model that decides
+otherwise in its own precision give radius 0; radii are rounded down.  Classes are told apart by their index and never
+by the value of their logit, so that ties are seen: the published code for top-k networks compares values, and can take
+a rival with an equal logit for a member of the set.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def top_k_radius(seen: LogitMargins, k: int) -> float:
     The order within the set may change.  For k = 1 it is the radius of ``LipschitzCertificate``.
 
     Args:
-        seen: K logits and the speeds of their differences, logits per pixel unit.
+        seen: K logits and the Lipschitz constants of their differences, logits per pixel unit.
         k: from 1 to K - 1.
 
     Returns:
@@ -63,8 +63,8 @@ def stays_in_top_k(seen: LogitMargins, label: int, k: int) -> float:
 
     .. math:: r = \text{the } k\text{-th smallest of } \frac{z_y - z_i}{K_{yi}}, \quad i \ne y
 
-    It is never below ``top_k_radius`` of a set that holds the class, which asks for more.  With k = 1 it is the radius
-    of ``LipschitzCertificate`` if the class is the predicted one, and 0 otherwise.
+    It is never below ``top_k_radius`` of a set that holds the class, which guarantees more.  With k = 1 it is the
+    radius of ``LipschitzCertificate`` if the class is the predicted one, and 0 otherwise.
 
     Args:
         seen: as in ``top_k_radius``.
@@ -107,7 +107,7 @@ def affinity_radius(seen: LogitMargins, sets: Sequence[Collection[int]]) -> floa
 
     .. math:: r = \max_k r_k, \qquad r_k = -\infty \text{ unless } F^k \subseteq S \text{ for some declared } S
 
-    so that whatever an adversary reaches, the predicted class is of the same kind as before.
+    so that the predicted class stays in that set whatever an adversary does within the radius.
 
     Args:
         seen: as in ``top_k_radius``.

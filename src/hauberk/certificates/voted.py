@@ -23,7 +23,7 @@ from hauberk.threats import Measure
 
 
 class VoteCertificate(Certificate[VoteCounts]):
-    """A subclass has these fields, says what is done to an image before each vote, and what the bounds prove.
+    """Base class: a subclass has these fields, and defines the random step before each vote and what the bounds prove.
 
     Args:
         n0: votes that choose the class.
@@ -52,7 +52,7 @@ class VoteCertificate(Certificate[VoteCounts]):
         return replace(self, n0=n0, n=n)  # type: ignore[call-arg]  # a subclass has these fields
 
     def at_one_look(self) -> Self:
-        """The certificate that stops at one look alone, with that look's share of alpha; of the rule ``looks``."""
+        """The certificate that stops at one look only, with that look's share of alpha; for the rule ``looks``."""
         share = self.alpha / len(self.plan.looks)
         return replace(self, rule="fixed", alpha=share)  # type: ignore[call-arg]  # a subclass has these fields
 
@@ -63,7 +63,7 @@ class VoteCertificate(Certificate[VoteCounts]):
 
     @property
     def plan(self) -> VotePlan:
-        """What is fixed before the first vote."""
+        """The settings that are fixed before the first vote."""
         looks = schedule(self.n) if self.rule == "looks" else ()
         return VotePlan(self.step, self.n0, self.n, self.alpha, self.rule, self.rival, looks)
 
@@ -76,7 +76,7 @@ class VoteCertificate(Certificate[VoteCounts]):
     def admitted(self, model: nn.Module, batch: Batch, tile: int) -> Iterator[None]:
         """A smoothed classifier is known; its base, or the model that is smoothed here, is a black box.
 
-        So is each draw of a random base, of which one is looked at.
+        So is each draw of a random base, of which one is checked.
         """
         if isinstance(model, SmoothedClassifier):
             check_composite(model, SmoothedClassifier)

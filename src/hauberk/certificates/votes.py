@@ -36,7 +36,7 @@ class Block:
 
 
 def blocks(purpose: Purpose, count: int) -> Iterator[Block]:
-    """The blocks of so many votes: [0, 128), [128, 256), then each as long as all before it; the last is cut.
+    """The blocks of a number of votes: [0, 128), [128, 256), then each as long as all before it; the last is cut.
 
     Where a block starts does not depend on ``count``, so counts of more votes share all blocks but the last one.
     """
@@ -48,7 +48,7 @@ def blocks(purpose: Purpose, count: int) -> Iterator[Block]:
 
 
 def schedule(n: int) -> tuple[int, ...]:
-    """The looks that are taken where none are named: the ends of every third block, counted back from the n votes."""
+    """The default looks: the ends of every third block, counted back from the n votes."""
     return tuple(block.stop for block in list(blocks("counts", n))[::-3][::-1])
 
 
@@ -66,7 +66,7 @@ def check_looks(looks: Sequence[int], n: int) -> None:
 
 
 def luck(seed: int, sample: int) -> float:
-    """The uniform number in (0, 1] of an image, which nobody can draw twice: it follows from seed and id alone."""
+    """The uniform number in (0, 1] of an image: it follows only from seed and id, so nobody can draw it twice."""
     return 1.0 - float(stream(seed, sample, LUCK).random())  # no 0: u <= x with probability x at most
 
 
@@ -115,7 +115,7 @@ class Poll:
         return [self.seen(found[i], seed, i) for i in batch.ids.tolist()]
 
     def goes_on(self, counts: Sequence[tuple[Block, Sequence[int]]]) -> bool:
-        """Whether an image needs more blocks than these; it may stop where the plan's rule has a bound alone."""
+        """Whether an image needs more blocks than these; it may stop only where the plan's rule has a bound."""
         if not any(block.purpose == "counts" for block, _ in counts):
             return True
         seen = self.seen(counts)

@@ -1,4 +1,4 @@
-"""Defences: classifiers made of classifiers; they wrap, nothing is overridden."""
+"""Defences: classifiers that wrap other classifiers."""
 
 from hauberk.defences.mixed import MixedClassifier, mixed
 from hauberk.defences.smoothed import SmoothedClassifier, smoothed

@@ -1,4 +1,4 @@
-"""What a classifier's modules give on the way to its logits."""
+"""The outputs of a classifier's modules in a forward pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hauberk.errors import HauberkError
 
 
 def activations_of(base: nn.Module, layers: Sequence[str], images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The base's logits (B, K), and what some of its modules gave on the way, each (B, ...), in one forward pass.
+    """The base's logits (B, K) and the outputs of some of its modules, each (B, ...), in one forward pass.
 
     Args:
         base: the classifier.
@@ -45,10 +45,10 @@ def _keep(seen: list[Tensor], _module: nn.Module, _inputs: object, output: Tenso
 
 
 def last_features(model: nn.Module, images: Tensor) -> Tensor:
-    """The penultimate features, (B, F): what the model's last linear layer is given.
+    """The penultimate features, (B, F): the input of the model's last linear layer.
 
     Args:
-        model: its last module of class ``nn.Linear``, in the order of ``modules()``, is meant.
+        model: the features are read before its last module of class ``nn.Linear``, in the order of ``modules()``.
         images: (B, C, H, W).
 
     Raises:

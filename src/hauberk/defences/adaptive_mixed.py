@@ -43,11 +43,11 @@ class AdaptiveMixedClassifier(MixedClassifier, NamedOutputs):
     Args:
         accurate: the accurate model g.
         robust: the robust model h.
-        mixing: from the bases' features to one number an image, see ``hauberk.models.mixing_net``.
+        mixing: from the bases' features to one number for each image, see ``hauberk.models.mixing_net``.
         accurate_taps: names of the two modules of g, lower one first, whose outputs the mixing network reads.
         robust_taps: those of h.
         alpha_min: least weight of the robust model in eval mode; it is the attribute ``alpha`` too.
-        alpha_max: largest one; equal ones give the constant mix, exactly.
+        alpha_max: largest weight; if both are equal, this is exactly the constant mix.
         logit: (a, b) in eval mode; b moves between clean and robust accuracy without training again.
         training_logit: (a, b) in training and for the attacks of training.
         accurate_scale: factor on g's logits before the softmax.
@@ -107,7 +107,7 @@ class AdaptiveMixedClassifier(MixedClassifier, NamedOutputs):
         return self.mix(images)["logits"]
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """The mix and what it is made of.
+        """The logits of the mix, its weights and the logits of its bases.
 
         Returns:
             ``logits`` (B, K); ``alpha`` (B,) and ``alpha_logit`` (B,), the t before the sigmoid; ``accurate`` and
@@ -117,7 +117,7 @@ class AdaptiveMixedClassifier(MixedClassifier, NamedOutputs):
 
     @property
     def adaptive_losses(self) -> tuple[AttackLoss, ...]:
-        """What an honest attacker adds to AutoAttack (attack setting D, Section 4.2)."""
+        """The losses that an adaptive attack adds to AutoAttack (attack setting D, Section 4.2)."""
         return (AlphaDown(),)
 
     def parts(self) -> dict[str, nn.Module]:
@@ -148,7 +148,7 @@ class AdaptiveMixedClassifier(MixedClassifier, NamedOutputs):
 
 
 class MixView(nn.Module, NamedOutputs):
-    """An adaptive mix as an attack sees it: the same function, with less gradient or with training's range.
+    """An adaptive mix as an attack sees it: the same function, without part of its gradient or with training's range.
 
     Args:
         model: the mix; its weights are shared.
@@ -282,9 +282,9 @@ class AlphaDown(AttackLoss):
 
     with a loss :math:`\ell` of the logits and the mixing network's t; the second term is the binary cross-entropy of
     :math:`\sigma(t)` with label 1 (Bai et al. 2024, Section 4.2, adaptive attack; the form and the weight 0.5 are in
-    the authors' code).  It grows without end as t falls, so a point of high loss need not be a break: run it beside
-    attacks without it, as ``AutoAttack(..., losses=(AlphaDown(),))`` does.  Its targeted search here is adaptive too,
-    which in the authors' code only the untargeted one is.
+    the authors' code).  It grows without bound as t falls, so a point of high loss need not be misclassified: run it
+    beside attacks without it, as ``AutoAttack(..., losses=(AlphaDown(),))`` does.  Here its targeted search is adaptive
+    too; in the authors' code only the untargeted search is.
 
     Args:
         weight: w in [0, 1]; how much alpha counts.

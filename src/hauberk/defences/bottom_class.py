@@ -1,4 +1,4 @@
-r"""GloRo's bottom class, deployed: a net that abstains where its class is not proved to stay (Leino et al. 2021).
+r"""GloRo's bottom class in deployment: a net that abstains where its class is not certified (Leino et al. 2021).
 
 .. math::
     \mathrm{decide}(x) = j \;\text{ if }\; z_j - z_k > \epsilon\,K_{jk} \text{ for all } k \ne j, \quad\text{else } \bot
@@ -39,8 +39,8 @@ class BottomClass(nn.Module, Decides, NamesItself, NamedOutputs):
     r"""The class of ``base`` where no point within eps can have another one by its Lipschitz constants, else -1.
 
     ``forward`` gives the logits of the base, ``decide`` is the classifier itself.  The constants :math:`K_{jk}` are
-    those of the walk over the base as it is, found anew when its weights change; a thousandth of every gap is left to
-    rounding.
+    those of the walk over the base as it is, found anew when its weights change; a thousandth of every gap is reserved
+    for rounding.
 
     Args:
         base: a Lipschitz net.
@@ -64,11 +64,11 @@ class BottomClass(nn.Module, Decides, NamesItself, NamedOutputs):
 
     @property
     def adaptive_losses(self) -> tuple[AttackLoss, ...]:
-        """What an honest attacker adds to AutoAttack."""
+        """The losses that an adaptive attack adds to AutoAttack."""
         return (BottomMargin(),)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Shape (B, C, H, W) to the base's logits (B, K); whether they are proved is not asked."""
+        """Shape (B, C, H, W) to the base's logits (B, K), whether or not the class is certified."""
         logits: Tensor = self.base(images)
         return logits
 
@@ -121,7 +121,7 @@ def leads(logits: Tensor, pairwise: Tensor, eps: float) -> Tensor:
 
 @dataclass(frozen=True, config=CONFIG)
 class BottomMargin(AttackLoss):
-    r"""Be decided as another class, :math:`\max_{j \ne y} l_j` with the leads l of a bottom class.
+    r"""Loss of an attack on a bottom class, :math:`\max_{j \ne y} l_j` with its leads l.
 
     It is positive exactly where the image is decided as a class that is not the label.
     """

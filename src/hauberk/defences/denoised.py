@@ -1,4 +1,4 @@
-"""Denoised smoothing: a classifier that never saw noise votes behind a denoiser (Salman et al. 2020)."""
+"""Denoised smoothing: a denoiser before a classifier that was trained without noise (Salman et al. 2020)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class DenoisedClassifier(nn.Module):
     smoothing holds for every function f, so that nothing about denoiser or classifier enters the proof: a better
     denoiser makes radii larger, a worse one never makes them false.
 
-    The classifier needs no gradient and stays in eval mode whatever the mode of the whole, so that training moves the
-    denoiser alone.
+    The classifier needs no gradient and stays in eval mode whatever the mode of the whole, so that only the denoiser is
+    trained.
 
     Args:
-        base: the classifier c; its logits alone are read.
+        base: the classifier c, of which only the logits are used.
         denoiser: D, from (B, C, H, W) to the same shape.
         sigma: standard deviation of the noise that the denoiser is made for, in pixel units.
 
@@ -63,7 +63,7 @@ class DenoisedClassifier(nn.Module):
         return self.judged(self.denoiser(images), images)
 
     def judged(self, clean: Tensor, images: Tensor) -> Tensor:
-        """The classifier's logits at what the denoiser made of images, (B, K)."""
+        """The classifier's logits at images that are denoised already, (B, K)."""
         if clean.shape != images.shape:
             raise HauberkError(
                 f"the denoiser returns shape {tuple(clean.shape)} for images of shape {tuple(images.shape)}",
@@ -74,9 +74,9 @@ class DenoisedClassifier(nn.Module):
 
 
 def check_sigma(model: nn.Module, sigma: float) -> None:
-    """Raise if a model that is asked under noise holds a denoiser made for another standard deviation.
+    """Raise if a model that is to be called on noisy images holds a denoiser made for another standard deviation.
 
-    The votes would be valid, and of a classifier that nobody meant.
+    The votes would be valid, but they would be those of another classifier than intended.
 
     Args:
         model: what sees the noisy images.
@@ -97,12 +97,12 @@ def denoised(base: nn.Module, denoiser: nn.Module, sigma: float | None = None) -
         base: the classifier, a built model, or in a spec its description; it is frozen.
         denoiser: a network from images to images, such as ``dncnn``; of a model that holds a denoised classifier, such
             as a run of one, its denoiser is taken.
-        sigma: standard deviation of the noise that the denoiser is made for; None asks the denoiser, which knows it
-            where it comes from a run or a diffusion model.
+        sigma: standard deviation of the noise that the denoiser is made for; None takes it from the denoiser, where
+            that comes from a run or a diffusion model.
 
     Raises:
-        HauberkError: if the sigma is not known, not positive, or not that of a denoiser that can do no other, or if
-            the model holds several denoised classifiers.
+        HauberkError: if the sigma is not known, not positive, or not that of a denoiser that is for one sigma only, or
+            if the model holds several denoised classifiers.
     """
     held = [module for module in denoiser.modules() if isinstance(module, DenoisedClassifier)]
     if len(held) > 1:

@@ -1,8 +1,8 @@
 r"""Splitting noise without randomness: every split of a fixed set votes, on images of 8 bits (Levine & Feizi 2021).
 
-Pixels are whole numbers of levels, 0 to 255.  Every m levels the line of a pixel is split, and the base is told between
-which two splits the pixel lies.  There are m places to begin; vote number v begins at :math:`(v + t_i) \bmod m` for
-pixel i, with a fixed template t.
+Pixels are whole numbers of levels, 0 to 255.  Every m levels the line of a pixel is split, and the base receives
+between which two splits the pixel lies.  There are m places to begin; vote number v begins at :math:`(v + t_i) \bmod m`
+for pixel i, with a fixed template t.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def splits_of(seed: int, splits: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def views(pixels: Tensor, starts: Tensor, splits: int) -> Tensor:
-    r"""The middle of what lies in 0, ..., 255 between the two splits around each pixel, over 255; float64.
+    r"""The middle of the part of 0, ..., 255 between the two splits around each pixel, divided by 255; float64.
 
     With a split behind each of the levels s, s + m, s + 2m, ..., the interval of level q begins with
     :math:`a = q - ((q - s - 1) \bmod m)` and ends with :math:`a + m - 1`.
@@ -64,7 +64,7 @@ def split_votes(base: nn.Module, image: Tensor, splits: int, seed: int) -> Tenso
         seed: of the template.
 
     Returns:
-        counts, int64, shape (K,); their sum is m less the views with NaN or a tie at the top, nobody's votes.
+        counts, int64, shape (K,); their sum is m minus the views with NaN or a tie at the top, which are not counted.
     """
     keep_freed_memory()
     pixels, template = levels(image), splits_of(seed, splits, tuple(image.shape)).to(image.device)

@@ -25,8 +25,8 @@ from hauberk.threats import CONFIG
 class DetectedClassifier(nn.Module, Decides, NamedOutputs):
     """A base classifier and a head that reads one of its activations; what the head takes for an attack is rejected.
 
-    ``forward`` gives the base's logits, so an attack with a loss of logits alone does not know of the detector.
-    ``decide`` is the classifier itself.
+    ``forward`` gives the base's logits, so an attack whose loss reads only logits does not take the detector into
+    account. ``decide`` is the classifier itself.
 
     Args:
         base: the classifier that is guarded; the head is trained on it as it is (see ``hauberk.objectives.detector``).
@@ -44,11 +44,11 @@ class DetectedClassifier(nn.Module, Decides, NamedOutputs):
 
     @property
     def adaptive_losses(self) -> tuple[AttackLoss, ...]:
-        """What an honest attacker adds to AutoAttack."""
+        """The losses that an adaptive attack adds to AutoAttack."""
         return (DetectorJoint(),)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Shape (B, C, H, W) to the base's logits (B, K); the detector is not asked."""
+        """Shape (B, C, H, W) to the base's logits (B, K), without the detector."""
         logits: Tensor = self.base(images)
         return logits
 
@@ -151,7 +151,8 @@ class DetectorJoint(AttackLoss):
 
     with detector logit d and threshold :math:`\theta`.  Each goal counts until it is reached and then leaves the
     gradient to the other; beyond, the narrower of the two grows.  So for every w the loss is positive exactly where the
-    image is misclassified and not rejected (up to ties): the point of highest loss is a break whenever one was seen.
+    image is misclassified and not rejected (up to ties): the point of highest loss is a success whenever a success was
+    seen.
 
     Metzen et al. 2017, Section 3.3 instead step along the signs of both gradients, weighted by :math:`1 - \sigma` and
     :math:`\sigma`.  A sum (of signs or of losses) is unbounded in either term, so its best point may be a confident

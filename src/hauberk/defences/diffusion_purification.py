@@ -1,4 +1,4 @@
-"""Diffusion purification: noise is added, and a diffusion model takes it away again step by step (Nie et al. 2022)."""
+"""Diffusion purification: noise is added, and a diffusion model removes it again step by step (Nie et al. 2022)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Sampler = Literal["ddpm", "ddim", "ode"]
 
 
 class DiffusionPurifier(Random):
-    r"""Forward noising to the time t* and the way back of a diffusion model.
+    r"""Forward noising to the time t*, and the reverse steps of a diffusion model.
 
     With :math:`y_t = x_t / \sqrt{\bar\alpha_t}` on pixels in [-1, 1], the noise of step t is
     :math:`\sigma_t = \sqrt{(1-\bar\alpha_t)/\bar\alpha_t}` times the image, and the model's answer is
@@ -40,11 +40,11 @@ class DiffusionPurifier(Random):
     step's activations are held at a time.  The result is not clipped to [0, 1].
 
     Args:
-        unet: a diffusion model of ``hauberk.models``, or called as ``unet(images, t, return_dict=False)[0]``; noise
-            comes out.
+        unet: a diffusion model of ``hauberk.models``, or a network that is called as ``unet(images, t,
+            return_dict=False)[0]`` and predicts the noise.
         alpha_bars: :math:`\bar\alpha_t` of each step, in (0, 1], falling; shape (T,).
         t_star: how far the image is noised, as a share of T.
-        steps: on the way back, as equal in t as whole numbers are.
+        steps: reverse steps, as equal in t as whole numbers allow.
         sampler: ``ddpm``, ``ddim`` or ``ode``.
         checkpointed: whether steps are computed again in the backward pass.
 
@@ -68,7 +68,7 @@ class DiffusionPurifier(Random):
         self.unet, self.sampler, self.checkpointed = unet, sampler, checkpointed
 
     def draw(self, key: Draw) -> nn.Module:
-        """The way there and back with the noise of one draw."""
+        """Noising and reverse steps with the noise of one draw."""
         return Purified(self, key)
 
     def seen(self, images: Tensor, t: int) -> Tensor:
@@ -138,12 +138,12 @@ def diffusion_purification(
 
     Args:
         base: a built model, or in a spec its description.
-        diffusion: a diffusion model that is told no class, such as a run of ``diffusion_unet``.
-        folder: in its place, of the UNet with its weights, see ``one_step_diffusion``.
+        diffusion: an unconditional diffusion model, such as a run of ``diffusion_unet``.
+        folder: instead of ``diffusion``, the folder of a UNet with its weights, see ``one_step_diffusion``.
         unet: settings of an untrained ``UNet2DModel``, in the place of a folder.
         scheduler: settings of its schedule.
         t_star: how far images are noised, as a share of the schedule; 0.1 is the paper's for Linf 8/255 on CIFAR-10.
-        steps: on the way back; the paper takes 1,000 t_star of them.
+        steps: reverse steps; the paper takes 1,000 t_star of them.
         sampler: ``ddpm`` (with noise), ``ddim`` or ``ode`` (Heun, two calls a step).
 
     Returns:

@@ -28,7 +28,7 @@ def frozen_draws(base: nn.Module, draws: int, seed: int = 0) -> nn.Sequential:
         seed: of the draws, at least 0.
 
     Raises:
-        HauberkError: if the base has no such parts, or decides in a way of its own.
+        HauberkError: if the base has no such parts, or has a decision rule of its own.
     """
     if isinstance(base, Decides):
         raise HauberkError(
@@ -50,8 +50,8 @@ def frozen_draws(base: nn.Module, draws: int, seed: int = 0) -> nn.Sequential:
 def frozen_ensemble(base: nn.Module, draws: Rows = 8, seed: int = 0) -> nn.Module:
     """Build the mean logits of a random model over fixed public draws.
 
-    The draws are the same for all images, so that the model is attacked and certified like every net, and its
-    certificate has no sampling error.  With one draw it is the random model with its noise frozen.
+    The draws are the same for all images, so that the model is attacked and certified like any deterministic net, and
+    its certificate has no sampling error.  With one draw it is the random model with its noise frozen.
 
     Args:
         base: a built model, or in a spec its description.
@@ -59,7 +59,7 @@ def frozen_ensemble(base: nn.Module, draws: Rows = 8, seed: int = 0) -> nn.Modul
         seed: of the draws, at least 0.
 
     Raises:
-        HauberkError: if the base has no parts that take their noise by key, or decides in a way of its own.
+        HauberkError: if the base has no parts that take their noise by key, or has a decision rule of its own.
     """
     spec = registry.spec(base)
     return with_spec(frozen_draws(base, draws, seed), "frozen_ensemble", base=spec, draws=draws, seed=seed)

@@ -1,4 +1,4 @@
-"""A denoiser that is trained against attacks, before a classifier that stays as it is (Liao et al. 2018)."""
+"""A denoiser that is trained against attacks, before a frozen classifier (Liao et al. 2018)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hauberk.models.building import with_spec
 def guided_denoiser(base: nn.Module, denoiser: nn.Module) -> nn.Module:
     """Build a frozen classifier behind a denoiser, to be trained by ``guided_denoising``.
 
-    The whole is differentiable and deterministic, and is attacked as such.
+    Denoiser and classifier together are differentiable and deterministic, and are attacked as one model.
 
     Args:
         base: the classifier, a built model, or in a spec its description; it is frozen.

@@ -47,7 +47,7 @@ def log_length(vectors: Tensor, norm: ThreatNorm) -> Tensor:
 
 
 def log_gradient_lengths(values: Tensor, images: Tensor, norm: ThreatNorm, differentiable: bool) -> Tensor:
-    r"""Logarithms of :math:`\|\nabla_x v_i\|_{p*}`, one backward pass a column.
+    r"""Logarithms of :math:`\|\nabla_x v_i\|_{p*}`, one backward pass for each column.
 
     Args:
         values: (B, k), computed from the images, rows apart.
@@ -85,10 +85,10 @@ class GradientMixed(nn.Module):
     .. math:: m_i(x) = \frac{g_i(x) + \gamma R_i(x)\,h_i(x)}{1 + \gamma R_i(x)}, \qquad R_i \in \Big\{1,\
         \|\nabla g_i\|_{p*},\ \|\nabla \max_j g_j\|_{p*},\ \frac{\|\nabla g_i\|_{p*}}{\|\nabla h_i\|_{p*}}\Big\}
 
-    On logits m comes out as it is.  On probabilities g and h are softmax outputs, R is taken of their gradients, and
-    the logarithm of m comes out; unless R is the same for all classes its exponentials do not sum to 1.  ``constant``
+    On logits the output is m.  On probabilities g and h are softmax outputs, R is taken of their gradients, and the
+    output is the logarithm of m; unless R is the same for all classes its exponentials do not sum to 1.  ``constant``
     on probabilities is Eq. 5 with :math:`\alpha = \gamma/(1+\gamma)`, the paper's choice and ``mixed``; the others are
-    here to be compared with.  The full Jacobian costs one backward pass a class and base.
+    for comparison.  The full Jacobian costs one backward pass for each class and base.
 
     The weight is computed as :math:`\mathrm{sigmoid}(\log\gamma + \log R_i)`, and the gradient of a probability as that
     of its logarithm times the probability, so nothing underflows.  A gradient of zero counts as a length near the

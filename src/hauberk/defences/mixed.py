@@ -37,7 +37,7 @@ def mix_log_probabilities(accurate: Tensor, robust: Tensor, alpha: float) -> Ten
 def opinion(logits: Tensor) -> Tensor:
     """The accurate model's logits, and zeros where one of them is NaN or infinite: then the robust model decides.
 
-    Lemma 3.2 of Bai et al. 2024 lets the accurate model say anything, if it says something.
+    Lemma 3.2 of Bai et al. 2024 allows any finite logits of the accurate model.
     """
     return torch.where(logits.isfinite().all(1, keepdim=True), logits, 0.0)
 
@@ -64,7 +64,7 @@ class Scaled(nn.Module):
 
 
 class MixedClassifier(nn.Module, NamesItself, HasParts):
-    """Two frozen classifiers mixed with a fixed weight; drop-in logits (log-probabilities) come out.
+    """Two frozen classifiers mixed with a fixed weight; the output is log-probabilities, which serve as logits.
 
     Args:
         accurate: the accurate model g.
@@ -107,7 +107,7 @@ class MixedClassifier(nn.Module, NamesItself, HasParts):
         return self.alpha
 
     def parts(self) -> dict[str, nn.Module]:
-        """Classifiers that an attack may search in the whole one's place, see ``hauberk.attacks.part``.
+        """Classifiers on which an attack may search instead of the mix, see ``hauberk.attacks.part``.
 
         Returns:
             ``accurate`` and ``robust``: the bases with their scaled logits.

@@ -1,4 +1,4 @@
-"""MixedNUTS: the robust model's logits bent so that it is sure where it is right, then mixed (Bai et al. 2024)."""
+"""MixedNUTS: the robust model's logits are mapped, so that it is confident where right, and mixed (Bai et al. 2024)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def sharpen(normalised: Tensor, scale: float, shift: float, power: float) -> Ten
     r""":math:`s\,\mathrm{sign}(a)\,|a|^p` with :math:`a = \mathrm{GELU}(z + c)`.
 
     GELU falls below -0.75, so an image whose largest normalised logit lies below -0.75 - c can change its class.  The
-    search in ``hauberk.evaluation.nuts`` counts what the bent logits say, so it sees that.
+    search in ``hauberk.evaluation.nuts`` counts the classes of the mapped logits, so it takes that into account.
 
     Args:
         normalised: z, (B, K), from ``normalise``.
@@ -106,7 +106,7 @@ class _Surrogate(nn.Module):
 
 
 class MixedNuts(nn.Module, NamesItself, HasParts):
-    r"""The accurate model's class, one-hot, mixed with the robust model's bent logits.
+    r"""The accurate model's class, one-hot, mixed with the robust model's mapped logits.
 
     .. math::
         m_i = \log((1-\alpha)\,[i = \arg\max_j g_j] + \alpha\,\mathrm{softmax}(M(h))_i), \quad
@@ -115,17 +115,17 @@ class MixedNuts(nn.Module, NamesItself, HasParts):
     computed in float64, with :math:`\mathrm{LN}_k` of two classes the centring alone (``normalise``).  Nothing is
     trained: ``hauberk.evaluation.nuts.nuts`` finds s, c, p and :math:`\alpha` from logits of validation images.
 
-    One-hot answers have no gradient and steep maps one that vanishes, so an attack that follows the mix itself meets
-    masked gradients, and robustness measured by it is an illusion.  The mix therefore declares ``gradient="none"``:
-    attacks get exact values with the gradient of
+    One-hot outputs have no gradient, and steep maps have a vanishing one, so an attack that follows the mix itself
+    meets masked gradients and overestimates its robustness.  The mix therefore declares ``gradient="none"``: attacks
+    get exact values with the gradient of
 
     .. math::
         \log((1-\alpha')\,\mathrm{softmax}(g) + \alpha'(0.9\,\mathrm{softmax}(h) + 0.1\,\mathrm{softmax}(M(h))))
 
-    Where the mix is sure to the last bit, cross-entropy at its exact values has no gradient to multiply that with: use
-    the margin loss, or attack ``parts()["surrogate"]`` and try on the mix what was found there.
+    Where the mix has a probability of exactly 1, cross-entropy at its exact values has no gradient to multiply that
+    with: use the margin loss, or attack ``parts()["surrogate"]`` and try the points that were found on the mix.
 
-    It is no ``MixedClassifier``: certificates of the robust model's own logits say nothing about bent ones.
+    It is not a ``MixedClassifier``: certificates of the robust model's own logits do not hold for mapped logits.
 
     Args:
         accurate: the accurate model g.
@@ -135,7 +135,8 @@ class MixedNuts(nn.Module, NamesItself, HasParts):
         shift: c.
         power: p, at least 1; below, the map's slope at 0 is infinite.
         top_k: how many of the largest logits the layer norm is computed from, at least 3.
-        surrogate_alpha: :math:`\alpha'`, strictly between 0 and 1; best that of the plain mix with the same promise.
+        surrogate_alpha: :math:`\alpha'`, strictly between 0 and 1; best the weight of the plain mix with the same
+            guarantee.
 
     Raises:
         HauberkError: on a setting out of its range.
@@ -172,7 +173,7 @@ class MixedNuts(nn.Module, NamesItself, HasParts):
 
     @property
     def predictor(self) -> str:
-        """How records call it; the surrogate decides nothing, so it has no part in the name."""
+        """How records call it; the surrogate does not decide, so it is not part of the name."""
         mix = self.mix
         settings = f"alpha={mix.alpha!r}, scale={mix.scale!r}, shift={mix.shift!r}, power={mix.power!r}"
         bases = f"{predictor_name(self.accurate)}, {predictor_name(self.robust)}"
@@ -191,7 +192,7 @@ class MixedNuts(nn.Module, NamesItself, HasParts):
         return self
 
     def parts(self) -> dict[str, nn.Module]:
-        """What an attack may search on instead: the ``accurate`` and the ``robust`` model, and the ``surrogate``."""
+        """Classifiers on which an attack may search instead: ``accurate``, ``robust`` and ``surrogate``."""
         return {
             "accurate": self.accurate,
             "robust": self.robust,
@@ -215,7 +216,7 @@ def mixed_nuts(
         accurate: a built model, or in a spec its description.
         robust: likewise.
         alpha: weight of the robust model, strictly between 0 and 1.
-        scale: s, factor on the bent logits.
+        scale: s, factor on the mapped logits.
         shift: c, what is added before the GELU.
         power: p, at least 1.
         top_k: how many of the largest logits the layer norm is computed from.

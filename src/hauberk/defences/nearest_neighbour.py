@@ -23,7 +23,7 @@ class NearestNeighbour(nn.Module):
     r"""The class of the nearest stored image; the logits are :math:`z_c = -\min_{i: y_i = c} \|x - x_i\|`.
 
     A logit moves by no more than the image does, so the class cannot change within half the gap between the two largest
-    logits, in the norm of the distances: that is why it is robust.  Before ``remember`` all logits are NaN.
+    logits, in the norm of the distances.  Before ``remember`` all logits are NaN.
 
     Args:
         input_shape: (C, H, W).
@@ -51,10 +51,11 @@ class NearestNeighbour(nn.Module):
         self.spec: dict[str, Any] = {}
 
     def remember(self, images: Tensor, labels: Tensor) -> Self:
-        """Store images (N, C, H, W) in [0, 1] with their labels (N,); training images, never those of a test.
+        """Store images (N, C, H, W) in [0, 1] with their labels (N,); training images, never test images.
 
         Raises:
-            HauberkError: on other shapes, images or labels than were announced, or a class without images.
+            HauberkError: on other shapes or numbers of images or labels than given to the constructor, or a class
+                without images.
         """
         if images.shape != self.references.shape:
             raise HauberkError(
@@ -99,7 +100,7 @@ class NearestNeighbour(nn.Module):
 def nearest_neighbour(
     input_shape: Sequence[Width], num_classes: Width, count: Rows, norm: Norm = "l2"
 ) -> NearestNeighbour:
-    """Build a nearest-neighbour classifier without images; ``remember`` or a state dictionary brings them.
+    """Build a nearest-neighbour classifier without images; ``remember`` or a state dictionary adds them.
 
     Args:
         input_shape: (C, H, W).

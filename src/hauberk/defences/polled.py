@@ -21,8 +21,8 @@ class PolledClassifier(nn.Module, Polled, NamesItself):
         f(x; \omega), \qquad \arg\max_c \#\{t : f(x; \omega_t) = c\}, \qquad
         \arg\max_c \sum_t f_c(x; \omega_t)
 
-    The predictor is random too: asked again it may answer otherwise.  It is attacked and judged by its own rule, and
-    records call it by it.  The mean over fixed public draws is ``frozen_ensemble``.
+    The predictor is random too: a second call may give another answer. It is attacked and judged by its own rule, and
+    records name it by that rule.  The mean over fixed public draws is ``frozen_ensemble``.
 
     Args:
         base: the random classifier, whose single draw ``forward`` is.
@@ -56,7 +56,7 @@ def polled(base: nn.Module, rule: Literal["single", "vote", "mean"] = "vote", dr
         draws: how many; not used by ``single``.
 
     Raises:
-        HauberkError: if the base is known not to be random, or decides in a way of its own.
+        HauberkError: if the base is known not to be random, or has a decision rule of its own.
     """
     known = traits(base)
     if isinstance(base, Decides):

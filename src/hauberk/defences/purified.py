@@ -1,4 +1,4 @@
-"""A classifier behind a step that is meant to wash an attack out of its images."""
+"""A classifier behind a step that is meant to remove attacks from its images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hauberk.errors import HauberkError
 class PurifiedClassifier(nn.Module, HasParts):
     r"""A classifier that sees its images through a purifier, :math:`f(x) = c(P(x))`.
 
-    What an attack must know of P stands on P: traits for a gradient that is blocked, ``Random`` for noise.  The suite
-    follows them, with EOT, BPDA or the plain gradient of the whole.  The part ``undefended`` is c alone: an attack on
-    it whose points are tried on the whole is the oblivious one, which does not know of P.  It stands in the suite
-    beside the attacks on the whole.
+    P itself declares what an attack must know of it: traits for a gradient that is blocked, ``Random`` for noise.  The
+    suite follows them, with EOT, BPDA or the plain gradient of the whole.  The part ``undefended`` is c alone: an
+    attack on it whose points are tried on the whole model is the oblivious attack, which does not take P into account.
+    It is in the suite beside the attacks on the whole model.
 
     Args:
-        base: the classifier c; its logits alone are read.
-        purifier: P, from (B, C, H, W) to images that c takes, of another size perhaps.
-        guided: whether c is frozen, without gradients and in eval mode whatever the mode of the whole, so that training
-            moves the purifier alone.
+        base: the classifier c, of which only the logits are used.
+        purifier: P, from (B, C, H, W) to images that c takes, possibly of another size.
+        guided: whether c is frozen, without gradients and in eval mode whatever the mode of the whole, so that only the
+            purifier is trained.
 
-    Source: Athalye, Carlini & Wagner 2018, Section 4 (of what attacks such a step).
+    Source: Athalye, Carlini & Wagner 2018, Section 4 (attacks on such a step).
     """
 
     traits = Traits()
@@ -55,5 +55,5 @@ class PurifiedClassifier(nn.Module, HasParts):
         return logits
 
     def parts(self) -> dict[str, nn.Module]:
-        """The classifier alone."""
+        """The classifier without the purifier."""
         return {"undefended": self.base}

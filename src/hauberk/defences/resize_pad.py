@@ -14,17 +14,17 @@ from hauberk.specs import Width
 
 
 class ResizePad(Random):
-    r"""Resize each image to r x r pixels by nearest neighbours, and put it somewhere into a black square.
+    r"""Resize each image to r x r pixels by nearest neighbours, and put it at a random place of a black square.
 
     .. math:: r \sim U\{r_0, \dots, r_1\}, \qquad a, b \sim U\{0, \dots, s - r\}
 
     with the row a and the column b of the square of s x s pixels at which the image begins.  Each image has r, a and b
-    of its own.  A draw is a linear map, so gradients are exact and an attack needs EOT alone.
+    of its own.  A draw is a linear map, so gradients are exact and an attack needs only EOT.
 
     Args:
         low: the smallest size r.
         high: the largest size r.
-        size: s, height and width of what comes out.
+        size: s, height and width of the output.
 
     Source: Xie et al. 2018, Section 3.2.
     """
@@ -48,7 +48,7 @@ class Placed(nn.Module):
     Args:
         low: the smallest size.
         high: the largest size.
-        size: of what comes out.
+        size: of the output.
         key: of the draw.
     """
 

@@ -1,4 +1,4 @@
-"""A classifier of another resolution: images are resized before it sees them, so that it can be mixed."""
+"""A classifier of another resolution behind a resizing of its images, so that it can be mixed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ResizedClassifier(nn.Module):
     """A base behind a bilinear resizing of its images, which is differentiable, linear and has no weights.
 
     Pixel centres are kept in place (``align_corners=False``).  Where an axis shrinks the image is low-passed first, so
-    that no pixel is skipped and no attack can hide in what the base does not see.  Threats, budgets and distances are
-    those of the images that come in.  The resizing has no Lipschitz bound here, so Lipschitz certificates refuse it.
+    that no pixel is skipped.  Threats, budgets and distances are those of the input images.  The resizing has no
+    Lipschitz bound here, so Lipschitz certificates refuse it.
 
     Args:
         base: the classifier that sees the resized images.

@@ -35,7 +35,7 @@ def smoothed_name(base: str, noise: RandomStep) -> str:
 
 
 def voter(base: nn.Module) -> str:
-    """How the name of a vote calls its base: of a random one each vote takes a fresh draw."""
+    """The base's part in the name of a vote; of a random base each vote takes a fresh draw."""
     return f"draws of {predictor_name(base)}" if draws_by_key(base) else predictor_name(base)
 
 
@@ -85,7 +85,8 @@ def noisy_votes(base: nn.Module, image: Tensor, noise: RandomStep, count: int, k
         tile: rows of every model call, as many as the votes where they are fewer; the last call is padded.
 
     Returns:
-        counts, int64, shape (K,); their sum is ``count`` less the copies with NaN or a tie at the top, nobody's votes.
+        counts, int64, shape (K,); their sum is ``count`` minus the copies with NaN or a tie at the top, which are not
+        counted.
     """
     return shared_votes(base, image[None], noise, count, key, tile)[0]
 
@@ -95,7 +96,7 @@ def shared_votes(base: nn.Module, images: Tensor, noise: RandomStep, count: int,
     """Hard votes of the base for several images under the same draws of noise, made once.
 
     Each row is what ``noisy_votes`` gives for that image and key.  Over the draws the counts of one image are those of
-    independent votes; counts of different images depend on each other, the more the more alike the images are.
+    independent votes; counts of different images depend on each other, more so the more similar the images are.
 
     Args:
         base: a classifier in eval mode.
@@ -123,7 +124,7 @@ def shared_votes(base: nn.Module, images: Tensor, noise: RandomStep, count: int,
 
 
 class Replayed:
-    """Randomness whose draws can be given again, from the first since they were last forgotten.
+    """Randomness that records its draws and can repeat them, from the first draw since ``forget``.
 
     Args:
         source: where they come from.
@@ -147,11 +148,11 @@ class Replayed:
         return self._give("normal", shape)
 
     def again(self) -> None:
-        """The next draw is the first one again."""
+        """Repeat the recorded draws, from the first one on."""
         self._given = 0
 
     def forget(self) -> None:
-        """The next draw is a new one."""
+        """Forget the recorded draws; the next draw is new."""
         self._drawn, self._given = [], 0
 
     def _give(self, kind: str, shape: tuple[int, ...]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Total variation minimisation: pixels are dropped at random and the image is filled in again (Guo et al. 2018)."""
+"""Total variation minimisation: pixels are dropped at random and filled in again (Guo et al. 2018)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Minimisation:
 
     with D the differences to the next pixel down and to the right, M = 1 where a pixel is kept, p = 2 (isotropic) or 1,
     and channels by themselves.  A fixed number of primal-dual steps starts from the kept pixels, the mean of a
-    channel's in the place of the others, so that the result depends on the kept pixels alone.  Every step is
+    channel's in the place of the others, so that the result depends only on the kept pixels.  Every step is
     differentiable, and so is the result.
 
     The paper's data term is a norm that is not squared: the minimisers are the same for another lambda.
@@ -67,7 +67,7 @@ class Minimisation:
         return found
 
     def objective(self, found: Tensor, images: Tensor, kept: Tensor) -> Tensor:
-        """What is minimised, for each image, (B,)."""
+        """The objective that is minimised, for each image, (B,)."""
         down, right = functional.pad(found.diff(dim=2), (0, 0, 0, 1)), functional.pad(found.diff(dim=3), (0, 1))
         isotropic = self.kind == "isotropic"
         lengths = (down.square() + right.square()).sqrt() if isotropic else down.abs() + right.abs()
@@ -141,7 +141,7 @@ def total_variation(
     Args:
         base: a built model, or in a spec its description; it is best trained behind the same step.
         drop: the probability with which each value of a pixel is dropped; 0 makes the step deterministic.
-        weight: lambda, how much smoothness counts beside the kept pixels.
+        weight: lambda, the weight of smoothness against the kept pixels.
         steps: of the solver; 50 come within half a percent of the minimum on 32x32 noise with an edge.
         kind: ``isotropic``, or ``l1`` for the sum of absolute differences.
         backward: ``exact`` differentiates the solver's steps; ``identity`` blocks gradients, and attacks use BPDA.

@@ -1,1 +1,1 @@
-"""Training methods: one objective a file, called as ``objective(model, batch, context)``."""
+"""Training methods: one objective in each file, called as ``objective(model, batch, context)``."""

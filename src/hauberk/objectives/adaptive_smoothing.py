@@ -1,4 +1,4 @@
-"""Training the mixing network of an adaptive mix, whose bases stay as they are (Bai et al. 2024)."""
+"""Training the mixing network of an adaptive mix, whose bases are frozen (Bai et al. 2024)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ STEPS = {"A": 20, "B": 20, "C": 75}
 
 @dataclass(frozen=True, config=CONFIG)
 class RankedAPGD(APGD):
-    """APGD towards one class alone, for training; it returns the point of highest loss, broken or not.
+    """APGD towards one class, for training; it returns the point of highest loss, misclassified or not.
 
     Args:
         threat: norm ball in the pixel box.
-        rank: aims at the wrong class that is so many-th most likely at the clean image, from 0.
+        rank: aims at the wrong class of this rank by its probability at the clean image, from 0.
     """
 
     rank: Annotated[int, Field(ge=0)] = 0
@@ -49,7 +49,7 @@ class RankedAPGD(APGD):
 
 @dataclass(frozen=True, config=CONFIG)
 class AdaptiveSmoothing(Objective):
-    r"""Tell clean from attacked images, most of all where the mix is wrong: Eq. 8, averaged over images.
+    r"""Distinguish clean from attacked images, with more weight where the mix is wrong: Eq. 8, averaged over images.
 
     .. math:: c_{CE}\,\mathrm{CE}(m(x), y) + c_{BCE}\,\mathrm{BCE}(t(x), \tilde\alpha)
               + c_{prod}\,\mathrm{CE}(m(x), y)\,\mathrm{BCE}(t(x), \tilde\alpha)
@@ -62,21 +62,21 @@ class AdaptiveSmoothing(Objective):
     The attacks are those of Section 4.2.  ``A``: PGD that gets no gradient through alpha; ``B``: PGD; ``C``: APGD,
     untargeted or aimed at one of the likeliest wrong classes, each as often.  They see alpha in its full range, as it
     is trained, and maximise ``AlphaDown``.  PGD gives its last iterate.  APGD gives its point of highest loss, also for
-    images that it cannot break; the authors' code gives its random start there, so that robust images enter training as
-    noise that is called an attack.
+    images that it cannot break; the authors' code gives its random start there, so that robust images enter training
+    with random noise instead of an attack.
 
     Budget, steps, weight of the alpha term and target are drawn anew at every step (Section 5.2; the distributions are
     in the authors' code, which draws the budget and the weight for each image).  Here the budget is drawn for each
     image, the others for each of a few groups into which the batch is cut.
 
-    A training with it wants AdamW, a learning rate of 1e-4 or so, EMA and few epochs.
+    Train with AdamW, a learning rate of about 1e-4, EMA and few epochs.
 
     Args:
         threat: norm and full budget of the attacks.
         setting: ``A``, ``B`` or ``C``.
         steps: mean number of steps n; a group's is chi-square with n degrees of freedom, rounded, at least 1.  None is
             20 for A and B, and 75 for C.
-        targets: in C, the number of likeliest wrong classes that are aimed at; 0 is untargeted alone.
+        targets: in C, the number of likeliest wrong classes that are aimed at; with 0 all attacks are untargeted.
         budgets: an image's budget is the threat's times a uniform number of this range.
         weights: a group's weight of the alpha term is uniform in this range.
         groups: groups of a batch.

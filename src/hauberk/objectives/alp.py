@@ -1,4 +1,4 @@
-"""Adversarial logit pairing: the logits of an image and of its attacked copy shall be the same (Kannan et al. 2018)."""
+"""Adversarial logit pairing: equal logits for an image and its attacked copy (Kannan et al. 2018)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class ALP(Objective):
     c = 1/2 are those of the authors' code.  With :math:`\lambda = 0` it is ``pgd_adversarial``.  Otherwise one forward
     pass in train mode holds attacked and clean images, also if c = 0, and the gradient flows through both logits.
 
-    The robustness first reported for this method did not stand.  Engstrom, Ilyas & Athalye 2018 broke the published
-    ImageNet net with more attack steps (arXiv:1807.10272): pairing makes the loss hard to climb, so few steps
-    say little.  Evaluate with many steps, restarts and ``loss: margin``.
+    The robustness first reported for this method was not confirmed.  Engstrom, Ilyas & Athalye 2018 broke the published
+    ImageNet net with more attack steps (arXiv:1807.10272): pairing makes the loss hard to maximise, so that attacks of
+    few steps are weak.  Evaluate with many steps, restarts and ``loss: margin``.
 
     Args:
         attack: the inner maximisation, for example ``PGD(Linf(8/255), steps=10)``.
         weight: lambda; the authors' example on ImageNet uses 0.5, and an attack towards the least likely class.
-        clean_fraction: c; 0 has the cross-entropy of attacked images alone.
+        clean_fraction: c; 0 takes the cross-entropy of attacked images only.
         label_smoothing: weight of the uniform distribution in the target of both cross-entropies.
 
     Source: Kannan, Kurakin & Goodfellow 2018, "Adversarial Logit Pairing" (arXiv:1803.06373).

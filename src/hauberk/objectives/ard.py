@@ -22,18 +22,18 @@ from hauberk.threats import CONFIG
 
 @dataclass(frozen=True, config=CONFIG)
 class ARD(Objective):
-    r"""The student's softened output at the attacked image is drawn to the teacher's at the clean one.
+    r"""The student's softened output at the attacked image is trained towards the teacher's at the clean image.
 
     .. math:: a\,t^2\,\mathrm{KL}\big(\sigma(T(x)/t),\ \sigma(f(x')/t)\big) + (1 - a)\,\mathrm{CE}(f(x), y)
 
     with teacher T and student f.  The divergence is summed over the classes; the authors' code takes torch's mean over
-    them, so that its weight falls with their number.  With a = 1, the default there, the labels serve the attack alone
-    and the clean image is not asked.  The teacher is frozen and in eval mode.
+    them, so that its weight falls with their number.  With a = 1, the default there, only the attack uses the labels,
+    and the student is not run on clean images.  The teacher is frozen and in eval mode.
 
     Args:
         attack: the inner maximisation on the student, cross-entropy in the paper.
-        teacher: run directory of the teacher, a robust one: what it says about clean images is all that is learnt.
-        weights: the teacher's ``hauberk.classifier.weights_hash``; None takes whatever is there.
+        teacher: run directory of a robust teacher; the student learns only from its outputs at clean images.
+        weights: the teacher's ``hauberk.classifier.weights_hash``; None accepts any weights.
         temperature: t.
         weight: a.
     """
@@ -64,7 +64,7 @@ class ARD(Objective):
         return Loss(loss, terms)
 
     def outside(self) -> str:
-        """The hash of the teacher's weights and spec: another teacher is another training."""
+        """The hash of the teacher's weights and spec, so that a training with another teacher is told apart."""
         return run_hash(self.teacher)
 
     @torch.no_grad()

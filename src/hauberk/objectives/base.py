@@ -1,4 +1,4 @@
-"""What training minimises: one method, one file, called as ``objective(model, batch, context)``."""
+"""The contract of training objectives: one method in each file, called as ``objective(model, batch, context)``."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Context:
         epoch: the current epoch, from 0.
         progress: the fraction of all optimiser steps done, in [0, 1].
         state: memory that grows with training, keyed by method and by sample id, saved in the checkpoint.  It is the
-            same in every process: what depends on rows goes through ``whole`` first.
-        offset: rows of the step's batch that stand before this process's own (0 in a single process).
+            same in every process: values that depend on rows must go through ``whole`` first.
+        offset: rows of the step's batch before those of this process (0 in a single process).
         total: rows of the step's batch over all processes; None in a single process.
         add: adds up a tensor over the processes; None in a single process.
         augment: gives the images of the batch under fresh augmentation.
-        shared: what the parts of one loss have found so far (``terms``); None where nothing is shared.
+        shared: results that the parts of one loss share (``terms``); None where nothing is shared.
     """
 
     generator: torch.Generator

@@ -1,4 +1,4 @@
-"""Cross-entropy less the certified radius: certificate regularisation (Singla et al. 2022)."""
+"""Cross-entropy minus the certified radius: certificate regularisation (Singla et al. 2022)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from hauberk.threats import CONFIG
 
 
 def label_radius(logits: Tensor, labels: Tensor, pairwise: Tensor) -> Tensor:
-    r"""How far an image is from losing its label, :math:`\min_{i \ne y} (z_y - z_i) / K_{yi}`; negative where it has.
+    r"""The certified radius of the label, :math:`\min_{i \ne y} (z_y - z_i) / K_{yi}`; negative if it is wrong.
 
     A rival that cannot come nearer (:math:`K_{yi} = 0`) does not count while it is behind, and gives 0 otherwise.
-    Where no rival counts the radius is 0: it would be infinite, which teaches nothing.
+    Where no rival counts the radius would be infinite and have no gradient; it is set to 0.
 
     Args:
         logits: shape (B, K).
         labels: shape (B,).
-        pairwise: speeds of logit differences, (K, K), logits per pixel unit.
+        pairwise: Lipschitz constants of logit differences, (K, K), logits per pixel unit.
 
     Returns:
-        shape (B,), pixel units, with a gradient in logits and speeds.
+        shape (B,), pixel units, with a gradient in logits and constants.
 
     Source: Singla et al. 2022, Proposition 1.
     """
@@ -46,14 +46,15 @@ def label_radius(logits: Tensor, labels: Tensor, pairwise: Tensor) -> Tensor:
 
 @dataclass(frozen=True, config=CONFIG)
 class CertificateRegularisation(Objective):
-    r"""Cross-entropy less a share of the radius, :math:`T\,\mathrm{CE}(z / T, y) - \gamma\,\mathrm{mean}(R_+)`.
+    r"""Cross-entropy minus a share of the radius, :math:`T\,\mathrm{CE}(z / T, y) - \gamma\,\mathrm{mean}(R_+)`.
 
     .. math:: R = \min_{i \ne y} \frac{z_y - z_i}{K_{yi}}
 
-    R is in pixel units.  A misclassified image has R < 0 and counts 0: it is left to the cross-entropy.  The reward is
-    not bounded, so images that are safe already go on earning it; ``logit_annealing`` was made to stop that.
+    R is in pixel units.  A misclassified image has R < 0 and counts as 0: only the cross-entropy acts on it.  The
+    reward is not bounded, so images with a large radius are still rewarded for a larger one; ``logit_annealing`` avoids
+    that.
 
-    The loss takes the radius to the label, and trains on the bound that ``lipschitz`` names, so its terms are no
+    The loss takes the radius to the label, and trains on the bound that ``lipschitz`` names, so its terms are not
     certificates.  ``radius`` is the mean over all images with 0 for wrong ones (average certified radius, ACR),
     ``radius_of_correct`` the mean over the right ones of a batch, as the authors' log has it.
 

@@ -1,4 +1,4 @@
-"""Consistency regularisation: two augmentations of an image, both attacked, shall be told alike (Tack et al. 2022)."""
+"""Consistency regularisation: equal outputs for two attacked augmentations of an image (Tack et al. 2022)."""
 
 from __future__ import annotations
 

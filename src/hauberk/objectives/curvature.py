@@ -1,4 +1,4 @@
-"""Curvature regularisation (CURE): the slope of the loss shall stay the same along one direction."""
+"""Curvature regularisation (CURE): a penalty on the change of the loss gradient along one direction."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def bends(losses: Losses, images: Tensor, kind: Direction, h: float, randomness:
     r""":math:`\|\nabla\ell(x + hz) - \nabla\ell(x)\|_2^2` of each image, (B,): about :math:`h^2\|Hz\|_2^2`.
 
     H is the Hessian of the loss in the image; for a quadratic loss it is exactly that.
-    Gradients flow through both slopes, and none through z.  The point x + hz may lie outside of the pixel box: the bend
-    of the loss is meant, and not an attack.
+    Gradients flow through both slopes, and none through z.  The point x + hz may lie outside of the pixel box: it
+    serves to measure the curvature of the loss and is not an attack.
 
     Args:
         losses: as for ``slopes``.
@@ -76,12 +76,12 @@ class Curvature(Objective):
     r""":math:`\lambda\,\|\nabla\ell(x + hz) - \nabla\ell(x)\|_2^2` for one unit vector z, a regulariser for ``terms``.
 
     With ``standard`` as the base it is CURE: no attack is made, a step costs about five times standard training, and a
-    net that is trained already needs few epochs.  It flattens the loss along one direction only.
+    net that is already trained needs only few epochs.  It flattens the loss along one direction only.
 
     The lecture divides the gradient by the loss, so that its z has no unit length.  The released code takes the norm
     without its square, of gradients of a mean (so that its lambda depends on the batch size), and its h, up to 3, is in
     normalised units, about 0.6 here.  Both slopes are taken in eval mode, with the running statistics of batch norm.
-    Train in float32: small differences of slopes drown in bfloat16.
+    Train in float32: bfloat16 is too coarse for small differences of gradients.
 
     Args:
         weight: lambda.

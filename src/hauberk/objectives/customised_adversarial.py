@@ -27,7 +27,7 @@ class CustomisedAdversarial(Objective):
     r"""Cross-entropy with soft labels on images that are attacked within budgets of their own.
 
     Cheng et al. 2020, Algorithm 1.  Each sample starts at :math:`\epsilon_i = 0`.  At each visit it is attacked within
-    :math:`r_i = \min(\epsilon_i + \eta, \epsilon)`, and keeps what it withstands:
+    :math:`r_i = \min(\epsilon_i + \eta, \epsilon)`, and keeps a budget that it withstands:
 
     .. math:: \epsilon_i \leftarrow \begin{cases} r_i & f(x_i') = y_i \\ \epsilon_i & \text{otherwise} \end{cases}
         \qquad
@@ -35,15 +35,15 @@ class CustomisedAdversarial(Objective):
 
     so that :math:`\epsilon_i` approaches the smallest budget at which the sample falls, which is the definition in the
     paper.  The authors' released code has it the other way round: it keeps the increment where the attack succeeds.  By
-    the definition a budget never falls.  The decision of a net in training wavers, so after many visits nearly every
-    budget has reached epsilon, and this is adversarial training; with ``falls`` a sample that is fooled loses
-    :math:`\eta`, and budgets stay near the boundary.  With m > 0 the loss has
-    the margin of Carlini and Wagner, weighed by the budget,
+    the definition a budget never falls.  The decision of a net in training fluctuates, so after many visits nearly
+    every budget has reached epsilon, which is plain adversarial training; with ``falls`` the budget of a misclassified
+    sample is reduced by :math:`\eta`, and budgets stay near the boundary.  With m > 0 the loss has the margin of
+    Carlini and Wagner, weighed by the budget,
 
     .. math:: m\,\epsilon_i \max\bigl(0, \kappa - (z_y - \max_{j \ne y} z_j)\bigr)
 
     Soft labels and a wide margin change the scale of the logits, which can hide gradients from an attack on
-    cross-entropy: attack with ``loss: margin`` or AutoAttack before believing a number.
+    cross-entropy: evaluate with ``loss: margin`` or AutoAttack.
 
     Args:
         attack: the inner maximisation; the budget of its threat is epsilon, the largest.  A ``step_size`` of None
@@ -52,9 +52,9 @@ class CustomisedAdversarial(Objective):
         smoothing: c, the label's softness in 1 / pixel units, at most 1 / epsilon; None is the paper's 10 at 8/255, in
             proportion.
         concentration: beta, the same for every class.
-        falls: take eta off the budget of a sample that is fooled, which is not in the paper.
+        falls: subtract eta from the budget of a misclassified sample, which is not in the paper.
         margin: m; 0 leaves the term out.
-        kappa: how far the label's logit is to be ahead.
+        kappa: how far the label's logit should be ahead.
     """
 
     attack: Attack

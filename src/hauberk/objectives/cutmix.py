@@ -1,4 +1,4 @@
-"""CutMix around any objective: a box of each image is another image's, and so is a share of the loss."""
+"""CutMix around any objective: a box of each image comes from another image, and its label gets a share of the loss."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ class CutMix(Objective):
 
     Each image gets a box of pixels of its partner, another image of the whole batch, the same box for all;
     :math:`\lambda` is the share of pixels that it keeps.  A loss that is linear in a distribution of labels, such as
-    cross-entropy, is the one of the mixed labels.  So every objective can be the base, and no other part has to know
-    of mixed labels.  Further views of the batch are mixed with the same box and partners.
+    cross-entropy, is the one of the mixed labels.  So every objective can be the base, and no other part has to handle
+    mixed labels.  Further views of the batch are mixed with the same box and partners.
 
-    The base is asked once for each of the two labels.  An attack that does not look at labels (``loss: kl``, as in
+    The base is computed once for each of the two labels.  An attack that does not look at labels (``loss: kl``, as in
     ``trades``) and every pass on the same images is shared between them; any other attack is made for each label, which
-    costs twice and bounds the attack on the mixed label from above.  With ``trades`` as the base and
-    ``training: {ema: ...}`` it is the augmentation of Rebuffi et al. 2021.
+    doubles the cost and bounds the attack on the mixed label from above.  With ``trades`` as the base and ``training:
+    {ema: ...}`` it is the augmentation of Rebuffi et al. 2021.
 
     Args:
         base: the objective; one that keeps memory of samples is refused.

@@ -1,4 +1,4 @@
-"""Training the denoiser before a classifier that stays as it is (Salman et al. 2020)."""
+"""Training the denoiser before a frozen classifier (Salman et al. 2020)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Denoising(Objective):
               \qquad z \sim N(0, \sigma^2 I)
 
     with the denoiser D, the classifier c and the sigma of the denoised classifier.  With b = 0 it is the paper's MSE
-    objective, which asks no classifier; with a = 0 its stability objective.  Labels are not read.  The classifier is
-    frozen and in eval mode, so that neither its weights nor its running statistics change.
+    objective, which does not use the classifier; with a = 0 it is the stability objective.  Labels are not read.  The
+    classifier is frozen and in eval mode, so that neither its weights nor its running statistics change.
 
-    A training with it wants ``validate_every: 0``: accuracy on clean images does not say which denoiser is best.
+    Set ``validate_every: 0``: accuracy on clean images does not say which denoiser is best.
 
     Args:
         mse: a.

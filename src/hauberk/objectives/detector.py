@@ -1,4 +1,4 @@
-"""Training a detector of attacks on a classifier that stays as it is (Metzen et al. 2017)."""
+"""Training a detector of attacks on a frozen classifier (Metzen et al. 2017)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Detector(Objective):
 
     Here d is the logit of "attacked" and x' the attacked image (Metzen et al. 2017, Section 3.2).  The base runs in
     eval mode and without gradients, so neither its weights nor its running statistics change.  An attack with a loss of
-    logits gives their static adversary, which fools the classifier alone; one with ``detector_joint`` knows the head
-    as it is at that step, as their dynamic adversary does (Section 3.3).
+    logits gives their static adversary, which fools only the classifier; an attack with ``detector_joint`` takes the
+    head at that step into account, as their dynamic adversary does (Section 3.3).
 
-    A training with it wants ``validate_every: 0``: accuracy of the base never moves, so it cannot choose an epoch.
+    Set ``validate_every: 0``: the accuracy of the base does not change, so it cannot choose an epoch.
 
     Args:
-        attack: what the head learns to tell from clean images.
+        attack: makes the images that the head learns to tell from clean images.
     """
 
     attack: Attack

@@ -1,4 +1,4 @@
-"""Training a diffusion model to find the noise in noisy images (Ho et al. 2020)."""
+"""Training a diffusion model to predict the noise in noisy images (Ho et al. 2020)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Diffusion(Objective):
     .. math:: \tfrac1d\,\big\|\epsilon_\theta(\sqrt{\bar\alpha_t}\,u + \sqrt{1-\bar\alpha_t}\,\epsilon,\ t,\ y)
               - \epsilon\big\|_2^2, \qquad u = 2x - 1, \quad t \sim U\{0, \dots, T-1\}, \quad \epsilon \sim N(0, I)
 
-    A conditional model is told the label y, another one never sees it.  A training with it wants ``validate_every: 0``,
-    since a diffusion model has no accuracy, and is the better for ``ema``.
+    Only a conditional model gets the label y. Set ``validate_every: 0``, since a diffusion model has no accuracy;
+    ``ema`` improves the result.
 
     Source: Ho et al. 2020, Eq. 14 (``L_simple``) and Algorithm 1.
     """

@@ -24,15 +24,15 @@ from hauberk.threats import CONFIG
 class Distillation(Objective):
     r""":math:`\lambda\,t^2\,\mathrm{KL}(\sigma(T(x')/t), \sigma(f(x')/t))` with teacher T, a regulariser for ``terms``.
 
-    Teacher and student see the same attacked image, where ``ard`` asks its teacher about the clean one.  Two of them, a
-    standard and a robust net of the student's own kind, around ``pgd_adversarial`` with the same attack and SWA are
+    Teacher and student see the same attacked image, whereas the teacher of ``ard`` sees the clean image.  Two of them,
+    a standard and a robust net of the student's own kind, around ``pgd_adversarial`` with the same attack and SWA are
     properly learned smoothening (PLS); the released code weighs 0.3 for the labels, 0.1 and 0.6.  It takes the
     cross-entropy of the softened outputs, which has the same gradient.  The teacher is frozen and in eval mode.
 
     Args:
         attack: on the student; None compares on clean images.
         teacher: run directory of the teacher.
-        weights: the teacher's ``hauberk.classifier.weights_hash``; None takes whatever is there.
+        weights: the teacher's ``hauberk.classifier.weights_hash``; None accepts any weights.
         temperature: t.
         weight: lambda.
 
@@ -58,7 +58,7 @@ class Distillation(Objective):
         return Loss(self.weight * apart, {"distillation": apart.detach()})
 
     def outside(self) -> str:
-        """The hash of the teacher's weights and spec: another teacher is another training."""
+        """The hash of the teacher's weights and spec, so that a training with another teacher is told apart."""
         return run_hash(self.teacher)
 
     @torch.no_grad()

@@ -32,7 +32,7 @@ def shifted(logits: Tensor, labels: Tensor, pairwise: Tensor, eps: float, least:
     Args:
         logits: shape (B, K).
         labels: shape (B,).
-        pairwise: speeds of logit differences, (K, K), logits per pixel unit.
+        pairwise: Lipschitz constants of logit differences, (K, K), logits per pixel unit.
         eps: the largest radius, pixel units.
         least: s, the smallest radius as a share of eps; 1 takes eps for all pairs.
 
@@ -86,6 +86,6 @@ class EMMA(Objective):
 
 @torch.no_grad()
 def robust_accuracy(logits: Tensor, labels: Tensor, pairwise: Tensor, eps: float) -> Tensor:
-    """Share of images whose label is ahead of every rival by more than eps times their speed; for the log."""
+    """Share of images whose label leads every rival by more than eps times their Lipschitz constant; for the log."""
     worst = shifted(logits, labels, pairwise, eps, least=1.0)
     return (worst.scatter(1, labels[:, None], -torch.inf) < 0).all(1).float().mean()

@@ -32,9 +32,9 @@ class EpochwiseAdversarial(Objective):
 
     with s the share of D' and c that of the clean images beside the attacked ones: with c = 1/2 this is the union of
     the two sets, with c = 0 attacked images take the place of theirs.  Madry et al. 2018 attack at every step instead
-    (``pgd_adversarial``): here the attack meets a model that has gone on, and is weaker for it.  An image is attacked
-    at its first visit in the round, as augmentation shows it then, by a copy of the round's first model, which gives
-    what an attack at the start of the round does.
+    (``pgd_adversarial``): here the model has been trained further since the attack, so that the attack is weaker.  An
+    image is attacked at its first visit in the round, in its augmented form, with a copy of the model from the start of
+    the round, which gives the same result as an attack at the start of the round.
 
     With N > 1 the attacked images are kept, as float32, in memory and in the checkpoint.
 

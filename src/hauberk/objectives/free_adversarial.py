@@ -1,4 +1,4 @@
-"""Free adversarial training: one backward pass moves the weights and the perturbation (Shafahi et al. 2019)."""
+"""Free adversarial training: one backward pass updates the weights and the perturbation (Shafahi et al. 2019)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Friendly adversarial training: early-stopped PGD that walks farther as training goes on (Zhang et al. 2020)."""
+"""Friendly adversarial training: early-stopped PGD that stops later as training goes on (Zhang et al. 2020)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Globally robust networks: one more logit, which says that an image is too near to a border (Leino et al. 2021)."""
+r"""Globally robust networks: an additional logit for images too near to a decision boundary (Leino et al. 2021)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def margins(logits: Tensor, pairwise: Tensor, eps: float, most: int) -> Tensor:
 
     .. math:: m_k = \min_{j \in F^k}\Big[z_j - \max_{i \notin F^k}\big(z_i + \epsilon K_{ji}\big)\Big]
 
-    Members of :math:`F^k` are told by their place in the order and not by their values, so equal logits are different
-    classes; the authors' code compares values, and takes a level rival for a member.
+    Members of :math:`F^k` are told apart by their place in the order and not by their values, so equal logits are
+    different classes; the authors' code compares values, and takes a rival with an equal logit for a member.
 
     Args:
         logits: shape (B, K).
-        pairwise: speeds of logit differences, (K, K), logits per pixel unit.
+        pairwise: Lipschitz constants of logit differences, (K, K), logits per pixel unit.
         eps: radius, pixel units.
         most: largest k, below K.
 
@@ -109,7 +109,7 @@ class GloRo(Objective):
     :math:`\lambda = 1` the sum is :math:`\mathrm{CE}([z, z_\bot], y)`, the cross-entropy of GloRo networks; other
     weights are their TRADES loss.  Both numbers may be ramps, so that the task is learned before its margin is.
 
-    On plain convolutional networks use ``lipschitz: walk``: the pressure on the norms of the layers is the method.
+    On plain convolutional networks use ``lipschitz: walk``, since the method works through the norms of the layers.
 
     Args:
         eps: the radius to be robust at, pixel units.

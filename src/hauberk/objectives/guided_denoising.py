@@ -1,4 +1,4 @@
-"""Training a denoiser against attacks, guided by what a frozen classifier sees (Liao et al. 2018)."""
+"""Training a denoiser against attacks, guided by the outputs of a frozen classifier (Liao et al. 2018)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from hauberk.threats import CONFIG
 
 @dataclass(frozen=True, config=CONFIG)
 class GuidedDenoising(Objective):
-    r"""The mean absolute difference of what a classifier makes of the denoised and of the clean image.
+    r"""The mean absolute difference of a classifier's outputs at the denoised and at the clean image.
 
     .. math:: \tfrac1n \|F_l(D(x')) - F_l(x)\|_1, \qquad x' = \text{attack on } c \text{ at } x
               \text{ within } \epsilon u, \quad u \sim U[0, 1)
 
     with the denoiser D and the frozen classifier c in eval mode.  F is the identity (``pixel``), the output of the last
     convolution (``feature``) or the logits (``logit``); ``class`` takes the cross-entropy of c(D(x')) to the label.
-    Attacks are found on c alone, which knows of no denoiser, anew for each batch; u is drawn for each image, so that
+    Attacks are found on c without the denoiser, anew for each batch; u is drawn for each image, so that
     budgets from 0 to the threat's are seen.
 
-    The denoiser is trained against attacks on c.  Against attacks on the whole it is no defence.
+    The denoiser is trained against attacks on c. It is not a defence against attacks on denoiser and classifier
+    together.
 
     Args:
         attack: on the classifier; its threat has the largest budget.

@@ -44,13 +44,13 @@ def transport(scores: Tensor, positive: Tensor, counts: Tensor, total: int) -> T
 
 
 def hinge(scores: Tensor, positive: Tensor, margin: float) -> Tensor:
-    r"""How much each score lacks of half the margin on its own side, :math:`(m/2 \mp f)_+`, (B, C)."""
+    r"""By how much each score falls short of half the margin on its own side, :math:`(m/2 \mp f)_+`, (B, C)."""
     return (0.5 * margin - torch.where(positive, scores, -scores)).clamp_min(0.0)
 
 
 @dataclass(frozen=True, config=CONFIG)
 class HKR(Objective):
-    r"""Hinge loss less the transport distance, :math:`\alpha H - (1 - \alpha)\,\mathrm{KR}`.
+    r"""Hinge loss minus the transport distance, :math:`\alpha H - (1 - \alpha)\,\mathrm{KR}`.
 
     With two classes the score is :math:`f = (z_1 - z_0) / K_{01}`, which is 1-Lipschitz in pixel units, and
     :math:`|f|` is the certified radius.  With more, every logit (over the bound L of the features) is the score of its
@@ -66,13 +66,13 @@ class HKR(Objective):
     where :math:`\bar f` is a running mean of :math:`|f|`, so that the softmax does not harden as scores grow.
 
     ``alpha`` is that of recent libraries; a weight :math:`\lambda` of the hinge as in the paper is
-    :math:`\alpha = \lambda / (1 + \lambda)`.  0 is KR alone, 1 the hinge alone.
+    :math:`\alpha = \lambda / (1 + \lambda)`.  0 is only KR, 1 only the hinge.
 
     Args:
         alpha: weight of the hinge.
-        margin: m; the hinge is content with a distance of m/2 from the border, pixel units.
+        margin: m; the hinge is zero from a distance of m/2 from the boundary on, pixel units.
         soft: prefer the nearest rivals (three classes or more).
-        temperature: :math:`\tau`; larger is nearer to the largest rival alone.
+        temperature: :math:`\tau`; a larger value is nearer to taking only the largest rival.
         memory: weight of the past in :math:`\bar f`.
         lipschitz: bound of the layers before the last, a number or ``walk``; see ``training_pairwise``.
 

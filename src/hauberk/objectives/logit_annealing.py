@@ -47,8 +47,8 @@ class LogitAnnealing(Objective):
     .. math:: p = \mathrm{softmax}\big((u - \xi e_y) / T\big)
 
     u are the worst-case differences of ``emma.shifted``, or the logits themselves with ``eps: 0`` (as the authors
-    train LipConvNets).  The margin is rewarded up to about :math:`\xi` and hardly beyond, which leaves a network of
-    limited capacity to the images that need it; ``certificate_regularisation`` rewards it without end.
+    train LipConvNets).  The margin is rewarded up to about :math:`\xi` and hardly beyond, so that a network of limited
+    capacity fits the images with small margins; ``certificate_regularisation`` rewards it without bound.
 
     Args:
         eps: the largest radius of the shift, pixel units; a number or a ramp; 0 shifts nothing.

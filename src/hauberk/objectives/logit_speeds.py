@@ -1,8 +1,8 @@
-r"""What training knows about the speed of logits: :math:`L \|w_i - w_j\|`, cheap, differentiable, and no certificate.
+r"""Lipschitz constants of logit differences for training, :math:`L \|w_i - w_j\|`: differentiable, not certified.
 
-Objectives for certified training weigh logit differences by how fast they can change.  They ask here, once a step.  The
-numbers are those that training aims at, or estimates by power iteration, which approaches a norm from below; whatever
-is certified later comes from ``hauberk.layers.lipschitz`` and the weights as they then are.
+Objectives for certified training weigh logit differences by their Lipschitz constants, which are computed here once in
+each step.  The numbers are those that training aims at, or estimates by power iteration, which approaches a norm from
+below; whatever is certified later comes from ``hauberk.layers.lipschitz`` and the weights as they then are.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ def training_pairwise(
         input_shape: shape of one image, (C, H, W).
         classes: number of logits K.
         lipschitz: L of the 1-Lipschitz part, or ``walk``.
-        context: memory and randomness of the training; None forgets.
+        context: memory and randomness of the training; with None nothing is kept.
 
     Returns:
         shape (K, K), logits per pixel unit, with a gradient.
 
     Raises:
-        HauberkError: if the model is no ``nn.Sequential``, or in a walk, if a layer offers no bound.
+        HauberkError: if the model is not an ``nn.Sequential``, or in a walk, if a layer offers no bound.
 
     Source: Leino et al. 2021; Miyato et al. 2018 (gradient of a spectral norm).
     """

@@ -1,4 +1,4 @@
-"""MACER: the certified radius itself is made larger, without attacks (Zhai et al. 2020)."""
+"""MACER: training that maximises the certified radius, without attacks (Zhai et al. 2020)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, config=CONFIG)
 class MACER(Objective):
-    r"""Cross-entropy of the soft smoothed classifier, plus a hinge on the certified radius of what it gets right.
+    r"""Cross-entropy of the soft smoothed classifier, plus a hinge on the certified radius of correct images.
 
     .. math:: -\log \tfrac1m \sum_j \mathrm{softmax}(z_j)_y
               + \lambda\,\tfrac\sigma2 \max(\gamma - \xi, 0)\,[\arg\max \hat p = y],\quad
@@ -67,7 +67,7 @@ class MACER(Objective):
     def gaps(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         r""":math:`\xi` of the rows that have a hinge, and which of all rows are right.
 
-        The quantiles are taken of those rows alone: elsewhere they are infinite, and so would be their gradients.
+        The quantiles are taken of those rows only: elsewhere they are infinite, and so would be their gradients.
 
         Args:
             logits: of the copies, (B, m, K).

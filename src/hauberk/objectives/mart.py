@@ -1,4 +1,4 @@
-"""MART: adversarial training that looks harder at images which are wrong before any attack (Wang et al. 2020)."""
+"""MART: adversarial training with more weight on images that are misclassified without an attack (Wang et al. 2020)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def boosted_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 class MART(Objective):
     r""":math:`\mathrm{BCE}(p(x'), y) + \lambda\,(1 - p_y(x))\,\mathrm{KL}(p(x) \| p(x'))` with x' the attacked image.
 
-    BCE is ``boosted_cross_entropy``.  The divergence counts where the clean image is told wrongly or with little
+    BCE is ``boosted_cross_entropy``.  The divergence counts where the clean image is classified wrongly or with little
     confidence.  Two forward passes are made in train mode, and gradients flow through all of both.
 
-    PGD-20 flatters it by about seven points over AutoAttack: judge it by a suite.
+    Its accuracy under PGD-20 is about seven points higher than under AutoAttack: evaluate it with a suite.
 
     Args:
         attack: the inner maximisation, cross-entropy in the paper.

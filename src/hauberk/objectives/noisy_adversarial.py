@@ -1,4 +1,4 @@
-"""Cross-entropy under noise and under attack at once, and of each stream of a gated network alone."""
+"""Cross-entropy under noise and under attack at once, and of each single stream of a gated network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NoisyAdversarial(Objective):
 
     z is noise and x' the attacked image.  :math:`\ell(v, y) = T\,\mathrm{CE}((v - u\,e_y) / T, y)` is scaled and
     lowered for networks of bounded slope, see ``standard``.  A random network draws its own noise anew at every step
-    of the attack and for every term.  :math:`f_b` is the network whose gates pass the stream b alone.
+    of the attack and for every term.  :math:`f_b` is the network whose gates pass only the stream b.
 
     The HyCAS paper weighs the losses of its streams by coefficients that are learned without a constraint, and so are
     smallest at zero; here they are fixed and equal.
@@ -37,7 +37,7 @@ class NoisyAdversarial(Objective):
         noise: distribution of z; ``sigma: 0.25`` is short for Gaussian noise.
         attack: the inner maximisation; None with ``kappa`` 0.
         kappa: weight of the attacked images.
-        stream_weight: :math:`\zeta`, weight of the streams alone.
+        stream_weight: :math:`\zeta`, weight of the losses of single streams.
         temperature: T, in units of the logits.
         offset: u, in units of the logits.
 
@@ -79,7 +79,7 @@ class NoisyAdversarial(Objective):
 
 
 def streams_alone(model: nn.Module, images: Tensor) -> list[Tensor]:
-    """The logits (B, K) of a gated network for each stream, when all its gates pass that stream alone.
+    """The logits (B, K) of a gated network for each stream, when all its gates pass only that stream.
 
     Raises:
         HauberkError: if the model has no gate, or its gates have different numbers of streams.

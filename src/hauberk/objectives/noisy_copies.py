@@ -39,7 +39,7 @@ class NoisyCopies(nn.Module):
         """Those of each copy, (B, m, K); the noisy images are not clipped, as the certificate's are not.
 
         Raises:
-            HauberkError: on some of the rows alone, which have no noise of their own.
+            HauberkError: on another number of rows, since the noise belongs to all rows.
         """
         if len(images) != len(self.draws):
             raise HauberkError(

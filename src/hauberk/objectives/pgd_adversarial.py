@@ -26,7 +26,7 @@ class PGDAdversarial(Objective):
 
     Args:
         attack: the inner maximisation, for example ``PGD(Linf(8/255), steps=10)``.
-        clean_fraction: c; 0 trains on attacked images alone (Madry), 0.5 on the union with the clean set.
+        clean_fraction: c; 0 trains on attacked images only (Madry), 0.5 on the union with the clean set.
         label_smoothing: weight of the uniform distribution in the target.
     """
 

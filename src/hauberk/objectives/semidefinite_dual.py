@@ -22,10 +22,10 @@ MEMORY = "semidefinite_dual"  # the place of the right singular vectors in a con
 class SemidefiniteDual(Objective):
     r"""Cross-entropy plus a weight times the mean bound of a pair of classes, :math:`\mathrm{CE} + w\,\overline{K}`.
 
-    :math:`K_{ij}` is the bound in Linf of ``layers.one_hidden_layer``, with its dual variables trained beside the
-    weights.  Its spectral norm comes from power iteration, which approaches it from below: that is for training alone.
-    The source adds :math:`\lambda \cdot 4 K_{ij}` over all ordered pairs, so that :math:`w = 4 K(K-1)\,\lambda` with K
-    classes.
+    :math:`K_{ij}` is the bound in Linf of ``layers.one_hidden_layer``, with its dual variables trained together with
+    the weights.  Its spectral norm comes from power iteration, which approaches it from below and is therefore used
+    only in training. The source adds :math:`\lambda \cdot 4 K_{ij}` over all ordered pairs, so that :math:`w = 4
+    K(K-1)\,\lambda` with K classes.
 
     Args:
         weight: w; 0 is plain cross-entropy.

@@ -1,4 +1,4 @@
-"""Consistency for smoothing: noisy copies of an image shall be told alike (Jeong & Shin 2020)."""
+"""Consistency for smoothing: equal outputs for noisy copies of an image (Jeong & Shin 2020)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hauberk.threats import CONFIG
 
 @dataclass(frozen=True, config=CONFIG)
 class SmoothedConsistency(Objective):
-    r"""Cross-entropy under noise, how far copies are from their mean, and how undecided the mean is.
+    r"""Cross-entropy under noise, plus the divergence of the copies from their mean, plus the entropy of the mean.
 
     .. math:: \tfrac1m \sum_j \Big(\mathrm{CE}(f(x + z_j), y) + \lambda\,\mathrm{KL}(\bar F(x) \,\|\, F(x + z_j))\Big)
               + \eta\,H(\bar F(x))

@@ -1,4 +1,4 @@
-"""Stability training: outputs under noise shall be those without it (Zheng et al. 2016; Li et al. 2019)."""
+"""Stability training: equal outputs with and without noise (Zheng et al. 2016; Li et al. 2019)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A base loss plus any number of regularisers, as a recipe writes them."""
+"""A base loss plus any number of regularisers, as in a recipe."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hauberk.threats import CONFIG
 class Terms(Objective):
     r"""A weighted base loss plus regularisers, :math:`w\,L_{cls} + \sum_i \alpha_i L_{reg,i}`.
 
-    Every objective can be the base, and every one can be a regulariser.  Those that are meant to be (``hauberk list
-    objectives`` says so) have their :math:`\alpha` as ``weight``.
+    Every objective can be the base, and every one can be a regulariser.  Those that are designed as regularisers
+    (``hauberk list objectives`` says so) have their :math:`\alpha` as ``weight``.
 
-    The parts see the same batch.  Those with equal attacks share the attacked images, and those that ask about the same
+    The parts see the same batch.  Those with equal attacks share the attacked images, and those that use the same
     images share the forward pass, so that ``standard`` plus ``attacked_divergence`` costs what ``trades`` does.  The
-    regularisers are asked first, so that attacks meet the statistics of batch norm from before the step.
+    regularisers are computed first, so that attacks use the statistics of batch norm from before the step.
 
     Args:
         base: the loss of the task; its ``replays`` count.

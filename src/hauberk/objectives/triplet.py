@@ -1,4 +1,4 @@
-"""Triplet loss adversarial training (TLA): attacked features near their image, far from other classes."""
+"""Triplet loss adversarial training (TLA): attacked features near those of their image and far from other classes."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ class Triplet(Objective):
         attack: makes the anchors.
         weight: :math:`\lambda_1`.
         margin: m.
-        norm_weight: :math:`\lambda_2`; alone, with ``weight`` 0, it is norm regularisation.
+        norm_weight: :math:`\lambda_2`; with ``weight`` 0 this is norm regularisation.
         norm: ``l2``, the lecture's lengths, or ``squared``, the mean of squared entries.
         absolute: the lecture's :math:`|\cos|`, the same where features are not negative; it takes opposite features
             for near ones.
         second_positive: a second hinge whose positive is another clean image of the class, drawn from the batch.
-        layer: name of the module whose output is taken, as in ``named_modules``; None is what the last linear layer is
-            given.
+        layer: name of the module whose output is taken, as in ``named_modules``; None is the input of the last linear
+            layer.
 
     Source: Mao et al. 2019, Eq. 4-6.
     """

@@ -1,4 +1,4 @@
-"""How far two attacked augmentations of an image are told apart, the regulariser of Tack et al. 2022."""
+"""The divergence of the outputs at two attacked augmentations of an image, the regulariser of Tack et al. 2022."""
 
 from __future__ import annotations
 
