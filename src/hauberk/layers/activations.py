@@ -174,7 +174,7 @@ class BetaAbs(nn.Module):
         beta: share of the channels, in [0, 1].
 
     Raises:
-        HauberkError: if beta is no share.
+        HauberkError: if beta is not in [0, 1].
 
     Source: LipNeXt 2026, beta-Abs.
 

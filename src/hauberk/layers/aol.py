@@ -169,7 +169,7 @@ class AOLConv2d(nn.Conv2d):
         parametrize.register_parametrization(self, "weight", AlmostOrthogonal((blocks[0], blocks[1]), groups))
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
-        """The norm of the effective weight as it is, not the one that theory intends; ``input_shape`` is (C, H, W)."""
+        """The norm of the effective weight as it is, not the theoretical one; ``input_shape`` is (C, H, W)."""
         return conv_layer_norm(self, input_shape, norm)
 
     def export(self) -> nn.Conv2d:

@@ -39,7 +39,7 @@ class AttentionNoise(Random):
         mode: how the mask is applied.
         tau: deviation of the noise, not negative.
         strength: g of ``halved``, in [0, 1].
-        granularity: what has a mask value of its own: each ``element``, ``channel`` or ``position``.
+        granularity: the mask has one value for each ``element``, ``channel`` or ``position``.
         source: where the attention comes from.
         start: :math:`\lambda` before training.
 
@@ -82,7 +82,7 @@ class AttentionNoise(Random):
         )
 
     def draw(self, key: Draw) -> nn.Module:
-        """The layer with one mask a row."""
+        """The layer with one mask for each row."""
         return Masked(self, key)
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
@@ -95,7 +95,7 @@ class AttentionNoise(Random):
 
 
 class Masked(nn.Module):
-    """The mask of one draw, which is made again from its key at every call, in float32 whatever the features are.
+    """The mask of one draw, which is computed again from its key at every call, always in float32.
 
     Args:
         layer: whose settings and weights are used.
@@ -112,7 +112,7 @@ class Masked(nn.Module):
         return features * self.factor(features).to(features)
 
     def factor(self, features: Tensor) -> Tensor:
-        """By what the features are multiplied, float32, of a shape that broadcasts to theirs."""
+        """The factors of the features, float32, of a shape that broadcasts to theirs."""
         check_channels(features.shape[1:], len(self.logits))
         # the same numbers for features of either precision, so that the frozen predictor has the deployed one's masks
         level = per_channel(self.logits.float().sigmoid(), features)

@@ -82,7 +82,7 @@ class BjorckLinear(nn.Linear):
         parametrize.register_parametrization(self, "weight", Bjorck(steps))
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
-        """The norm of the effective weight as it is, however far the iteration came."""
+        """The norm of the effective weight as it is, whether or not the iteration has converged."""
         return linear_norm(self.weight, norm)
 
     def export(self) -> nn.Linear:

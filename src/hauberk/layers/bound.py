@@ -1,4 +1,4 @@
-"""What a layer claims about its Lipschitz constant, and how it knows."""
+"""The Lipschitz bound of a layer, and the interfaces by which layers give it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SLACK = 1e-9  # by which computed norms are raised; exceeds what rounding in flo
 
 @dataclass(frozen=True)
 class Bound:
-    r"""An upper bound on a Lipschitz constant, in one norm of input and output (L2 unless asked otherwise).
+    r"""An upper bound on a Lipschitz constant, in one norm of input and output (L2 by default).
 
     .. math:: \|f(x) - f(x')\| \le \mathrm{value}\,\|x - x'\| \quad\text{for all } x, x'
 
@@ -44,19 +44,19 @@ class Bound:
 
 @runtime_checkable
 class BoundedLayer(Protocol):
-    """A layer that knows an upper bound on its own Lipschitz constant, from the weights as they are now."""
+    """A layer that computes an upper bound on its Lipschitz constant from its present weights."""
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """The bound for inputs of that shape (without the batch axis), in eval mode.
 
-        A layer that knows its L2 constant alone may leave ``norm`` out, or call ``only_l2``.
+        A layer that has only an L2 bound may leave ``norm`` out, or call ``only_l2``.
         """
         ...
 
 
 @runtime_checkable
 class BoundsPairs(Protocol):
-    """A last layer that knows more of the differences of two logits than its bound and its rows say."""
+    """A last layer with tighter bounds of the differences of two logits than its bound and its rows give."""
 
     def pairwise_bounds(self, input_shape: Sequence[int], norm: Norm = "l2") -> Tensor:
         """Their Lipschitz bounds by the norm in which its input moves, (K, K) float64, from the weights as they are."""
@@ -65,7 +65,7 @@ class BoundsPairs(Protocol):
 
 @runtime_checkable
 class SumsInside(Protocol):
-    """A layer that adds up numbers inside which may be larger than what enters and leaves it."""
+    """A layer whose internal sums may have larger terms than its inputs and outputs."""
 
     def inner_size(self, features: Tensor, constant: float) -> Tensor:
         """The L2 norm, for each row, of what is added up, as it would appear at the output; shape (B,).
@@ -104,7 +104,7 @@ def unit_bound(norm: Norm, method: str) -> Bound:
 
 
 def only_l2(norm: Norm) -> None:
-    """Raise unless the norm is L2: for layers that know nothing about the others."""
+    """Raise unless the norm is L2: for layers without bounds in the other norms."""
     if norm != "l2":
         raise HauberkError(
             f"no bound in {norm} is known", "use the L2 bound, from which a bound follows by norm equivalence"

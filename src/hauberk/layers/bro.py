@@ -188,7 +188,7 @@ class BROConv2d(Derived):
 
     @torch.no_grad()
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
-        """The largest singular value of the matrices of all frequencies, as they are; known in L2 alone."""
+        """The largest singular value of the matrices of all frequencies, as they are; known in L2 only."""
         only_l2(norm)
         check_circle(input_shape, self.in_channels, self.kernel_size, self.stride)
         size = [n // self.stride for n in input_shape[1:]]

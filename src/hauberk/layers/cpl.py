@@ -49,7 +49,7 @@ def hidden_size(bias: Tensor | None, features: Tensor, constant: float) -> Tenso
 
 
 class PotentialConv2d(SameSizeConv2d):
-    """The block on feature maps, with U the convolution that its ``weight`` says; its bound is computed from that.
+    """The block on feature maps, with U the convolution by its ``weight``, from which its bound is computed.
 
     Args:
         channels: that enter and leave.

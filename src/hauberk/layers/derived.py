@@ -1,4 +1,4 @@
-"""Layers that compute numbers from their parameters on the way, and how those numbers are held fast.
+"""Layers that compute numbers from their parameters in the forward pass, and how those numbers are frozen.
 
 A parametrised weight (``torch.nn.utils.parametrize``) is computed from another one; so are the matrices of a block
 reflector at each frequency, or the exponential of a scale.  Computed in another precision they are other numbers, and
@@ -48,7 +48,7 @@ class Numbers(nn.Module):
 
 
 class Derived(nn.Module):
-    """A layer whose forward pass and bound use numbers derived from its parameters, by way of ``numbers`` alone."""
+    """A layer whose forward pass and bound use numbers derived from its parameters, only through ``numbers``."""
 
     by_shape: ClassVar[bool] = False  # whether the numbers depend on the shape of the input
 
@@ -62,14 +62,14 @@ class Derived(nn.Module):
         return held.of(input_shape) if isinstance(held, Numbers) else self.derive(input_shape)
 
     def hold(self, input_shape: Sequence[int]) -> None:
-        """From now on compute with the numbers that the parameters give now."""
+        """Freeze the numbers: from now on compute with those of the present parameters."""
         if "derived" not in self._modules:
             numbers = Numbers(self.derive(input_shape), input_shape if self.by_shape else None)
             self.derived = numbers.train(self.training)
 
 
 def stripped(layer: Module) -> Module:
-    """The layer without its parametrisations, its tensors plain; it shares all else with the layer, which is spent."""
+    """The layer without its parametrisations, its tensors plain; it takes over the rest of the layer, now unusable."""
     kind = parametrize.type_before_parametrizations(layer)
     plain = cast(Module, object.__new__(kind))
     plain.__dict__.update(vars(layer))

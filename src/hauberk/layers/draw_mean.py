@@ -18,8 +18,8 @@ from hauberk.threats import Norm
 class DrawMean(nn.Module, FixesDraws):
     r"""The mean over K draws, :math:`y = \tfrac1K \sum_k f(x; \omega_k)`, of constant :math:`\tfrac1K \sum_k L_k`.
 
-    The noise :math:`\omega_k` follows from (seed, k) and the names of the random parts alone: it is the same for all
-    images, and in every call.  The weights are there once.
+    The noise :math:`\omega_k` follows from (seed, k) and the names of the random parts only: it is the same for all
+    images, and in every call. The draws share one set of weights.
 
     Args:
         body: f, a module with random parts.
@@ -41,7 +41,7 @@ class DrawMean(nn.Module, FixesDraws):
         return [drawn(self.body, PublicDraw(self.seed, number)) for number in range(self.draws)]
 
     def forward(self, features: Tensor) -> Tensor:
-        """Shape (B, ...) to what the body makes of it."""
+        """Shape (B, ...) to the shape of the body's output."""
         first, *others = self.bodies()
         total: Tensor = first(features.clone())  # a body may work in place
         for body in others:

@@ -14,7 +14,7 @@ Plain = TypeVar("Plain", nn.Linear, nn.Conv2d)
 
 
 def exported(model: nn.Module) -> nn.Module:
-    """The same function with plain layers wherever a layer knows how to export itself; nested sequences are kept.
+    """The same function with plain layers in the place of layers that have ``export``; nested sequences are kept.
 
     A class that computes something else than its parent, whose ``export`` it inherits, is left as it is.
     """

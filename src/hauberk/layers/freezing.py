@@ -43,7 +43,7 @@ Shape = tuple[int, ...]
 
 
 class ToFloat64(nn.Module):
-    """Carry images to float64, whatever precision they come in."""
+    """Convert images of any precision to float64."""
 
     def forward(self, images: Tensor) -> Tensor:
         """The same values."""
@@ -107,7 +107,7 @@ def probe(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
 
 
 def without_parametrisations(model: nn.Module) -> nn.Module:
-    """The model with plain tensors of the values that they have now, in place; what is returned takes its place."""
+    """The model with plain tensors of the values that they have now, in place; use the returned model."""
     return _plain(model, {})
 
 

@@ -95,7 +95,7 @@ class ConvexGate(Derived):
         """The least of the bounds above, from the streams' bounds in the same norm.
 
         Raises:
-            HauberkError: if a layer of a stream works in place, so that others may see what it made of the input.
+            HauberkError: if a layer of a stream works in place, which would change the input of the other streams.
         """
         if any(getattr(layer, "inplace", False) for layer in self.modules()):
             raise HauberkError(

@@ -1,4 +1,4 @@
-r"""Upper bounds on singular values that need products of matrices alone, and power iteration to compare with.
+r"""Upper bounds on singular values that need only products of matrices, and power iteration for comparison.
 
 .. math:: \sigma_1(M)^{2p} = \sigma_1\big((M M^*)^p\big) \le
           \min\big(\|(M M^*)^p\|_F,\ \|(M M^*)^p\|_1\big), \qquad p = 1, 2, 4, \dots
@@ -30,7 +30,7 @@ def gram_bound(matrices: Tensor, steps: int = 6) -> Tensor:
     Returns:
         shape (...), 0 for a matrix of zeros.
 
-    Source: Delattre et al. 2023, Algorithm 1 (there with the Frobenius norm alone).
+    Source: Delattre et al. 2023, Algorithm 1 (there with the Frobenius norm only).
 
     Example:
         >>> import torch
@@ -99,7 +99,7 @@ def positive_bound(matrices: Tensor) -> Tensor:
 def power_iteration(
     weight: Tensor, size: tuple[int, int], steps: int, padding: int, generator: torch.Generator
 ) -> float:
-    r"""What so many power steps reach on a convolution with zero padding: a **lower** bound, to compare with.
+    r"""The norm that power iteration finds for a convolution with zero padding: a **lower** bound, for comparison.
 
     It starts from a random image; started from ones it returns 0 for the kernel [5, -5], whose norm is 7.07.
 

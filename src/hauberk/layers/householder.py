@@ -74,7 +74,7 @@ class HouseholderActivation(nn.Module):
         parametrize.register_parametrization(self, "direction", UnitDirections(size))
 
     def extra_repr(self) -> str:
-        """Channels, and channels a group."""
+        """The numbers of channels and of channels in each group."""
         return f"{len(self.direction)}, size={self.size}"
 
     def forward(self, features: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class Householder2(nn.Module):
     :math:`\theta_1 = 2\pi, \theta_2 = 0` it is ``Householder1`` with :math:`\theta = \theta_0`.
 
     The last sector has no upper end: a :math:`\varphi` just below zero is rounded to :math:`2\pi` itself, and the
-    authors' code, which asks for :math:`\varphi < 2\pi`, answers such points with zero.
+    authors' code, which requires :math:`\varphi < 2\pi`, returns zero at such points.
 
     The other activations of this file are continuous to the last bit; here neighbouring sectors agree on their border
     up to rounding, some 1e-7 of the pair's length in float32.

@@ -119,7 +119,7 @@ class HyCASConv2d(nn.Module):
         return made
 
     def weighted_branches(self) -> list[tuple[float, nn.Module]]:
-        """All that it is made of."""
+        """All layers, as a sequence."""
         return [(1.0, self.layers)]
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:

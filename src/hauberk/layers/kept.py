@@ -1,4 +1,4 @@
-"""Parametrised weights computed once while a model answers many times."""
+"""Parametrised weights that are computed once for many calls of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hauberk.randomness import PublicDraw
 
 @contextmanager
 def kept_weights(model: nn.Module) -> Iterator[None]:
-    """Inside, a parametrised weight of the model is computed once; nobody may change its weights there.
+    """Inside, a parametrised weight of the model is computed once; its weights must not be changed there.
 
     torch remembers a weight by the address of its module, which belongs to another module once the first is gone.  So
     nothing is kept unless all modules are torch's or Hauberk's, and no draw of a random one makes, or copies, a

@@ -38,7 +38,7 @@ def known_bound(layer: nn.Module, shape: Shape, norm: Norm) -> Bound:
 
 
 def computes_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module computes what its kind computes: nothing on the way from call to result is its own."""
+    """Whether a module computes what its kind computes: no part of its forward pass is redefined."""
     ways = [name for name in ("__call__", "forward", "_conv_forward") if hasattr(kind, name)]
     same = all(getattr(type(layer), name, None) is getattr(kind, name) for name in ways)
     own = any(name in vars(layer) for name in ways)
@@ -46,7 +46,7 @@ def computes_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def entry_norms(layer: nn.Module, shape: Shape) -> dict[Pair, Bound]:
-    """Bounds from one norm to another of a layer that computes what its weight says; none for other layers."""
+    """Bounds from one norm to another of a layer that is given by its weight; none for other layers."""
     if isinstance(layer, nn.Linear) and computes_as(layer, nn.Linear):
         return linear_entry_norms(layer.weight)
     if isinstance(layer, nn.Conv2d) and computes_as(layer, nn.Conv2d):

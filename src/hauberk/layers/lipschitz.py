@@ -1,4 +1,4 @@
-r"""Walk a model layer by layer and bound its Lipschitz constant; whatever is not understood is refused.
+r"""Walk a model layer by layer and bound its Lipschitz constant; unknown layers are refused.
 
 Bounds hold in eval mode and belong to the weights as they are, in the dtype that they have: a parametrised weight
 recomputed in another dtype is another weight.  The walk carries three bounds along, on how far the features move in
@@ -81,7 +81,7 @@ class Step:
     output: Shape
 
     def bound(self, norm: Norm) -> LayerBound:
-        """Its bound in the norm, or what is known if nothing is known there."""
+        """Its bound in the norm, or its known bound where there is none in that norm."""
         same: list[Norm] = [norm, "l2", *NORMS]
         known = next(q for q in same if (q, q) in self.table)
         return LayerBound(self.name, self.kind, self.table[known, known], known)
@@ -89,7 +89,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ModelBounds:
-    """What a walk over a model found, from which every bound on it follows.
+    """The results of a walk over a model, from which all its bounds follow.
 
     Args:
         input_shape: shape of one image, (C, H, W).
@@ -122,8 +122,8 @@ class ModelBounds:
 
         with :math:`b_q` the bound of all before the last linear layer, :math:`w_i` its rows and q* the dual of q; if
         the model does not end in one, :math:`K_{ij} = \min(b_1, \sqrt 2\,b_2, 2\,b_\infty)`, b of the whole model
-        (in L2 Tsuzuku et al. 2018; Singla et al. 2022, Proposition 1).  A last layer that knows its own pairs
-        (``BoundsPairs``) gives what stands in the place of :math:`\|w_i - w_j\|_{q^*}`.
+        (in L2 Tsuzuku et al. 2018; Singla et al. 2022, Proposition 1).  A last layer with bounds of its own for pairs
+        (``BoundsPairs``) gives the numbers that replace :math:`\|w_i - w_j\|_{q^*}`.
 
         Returns:
             shape (K, K), float64, symmetric, zero on the diagonal.

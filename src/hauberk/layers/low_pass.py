@@ -1,4 +1,4 @@
-"""A low-pass filter by the discrete cosine transform, which stretches nothing."""
+"""A low-pass filter by the discrete cosine transform, which is 1-Lipschitz in L2."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class NoiseInjection(Random):
 
 
 class Added(nn.Module):
-    """The noise of one draw, which is made again from its key at every call.
+    """The noise of one draw, which is computed again from its key at every call.
 
     Args:
         noise: its distribution.

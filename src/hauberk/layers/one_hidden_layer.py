@@ -94,7 +94,7 @@ class OneHiddenLayer(nn.Module):
         return torch.minimum(product, found + found.T)
 
     def duals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        r"""What the bounds :math:`K = \frac12 \|N\|_2\,\|p\|\,\|q\|` are made of, for the pairs i < j in order.
+        r"""The factors of the bounds :math:`K = \frac12 \|N\|_2\,\|p\|\,\|q\|`, for the pairs i < j in order.
 
         Returns:
             N, (P, d, 1 + m); the product of the lengths of p and q, (P,); and how far rounding of the sums

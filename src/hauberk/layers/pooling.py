@@ -8,7 +8,7 @@ a position, moves :math:`d` of the inputs and :math:`i(w)` the position of the l
 
 .. math:: \sum_w |d_{i(w)}|^p \le m \sum_i |d_i|^p
 
-which is attained by moving one high peak alone: the constant is :math:`m` in L1, :math:`\sqrt m` in L2 and 1 in Linf.
+which is attained by moving a single high peak: the constant is :math:`m` in L1, :math:`\sqrt m` in L2 and 1 in Linf.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def max_pool_bound(layer: nn.MaxPool2d, input_shape: Sequence[int], norm: Norm =
         norm: norm of input and output.
 
     Raises:
-        HauberkError: if it also returns indices, a window holds padding alone, or the image is too small.
+        HauberkError: if it also returns indices, a window holds only padding, or the image is too small.
     """
     check_norm(norm)
     if layer.return_indices:

@@ -119,7 +119,7 @@ class RandomFilters2d(Random):
 
 
 class Filtered(nn.Module):
-    """The kernels of one draw, which are made again from its key at every call.
+    """The kernels of one draw, which are computed again from its key at every call.
 
     Args:
         layer: whose settings are used.

@@ -159,7 +159,7 @@ class Concatenation(nn.Module):
         """From the branches' bounds in the same norm.
 
         Raises:
-            HauberkError: if a layer works in place, so that other branches may see what it made of the input.
+            HauberkError: if a layer works in place, which would change the input of the other branches.
         """
         if any(getattr(layer, "inplace", False) for layer in self.modules()):
             raise HauberkError(

@@ -50,7 +50,7 @@ def product(numbers: Mapping[str, Tensor]) -> float:
 
 
 class SandwichLinear(Derived):
-    r"""A linear layer with its activation inside, 1-Lipschitz, of more functions than a product of norms allows.
+    r"""A linear layer with its activation inside, 1-Lipschitz, more general than a product of norms allows.
 
     Proof.  Between two points the relu acts as a diagonal matrix D with entries in [0, 1], so that the layer acts as
     :math:`J = 2 A^\top D B` (the diagonal matrices change places, and :math:`\Psi` cancels).  For unit vectors u and v
@@ -188,7 +188,7 @@ class SandwichConv2d(Derived):
 
     @torch.no_grad()
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
-        """As of ``SandwichLinear``, with the largest singular values over all frequencies; known in L2 alone."""
+        """As of ``SandwichLinear``, with the largest singular values over all frequencies; known in L2 only."""
         only_l2(norm)
         check_circle(input_shape, self.in_channels, self.kernel_size, self.stride)
         numbers = self.numbers(input_shape)

@@ -1,4 +1,4 @@
-r"""Layers that change the number of channels or take means away, and stretch nothing.
+r"""Layers that pad or cut channels, subtract means, or scale and shift channels.
 
 What swaps positions for channels is in torch and in the walk: ``nn.PixelUnshuffle`` (invertible downsampling) and
 ``nn.PixelShuffle`` (its inverse) are permutations.
@@ -45,7 +45,7 @@ class PadChannels(nn.Module):
         return torch.cat([features, zeros], dim=1) if missing else features
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
-        """One: zeros add no length."""
+        """One: zeros do not change the norm."""
         self._missing(input_shape)
         return unit_bound(norm, "zero-padding")
 
@@ -76,7 +76,7 @@ class PadToMultiple(nn.Module):
         return nn.functional.pad(features, (0, right, 0, bottom)) if bottom or right else features
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:  # noqa: ARG002
-        """One: zeros add no length."""
+        """One: zeros do not change the norm."""
         return unit_bound(norm, "zero-padding")
 
 
@@ -110,7 +110,7 @@ class TruncateChannels(nn.Module):
         return features[:, : self.channels]
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
-        """One: leaving entries out shortens."""
+        """One: the norm does not grow when entries are left out."""
         self._check(input_shape)
         return unit_bound(norm, "projection")
 
@@ -160,8 +160,8 @@ class BatchCentring(Derived):
 
     .. math:: m \leftarrow (1 - \rho)\,m + \rho\,\bar x \ \text{(training)}, \qquad x - m + b \ \text{(eval)}
 
-    In eval mode it is a constant shift and stretches nothing.  In training one image moves the others through their
-    mean, so there is no bound for a single one, and none is given.
+    In eval mode it is a constant shift and stretches nothing.  In training the output for one image depends on the
+    others through their mean, so there is no bound for a single image, and none is given.
 
     Args:
         channels: channels C.
@@ -259,7 +259,7 @@ class ChannelAffine(nn.Module):
         return features * per_channel(self.scale, features) + per_channel(self.shift, features)
 
     def inner_size(self, features: Tensor, constant: float) -> Tensor:  # noqa: ARG002
-        """What large features may cancel."""
+        """The size of the subtracted constant, which may cancel with large features."""
         return constant_size(self.removed, features)
 
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:

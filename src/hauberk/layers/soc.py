@@ -139,7 +139,7 @@ class SkewFilter(nn.Module):
 
 
 class SOCConv2d(nn.Module):
-    r"""A convolution that is orthogonal up to the end of a series, and never stretches for 4, 8, 12 or 16 terms.
+    r"""A convolution that is orthogonal up to the truncation of a series, and 1-Lipschitz for 4, 8, 12 or 16 terms.
 
     .. math:: y = T \sum_{i=0}^{K} \frac{A^i}{i!}\,E\,x + b
 
@@ -244,8 +244,8 @@ class SOCConv2d(nn.Module):
     def lipschitz_bound(self, input_shape: Sequence[int], norm: Norm = "l2") -> Bound:
         """``series_bound`` of the norm of the skew convolution as it is; ``input_shape`` is (C, H, W).
 
-        The bound that ``SkewFilter`` divides by costs little; the frequencies of the feature map are asked only where
-        it leaves the series above 1.
+        The bound that ``SkewFilter`` divides by costs little; the frequencies of the feature map are computed only
+        where it leaves the series above 1.
 
         Raises:
             HauberkError: on another norm, a shape that does not fit, NaN weights, or a filter that is not skew.

@@ -127,7 +127,7 @@ class LinearSpline(Derived):
         return (below + (place - left) * (above - below)) / scale
 
     def inner_size(self, features: Tensor, constant: float) -> Tensor:  # noqa: ARG002
-        """The reach and the coefficients, which are added and taken off, in units of the output."""
+        """The reach and the coefficients, which are added and subtracted, in units of the output."""
         scale = self.numbers(features.shape[1:])["scale"]
         return constant_size((self.reach + self._values().abs().amax(1)) / scale, features)
 
@@ -158,7 +158,7 @@ class LinearSpline(Derived):
         return self._bends().abs().sum()
 
     def as_relu(self) -> ReLUForm:
-        """The same function as a sum of ReLUs; what training left straight has coefficients near zero."""
+        """The same function as a sum of ReLUs; coefficients are near zero where the function is straight."""
         values, scale = self._values(), self.numbers(())["scale"]
         slope = (values[:, 1] - values[:, 0]) / self.spacing
         knots = torch.arange(1, self.knots - 1, device=scale.device).to(scale) * self.spacing - self.reach

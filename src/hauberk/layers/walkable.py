@@ -1,10 +1,10 @@
-"""Whether modules compute what their types say, so that a walk over them is a proof about them.
+"""Whether modules compute what their types define, so that a walk over them is a proof about them.
 
-Promised of a model that passes: every module on the way is of a class of torch, of Hauberk, or of a class of the user's
-own that answers for itself; the code of the first two is the code in their files, and torch's functions are those that
-it came with; no hook, no mode, no method or class replaced on an object, no property and no subclass changes what the
-class computes.  Torch's own hooks that make a weight (old weight and spectral norm, pruning) are the one exception, see
-``weight_hooks``.
+A model that passes has the following properties: every module on the way is of a class of torch, of Hauberk, or of a
+class of the user's own that gives its own bound; the code of the first two is the code in their files, and torch's
+functions are those that it came with; no hook, no mode, no method or class replaced on an object, no property and no
+subclass changes what the class computes.  Torch's own hooks that make a weight (old weight and spectral norm, pruning)
+are the one exception, see ``weight_hooks``.
 
 Not seen are changed constants and default arguments of a module, compiled code of torch, and what is changed after the
 look.  Whoever can change these can change this file too.
@@ -186,7 +186,7 @@ def _method_as_written(cls: type, key: str, value: object) -> bool:
 
 @functools.lru_cache(1)
 def typing_extensions_file() -> str | None:
-    """The file of typing_extensions, whose decorator torch puts on classes that it no longer wants."""
+    """The file of typing_extensions, whose decorator torch puts on deprecated classes."""
     return getattr(sys.modules.get("typing_extensions"), "__file__", None)
 
 
@@ -250,7 +250,7 @@ def _name_as_written(key: str, value: object) -> bool:
 
 
 def bent(layer: nn.Module, owner: type) -> list[str]:
-    """What subclasses of a class define anew of all that the class reads; the house's own know what they share."""
+    """The names used by a class that its subclasses define anew; torch's and Hauberk's own subclasses may."""
     names = {*vars(layer), *layer._parameters, *layer._buffers, *layer._modules, *_reads(owner)}
     mro = type(layer).__mro__
     found = set()
@@ -286,7 +286,7 @@ def _names(code: CodeType) -> Iterator[str]:
 def check_parametrisations(model: nn.Module) -> None:
     """Raise if a parametrisation draws random numbers or gives other weights the next time.
 
-    Those of torch and Hauberk are known; any other one is asked three times.
+    Those of torch and Hauberk are known; any other one is computed three times.
     """
     for name, module in model.named_modules():
         for key, chain in getattr(module, "parametrizations", nn.ModuleDict()).items():
@@ -317,7 +317,7 @@ def random_state() -> tuple[Any, ...]:
 
 
 def same_state(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
-    """Whether nobody drew from a global generator in between."""
+    """Whether no number was drawn from a global generator in between."""
     ours, theirs = first[2], second[2]
     return (
         torch.equal(first[0], second[0]) and first[1] == second[1]

@@ -1,4 +1,4 @@
-"""Networks made of layers; every builder keeps the call that made the network in ``module.spec``."""
+"""Networks; every builder keeps the call that built the network in ``module.spec``."""
 
 from hauberk.models.cnn_6c2f import cnn_6c2f
 from hauberk.models.li_resnet import li_resnet

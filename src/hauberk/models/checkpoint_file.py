@@ -1,4 +1,4 @@
-"""Weights in a file of their own, put into a network that the user's code makes."""
+"""Weights in a file, loaded into a network that the user's code makes."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ State = dict[str, Tensor]
 def read_state(path: Path, content: bytes) -> tuple[State, tuple[str, ...]]:
     """The weights of a checkpoint by name, as its file has them.
 
-    Nothing in the file is run: ``.safetensors`` holds numbers alone, and of any other only plain values are read.
+    Nothing in the file is run: ``.safetensors`` holds only numbers, and of any other file only plain values are read.
 
     Args:
         path: of the file.
         content: its bytes.
 
     Returns:
-        the weights, and what there is to know, in sentences: which other weights of the file were left out.
+        the weights, and remarks in sentences: which other weights of the file were left out.
 
     Raises:
         HauberkError: if it is damaged, holds code, or no weights.
@@ -106,10 +106,10 @@ def _holds_tensors(value: Any, depth: int) -> bool:
 
 
 def fill(model: nn.Module, state: State, file: str, arch: str) -> tuple[str, ...]:
-    """Load a checkpoint's weights into a network, whatever stands before their names.
+    """Load a checkpoint's weights into a network, with any prefix before their names.
 
-    Names may begin with what wrappers put there (``module.``, ``model.``, ``_orig_mod.``), and the network may have the
-    net that was saved as a part, beside a normalisation of its own.
+    Names may begin with the prefixes of wrappers (``module.``, ``model.``, ``_orig_mod.``), and the network may have
+    the net that was saved as a part, beside a normalisation of its own.
 
     Args:
         model: the network, changed in place.
@@ -118,7 +118,7 @@ def fill(model: nn.Module, state: State, file: str, arch: str) -> tuple[str, ...
         arch: what the network is called.
 
     Returns:
-        what there is to know, in sentences.
+        remarks, in sentences.
 
     Raises:
         HauberkError: if a weight is missing, too many, or of another size, or the file holds several nets that fit.

@@ -56,10 +56,10 @@ class DiffusionModel(nn.Module, Generates):
         Args:
             noisy: images around [-1, 1] with noise, (B, C, H, W).
             steps: t of each, int64, shape (B,).
-            labels: the class of each, int64, shape (B,), which a conditional model wants and another does not read.
+            labels: the class of each image, int64, shape (B,), needed by a conditional model and not used by others.
 
         Raises:
-            HauberkError: without steps: the model is no classifier.
+            HauberkError: without steps: the model is not a classifier.
         """
         if steps is None:
             raise HauberkError(
@@ -89,7 +89,7 @@ class DiffusionModel(nn.Module, Generates):
             labels: classes, shape (B,), of a conditional model.
             steps: how many of the T steps are gone, evenly spread, the last one first.
             eta: 0 is deterministic, 1 is ancestral sampling.
-            noise: standard normal numbers of the shape of ``start`` for a step t; only asked with ``eta`` above 0.
+            noise: standard normal numbers of the shape of ``start`` for a step t; only called with ``eta`` above 0.
 
         Source: Song et al. 2021 (DDIM), Eq. 12 and 16.
         """
@@ -110,7 +110,7 @@ class DiffusionModel(nn.Module, Generates):
 
 
 def spread(steps: int, of: int) -> list[int]:
-    """So many of the steps 0..T-1, evenly spread and rising; the last is T-1.
+    """A number of the steps 0..T-1, evenly spread and rising; the last is T-1.
 
     Raises:
         HauberkError: if there are fewer than so many.
@@ -140,7 +140,7 @@ def diffusion_unet(
         layers: residual blocks of a level.
         groups: of the group norms, a divisor of each width.
         attention: whether the lowest level has self-attention.
-        conditional: whether the network is told the class, by an embedding that is added to that of the step.
+        conditional: whether the network gets the class, by an embedding that is added to that of the step.
 
     Returns:
         a model that gives noise and no logits; ``spec`` holds this call.

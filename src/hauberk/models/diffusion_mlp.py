@@ -1,4 +1,4 @@
-"""A diffusion model of small images around dense layers, which needs no other package and minutes on one core."""
+"""A diffusion model of small images with dense layers, which needs no other package and trains in minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EMBEDDED = 64  # numbers that a step becomes
 
 
 class NoiseMLP(nn.Module):
-    r"""Residual dense blocks over all pixels, each told the step and the class, called as a ``diffusers`` UNet is.
+    r"""Residual dense blocks over all pixels, each given the step and the class, called like a ``diffusers`` UNet.
 
     .. math:: h \leftarrow h + W_2\,\mathrm{silu}(W_1\,\mathrm{norm}(h) + V e), \qquad
               e = \mathrm{silu}(E(t)) + c_y
@@ -79,11 +79,11 @@ def diffusion_mlp(
     It predicts noise, on 1000 steps with betas evenly from 1e-4 to 0.02, of pixels in [-1, 1], as ``diffusion_unet``.
 
     Args:
-        input_shape: of one image, (C, H, W), 1,024 values at most: dense layers do not know what a neighbour is.
+        input_shape: of one image, (C, H, W), 1,024 values at most: dense layers do not use the neighbourhood of pixels.
         num_classes: K.
         width: units inside.
         depth: residual blocks.
-        conditional: whether the network is told the class.
+        conditional: whether the network gets the class.
 
     Returns:
         a model that gives noise and no logits; ``spec`` holds this call.

@@ -11,7 +11,7 @@ from hauberk.specs import Depth, Width
 
 
 class DnCNN(nn.Module):
-    r"""Images less the noise that a convolutional network finds in them, :math:`D(y) = y - R(y)`.
+    r"""Images minus the noise that a convolutional network predicts, :math:`D(y) = y - R(y)`.
 
     The network R is a 3x3 convolution with ReLU, some of them with batch norm between, and a last 3x3 convolution to
     the channels of the image.  The last one begins at zero, so that training starts from the identity.  The result is
@@ -48,7 +48,7 @@ class DnCNN(nn.Module):
 
 
 def dncnn(channels: Width = 3, width: Width = 64, depth: Depth = 17, batch_norm: bool = True) -> nn.Module:
-    """Build an untrained DnCNN, which is the denoiser of ``denoised`` and no classifier by itself.
+    """Build an untrained DnCNN, which is the denoiser of ``denoised`` and not a classifier by itself.
 
     Args:
         channels: of the images.

@@ -16,7 +16,7 @@ from hauberk.specs import Depth, Width
 
 
 class DUNet(nn.Module):
-    r"""Images plus what a U-Net finds in them, :math:`D(x) = x + R(x)`.
+    r"""Images plus the correction that a U-Net predicts, :math:`D(x) = x + R(x)`.
 
     Each level of R is some blocks of a 3x3 convolution, batch norm and ReLU.  The first convolution of every level but
     the first halves height and width; on the way back features are resized bilinearly, joined with those of the level
@@ -67,7 +67,7 @@ def _level(wide: int, width: int, blocks: int, stride: int) -> nn.Sequential:
 
 
 def dunet(channels: Width = 3, widths: Sequence[Width] = (32, 64, 128, 128), blocks: Depth = 2) -> nn.Module:
-    """Build an untrained DUNET, which is the denoiser of ``guided_denoiser`` and no classifier by itself.
+    """Build an untrained DUNET, which is the denoiser of ``guided_denoiser`` and not a classifier by itself.
 
     Args:
         channels: of the images.

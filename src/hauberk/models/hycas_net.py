@@ -50,8 +50,8 @@ def hycas_net(  # noqa: PLR0913 - every choice of the paper
 ) -> nn.Module:
     r"""A backbone whose every convolution is a ``HyCASConv2d``, with MaxMin, convex residuals and unit rows at the end.
 
-    The budget says what is proved for every draw of the noise, in L2, of the features before the last layer, whose
-    rows have unit length:
+    The budget fixes the bound that is proved for every draw of the noise, in L2, for the features before the last
+    layer, whose rows have unit length:
 
     - ``1``: no step stretches;
     - ``2``: the same, but the attention after the last convolution's gate multiplies by up to 2, once;
@@ -78,7 +78,7 @@ def hycas_net(  # noqa: PLR0913 - every choice of the paper
         tau: see ``AttentionNoise``.
         strength: see ``AttentionNoise``.
         granularity: see ``AttentionNoise``.
-        source: see ``AttentionNoise``; with ``attention`` nothing is proved but by smoothing.
+        source: see ``AttentionNoise``; with ``attention`` only smoothing gives a certificate.
         filters: ``frozen``, or drawn for each ``draw`` or each ``sample``.
         keep: see ``LowPass``.
 

@@ -28,8 +28,8 @@ def li_resnet(
 ) -> nn.Module:
     r"""A stem, a backbone of linear residual convolutions, a neck and dense layers, with MaxMin between all of them.
 
-    Its layers are plain: the network is as steep as training leaves it, so train it with ``emma`` or ``gloro``, which
-    see its bound.  The stem has kernel 5 and stride 2, a backbone of ``depth`` blocks :math:`I + P` keeps the size, the
+    Its layers are plain: its Lipschitz constant depends on training, so train it with ``emma`` or ``gloro``, which use
+    its bound.  The stem has kernel 5 and stride 2, a backbone of ``depth`` blocks :math:`I + P` keeps the size, the
     neck has kernel and stride 4 (or the whole side, if that is less), and the last layer has rows of unit length.  The
     published sizes are width 128 to 512, depth 12 to 18 and hidden 2048, with 8 dense layers in the later one.
 

@@ -1,4 +1,4 @@
-"""LipConvnet-N: five stages of convolutions that never stretch."""
+"""LipConvnet-N: five stages of 1-Lipschitz convolutions."""
 
 from __future__ import annotations
 

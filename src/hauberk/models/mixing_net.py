@@ -1,4 +1,4 @@
-"""The mixing network: how much of the robust model an image needs, told from inside both models (Bai et al. 2024)."""
+"""The mixing network: the weight of the robust model for an image, from features of both models (Bai et al. 2024)."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class MixingNetwork(nn.Module):
         momentum: of the output's running statistics.  The authors take 0.01, which needs some hundred steps before the
             running statistics are those of the data.
 
-    Source: Bai et al. 2024, Figure 3 and Section D.1 (a ResNet-18 of widths 64 to 512 and more, two blocks a stage);
-    the clipping and the momentum are in the authors' code alone.
+    Source: Bai et al. 2024, Figure 3 and Section D.1 (a ResNet-18 of widths 64 to 512 and more, two blocks in each
+        stage); the clipping and the momentum are only in the authors' code.
     """
 
     def __init__(

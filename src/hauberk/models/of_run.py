@@ -1,4 +1,4 @@
-"""The model of a run that others read: the source of an attack, the teacher of a training."""
+"""The model of a run for other uses: the source of an attack, the teacher of a training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_model(path: str, weights: str | None = None) -> nn.Module:
 
     Args:
         path: the run directory.
-        weights: its ``hauberk.classifier.weights_hash``; None takes whatever is there.
+        weights: its ``hauberk.classifier.weights_hash``; None accepts any weights.
 
     Raises:
         HauberkError: if there is no such run, or its weights are others.

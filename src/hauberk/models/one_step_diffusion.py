@@ -24,7 +24,7 @@ SCHEDULED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "
 
 
 class OneStepDiffusion(nn.Module, Denoises):
-    r"""The clean image that a noise-predicting UNet sees in a noisy one, in a single step.
+    r"""The clean image that a noise-predicting UNet estimates from a noisy one, in a single step.
 
     .. math:: D(y) = \tfrac12\big(\mathrm{clip}_{[-1,1]}(u - \rho_t\,\epsilon(\sqrt{\bar\alpha_t}\,u,\ t)) + 1\big),
               \quad u = 2y - 1, \quad \rho_t = \sqrt{(1-\bar\alpha_t)/\bar\alpha_t}
@@ -34,13 +34,13 @@ class OneStepDiffusion(nn.Module, Denoises):
     image.  So t is the first step with :math:`\rho_t \ge 2\sigma`, and the noisy image that is there already is scaled.
 
     No noise is drawn here.  D is a fixed function of the noisy image, so that the certificate at sigma is exact; that
-    the UNet expects :math:`\rho_t`, a little more noise than there is, costs accuracy alone.  The authors' code instead
+    the UNet expects :math:`\rho_t`, a little more noise than there is, only costs accuracy.  The authors' code instead
     draws noise of :math:`\rho_t` in the place of :math:`2\sigma`, and so certifies with a sigma that is a little too
     small.  A smoothing with ``schedule_sigma`` has no gap at all.
 
     Args:
-        unet: called as ``unet(images, t, return_dict=False)[0]``, noise (B, C, H, W) comes out; of 2C channels, a UNet
-            with learned variances, the first C are taken.
+        unet: called as ``unet(images, t, return_dict=False)[0]``, which returns noise (B, C, H, W); of 2C channels, a
+            UNet with learned variances, the first C are taken.
         alpha_bars: :math:`\bar\alpha_t` of each step, in (0, 1], falling; shape (T,).
         sigma: standard deviation of the noise in pixel units, pixels in [0, 1].
 
@@ -95,7 +95,7 @@ def falling_table(alpha_bars: Tensor) -> Tensor:
 
 
 def noise_in(unet: nn.Module, images: Tensor, step: int) -> Tensor:
-    """The noise that a UNet sees in images (B, C, H, W); of one with learned variances the first C channels."""
+    """The noise that a UNet predicts for images (B, C, H, W); of one with learned variances the first C channels."""
     noise: Tensor = unet(images, step, return_dict=False)[0]
     channels = images.shape[1]
     return noise[:, :channels] if noise.shape[1] == 2 * channels else noise
@@ -107,7 +107,7 @@ def one_step_diffusion(
     unet: Mapping[str, Any] | None = None,
     scheduler: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build the one-step denoiser of a ``diffusers`` UNet, from a folder with its weights or from its settings alone.
+    """Build the one-step denoiser of a ``diffusers`` UNet, from a folder with its weights or only from its settings.
 
     The folder is a pipeline's or a UNet's, as ``save_pretrained`` writes it.  Its weights are read from a safetensors
     file, no code of it runs, and nothing is downloaded.  The spec holds the settings, so that a run that was made with

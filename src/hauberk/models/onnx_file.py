@@ -24,8 +24,8 @@ FLOATS = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tens
 class OnnxFile(ScoresOnly, ProgramFile):
     """The classifier of an ``.onnx`` file, which onnxruntime computes.
 
-    A file that says that its images have the channels last gets them so.  One that gives probabilities on noise of its
-    own size is followed by a logarithm, so that differences of what comes out are differences of logits.
+    A file that declares its images with the channels last gets them in that form.  One that gives probabilities on
+    noise of its own size is followed by a logarithm, so that differences of the outputs are differences of logits.
     """
 
     traits = Traits(declared=False)

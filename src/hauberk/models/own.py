@@ -15,15 +15,16 @@ PREFIX = "module."  # of the weights that DataParallel saves
 
 
 def own(source: str) -> nn.Module:
-    """Take the model that ``module:factory`` makes, or is, in eval mode.
+    """The model that ``module:factory`` returns, or is, in eval mode.
 
-    Its spec says how to make it again, so that a mix of it can be saved; weights are kept apart, as for every model.
+    Its spec describes how to build it, so that a mix of it can be saved; weights are saved separately, as for every
+    model.
 
     Args:
         source: an importable module and the name of a function or class that needs no arguments, or of a model, in it.
 
     Raises:
-        HauberkError: if there is no such name, its own code fails (the message names the line), or it is no module.
+        HauberkError: if there is no such name, its own code fails (the message names the line), or it is not a module.
     """
     module, _, factory = source.partition(":")
     made = _made(source, _found(source, module, factory))
@@ -101,7 +102,7 @@ def _needed(factory: Any) -> list[str]:
 
 
 def failing(source: str, error: BaseException) -> HauberkError:
-    """An error of the user's own code, with its line and, where it is plain, its remedy."""
+    """An error of the user's own code, with its line and, where it is known, its remedy."""
     where = own_line(error)
     said = f"{source} fails at {where}: {first_line(error)}" if where else f"{source} fails: {first_line(error)}"
     text = str(error)

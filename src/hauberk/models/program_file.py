@@ -23,7 +23,7 @@ Call = Callable[[Tensor], Any]
 
 
 class ProgramFile(Baked, nn.Module):
-    """The model of a file; a subclass says how the file is loaded.
+    """The model of a file; a subclass defines how the file is loaded.
 
     Args:
         content: bytes of the file.
@@ -39,7 +39,7 @@ class ProgramFile(Baked, nn.Module):
         self.eval()
 
     def loaded(self) -> tuple[Call, tuple[int | None, ...]]:
-        """What the file computes, and the shape of images that it says; empty where it says none."""
+        """The module in the file, and the shape of images that the file declares; empty where it declares none."""
         raise NotImplementedError
 
     @cached_property
@@ -48,7 +48,7 @@ class ProgramFile(Baked, nn.Module):
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Rows, channels, height and width of the images that the file takes; None where any number will do."""
+        """Rows, channels, height and width of the images that the file takes; None where any number is accepted."""
         return self._called()[1]
 
     def _called(self) -> tuple[Call, tuple[int | None, ...]]:

@@ -1,4 +1,4 @@
-"""A model as the user names it: code of the user's own, or a file with or without the code that fills it."""
+"""A model as the user names it: code of the user's own, or a file, with the code of its network if needed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Source:
 
     Args:
         model: in eval mode.
-        named: what ``recipe.yaml`` says of it: ``factory``, and of a file its name, SHA-256 and kind.
-        remarks: what there is to know of it, in sentences.
+        named: its entries in ``recipe.yaml``: ``factory``, and for a file its name, SHA-256 and kind.
+        remarks: remarks, in sentences.
     """
 
     model: nn.Module

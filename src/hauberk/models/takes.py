@@ -1,4 +1,4 @@
-"""What images a model takes, found by its layers and by calling it."""
+"""The images that a model takes, found from its layers and by calling it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hauberk.randomness import fenced
 
 
 def tried(model: nn.Module, channels: int, size: int) -> bool:
-    """Whether the model can be called on two images of so many channels and pixels a side, whatever it answers."""
+    """Whether the model can be called on two images of these numbers of channels and pixels a side."""
     images = torch.full((2, channels, size, size), 0.5, device=device_of(model))
     try:
         with fenced(), torch.no_grad():
@@ -24,7 +24,7 @@ def tried(model: nn.Module, channels: int, size: int) -> bool:
 
 
 def sizes(model: nn.Module) -> tuple[int, ...]:
-    """Pixels a side that the model speaks of: a file by the shape of its input, a dense first layer by its width."""
+    """Sizes that the model declares: a file by the shape of its input, a dense first layer by its width."""
     if isinstance(model, ProgramFile):
         side = (*model.shape, None, None, None)[2]
         return () if side is None else (side,)

@@ -1,4 +1,4 @@
-"""Random steps of smoothing: noise distributions, one family a file, with their radii, and the ablation of elements."""
+"""Random steps of smoothing: noise distributions, one family in each file, with radii, and ablation."""
 
 from hauberk.noises.ablation import Ablation
 from hauberk.noises.base import Noise, RandomStep

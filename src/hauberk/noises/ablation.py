@@ -1,4 +1,4 @@
-"""Ablation: of each modality of an image a random sub-sample is kept, and the base sees nothing else."""
+"""Ablation: of each modality of an image a random sub-sample is kept, and the rest is hidden from the base."""
 
 from __future__ import annotations
 

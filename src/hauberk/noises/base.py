@@ -1,7 +1,8 @@
-r"""The noise contract: how to sample, and how fast a probability can fall when the image moves.
+r"""The noise contract: how to sample, and how fast a probability can fall when the image changes.
 
 Write :math:`p(x) = P[x + z \in A]` for noise z and any set A.  A family knows a distribution function F,
-symmetric around 0, for which no set falls faster than a half-line does (as a rule that of one pixel, of variance 1),
+symmetric around 0, for which the probability of no set falls faster than that of a half-line (as a rule that of one
+pixel, of variance 1),
 
 .. math:: p(x + \delta) \ge F\big(F^{-1}(p(x)) - \|\delta\| / \sigma\big),
 
@@ -25,7 +26,7 @@ from hauberk.threats import CONFIG, Measure, Norm
 
 @dataclass(frozen=True, config=CONFIG)
 class RandomStep(abc.ABC):
-    """What is done to an image at random before the base sees it."""
+    """The random step that is applied to an image before the base."""
 
     norm: ClassVar[Measure]
     revision: ClassVar[int] = 1  # raised when its draws or radii change: records of the older code are then not its own
@@ -36,9 +37,10 @@ class RandomStep(abc.ABC):
 
     @property
     def slack(self) -> float:
-        """How far the probability of any event under the draws may be from that under the law; comes off every bound.
+        """How far the probability of any event under the draws may be from the exact one; subtracted from every bound.
 
-        A family that adds floats says 0: its proof is about real numbers, see ``GridGaussian`` for one that is not.
+        It is 0 for a family that adds floats: its proof is about real numbers; see ``GridGaussian`` for a proof in
+        floating point.
         """
         return 0.0
 
@@ -53,7 +55,7 @@ class Noise(RandomStep):
     """Independent noise on every pixel, of mean 0; it is added to [0, 1] pixels and not clipped.
 
     Args:
-        sigma: standard deviation of one pixel, in pixel units, whatever the family.
+        sigma: standard deviation of one pixel, in pixel units, for every family.
     """
 
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -69,7 +71,7 @@ class Noise(RandomStep):
         return self.sample(randomness, *image.shape).to(image).add_(image)
 
     def added(self, images: Tensor, draws: Tensor) -> Tensor:
-        """What the base sees of images under draws that fit their shape; gradients flow to the images."""
+        """The base's input for images under draws that fit their shape; gradients flow to the images."""
         return images + draws.to(images)
 
     @property
@@ -123,7 +125,7 @@ class Noise(RandomStep):
         return float(optimize.brentq(over, 0.0, ends, xtol=1e-15)) if math.isfinite(ends) else ends
 
     def probability(self, radius: float) -> float:
-        """The least p whose radius it is, where the rivals have 1 - p."""
+        """The least p that gives a radius, where the rivals have 1 - p."""
         return self.cdf(radius / self.sigma)
 
     def margin(self, probability: float, radius: float, rival: float | None = None) -> float:

@@ -21,7 +21,7 @@ class GaussianLinf(Gaussian):
 
     Since :math:`\|\delta\|_2 \le \sqrt d\,\|\delta\|_\infty`, no probability falls faster than
     :math:`F(t) = \Phi(\sqrt d\,t)` says, and the radius is :math:`\sigma\,\Phi^{-1}(p)/\sqrt d`.  A half-space across
-    the diagonal reaches it.
+    the diagonal attains this bound.
 
     Args:
         pixels: d, at least the number of values of an image; more of them cost radius.

@@ -26,7 +26,7 @@ class GridGaussian(Gaussian):
 
     Floating-point addition leaves traces of the image in the noisy one, by which a base classifier could tell images
     apart that are equally likely under exact noise; a smoothed classifier may then flip well inside its radius.  Here
-    the base sees a function of the integer sum alone.  Rounding commutes with shifts by whole levels,
+    the input of the base is a function of the integer sum only.  Rounding commutes with shifts by whole levels,
 
     .. math:: \mathrm{round}(255(x + z)) = 255 x + \mathrm{round}(255 z),
 

@@ -13,7 +13,7 @@ from hauberk.threats import CONFIG, Norm
 
 
 def shared_part(length: float, width: float) -> float:
-    r"""The least share that two cubes of noise have in common, if no pixel differs by more than 1.
+    r"""The smallest share that two cubes of noise have in common, if no pixel differs by more than 1.
 
     Cubes of that width around x and x' share :math:`\prod_i (1 - |\delta_i| / w)`.  The logarithm of a factor is
     concave in :math:`|\delta_i|`, so that of all :math:`\delta` of one L1 length with :math:`|\delta_i| \le 1` the
@@ -32,8 +32,8 @@ def shared_part(length: float, width: float) -> float:
 class InBox(Uniform):
     r"""What two classes share: radius and margin from what two cubes have in common, with x and x' in [0, 1].
 
-    A set of probability p under noise around x keeps at least p less what is not shared, and a rival's gains as much
-    at most, so that with s the shared part (``shared_part``)
+    A set of probability p under noise around x keeps at least p minus what is not shared, and a rival's probability
+    gains at most as much, so that with s the shared part (``shared_part``)
 
     .. math:: R = \max\{r : p - q - 2(1 - s(r)) \ge m\} .
 
@@ -56,13 +56,13 @@ class InBox(Uniform):
 
 
     def probability(self, radius: float) -> float:
-        """The least p whose radius it is, where the rivals have 1 - p."""
+        """The least p that gives a radius, where the rivals have 1 - p."""
         return 1.5 - shared_part(radius, WIDTH * self.sigma)
 
 
 @dataclass(frozen=True, config=CONFIG)
 class UniformInBox(InBox):
-    """Uniform noise, see ``InBox``: it holds for images in [0, 1] alone, attacked ones included.
+    """Uniform noise, see ``InBox``: it is valid only for images in [0, 1], attacked ones included.
 
     Reference: Voracek & Hein 2023 (L1), with 1 for the largest move of every pixel.
     """

@@ -1,4 +1,4 @@
-"""Splitting noise, which certifies in L1: of each pixel the base is told an interval alone."""
+"""Splitting noise, which certifies in L1: of each pixel the base receives only an interval."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Splitting(Uniform):
 
     .. math:: \tilde x = \tfrac12\big(\max(0, x + z - \lambda) + \min(1, x + z + \lambda)\big).
 
-    So the base behind this map is smoothed by uniform noise, and radius and F are those of ``Uniform``.  What differs
-    is what the base has to work with: numbers in [0, 1], without what tells nothing of x.
+    So the base behind this map is smoothed by uniform noise, and radius and F are those of ``Uniform``.  The base
+    differs in its input: numbers in [0, 1], without the part of the noise that carries no information about x.
 
     ``Uniform`` has the law of one pixel; sigma is that of z.
 

@@ -14,16 +14,16 @@ from hauberk.randomness import bookmark
 
 
 class AWP:
-    r"""The gradient of the loss at weights that were moved to raise it, for the step from the weights themselves.
+    r"""The gradient of the loss at weights that were moved to increase it, applied to the original weights.
 
     .. math:: v_l = \gamma\,\|w_l\|_2\,\frac{g_l}{\|g_l\|_2}, \quad g = \nabla_w L(w), \qquad
         w \leftarrow w - \eta\,\nabla_w L(w + v)
 
     for every tensor l of more than one dimension, so neither biases nor norm layers (Wu et al. 2020, Eq. 8 to 10 and
     Algorithm 1, with one step of v and one of the attack's rounds).  L is the loss of any objective on the same batch:
-    both evaluations see the same attacked images, augmentations and noise, and what the objective and batch norm
-    remember comes from the second one alone, as in the authors' code.  A step costs one forward and one backward pass
-    of the objective more, and no attack.  The weights come back to the last bit.
+    both evaluations see the same attacked images, augmentations and noise, and the memory of the objective and of batch
+    norm comes from the second one only, as in the authors' code.  A step costs one more forward and backward pass of
+    the objective, and no further attack. The weights are restored exactly.
 
     Args:
         model: whose weights are moved; those without a gradient stay.

@@ -30,7 +30,7 @@ YOUNG = {  # than the format: older checkpoints fit where they are off
 
 
 def purpose(model: nn.Module, objective: Objective, source: Source, config: Training) -> dict[str, str]:
-    """What must be the same for a checkpoint to fit: all that the weights depend on."""
+    """The settings that must be the same for a checkpoint to fit: all on which the weights depend."""
     settings = {f.name: str(getattr(config, f.name)) for f in fields(config) if f.name not in HARMLESS}
     for switch, names in YOUNG.items():
         if not getattr(config, switch):
@@ -70,7 +70,7 @@ def load(path: Path, purpose: Mapping[str, str], device: torch.device | str = "c
         device: where the tensors go.
 
     Raises:
-        HauberkError: if the file is truncated, is no checkpoint of Hauberk, or belongs to another training run.
+        HauberkError: if the file is truncated, is not a checkpoint of Hauberk, or belongs to another training run.
     """
     if not path.exists():
         return None

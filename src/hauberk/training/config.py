@@ -41,7 +41,7 @@ class Training:
         ema: decay of the average of the weights, for each step; 0 turns it off.  With it, the average is what is
             validated, selected and returned.
         swa: the fraction of training after which the weights at the end of each epoch are averaged; 0 turns it off.
-            With it, the mean is what is validated, selected and returned, with batch norm statistics of its own.
+            With it, the mean is validated, selected and returned, with batch norm statistics of its own.
         awp: size of the adversarial perturbation of the weights, relative to those of each layer, that every step is
             taken at (Wu et al. 2020: 0.01 with adversarial training, 0.005 with TRADES); 0 turns it off.
         awp_start: epochs before the weights are first perturbed.

@@ -3,8 +3,8 @@
 Every process holds the whole model and its own rows of each batch; after the backward pass the gradients are averaged
 by one all-reduce, weighted by rows, so that the step is that of the whole batch.  This is done here and not by wrapping
 the model in ``DistributedDataParallel``: objectives may call the model any number of times in a step, and attacks and
-objectives see the user's own module.  What the wrapper adds, overlapping communication with the backward pass, matters
-little where ten attack steps stand before every backward pass.
+objectives see the user's own module.  The advantage of the wrapper, communication during the backward pass, matters
+little where ten attack steps precede every backward pass.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class World:
         return values
 
     def agree(self, content: bytes, device: torch.device) -> bool:
-        """Whether every process has the same content; they talk through tensors on the device."""
+        """Whether every process has the same content, compared through tensors on the device."""
         own = int.from_bytes(hashlib.blake2b(content, digest_size=4).digest(), "little")
         total = self.sum(torch.tensor([own], device=device))
         return int(self.sum((total != own * self.size).long())) == 0
@@ -83,10 +83,10 @@ class World:
 
 
 def world(device: torch.device) -> World:
-    """The processes that ``torchrun`` started, or this one alone.
+    """The processes that ``torchrun`` started, or only this one.
 
     A process group that the caller has made is used as it is.  Otherwise one is made, and kept until the program ends,
-    for a second one could not meet under the same address; the program then ends with ``leave``.
+    because a second one could not be made under the same address; the program then ends with ``leave``.
 
     Args:
         device: where the model is; it decides how the processes talk (NCCL on a GPU, gloo elsewhere).
@@ -108,12 +108,12 @@ def world(device: torch.device) -> World:
 
 
 def is_main() -> bool:
-    """Whether this process is number 0 or the only one; no other writes files or speaks."""
+    """Whether this process is number 0 or the only one; only this process writes files and reports."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def leave(code: int = 0) -> None:
-    """End a process of several at once, when all of them have come this far; alone, do nothing.
+    """End one of several processes when all of them have reached this point; do nothing in a single process.
 
     The threads behind gloo may still run while the interpreter is taken down, which aborts the process (about one in
     ten on a busy machine) after all its work is done, and ``torchrun`` then calls the whole training a failure.

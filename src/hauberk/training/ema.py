@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's weights, the cheapest gain in robust accuracy there is."""
+"""The exponential moving average of a model's weights, which improves robust accuracy at almost no cost."""
 
 from __future__ import annotations
 

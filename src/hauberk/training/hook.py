@@ -1,4 +1,4 @@
-"""What accompanies training: called after each optimiser step and each epoch, and saved with the weights."""
+"""Hooks of training: called after each optimiser step and each epoch, and saved with the weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Images = Callable[[], Iterator[Batch]]
 
 
 class Hook:
-    """A companion of training; a subclass writes the methods that it needs.
+    """A hook of training; a subclass defines the methods that it needs.
 
-    A run that was killed goes on from a checkpoint, so whatever the hook remembers belongs into its state, and whatever
-    it does depends on that state and its arguments alone.
+    A run that was killed goes on from a checkpoint, so all memory of the hook must be in its state, and its actions
+    must depend only on that state and its arguments.
     """
 
     name: ClassVar[str]  # the place of its state in the checkpoint
@@ -34,7 +34,7 @@ class Hook:
         """
 
     def candidate(self) -> nn.Module | None:
-        """What is validated, selected and returned in the place of the trained model; None leaves it in its place."""
+        """The model that is validated, selected and returned instead of the trained one; None keeps the trained one."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

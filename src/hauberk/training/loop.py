@@ -50,13 +50,13 @@ def fit(
     report: Report | None = None,
     extra: Sequence[Part] = (),
 ) -> nn.Module:
-    """Train a model and return it with the weights that did best on the validation split.
+    """Train a model and return it with the best weights on the validation split.
 
     The best is that of highest robust validation accuracy (clean accuracy at a tie, or where no attack is given); with
     validation off it is the last.  The test split is never read.  With the same seed, machine and threads the weights
     are bit-identical, also after a kill at any moment: call ``fit`` again with the same arguments and it goes on from
     the last checkpoint in ``run.checkpoints``.  One row an epoch goes to ``metrics.jsonl``.  Under ``torchrun`` each
-    process trains on its own rows of every batch, and process 0 alone writes and reports.
+    process trains on its own rows of every batch, and only process 0 writes and reports.
 
     Args:
         model: the classifier, on the device to train on; changed in place.

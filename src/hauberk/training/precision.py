@@ -1,4 +1,4 @@
-"""Mixed precision that cannot leak: the network in bfloat16, its logits, the loss and every weight in float32."""
+"""Mixed precision: the network runs in bfloat16; its logits, the loss and all weights stay in float32."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Bfloat16(nn.Module):
 
 
 def bfloat16_over_float32(device: torch.device | str) -> float:
-    """How many times as long a convolution takes in bfloat16, forwards and backwards; far above 1 without units for it.
+    """The time of a convolution in bfloat16 relative to float32, forwards and backwards; large without hardware.
 
     Args:
         device: where it is timed, in milliseconds.

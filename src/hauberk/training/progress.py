@@ -1,4 +1,4 @@
-"""What a running training tells its caller; the library itself prints nothing."""
+"""Progress reports of a training to its caller; the library itself prints nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment of training.
+    """The state of a training at one moment.
 
     Args:
         epoch: the current epoch, from 0, of ``epochs``.
@@ -31,7 +31,7 @@ class Progress:
 
 @dataclass
 class Clock:
-    """How fast training goes.
+    """The speed of training.
 
     Args:
         started: when training was started or resumed.
@@ -65,7 +65,7 @@ class Clock:
 
 @dataclass
 class Timer:
-    """Says when something is due again.
+    """A timer for repeated actions.
 
     Args:
         seconds: how often; 0 is never.

@@ -34,7 +34,7 @@ def scale(schedule: Schedule, progress: float, warmup: float = 0.0) -> float:
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps: int, warmup: float = 0.0) -> float:
-    """The learning rate of one optimiser step, taken at the step's middle, so that neither end is wasted at zero.
+    """The learning rate of one optimiser step, taken at the step's middle, so that it is never zero.
 
     Args:
         schedule: which one.

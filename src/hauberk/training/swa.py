@@ -20,7 +20,7 @@ class SWA(Hook):
     anew on the images of the epoch, clean and without augmentation, one forward pass each.  The norms of frozen parts,
     which are in eval mode while the rest is trained, keep theirs.
 
-    The method wants a learning rate that stays large in the epochs that are averaged, as ``schedule:
+    The method needs a learning rate that stays large in the epochs that are averaged, as ``schedule:
     constant`` gives it.
 
     Args:

@@ -28,9 +28,9 @@ class Score:
     Args:
         clean: fraction of the images that are classified right.
         robust: fraction that stay right under the attack; None where no attack is given.
-        one_step: fraction that stay right under one step (``FGSM``); None where it is not asked for.
-        training: fraction of training images that stay right under the attack; None where it is not asked for.
-        collapsed: whether training has fallen for one-step attacks, see ``collapsed``.
+        one_step: fraction that stay right under one step (``FGSM``); None where it is not computed.: fraction of
+            training images that stay right under the attack; None where it is not computed.
+        collapsed: whether training has overfitted to one-step attacks, see ``collapsed``.
     """
 
     clean: float
@@ -41,7 +41,7 @@ class Score:
 
     @property
     def key(self) -> tuple[float, ...]:
-        """What selection compares: robust accuracy first, clean accuracy at a tie."""
+        """The key of selection: robust accuracy first, clean accuracy at a tie."""
         return (self.clean,) if self.robust is None else (self.robust, self.clean)
 
     def row(self) -> dict[str, float]:
@@ -56,7 +56,7 @@ class Score:
 
 
 class Judge:
-    """What scores the models of a training: held-out images, and some training images beside them.
+    """Scores the models of a training on held-out images and on some training images.
 
     Args:
         train: the training split, of which ``gap_images`` are judged under the attack.
@@ -126,7 +126,7 @@ def validate(model: nn.Module, samples: Samples, attack: Attack | None, world: W
     Args:
         model: the classifier.
         samples: validation images; those of a few tiles at a time are made floats.
-        attack: measures robust accuracy; None measures the clean one alone.
+        attack: measures robust accuracy; None measures only clean accuracy.
         world: the processes.
         seed: of the attack's randomness, the same at every epoch.
     """
