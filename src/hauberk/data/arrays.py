@@ -1,4 +1,4 @@
-"""Arrays as files hold them, brought to one form: 8-bit or 16-bit images (N, C, H, W) and integer labels (N,)."""
+"""Arrays from files, converted to one form: 8-bit or 16-bit images (N, C, H, W) and integer labels (N,)."""
 
 from __future__ import annotations
 

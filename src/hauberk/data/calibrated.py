@@ -27,7 +27,7 @@ def calibrated(of: Dataset, images: Annotated[int, Field(ge=1, le=10**9)]) -> Da
     r"""A data set whose validation split is a part of its test split, and whose test split is the rest.
 
     With the hashes :math:`h(i)` of the ids and the border b, the part is :math:`\{i : h(i) \le b\}`, where b is the
-    hash of the last image that was asked for.  So anybody can tell from an id alone that it is no image of the part.
+    hash of the last image that was asked for.  So the id alone shows whether an image belongs to the part.
     An image that the test split holds twice is not chosen on, and below the border it is not reported either.  The
     former validation images go to the training split: a model from elsewhere may have learnt them.
 

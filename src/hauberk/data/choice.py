@@ -1,6 +1,6 @@
 """Which images of a split an evaluation takes: a sample in proportion to the classes, or the first ones.
 
-A file that is sorted by class begins with one class, so its first images say nothing about the others.  The sample is
+A file that is sorted by class begins with one class, so its first images do not represent the others.  The sample is
 chosen by hashes of the ids, reads nothing but ids and labels, and each larger sample holds every smaller one.
 """
 

@@ -45,7 +45,7 @@ class Dataset:
     Args:
         name: what records and reports call it.
         classes: the name of each class, in the order of the labels.
-        train: what is learnt from; empty where the images are for judging alone.
+        train: the images for training; empty where the images are only for evaluation.
         val: what choices are made on (early stopping, alpha); shares no sample with ``train``.
         test: what results are reported on; the publisher's own test images, where there are any.
         remarks: what its loader changed or passed over, in sentences.
@@ -83,12 +83,12 @@ class Dataset:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know before believing a number about these images, in sentences; see ``inspected``."""
+        """Remarks on these images that affect the meaning of results, in sentences; see ``inspected``."""
         kept = () if self.pictures else ("Their licence forbids to pass the images on: records and pages hold none.",)
         return (*self.remarks, *kept, *inspected((self.train, self.val, self.test), self.classes))
 
     def examined(self) -> tuple[str, ...]:
-        """What the files of images that stay in them say, in sentences; see ``hauberk.data.examined``."""
+        """Remarks on the files of images that stay in files, in sentences; see ``hauberk.data.examined``."""
         parts = {s.name: s.images for s in (self.train, self.val, self.test)}
         return examined({name: images for name, images in parts.items() if isinstance(images, ImageFiles)})
 
@@ -202,7 +202,7 @@ def check_splits(name: str, splits: Mapping[SplitName, tuple[Tensor | ImageFiles
 
 
 def learnable(dataset: Dataset) -> Dataset:
-    """A user's own data set, unless a class has no training image: that is a mistake, and nothing can learn it."""
+    """A user's own data set; raises if a class has no training image."""
     missing = sorted(set(range(dataset.num_classes)) - set(dataset.train.labels.tolist()))
     if missing and len(dataset.train):
         raise HauberkError(

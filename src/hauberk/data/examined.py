@@ -1,4 +1,4 @@
-"""What the files of a streamed data set say before any of them is decoded: broken ones, sizes, copies across splits."""
+"""Checks of the files of a streamed data set before any is decoded: broken files, sizes, copies across splits."""
 
 from __future__ import annotations
 

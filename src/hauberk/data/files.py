@@ -1,4 +1,4 @@
-"""Files of data sets: where they are, whether they are what was published, and how they get there."""
+"""Files of data sets: their folders, checks against the published sums, and downloads."""
 
 from __future__ import annotations
 

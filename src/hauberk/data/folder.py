@@ -1,4 +1,4 @@
-"""Images in folders, one folder a class."""
+"""Images in folders, one folder for each class."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def image_folder(
 
 @dataclass(frozen=True)
 class Stored:
-    """What a few of a folder's images are like: their widths and heights, and whether all are grey."""
+    """Properties of a few of a folder's images: their widths and heights, and whether all are grey."""
 
     sizes: frozenset[tuple[int, int]]
     grey: bool

@@ -1,4 +1,4 @@
-"""Images drawn from a Gaussian for each class, fitted to the training split: the simplest generator there is."""
+"""Images drawn from a Gaussian for each class, fitted to the training split: the simplest generator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def gaussian_generator(
     least: Annotated[float, Field(ge=0, le=1)] = 0.8,
     keep: Annotated[float, Field(gt=0, le=1)] = 1.0,
 ) -> Dataset:
-    r"""A data set whose training images are drawn from one Gaussian a class.
+    r"""A data set whose training images are drawn from one Gaussian for each class.
 
     .. math:: x = \mathrm{clip}_{[0,1]}(\mu_k + A_k z), \qquad z \sim N(0, I), \qquad A_k A_k^T = S_k
 
@@ -42,7 +42,7 @@ def gaussian_generator(
     The j-th image is of class j mod K, and a larger number of images begins with every smaller one.
 
     Args:
-        of: the data set; its training split alone is fitted.
+        of: the data set; only its training split is fitted.
         images: how many to draw.
         components: r; None for all of them.
         seed: of the draws.

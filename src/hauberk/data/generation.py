@@ -1,4 +1,4 @@
-"""Generated images in the place of training images: labelled, filtered, judged, and held against the data."""
+"""Generated images in the place of training images: labelled, filtered, judged, and compared with the data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Check:
 
     Args:
         labeller: a classifier whose classes become the labels.
-        judge: a classifier that has learnt from real images and is asked whether it agrees with the labels.
+        judge: a classifier that was trained on real images and is compared with the labels.
         least: the share of labels that it has to agree with.
         keep: the share of each class that is kept, the images of which the judge (without one the labeller) is surest.
     """
@@ -43,7 +43,7 @@ class Check:
 
     @property
     def chooser(self) -> nn.Module | None:
-        """Who says which images are kept."""
+        """The classifier that chooses the images to keep."""
         return self.labeller if self.judge is None else self.judge
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ def replaced(
 
 
 def traces(split: Split) -> np.ndarray:
-    """The first bytes of the hash of each image, sorted, uint64, shape (N,): what a generator has learnt from."""
+    """The first bytes of the hash of each image, sorted, uint64, shape (N,): the record of training images."""
     keys = b"".join(key[:TRACE] for key in pixel_keys(split))
     return np.sort(np.frombuffer(keys, dtype="<u8"))
 

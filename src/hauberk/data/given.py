@@ -28,11 +28,11 @@ Spec = dict[str, Any]
 
 @dataclass(frozen=True)
 class Takes:
-    """What images a model takes.
+    """The images that a model takes.
 
     Args:
         tried: whether it can be called on images of so many channels and pixels a side.
-        sizes: that its layers speak of, the likeliest first.
+        sizes: that its layers suggest, the likeliest first.
     """
 
     tried: Callable[[int, int], bool]
@@ -40,7 +40,7 @@ class Takes:
 
 
 def described(name: str) -> Spec:
-    """The description that a name or a path stands for; of a path without what only its model can say.
+    """The description that a name or a path stands for; for a path without the settings that depend on the model.
 
     A folder without ``train`` is for judging: all of its images are test images.
 
@@ -180,7 +180,7 @@ def _of_arrays(spec: Spec, path: Path, takes: Takes) -> tuple[Spec, tuple[str, .
 
 
 def of_arrays(images: np.ndarray, labels: np.ndarray, outputs: Callable[[Tensor], int] | None = None) -> Dataset:
-    """Images in memory as a data set that is for judging: all of them are test images.
+    """Images in memory as a data set for evaluation: all of them are test images.
 
     Args:
         images: as ``npz`` takes them, in any layout that their shape tells.

@@ -70,7 +70,8 @@ def read_image(path: Path, form: Form) -> ImageFile:
         form: what it is brought to.
 
     Raises:
-        HauberkError: if it is damaged, truncated or too large, has several frames, or has colours that are no RGB.
+        HauberkError: if it is damaged, truncated or too large, has several frames, or has colours other than RGB or
+            grey.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,4 +1,4 @@
-"""What a data set's images and labels say that a user should know before believing a number about them."""
+"""Remarks on a data set's images and labels that affect the meaning of results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DARK = 1 / 16  # of the largest value that a pixel can have
 def inspected(data: Sequence[Split], classes: Sequence[str]) -> tuple[str, ...]:
     """Sentences about copies, classes without images, images of one value, and values that use little of their range.
 
-    Of images that stay in their files only the labels are looked at, and a sentence says so.
+    For images that stay in their files only the labels are checked, and a sentence says so.
 
     Args:
         data: train, val and test.

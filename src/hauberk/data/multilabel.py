@@ -51,7 +51,7 @@ class MultiLabelSplit:
 
 @dataclass(frozen=True, eq=False)
 class MultiLabelDataset:
-    """A multi-label data set, as published.  Classifiers here give one class; a rule makes such a data set of it.
+    """A multi-label data set, as published.  Classifiers here give one class; a rule turns it into such a data set.
 
     Args:
         name: the data set's name.

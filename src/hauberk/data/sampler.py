@@ -1,4 +1,4 @@
-"""Which samples a training step sees: a function of seed, epoch and step, and of nothing else."""
+"""The samples of a training step: a function of seed, epoch and step only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def epoch_batches(
 ) -> Iterator[Tensor]:
     """The batches of one epoch, as places in the train split.
 
-    The permutation depends on ``(seed, epoch)`` alone, so a resumed run sees the same batches.  Step s is the same
+    The permutation depends only on ``(seed, epoch)``, so a resumed run sees the same batches.  Step s is the same
     set of samples for any number of ranks: rank r takes every ``world``-th place of it, beginning with the r-th.
 
     Args:

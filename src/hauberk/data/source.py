@@ -45,7 +45,7 @@ class Part:
 
 
 class Source:
-    """Batches of the training split, mixed with rows of other splits; a function of the seed and the epoch alone.
+    """Batches of the training split, mixed with rows of other splits; a function of the seed and the epoch only.
 
     An epoch is one pass over the training split, in an order of its own, whatever the shares of the others are.  Rows
     of the others are drawn uniformly, with replacement.  The rows of a batch are shuffled, so that every process gets

@@ -24,7 +24,7 @@ THREADS = 8  # that decode one batch, at most
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Images of one form in files, which looks from outside like a uint8 array (N, C, H, W).
+    """Images of one form in files, with the interface of a uint8 array (N, C, H, W).
 
     Args:
         folder: of the files.
@@ -99,7 +99,7 @@ class Ahead(Generic[T]):
         self._begun: tuple[Tensor, Future[T]] | None = None
 
     def follow(self, series: Sequence[Tensor]) -> None:
-        """Say which batch comes after which."""
+        """Set the order of the batches."""
         self._series = series  # kept, so that no other tensor gets the identity of one of these
         self._following = {id(one): other for one, other in pairwise(series)}
 

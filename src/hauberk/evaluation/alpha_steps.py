@@ -39,7 +39,7 @@ def right_intervals(accurate: ArrayLike, robust: ArrayLike, labels: ArrayLike) -
 
 
 def right_where_finite(accurate: Floats, robust: Floats, labels: Labels) -> tuple[Floats, Floats]:
-    """As ``right_intervals``, and NaN too where a model answers NaN."""
+    """As ``right_intervals``, and NaN where the output of a model is NaN."""
     low, high = np.full((2, len(labels)), np.nan)
     known = np.isfinite(accurate).all(1) & np.isfinite(robust).all(1)
     if known.any():
@@ -159,7 +159,7 @@ def margins_of(values: ArrayLike, rows: int | None = None) -> Floats:
 
 
 def sigmoids_of(values: ArrayLike, rows: int) -> Floats:
-    """A mixing network's answers, (N,), checked."""
+    """A mixing network's outputs, (N,), checked."""
     u = np.asarray(values, dtype=np.float64)
     if u.shape != (rows,) or not ((u >= 0.0) & (u <= 1.0)).all():
         raise HauberkError(f"expected {rows} sigmoid outputs in [0, 1], got shape {u.shape}", "one for each image")

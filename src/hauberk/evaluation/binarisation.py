@@ -28,7 +28,7 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Binarisation:
-    """What came of the test on B images, each (B,) bool.
+    """The results of the test on B images, each (B,) bool.
 
     Args:
         planted: a linear discriminator of the features keeps the inner points and gives the planted one away.
@@ -42,7 +42,7 @@ class Binarisation:
 
 
 class Binarised(nn.Module):
-    """The frozen features with one linear discriminator for each image; ``rows`` says whose turn it is."""
+    """The frozen features with one linear discriminator for each image; ``rows`` selects those in use."""
 
     def __init__(self, features: Features, origin: Tensor, weight: Tensor, offset: Tensor, scale: Tensor) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Binarised(nn.Module):
 
 
 class RowQuery(Query):
-    """A query that tells the model which rows it is asked for."""
+    """A query that sets the rows of the model before each call."""
 
     def _once(self, points: Tensor, rows: Tensor | slice, nth: int = 0) -> tuple[Tensor, Tensor]:
         self.model.rows = rows  # type: ignore[assignment]

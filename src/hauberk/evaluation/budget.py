@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 
 class OutOfTimeError(BaseException):
-    """The budget is spent.  No ``Exception``, which code between a model call and the driver takes for a fault."""
+    """The budget is spent. Not an ``Exception``, which code below the driver would treat as a fault."""
 
 
 @dataclass
 class Budget:
     """Seconds that an evaluation may take, from when this is made.
 
-    Whoever does the work asks ``check`` before each unit and between model calls; a unit that is cut is lost, and all
-    before it stay.
+    ``check`` is called before each unit and between model calls; an interrupted unit is lost, and all units before it
+    are kept.
 
     Args:
         seconds: how many.

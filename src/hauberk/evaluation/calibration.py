@@ -1,8 +1,8 @@
-"""Choosing a mix on validation data: weights, scales and the settings of MixedNUTS, from saved arrays alone.
+"""Choosing a mix on validation data: weights, scales and the settings of MixedNUTS, from saved arrays only.
 
-Every result says what it predicts and from how many images.  Predictions are about the images they were chosen on, so
-they flatter a little; report what the test split gives.  Robust accuracies here are estimates: they take the worst
-points that an attack found for the worst there are (see ``alpha_for_robust``), and certify nothing.
+Every result states its prediction and the number of images. Predictions are about the images on which they were chosen,
+so they are slightly optimistic; report the results on the test split.  Robust accuracies here are estimates: they treat
+the worst points that an attack found as the worst that exist (see ``alpha_for_robust``), and certify nothing.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def alpha_for_robust(margins: ArrayLike, wanted: float) -> RobustAlpha:
 
     By Lemma 3.2 of Bai et al. 2024 the mix keeps the label wherever the robust model keeps that margin, whatever the
     accurate model does.  An attack gives an upper bound of the least margin, so this is an estimate of robust accuracy
-    and no certificate: a stronger attack may lower it.  It leaves out images that the accurate model saves.
+    and not a certificate: a stronger attack may lower it. It does not count images that are right only because of the
+    accurate model.
 
     Args:
         margins: :math:`p_y - \max_{j \ne y} p_j` of the robust model, with the mix's scale, at the points of smallest
@@ -198,7 +199,7 @@ class Mixability:
     Args:
         robust: the robust model's gaps; ``attacked_right`` against ``clean_wrong`` is what matters.
         accurate: the accurate model's; ``attacked_wrong`` and ``clean_right`` matter.
-        correctable: share of clean images at which the accurate model alone is right: the most that mixing is after.
+        correctable: share of clean images at which only the accurate model is right: the most that mixing can correct.
         low: weight above which an attack on the typical image does not get through.
         high: weight below which the typical error of the robust model is corrected.
         helps: whether there are weights between, and errors to correct.
@@ -224,7 +225,7 @@ def mixability(
     labels: ArrayLike,
     seed: int = 0,
 ) -> Mixability:
-    r"""Say beforehand whether mixing will help, from the confidence gaps of both models.
+    r"""Predict whether mixing will help, from the confidence gaps of both models.
 
     With the medians of the gaps, h's when right under attack (a) and when wrong on clean images (w), and g's when wrong
     under attack (b) and when right on clean images (c): an attack fails where :math:`\alpha a > (1-\alpha) b`, an error
@@ -281,7 +282,7 @@ class AlphaRange:
         alpha_max: weight where it is 1.
         clean_accuracy: of the mix with each clean image's own weight.
         estimated_robust_accuracy: of the mix with each attacked image's own weight, see ``alpha_for_robust``.
-        estimated_least_accuracy: the same with ``alpha_min`` for every image, so whatever the network says.
+        estimated_least_accuracy: the same with ``alpha_min`` for every image, so for any output of the network.
         n: images.
     """
 

@@ -1,4 +1,4 @@
-"""What an evaluation takes at most, from a glance at the model: said before it is begun."""
+"""An upper bound of the time of an evaluation, from a short measurement of the model, given before it starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def foretell(
     model: nn.Module, samples: Samples, methods: Sequence[Attack | Certificate], tile: int, classes: int,
     shard: tuple[int, int], report: Report | None, most: float | None = None,
 ) -> None:  # fmt: skip
-    """Report how long an evaluation takes at most, if somebody listens.
+    """Report how long an evaluation takes at most, if there is a function to report to.
 
     Args:
         model: in eval mode, on its device.
@@ -35,7 +35,7 @@ def foretell(
         tile: rows of a model call.
         classes: K.
         shard: (i, n) where every n-th unit is done.
-        report: who listens.
+        report: called with the time.
         most: seconds after which it is stopped.
     """
     if report is None or not len(samples):

@@ -1,4 +1,4 @@
-"""Checks that judge the evaluation itself: can this attack's failures be believed?
+"""Checks that judge the evaluation itself: whether the attack is strong enough for its failures to mean robustness.
 
 An attack gives an upper bound on robustness, and a weak attack a useless one.  The symptoms of a weak attack are known:
 Carlini et al. 2019 (On evaluating adversarial robustness), Pintor et al. 2022 (Indicators of attack failure, here
@@ -45,7 +45,7 @@ GREY = 0.5  # Linf distance at which every image can become uniformly grey
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the checks say together.
+    """The joint result of the checks.
 
     Args:
         checks: one row each.
@@ -97,7 +97,7 @@ def diagnose(
     attack: Attack | None = None,
     surrogate: nn.Module | None = None,
 ) -> Diagnosis:
-    """Judge an attack on a model: whether the images it did not break can be believed.
+    """Judge an attack on a model: whether the images that it did not break can be counted as robust.
 
     Only rightly classified images count.  About 64 to 128 of them are enough; ``cost`` says what it takes.
 

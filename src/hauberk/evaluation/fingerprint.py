@@ -1,4 +1,4 @@
-"""What a model answers on fixed images, kept beside its records and asked again before any of them is used.
+"""A model's outputs on fixed images, kept beside its records and compared again before any of them is used.
 
 A key holds what can be known of a model by looking at it.  What cannot be known that way (a file that it reads, a
 compiled function) shows in its answers: logits on noise and on a few images of the data, in the deployed precision, on
@@ -38,14 +38,14 @@ KERNELS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL
 
 @dataclass(frozen=True)
 class Answers:
-    """Which of the functions that share a name was asked.
+    """The outputs that tell apart functions that share a name.
 
     Args:
         id: the hash of the first stored fingerprint that this model agrees with.
         news: one sentence where it agrees with none though records of its name are there; else empty.
         new: its own fingerprint, where it is to be stored before its first record.
         mine: its own fingerprint.
-        images: that it was asked about.
+        images: on which the model was run.
     """
 
     id: str
@@ -64,12 +64,12 @@ def probes(samples: Samples) -> Batch:
 
 
 def answers(model: nn.Module, images: Tensor, chosen: Batch | None, folder: Path) -> Answers:
-    """Ask a model, and compare with what is stored.
+    """Run a model, and compare its outputs with the stored ones.
 
     Args:
         model: a classifier in eval mode.
         images: of the evaluation; their shape, type and device are those of the noise.
-        chosen: images of the data set, from ``probes``; None asks about noise alone.
+        chosen: images of the data set, from ``probes``; None uses only noise.
         folder: of the records.
     """
     asked = _noise(images[:1])

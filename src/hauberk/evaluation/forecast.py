@@ -1,4 +1,4 @@
-"""What a certificate by votes will show, foretold from a few votes of some images: estimates, and no certificate."""
+"""A forecast of the results of a certificate by votes from a few votes of some images: estimates, not certificates."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Forecast:
 def pilot(poll: Poll, batch: Batch, seed: int, tile: int, votes: int = VOTES) -> list[int]:
     """How many of a few votes are for the label of each image.
 
-    They come from streams of their own, so that whoever has seen them has seen none of a certificate's votes.
+    They come from streams of their own, so that they reveal none of a certificate's votes.
 
     Args:
         poll: of the certificate.
@@ -75,8 +75,8 @@ def forecast(
     proves r, all other votes being for one class.
 
     The intervals are of 95 % confidence, approximate, and about the choice of the images and their unknown
-    probabilities.  They do not hold for a law that is no Beta law near 0 and 1, where a pilot sees nothing: of images
-    with all m votes, how far their probability is above 1 - 1/m.
+    probabilities.  They are not valid if the distribution near 0 and 1 is not a Beta distribution, which a pilot cannot
+    see: for images with all m votes it does not show how far their probability is above 1 - 1/m.
 
     Args:
         certificate: with its planned n.

@@ -21,11 +21,11 @@ Product = Callable[[Tensor], Tensor]
 def hessian_eigenvalues(model: nn.Module, batch: Batch, number: int = 1, steps: int = 20, seed: int = 0) -> Tensor:
     r"""The largest eigenvalues of :math:`\nabla_x^2\,\mathrm{CE}(f(x), y)` of each image, by Lanczos.
 
-    What curvature regularisation makes small, and adversarial training by the way (Moosavi-Dezfooli et al. 2019,
-    Section 3).  A small value says that the loss is flat at the image itself, and nothing of points further away: it is
-    no measure of robustness.  Values are Ritz values, which never exceed the true ones but for rounding; as many steps
-    as pixels give all of them.  A piecewise linear net has :math:`J^\top(\mathrm{diag}\,p - pp^\top)J` with
-    the Jacobian J, so that at most K - 1 eigenvalues of K classes are not 0, and none is negative.
+    Curvature regularisation makes these values small, and so does adversarial training (Moosavi-Dezfooli et al. 2019,
+    Section 3). A small value means that the loss is flat at the image itself, not at points further away: it is not a
+    measure of robustness.  Values are Ritz values, which never exceed the true ones but for rounding; as many steps as
+    pixels give all of them.  A piecewise linear net has :math:`J^\top(\mathrm{diag}\,p - pp^\top)J` with the Jacobian
+    J, so that at most K - 1 eigenvalues of K classes are not 0, and none is negative.
 
     Each step is a Hessian-vector product, two backward passes, in the model's own dtype; the recurrence is made
     orthogonal again at every step in float64.

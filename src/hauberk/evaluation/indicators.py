@@ -58,7 +58,7 @@ NEIGHBOURS = 8
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
         name: key of ``LIMITS``.
@@ -79,13 +79,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: a model in eval mode with frozen parameters, and the images that it classifies right.
+    """The object of the checks: a model in eval mode with frozen parameters, and the images that it classifies right.
 
     Args:
         model: gives logits.
         batch: images, labels, ids.
         threat: of the evaluation.
-        attack: whose results are to be believed.
+        attack: the attack that is judged.
         seed: of all randomness.
         tile: rows of a model call.
     """
@@ -124,7 +124,7 @@ class Subject:
 
 
 def grade(name: str, value: float, images: int, seen: str, remedy: str, worst: Verdict = "broken") -> Check:
-    """The check with its verdict by ``LIMITS``, no worse than ``worst``; the remedy is told unless it is sound."""
+    """The check with its verdict by ``LIMITS``, no worse than ``worst``; it has a remedy unless it is sound."""
     sound, broken = LIMITS[name]
     sign = -1.0 if broken is not None and broken < sound else 1.0
     level = 0 if sign * value <= sign * sound else 1 if broken is None or sign * value <= sign * broken else 2

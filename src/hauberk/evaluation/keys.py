@@ -1,4 +1,4 @@
-"""What the key of a unit of work holds: all that its result depends on."""
+"""The contents of the key of a unit of work: all on which its result depends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Setting:
         choice: how the images were chosen, ``hashed`` or ``first``.
         precision: of the products on a GPU.
         calibration: the part of the test split that choices were made on, where there is one.
-        probes: images of the data set that the model is asked about before its records are used, see ``fingerprint``.
+        probes: images of the data set on which the model is run before its records are used, see ``fingerprint``.
     """
 
     dataset: str

@@ -49,7 +49,7 @@ class LayerReport:
 
     @property
     def tightness(self) -> float | None:
-        """What was reached over the bound; None where the two are in different norms or the layer is constant."""
+        """The value found, divided by the bound; None where the two are in different norms or the layer is constant."""
         return self.reached / self.bound if self.norm == "l2" and self.bound > 0.0 else None
 
 
@@ -83,7 +83,7 @@ class LipschitzReport:
 
 
 def lipschitz_report(model: nn.Module, images: Tensor, norm: Norm = "l2", steps: int = STEPS) -> LipschitzReport:
-    r"""Bound every layer, look for what it really does, and follow the gradient of the margin back to the image.
+    r"""Bound every layer, search for a lower bound, and compute the gradient of the margin with respect to the image.
 
     Of a random model the bounds hold for every draw, and the searches look at one.
 
@@ -144,8 +144,8 @@ def steepest_ratio(
 ) -> float:
     r"""The largest :math:`\|f(x) - f(x + h v)\|_2 / h` that gradient ascent on x and on the unit vector v finds.
 
-    Of an affine map it is power iteration; the result is a lower bound on the Lipschitz constant of any map.  Each row
-    is followed by itself, and its best place is measured again in the precision of ``points``, less what rounding may
+    For an affine map it is power iteration; the result is a lower bound on the Lipschitz constant of any map.  Each row
+    is followed by itself, and its best place is measured again in the precision of ``points``, minus what rounding may
     have added.
 
     Args:
@@ -201,7 +201,7 @@ def _rounding(function: Function, points: Tensor, size: float) -> Tensor:
 
 
 def margin_gradient(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the best logit less the second best: at the images, and at the logits.
+    """Gradients of the largest logit minus the second largest, at the images and at the logits.
 
     Args:
         model: a differentiable classifier in eval mode.

@@ -1,4 +1,4 @@
-"""What the numbers mean: pure functions from per-sample outcomes to an estimate with its interval.
+"""Metrics: pure functions from per-sample outcomes to an estimate with its interval.
 
 Throughout, ``correct`` is c_i = [f(x_i) = y_i] before any attack (an abstention is wrong) and ``survived`` is
 s_i = [f(x'_i) = y_i] after the strongest attack, both boolean of shape (N,).
@@ -146,8 +146,8 @@ def certified_accuracy(correct: ArrayLike, radius: ArrayLike, eps: float) -> Int
 def average_certified_radius(correct: ArrayLike, radius: ArrayLike, seed: int = 0) -> Interval:
     r"""Mean certified radius over all images, :math:`\frac1N\sum_i c_i r_i`, with a bootstrap interval.
 
-    Wrong and abstained images count 0 (Zhai et al. 2020): an average over the right images alone rises when a model
-    gives up the hard ones.
+    Wrong and abstained images count as 0 (Zhai et al. 2020): an average over only the right images rises when a model
+    misclassifies the hard ones.
 
     Raises:
         HauberkError: if a radius is negative or NaN.
@@ -341,7 +341,7 @@ def either_right(accurate_right: ArrayLike, robust_right: ArrayLike) -> Interval
 
 @dataclass(frozen=True)
 class RandomAccuracy:
-    """Accuracy of a classifier that answers anew at every call.
+    """Accuracy of a classifier whose answers are random at every call.
 
     Args:
         mean: chance that a single answer is right, with a bootstrap interval over images.
@@ -355,14 +355,14 @@ class RandomAccuracy:
 
 
 def random_accuracy(predictions: ArrayLike, labels: ArrayLike, seed: int = 0) -> RandomAccuracy:
-    r"""What n fresh answers to each image are worth, in three readings.
+    r"""The accuracy of n fresh answers to each image, in three definitions.
 
     .. math::
         \frac1N\sum_i \frac1n\sum_t [f_t(x_i) = y_i], \qquad \frac1N\sum_i \prod_t [f_t(x_i) = y_i], \qquad
         \frac1N\sum_i \Bigl[\textstyle\sum_t [f_t(x_i) = y_i] > \max_{j \ne y_i} \sum_t [f_t(x_i) = j]\Bigr]
 
-    Give it attacked points, with draws that the attack has not seen, and the clean images as a control: asking again
-    breaks some images without any attack.  An abstention (-1) is a wrong answer, and votes like a class of its own.
+    Give it attacked points, with draws that the attack has not seen, and the clean images as a control: repeated calls
+    break some images without any attack. An abstention (-1) is a wrong answer, and votes like a separate class.
 
     Args:
         predictions: classes, shape (N, n).

@@ -35,7 +35,7 @@ def eps50(correct: ArrayLike, distances: Sequence[ArrayLike]) -> Interval:
     An attack finds an upper bound of each distance, so this is an upper bound of the median of the true ones.  Images
     that no search broke count as infinitely far (they are censored from above): value and ends of the interval are
     infinite where too many of them stand.  The interval is that of the order statistics (binomial), exact for
-    continuous distances; it covers the choice of images, and not what a better search would find.
+    continuous distances; it covers the choice of images, not the weakness of the search.
 
     Args:
         correct: whether each image is right before any attack, shape (N,).

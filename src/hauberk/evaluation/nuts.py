@@ -22,7 +22,7 @@ CUTOFFS = (1e-5, 0.9)  # beyond, alpha is 1 or every margin is to rounding, and 
 
 @dataclass(frozen=True)
 class Nuts:
-    """Settings of ``hauberk.defences.mixed_nuts`` and the trade they promise.
+    """Settings of ``hauberk.defences.mixed_nuts`` and the trade-off that they predict.
 
     Args:
         scale: s.
@@ -69,7 +69,7 @@ def nuts(
     top_k: int = 250,
     as_printed: bool = False,
 ) -> Nuts:
-    r"""The (s, c, p) of MixedNUTS: bend the robust model's logits so that its errors are easy to overrule.
+    r"""The (s, c, p) of MixedNUTS: map the robust model's logits so that its errors are easy to correct.
 
     For each setting the cutoff is the margin that a share :math:`\beta` of the images right under attack keeps, and
     :math:`\alpha = 1/(1 + \mathrm{cutoff})`.  The setting is best that leaves the fewest clean errors with

@@ -1,4 +1,4 @@
-"""What can be said of a model before anything is spent on it: the contract, its gradients, its speed, and the bill."""
+"""Checks of a model before an evaluation: the contract, its gradients, its speed, and the cost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LENGTHS = {"steps": (10, 20), "queries": (10, 20), "targets": (1, 2), "restarts"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing seen.
+    """The result of one check.
 
     Args:
         name: what was looked at.
@@ -81,7 +81,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Bill:
-    """What an attack takes at most.
+    """The largest cost of an attack.
 
     Args:
         name: the attack, or the version of AutoAttack.
@@ -97,7 +97,7 @@ class Bill:
 
 
 def preflight(model: nn.Module, batch: Batch, tile: int = TILE, num_classes: int | None = None) -> list[Finding]:
-    """Look at a model and some images of its data; nothing is attacked and nothing raised.
+    """Check a model on some images of its data; nothing is attacked, and no check raises.
 
     Args:
         model: a classifier.
@@ -249,7 +249,7 @@ def bills(
     threat: Threat, speed: Speed, num_classes: int, images: int, random: bool = False, beside: Sequence[Attack] = (),
     scores: bool = False,
 ) -> list[Bill]:  # fmt: skip
-    """The cost of each version of AutoAttack, at most: as if no image ever fell.
+    """The cost of each version of AutoAttack, at most: as if no image were broken.
 
     Args:
         threat: of the evaluation.

@@ -26,9 +26,9 @@ def noise_share(logits: Tensor) -> float:
         \sqrt{\frac{V}{V + S}}, \quad V = \operatorname{mean}_{ik} \operatorname{Var}_t c_{tik}, \quad
         S = \max\Bigl(0, \operatorname{mean}_k \operatorname{Var}_i \bar c_{ik} - V / T\Bigr)
 
-    With :math:`c` the logits of T draws less their mean over classes, which no decision depends on.  S is the spread
-    over images of the mean output, without what the noise of T draws adds to it.  0 is a deterministic model, 1 one
-    whose output does not depend on the image.
+    With :math:`c` the logits of T draws minus their mean over classes, which does not affect decisions.  S is the
+    spread over images of the mean output, without what the noise of T draws adds to it.  0 is a deterministic model, 1
+    one whose output does not depend on the image.
 
     Args:
         logits: shape (T, B, K), at least two draws and two images.
@@ -40,7 +40,7 @@ def noise_share(logits: Tensor) -> float:
 
 
 def noise_check(subject: Subject) -> Check:
-    """What the noise does: no symptom of a weak attack, but what makes a random model one."""
+    """The effect of the noise, which is reported and is not a sign of a weak attack."""
     images = subject.batch.images
     if len(images) < 2:
         return grade("noise_share", 0.0, len(images), "of one image no spread can be told", "")

@@ -1,4 +1,4 @@
-"""What is left of a random classifier's accuracy when a point is sent to it again and again."""
+"""The accuracy of a random classifier when the same point is sent to it several times."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def repeated_accuracy(predictions: ArrayLike, labels: ArrayLike, tries: int, see
     Raises:
         HauberkError: if the shapes do not fit, or there are fewer draws than tries.
 
-    Reference: Lucas et al. 2023, on attackers that may ask a random defence again.
+    Reference: Lucas et al. 2023, on attackers that may query a random defence again.
     """
     drawn, y = np.asarray(predictions), np.asarray(labels)
     if drawn.ndim != 2 or y.shape != drawn.shape[:1]:

@@ -1,4 +1,4 @@
-"""Settings that cannot mean anything, refused before anything is spent on them."""
+"""Settings that make no sense, refused before any work is done."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_sense(*methods: Any, shape: Sequence[int] | None = None) -> None:
         shape: channels, height and width of an image; without it only what holds for every shape is refused.
 
     Raises:
-        HauberkError: with the budget or the number of votes that was perhaps meant.
+        HauberkError: with the budget or the number of votes that was probably intended.
     """
     for method in methods:
         for found in _within(method):
@@ -48,7 +48,7 @@ def check_budget(threat: Threat, shape: Sequence[int] | None = None) -> None:
 
     Args:
         threat: norm and budget.
-        shape: of an image; without it Linf alone is checked.
+        shape: of an image; without it only Linf is checked.
     """
     pixels = None if shape is None else math.prod(shape)
     diameter = {"linf": 1.0, "l2": pixels and math.sqrt(pixels), "l1": pixels and float(pixels)}[threat.norm]

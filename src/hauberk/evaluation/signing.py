@@ -1,4 +1,4 @@
-"""What an evaluation leaves in run.json: time, machine, the hash of every record, and the samples that were planned."""
+"""What an evaluation writes into run.json: time, machine, the hash of every record, and the planned samples."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Attacking(Task):
         ]
 
     def passes(self) -> Sequence[float]:
-        """As counted on a net that withstands everything."""
+        """The number of passes if no image is broken."""
         classes, random = len(self.setting.classes), bool(self.facts["stochastic"])
         return [sum(passes(stage, classes, random)) for stage in stages_of(self.attack)[: self.most]]
 
@@ -228,8 +228,8 @@ def certificate_records(
 ) -> list[Part]:
     """Certify every image in units; arguments as ``attack_records``.
 
-    Votes are counted first, in records of their own.  What does not keep to the plan that stands before them is put on
-    record as an estimate.
+    Votes are counted first, in records of their own.  A certificate that does not follow the plan recorded before the
+    votes is recorded as an estimate.
     """
     about = unit_of(model, certificate.predictor(model), registry.spec(certificate), setting)
     about |= {"revisions": revisions(certificate)}
@@ -271,7 +271,7 @@ class Diagnosing(Task):
         return (diagnostic_cost(getattr(self.attack, "steps", USUAL_STEPS)),)
 
     def rows(self, images: Batch, stage: int) -> tuple[Columns, dict[str, Any]]:  # noqa: ARG002
-        """One row a check."""
+        """One row for each check."""
         checks = diagnose(
             self.model, images, self.attack.threat, seed=self.setting.seed, tile=self.setting.tile, attack=self.attack
         ).checks
@@ -281,7 +281,7 @@ class Diagnosing(Task):
 
 
 def diagnosis_records(model: nn.Module, samples: Samples, attack: Attack, setting: Setting, work: Work) -> list[Part]:
-    """Judge an attack on the images, and leave one row a check; arguments as ``attack_records``."""
+    """Judge an attack on the images, and record one row for each check; arguments as ``attack_records``."""
     method = {"name": "diagnosis", "attack": registry.spec(attack)}
     about = unit_of(model, predictor_name(model), method, setting) | {"threat": registry.spec(attack.threat)}
     about |= {"revisions": revisions(attack) | {"diagnosis": DIAGNOSIS_VERSION}}

@@ -1,7 +1,7 @@
 """Votes as records of their own: in blocks that add up, shared by certificates, behind a plan that comes first.
 
-The plan of the first certificate that asks for votes is kept before any of them.  What another one concludes from the
-same votes, after somebody may have seen them, has no failure probability that could be stated: it is exploratory.
+The plan of the first certificate that asks for votes is kept before any of them.  A later certificate from the same
+votes, which may have been seen by then, has no valid failure probability: it is exploratory.
 """
 
 from __future__ import annotations

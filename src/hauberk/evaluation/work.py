@@ -1,8 +1,8 @@
-"""Units of work are values, and any process can do them; the driver hands them out and keeps their records.
+"""Units of work are values that any process can do; the driver distributes them and keeps their records.
 
 A *task* says what all units of one evaluation share: model, method, setting.  A *unit* is a few images and the stage
 of the method that comes next for them.  ``execute(task, unit)`` gives the unit's record, the same one wherever it is
-done.  The driver alone reads and writes files.
+done.  Only the driver reads and writes files.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Step:
         total: units in all.
         seconds: since the start.
         label: what is being done.
-        news: something that the reader must know; else empty.
+        news: a message for the user; else empty.
         inside: of the units under way, the share that is done, in units.
         ahead: nothing is begun yet: the label says what is going to be done, of how many images (``total``) and in
             how many seconds at most (NaN where nobody knows).

@@ -1,4 +1,4 @@
-"""Attack a model, and judge whether the attack's failures can be believed."""
+"""Attack a model, and judge whether the attack is strong enough."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ def attack(
 def suite(target: Subject, threat: Threat, version: Version = "fast") -> tuple[AutoAttack, *tuple[PartAttack, ...]]:
     """AutoAttack as a model needs it: with the losses that read its outputs, and with attacks on each of its parts.
 
-    A defence made of classifiers declares ``adaptive_losses`` and ``parts()``, so it is not attacked as if it were one
-    net by accident; the report takes the worst over all, image by image.  A model without gradients meets Square alone.
+    A defence made of classifiers declares ``adaptive_losses`` and ``parts()``, so that it is attacked as a defence and
+    not as a plain net; the report takes the worst case over all attacks, image by image. A model without gradients is
+    attacked only by Square.
 
     Args:
         target: from ``subject``.
@@ -76,9 +77,9 @@ def suite(target: Subject, threat: Threat, version: Version = "fast") -> tuple[A
 
 
 def random_suite(target: Subject, threat: Threat, version: Version = "rand") -> list[Attack]:
-    """What a random model meets: AutoAttack ``rand``, a sweep over draws, and attacks on 1 and 20 fixed draws.
+    """The attacks on a random model: AutoAttack ``rand``, a sweep over draws, and attacks on 1 and 20 fixed draws.
 
-    The last two tell how errors carry over between draws.  Of a model without gradients there is Square alone.
+    The last two show how errors transfer between draws. A model without gradients is attacked only by Square.
 
     Args:
         target: from ``subject``.
@@ -95,7 +96,7 @@ def random_suite(target: Subject, threat: Threat, version: Version = "rand") -> 
 
 
 def other_norm(target: Subject, threat: Threat) -> Attack:
-    """A look at a norm that the model was perhaps not trained for, at a budget of a like size."""
+    """An attack in a norm for which the model was perhaps not trained, at a budget of comparable size."""
     other = counterpart(threat, math.prod(target.dataset.input_shape))
     if isinstance(target.model, ScoresOnly):
         return by_scores(other)["fast"][0]
@@ -105,7 +106,7 @@ def other_norm(target: Subject, threat: Threat) -> Attack:
 def diagnose(
     target: Subject, attack: Attack, plan: Plan = Plan(images=64), report: Report | None = None
 ) -> Run:
-    """Judge whether an attack's failures on a subject can be believed, and leave the checks in its run.
+    """Judge whether an attack on a subject is strong enough, and record the checks in its run.
 
     Args:
         target: from ``subject``.

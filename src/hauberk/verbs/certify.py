@@ -1,4 +1,4 @@
-"""Certify a model, and say which certificate fits it."""
+"""Certify a model, and choose the certificate that fits it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def certify(
 ) -> Run:
     """Certify a subject's images and leave records in its run; arguments as ``attack``.
 
-    A certificate by Lipschitz bounds works on the CPU, whatever the plan says: its bounds on rounding hold there.
+    A certificate by Lipschitz bounds always works on the CPU, for which its bounds on rounding are proved.
 
     Where the time is over, what is done stays, and the same call goes on.  A certificate by votes then concludes on the
     images for which its rule has a bound.  By looks, or at any time, those are all that have come to the first bound,
@@ -143,7 +143,7 @@ def of_draws(target: Subject) -> RandomVote | None:
 
 
 def check_contract(target: Subject) -> None:
-    """Raise if the model cannot be called on its data, or gives no logits: nothing certifies it then."""
+    """Raise if the model cannot be called on its data, or gives no logits, so that it cannot be certified."""
     check_target(target, evaluation_samples(target.dataset, "test"))
 
 
@@ -154,7 +154,7 @@ def certifiable(target: Subject) -> bool:
 
 
 def lipschitz_refusal(target: Subject) -> str:
-    """Why nothing is proved of a model, or of the robust half of a mix, by its layers; empty if something is."""
+    """Why the layers of a model, or of the robust half of a mix, give no certificate; empty if they do."""
     if isinstance(target.model, MixedClassifier):
         return lipschitz_refusal(Subject(target.run, target.model.robust, target.dataset))
     try:

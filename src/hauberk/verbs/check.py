@@ -1,4 +1,4 @@
-"""Look at a model before anything is spent on it."""
+"""Check a model before an evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hauberk.verbs.samples import probe_batch
 
 @dataclass(frozen=True)
 class Preflight:
-    """What ``check`` saw.
+    """The results of ``check``.
 
     Args:
         findings: of the model.
@@ -32,19 +32,19 @@ class Preflight:
 
     @property
     def good(self) -> bool:
-        """Whether nothing stands against an evaluation."""
+        """Whether the model can be evaluated."""
         return all(f.good for f in self.findings)
 
 
 def check(
     target: Subject, threat: Threat | None = None, images: int = 1000, tile: int = 64, device: Device = "auto"
 ) -> Preflight:
-    """Look at a model before anything is spent on it; with a threat, predict what each suite takes.
+    """Check a model before an evaluation; with a threat, predict the time of each suite.
 
     Args:
         target: from ``subject``.
         threat: of the evaluation planned.
-        images: how many it will see.
+        images: the number of images of the evaluation.
         tile: rows of a model call.
         device: on which the evaluation will be.
     """

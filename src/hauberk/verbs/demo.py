@@ -1,4 +1,4 @@
-"""The demo: one complete path through every room, on the digits that scikit-learn embeds."""
+"""The demo: one complete path through the library, on the digits of scikit-learn."""
 
 from __future__ import annotations
 

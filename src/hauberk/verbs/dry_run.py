@@ -1,4 +1,4 @@
-"""What a certificate takes and what it will show, before it is begun: nothing is put on record."""
+"""The cost and the expected results of a certificate before it starts; nothing is recorded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGES = 200  # of a pilot at most
 def dry_run(
     target: Subject, certificates: Sequence[Certificate], plan: Plan = Plan(), report: Report | None = None
 ) -> list[tuple[Certificate, Forecast | None]]:
-    """Foretell each certificate from a pilot; the cost of all is reported first.
+    """Predict the results of each certificate from a pilot; the cost of all is reported first.
 
     A pilot is a few votes of the first images of the evaluation, by random streams of their own.  So a plan that is
     chosen after a look at it is as good as one that was chosen before.
@@ -29,7 +29,7 @@ def dry_run(
         target: what would be certified.
         certificates: which ones.
         plan: images, seed and tile.
-        report: told what all of it takes at most.
+        report: called with the largest total time.
 
     Returns:
         each certificate with what is foretold of it; None of one without votes, or of a mix.

@@ -77,7 +77,7 @@ def planned(
     certificates: Sequence[Certificate] | None = None,
     version: Version | None = None,
 ) -> Planned:
-    """Look at a model, and say what an evaluation of it does and takes; nothing is measured yet.
+    """Check a model, and plan its evaluation with its cost; nothing is measured yet.
 
     Args:
         target: from ``subject``.
@@ -123,7 +123,7 @@ def planned(
 
 
 def usual(target: Subject) -> Threat:
-    """The threat where nobody says one: that of the first attack in the run's recipe, else 2/255 in Linf."""
+    """The default threat: that of the first attack in the run's recipe, else 2/255 in Linf."""
     specs = target.recipe.get("evaluation", {}).get("attacks", [])
     return registry.build(specs[0], "attack").threat if specs else THREAT
 
@@ -225,11 +225,11 @@ def evaluate(
         model: in eval mode, from images in [0, 1] to logits; or a run, or what ``hauberk.subject`` opened.
         images: shape (N, C, H, W), (N, H, W, C) or (N, H, W); bytes, or floats in [0, 1].
         labels: classes, shape (N,).
-        threat: for example ``"linf:2/255"``, which it is where nobody says.
+        threat: for example ``"linf:2/255"``, the default.
         certify: certificates; None takes what the model's structure allows.
-        plan: number of images, seed, tile and device; None takes all images, and of a run what its recipe says.
-        out: a folder for the records, with which the same call goes on where it was stopped; without one the numbers
-            alone are kept.
+        plan: number of images, seed, tile and device; None takes all images, and for a run the settings of its recipe.
+        out: a folder for the records, with which the same call goes on where it was stopped; without one only the
+            numbers are kept.
         report: called after each unit.
 
     Returns:

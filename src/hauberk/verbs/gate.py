@@ -1,4 +1,4 @@
-"""Hold a run against what is required of it, and against another run on the same images."""
+"""Compare a run with requirements, and with another run on the same images."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def gate(
         tolerated: how far a share may fall, see ``comparison.drop``.
         unseen: what a drop may exceed that by and be missed.
         allowed: what may be wrong with the diagnosis of an attack.
-        of: a part of the name of the predictor that is meant, where the records are about several.
+        of: a part of the name of the predictor, where the records are about several.
 
     Raises:
-        HauberkError: if a run cannot be read, nothing is asked, or no predictor has such a name.
+        HauberkError: if a run cannot be read, there is no requirement, or no predictor has such a name.
     """
     if not requirements and against is None:
         raise HauberkError("nothing is required", "add --require 'clean>=0.8' or --against BASELINE")

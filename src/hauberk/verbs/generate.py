@@ -1,4 +1,4 @@
-"""Sample a trained diffusion model into a file of images that says where they come from."""
+"""Sample a trained diffusion model into a file of images with their provenance."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def generate(
 ) -> Provenance:
     """Sample the diffusion model of a run by DDIM, and write images, classes and provenance to an ``.npz`` file.
 
-    The j-th image depends on seed and j alone, and of a conditional model it is of class j mod K; an unconditional
+    The j-th image depends only on seed and j, and with a conditional model it is of class j mod K; an unconditional
     one gives images without labels.  The file is read by the data set ``generated``, which refuses it for data whose
     validation or test images the model has learnt from.
 
@@ -62,7 +62,7 @@ def generate(
         what is known of the images, as they stand in the file.
 
     Raises:
-        HauberkError: if the run holds no diffusion model, or a validation or test image comes out.
+        HauberkError: if the run holds no diffusion model, or a sample is a validation or test image.
     """
     model = run.load_model()
     if not isinstance(model, Generates):
@@ -83,7 +83,7 @@ def generate(
 
 
 def sampled(model: Generates, images: int, sampler: Sampler) -> Tensor:
-    """Images as bytes, uint8, shape (N, C, H, W); what one is does not depend on how many there are."""
+    """Images as bytes, uint8, shape (N, C, H, W); an image does not depend on the number of images."""
     where, shape = resolved(sampler.device), model.input_shape
     found = []
     for first in range(0, images, TILE):

@@ -1,4 +1,4 @@
-"""Whether a model knows the validation images already: then what is chosen on them promises too much."""
+"""Whether a model was trained on the validation images, so that choices on them are too optimistic."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MOST = 2000  # test images that are looked at
 def known_images(
     subjects: Sequence[Subject], logits: Sequence[Table], labels: NDArray[np.int64], plan: Plan = Plan()
 ) -> list[str]:
-    """One sentence for each model that is surer of the validation images than it should be.
+    """One sentence for each model that is more accurate on the validation images than it should be.
 
-    Its accuracy there is held against that on as many test images, at most 2,000.  It is called out where Newcombe's
-    95 % interval of the difference lies above 0, so that of 40 models that know none of them one is, by chance.
+    Its accuracy there is compared with that on as many test images, at most 2,000. It is reported where Newcombe's 95 %
+    interval of the difference lies above 0, which happens by chance for one of 40 models that were not trained on them.
     Nothing is chosen by the test images.
 
     Args:

@@ -16,7 +16,8 @@ def lipschitz(target: Subject, norm: Norm = "l2", images: int | None = 8) -> Lip
     Args:
         target: the model; one that the walk refuses gets its gradients and the reason.
         norm: of the bounds.
-        images: the first so many test images, whose gradients are shown; see ``lipschitz_report`` for what is measured.
+        images: the number of test images, from the first, whose gradients are shown; see ``lipschitz_report`` for what
+            is measured.
     """
     samples = evaluation_samples(target.dataset, "test", images)
     batch = samples.batch()

@@ -18,7 +18,7 @@ CHOICES = ("split", "predictor", "method", "seed")
 
 
 def certified(run: Run, wanted: Mapping[str, str]) -> Part:
-    """The one smoothing certificate that is wanted; what was certified outside the plan of its votes is none.
+    """The selected smoothing certificate; results outside the plan of their votes do not count as certificates.
 
     Args:
         run: with records of certificates.

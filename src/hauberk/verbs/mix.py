@@ -188,7 +188,7 @@ Table = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Logits:
-    """What both models say of validation images: all that a choice needs, and no model call more.
+    """The logits of both models on validation images, from which every choice is made without further model calls.
 
     Args:
         labels: (N,).
@@ -219,7 +219,7 @@ def gather(
     accurate: Subject, robust: Subject, attack: Attack, plan: Plan = CALIBRATION, network: Subject | None = None,
     folder: Path = Path("runs/.calibration"),
 ) -> Logits:  # fmt: skip
-    """Ask both models on validation images, clean and each attacked by itself; saved, so asked only once.
+    """Run both models on validation images, clean and each attacked by itself; the logits are saved for later calls.
 
     Args:
         accurate: the accurate model.
@@ -334,7 +334,7 @@ def choose(
     scales: tuple[float, float] = (1.0, 1.0),
     width: float = 0.1,
 ) -> tuple[registry.Spec, Choice]:
-    """The mix that a wish for clean or estimated robust accuracy leads to, and what it promises.
+    """The mix for a target of clean or estimated robust accuracy, and its predicted accuracies.
 
     Args:
         logits: from ``gather``.

@@ -26,11 +26,11 @@ HEADS = ("", "threat", "accuracy", "95 % interval", "images", "by")
 
 @dataclass(frozen=True)
 class Number:
-    """One share of the images, an accuracy where nothing else is said.
+    """One share of the images, an accuracy unless stated otherwise.
 
     Args:
         predictor: of which classifier.
-        what: ``clean``, ``attacked`` or ``certified``, or ``estimated``, which no proof stands behind; ``on_grid`` is
+        what: ``clean``, ``attacked`` or ``certified``, or ``estimated``, which is not proved; ``on_grid`` is
             attacked with images of whole levels, ``reached`` the share of other classes' images that became a class.
         norm: of the threat; empty for clean accuracy.
         eps: its budget in pixel units, or the radius.
@@ -54,12 +54,12 @@ class Number:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Args:
         numbers: one each.
-        verdicts: whether the attack can be believed, and the size that breaks half of the images, in sentences.
-        notes: what there is to know of model and data, in sentences.
+        verdicts: whether the attack is strong enough, and the budget that breaks half of the images, in sentences.
+        notes: remarks on model and data, in sentences.
         path: of the run with the records; None where they were not kept.
     """
 
@@ -82,7 +82,7 @@ class Outcome:
         return f"<table>{row(HEADS, 'th')}{''.join(row(cells, 'td') for cells in self._rows())}</table>{said}"
 
     def frame(self) -> Any:
-        """A pandas data frame, one row a number.
+        """A pandas data frame, one row for each number.
 
         Raises:
             HauberkError: if pandas is not installed.

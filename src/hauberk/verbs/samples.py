@@ -52,7 +52,7 @@ def evaluation_batch(
 def probe_batch(dataset: Dataset, images: int) -> Batch:
     """A few images that nothing is reported on: of the validation split, or of the training split without one.
 
-    Of data that is for judging alone they are test images; nothing is chosen by them.
+    For data that is only for evaluation they are test images; nothing is chosen by them.
     """
     split = next(part for part in (dataset.val, dataset.train, dataset.test) if len(part))
     return evaluation_batch(dataset, split.name, min(images, len(split)), "hashed")
@@ -89,7 +89,7 @@ def setting_of(target: Subject, plan: Plan, *methods: object) -> tuple[Selection
 
 
 def note(target: Subject) -> None:
-    """Keep with the run what there is to know about its model and data, for the report."""
+    """Keep the remarks on model and data with the run, for the report."""
     with target.begin().editing() as info:
         stops = map(str, info.get("stopped", {}).values())
         info["notes"] = [*target.notes, *info.get("known_images", ()), *stops]

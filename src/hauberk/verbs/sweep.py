@@ -1,4 +1,4 @@
-"""Sweeps: a table of recipes whose cost is predicted before it is spent, every cell a run that resumes."""
+"""Sweeps: a table of recipes with predicted cost, of which every cell is a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def _evaluation_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> f
 
 
 def tidy(done: Sequence[Cell]) -> None:
-    """Take away what a process left in finished cells that was killed after its last write, before it unlocked them."""
+    """Remove what a killed process left in finished cells."""
     for cell in done:
         Run(cell.path).sweep()
 

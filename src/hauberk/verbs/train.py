@@ -150,7 +150,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> nn.Module:
 
 
 def model_context(dataset: Dataset) -> dict[str, Any]:
-    """What a model's builder may ask of the data: shape, classes, and the training split's statistics."""
+    """The properties of the data for a model's builder: shape, classes, and the training split's statistics."""
     return {
         "input_shape": dataset.input_shape,
         "num_classes": dataset.num_classes,

@@ -1,4 +1,4 @@
-"""Attacks with another goal than any error in any point: a chosen class, whole levels, the nearest error."""
+"""Attacks with other goals than any error at any point: a chosen class, whole levels, the nearest error."""
 
 from __future__ import annotations
 

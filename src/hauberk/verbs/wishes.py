@@ -1,4 +1,4 @@
-"""What a mix may be asked for: one wish, of those that its kind can be chosen by."""
+"""The targets by which a mix can be chosen: exactly one, of those that its kind allows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Kind = Literal["alpha", "scales", "nuts", "range"]
 
 
 def check(kind: Kind, wishes: Sequence[str]) -> None:
-    """Raise unless there is one wish, of those that a kind of mix can be chosen by.
+    """Raise unless there is exactly one target, of those that the kind of mix allows.
 
     Args:
         kind: see ``choose``.
