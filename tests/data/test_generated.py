@@ -108,7 +108,7 @@ def broken(arrays: dict[str, np.ndarray], **changed: np.ndarray) -> dict[str, np
         ({"label": np.arange(49) % 10}, "50 images and 49 labels"),
         ({"label": np.full(50, 10)}, r"in 10\.\.10"),
         ({"image": np.zeros((50, 8, 8, 1), np.float32)}, "expected uint8"),
-        ({"image": np.zeros((50, 8, 8, 3), np.uint8)}, "have to be|of shape"),
+        ({"image": np.zeros((50, 8, 8, 3), np.uint8)}, "give images of|of shape"),
         ({"image": np.zeros((50, 64), np.uint8)}, "which axes"),
         ({"provenance": np.array(json.dumps({"price": 3}))}, "an unknown form"),
         ({"provenance": np.array("{")}, "own.npz"),

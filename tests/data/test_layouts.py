@@ -82,7 +82,7 @@ def broken_table(base: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("akiec", "wart", "'wart' is no diagnosis"),
+        ("akiec", "wart", "'wart' is not a diagnosis"),
         ("lesion_id", "lesion", "lacks the column lesion_id"),
         ("ISIC_0000000", "ISIC_9999999", "lacks 1 image of 105 that its table names: ISIC_9999999"),
         ("HAM_000001,ISIC_0000001,akiec", "HAM_000001,ISIC_0000001,bcc", "of more than one class"),
@@ -163,7 +163,7 @@ def test_a_rule_is_asked_for_and_must_be_known(nih, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "words"),
     [
-        ("Data_Entry_2017.csv", "Mass|Nodule", "Mass|Wart", "'Wart' is no finding"),
+        ("Data_Entry_2017.csv", "Mass|Nodule", "Mass|Wart", "'Wart' is not a finding"),
         ("Data_Entry_2017.csv", "Mass|Nodule", "Mass|No Finding", "contradicts itself"),
         ("test_list.txt", "00000003_000.png", "00000003_009.png", "00000003_000.png is in neither list"),
         ("test_list.txt", "00000003_000.png", "00000003_000.png\n00000001_000.png", "1_000.png is in both lists"),
@@ -259,7 +259,7 @@ def test_folders_of_train_and_val_agree(tmp_path: Path) -> None:
     with pytest.raises(HauberkError, match="n99999999 holds no images"):
         net_of(tmp_path)
     (base / "train" / "cats").mkdir()
-    with pytest.raises(HauberkError, match="cats: no WordNet ids"):
+    with pytest.raises(HauberkError, match="cats: expected folders named by WordNet ids"):
         net_of(tmp_path)
 
 

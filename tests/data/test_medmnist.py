@@ -159,7 +159,7 @@ def test_rules(tmp_path, chest, rule):
 
 
 def test_a_finding_that_is_not_marked_is_named(tmp_path, chest):
-    with pytest.raises(HauberkError, match="marks no finding 'wart'"):
+    with pytest.raises(HauberkError, match="has no finding 'wart'"):
         read(tmp_path, "chestmnist", rule="finding:wart")
 
 
@@ -169,7 +169,7 @@ def test_rules_are_for_sets_with_findings_only(tmp_path, save, chest):
         read(tmp_path, "pneumoniamnist", rule="any_finding")
     with pytest.raises(HauberkError, match="one class for each image"):
         medmnist.multi_label("pneumoniamnist", root=tmp_path, verify=False)
-    with pytest.raises(HauberkError, match="'first' is no rule"):
+    with pytest.raises(HauberkError, match="'first' is not a rule"):
         medmnist.multi_label("chestmnist", root=tmp_path, verify=False).single_label("first")
 
 

@@ -105,7 +105,7 @@ def test_sixteen_bits_stay_sixteen_bits():
         ("x_test", np.full((12, 6, 5, 3), np.inf), r"got values in \[inf, inf\]"),
         ("x_test", np.zeros((12, 6, 5, 3), np.int64), "expected uint8, uint16 or floats"),
         ("x_test", np.zeros((12, 6, 5), np.uint8), "expected 4 axes for layout NHWC"),
-        ("x_test", np.zeros((12, 3, 6, 5), np.uint8), "say layout: NCHW"),
+        ("x_test", np.zeros((12, 3, 6, 5), np.uint8), "set layout: NCHW"),
         ("y_test", np.arange(12) - 1, r"labels in 0\.\.3, got -1"),
         ("y_test", np.arange(12), r"labels in 0\.\.3, got 0\.\.11"),
         ("y_test", np.arange(12) / 2, "expected integer labels"),
@@ -125,7 +125,7 @@ def test_a_column_of_labels_is_flattened():
 
 
 def test_swapped_layout_is_noticed_both_ways():
-    with pytest.raises(HauberkError, match=r"read as NCHW would have 32 channels\n  say layout: NHWC"):
+    with pytest.raises(HauberkError, match=r"read as NCHW would have 32 channels\n  set layout: NHWC"):
         to_nchw(np.zeros((2, 32, 32, 3)), "NCHW", "x")
     with pytest.raises(HauberkError, match="layout: NHW"):
         to_nchw(np.zeros((2, 28, 28)), "NHWC", "x")

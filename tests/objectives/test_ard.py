@@ -77,7 +77,7 @@ def test_the_teacher_sees_clean_images_and_stays_as_it_is(teacher: str, batch: B
 def test_another_teacher_is_refused(teacher: str, batch: Batch, context, tmp_path: Path) -> None:
     with pytest.raises(HauberkError, match="expected 0123456789abcdef"):
         ARD(ATTACK, teacher=teacher, weights="0123456789abcdef")(net(2), batch, context)
-    with pytest.raises(HauberkError, match="has 5 classes, the student 4"):
+    with pytest.raises(HauberkError, match="has 5 classes, but the student has 4"):
         ARD(ATTACK, teacher=saved(net(1, 5), tmp_path / "five"))(net(2), batch, context)
     with pytest.raises(HauberkError, match="not a run directory"):
         ARD(ATTACK, teacher=str(tmp_path / "none"))(net(2), batch, context)

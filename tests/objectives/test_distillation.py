@@ -92,7 +92,7 @@ def test_teachers_are_named_outside_and_stay_as_they_are(teachers, batch, contex
 def test_another_teacher_and_another_task_are_refused(teachers, batch, context):
     with pytest.raises(HauberkError, match="weights"):
         Distillation(ATTACK, teacher=teachers[0], weights="00")(net(3), batch, context)
-    with pytest.raises(HauberkError, match="4 classes, the student 5"):
+    with pytest.raises(HauberkError, match="4 classes, but the student has 5"):
         Distillation(teacher=teachers[0])(net(3, classes=5), batch, context)
 
 

@@ -140,7 +140,7 @@ def test_a_mixing_network_is_chosen_on_the_part_that_is_asked_for(
 
 def test_a_wish_that_the_kind_does_not_take_is_said_before_the_attacks(typed: Typed, tmp_path: Path) -> None:
     code, said = typed("mix", "--network", str(tmp_path / "none"), "--keep", "92%")
-    assert code == 1 and "range needs one wish: a clean accuracy" in said and "--clean" in said
+    assert code == 1 and "range needs one target: a clean accuracy" in said and "--clean" in said
 
 
 def test_a_mixing_network_is_narrowed(pair: tuple[Subject, Subject], tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def to_nchw(images: np.ndarray, layout: Layout, name: str) -> np.ndarray:
     if channels not in COLOUR and other in COLOUR:
         right = "NHWC" if layout == "NCHW" else "NCHW"
         raise HauberkError(
-            f"{name}: shape {images.shape} read as {layout} would have {channels} channels", f"say layout: {right}"
+            f"{name}: shape {images.shape} read as {layout} would have {channels} channels", f"set layout: {right}"
         )
     return images if layout == "NCHW" else images.transpose(0, 3, 1, 2)
 
