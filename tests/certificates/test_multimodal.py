@@ -121,7 +121,7 @@ def test_what_it_cannot_certify_is_refused() -> None:
         MMCert("columns", (2, 10), (5, 5), (1, 2), n=50)(BASE, batch_of(5))
     with pytest.raises(HauberkError, match="5 votes always abstain"):
         check_sense(dataclasses.replace(TINY, n=5))
-    with pytest.raises(HauberkError, match="not in elements"):
+    with pytest.raises(HauberkError, match="not for elements"):
         check_certificate(MMCert("columns", (3, 5), (2, 3), (1, 2), n=50))
     with pytest.raises(HauberkError, match="expected to keep at most"):
         registry.build({"name": "mmcert", "axis": "rows", "size": [2, 2], "parts": [1, 1], "kept": [3, 1]})

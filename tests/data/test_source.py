@@ -117,7 +117,7 @@ def test_other_classes_are_refused_and_numbers_will_do():
 def test_an_epoch_with_fewer_batches_than_are_asked_for_is_an_error():
     assert len(source((), steps=4).batches(0)) == 4
     assert len(source((0.5,), steps=8).batches(0)) == 8
-    with pytest.raises(HauberkError, match="has 4 batches, and 5 are asked for"):
+    with pytest.raises(HauberkError, match="has 4 batches, but 5 were requested"):
         source((), steps=5)
-    with pytest.raises(HauberkError, match="has 8 batches, and 9 are asked for"):
+    with pytest.raises(HauberkError, match="has 8 batches, but 9 were requested"):
         source((0.5,), steps=9)
