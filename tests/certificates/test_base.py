@@ -65,9 +65,9 @@ def test_evidence_of_another_norm_or_budget_is_refused() -> None:
     assert LocalLipschitz(Linf(0.1)).radius(points) == 0.1
     votes = VoteCounts((10, 0), (400, 0), VotePlan(Gaussian(0.25), 10, 400, 0.01))
     strangers = [
-        (LipschitzCertificate("linf"), logits, "for l2"), (LocalLipschitz(Linf(0.2)), points, "searched for in linf:0.1"),
+        (LipschitzCertificate("linf"), logits, "for l2"), (LocalLipschitz(Linf(0.2)), points, "for in linf:0.1"),
         (LocalLipschitz(L2(0.1)), points, "searched for in linf"),
-        (SmoothingCertificate(Gaussian(0.5), 10, 400, 0.01), votes, "planned"),
+        (SmoothingCertificate(Gaussian(0.5), 10, 400, 0.01), votes, "by the plan"),
     ]  # fmt: skip
     for certificate, seen, said in strangers:
         with pytest.raises(HauberkError, match=said):
