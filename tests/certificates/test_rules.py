@@ -183,7 +183,7 @@ def test_a_bound_is_taken_at_a_look_alone() -> None:
             bound = stats.beta.ppf(0.005, n - 3, 4)
             assert votes.radius(seen) == pytest.approx(0.1 * stats.norm.ppf(bound))
         else:
-            with pytest.raises(HauberkError, match="planned"):
+            with pytest.raises(HauberkError, match="by the plan"):
                 votes.radius(seen)
 
 

@@ -111,7 +111,7 @@ def test_votes_of_another_plan_are_refused(other: dict[str, Any]) -> None:
     """A looser alpha or a larger sigma read into the same counts would give a radius that nobody planned."""
     evidence = seen(SMALL, [20, 0], [390, 10])
     assert SMALL.radius(evidence) > 0
-    with pytest.raises(HauberkError, match="planned"):
+    with pytest.raises(HauberkError, match="by the plan"):
         dataclasses.replace(SMALL, **other).radius(evidence)
 
 

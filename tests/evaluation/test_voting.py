@@ -291,7 +291,7 @@ def test_a_goal_needs_a_bound_that_holds_at_any_time() -> None:
     with pytest.raises(ValueError, match="rule=anytime"):
         plan(500, goal=0.1)
     few = VoteCounts((10, 0), (128, 0), plan(500).plan, drawn=128)
-    with pytest.raises(HauberkError, match="planned"):
+    with pytest.raises(HauberkError, match="by the plan"):
         plan(500).radius(few)
 
 

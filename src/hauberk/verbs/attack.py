@@ -119,7 +119,7 @@ def diagnose(
     """
     if isinstance(target.model, ScoresOnly):
         raise HauberkError(
-            "--diagnose needs a model with gradients, and this model has none",
+            "the checks of an attack need gradients, and this model has none",
             "leave --diagnose out, or attack the network from which the file was exported",
         )
     samples, setting = setting_of(target, plan, attack)
