@@ -44,9 +44,10 @@ COLUMNS = (
 CHOSEN = (
     ("Standard training", "cifar10/standard_cifar10_small-seed0", False, "linf"),
     ("Adversarial training (PGD)", "cifar10/pgd_cifar10_small-seed0", False, "linf"),
-    ("The same net, smoothed", "cifar10/pgd_cifar10_small-seed0", True, "l2"),
+    ("The same for an hour (N-FGSM)", "cifar10/best_cifar10_small-seed0", False, "linf"),
+    ("The PGD net, smoothed", "cifar10/pgd_cifar10_small-seed0", True, "l2"),
     ("Trained for a Lipschitz certificate (EMMA)", "cifar10/emma_cifar10_small-seed0", False, "l2"),
-    ("Mix of the first two nets", "cifar10/mix_standard_pgd", False, "linf"),
+    ("Mix of the standard and the PGD net", "cifar10/mix_standard_pgd", False, "linf"),
 )
 NOTE = (
     "Accuracy in percent with its 95 % Wilson interval, on the first images of the test split. An attack gives an "

@@ -26,6 +26,8 @@ if [ $robust != pgd_cifar10_small ]; then
   $hauberk verify $strong --weights
   rm -rf results/cifar10/$robust-seed0
   $hauberk bundle $strong -o results/cifar10/$robust-seed0
+  $hauberk compare results/cifar10/{pgd_cifar10_small,$robust}-seed0 --threat $threat --format md \
+    > results/cifar10/best_against_pgd.md
   line=$results/standard_cifar10_small-seed0  # the accurate net on the same images, as it was trained here
   $hauberk attack $standard --threat $threat --attack apgd,steps=50 --images $images --first
   rm -rf $line
