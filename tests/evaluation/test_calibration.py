@@ -210,7 +210,7 @@ def test_scales_against_brute_force(seed: int, wanted: float) -> None:
 def test_scales_that_cannot_keep_enough_are_refused() -> None:
     g, h, attacked, labels = models(0)
     right = (attacked.argmax(1) == labels).mean()
-    with pytest.raises(HauberkError, match=f"keeps {right:.4g} of 60"):
+    with pytest.raises(HauberkError, match=f"has {right:.4g} of 60"):
         scales(g, h, attacked, labels, right + 0.01)
     with pytest.raises(HauberkError, match="no scales"):
         scales(g, h, attacked, labels, 0.1, robust_scales=())

@@ -200,7 +200,7 @@ def test_a_share_to_keep_is_that_share_of_the_accuracy_under_attack(kind: str) -
     share, accuracy = (mixing.choose(logits, kind, **wish)[0] for wish in ({"keep": 0.5}, {"robust": 0.5 * base}))
     assert share == accuracy
     assert mixing.choose(logits, kind, robust=0.9 * base)[0] != share
-    with pytest.raises(HauberkError, match=f"keeps {base:.4g}"):
+    with pytest.raises(HauberkError, match=f"has {base:.4g}"):
         mixing.choose(logits, kind, robust=0.5 * (1.0 + base))
 
 
