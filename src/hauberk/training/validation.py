@@ -28,8 +28,8 @@ class Score:
     Args:
         clean: fraction of the images that are classified right.
         robust: fraction that stay right under the attack; None where no attack is given.
-        one_step: fraction that stay right under one step (``FGSM``); None where it is not computed.: fraction of
-            training images that stay right under the attack; None where it is not computed.
+        one_step: fraction that stay right under one step (``FGSM``); None where it is not computed.
+        training: fraction of training images that stay right under the attack; None where it is not computed.
         collapsed: whether training has overfitted to one-step attacks, see ``collapsed``.
     """
 
