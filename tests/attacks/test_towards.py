@@ -124,7 +124,7 @@ def test_scores_are_enough(oracle: LinearOracle) -> None:
 
 
 def test_there_is_such_a_class(oracle: LinearOracle) -> None:
-    with pytest.raises(HauberkError, match="no class 4"):
+    with pytest.raises(HauberkError, match="target class 4 does not exist"):
         Towards(Linf(EPS), target=4)(oracle, oracle.batch(4))
 
 

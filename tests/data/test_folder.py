@@ -191,7 +191,7 @@ def test_bad_images_are_named(save, read, tmp_path, damage, monkeypatch):
     else:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     words = {"animated": "has 3 frames", "cmyk": "colours of kind CMYK", "empty": "it is empty",
-             "text": "it is no PNG, JPEG, WEBP image"}  # fmt: skip
+             "text": "it is not a PNG, JPEG, WEBP image"}  # fmt: skip
     with pytest.raises(HauberkError, match=words.get(damage, "cannot read the image")):
         read()
 

@@ -79,7 +79,7 @@ def test_what_hauberk_writes_says_where_it_comes_from(tmp_path, arrays, digits):
     told = generated(path).provenance
     assert (told.generator, told.trained_on, told.conditional) == ("ddpm", "train", True)
     assert told.settings == {"seed": 3}
-    with pytest.raises(HauberkError, match="the recipe 'edm'"):
+    with pytest.raises(HauberkError, match="the recipe says 'edm'"):
         generated(path, generator="edm")
     write(path, images, labels, known, traces(digits.test))
     with pytest.raises(HauberkError, match="learnt from 400 test images"):

@@ -108,7 +108,7 @@ def test_a_generator_that_has_learnt_from_held_out_images_is_refused(real, held)
     assert made(real, pixels(6, 10), seen=traces(real.train))
     with pytest.raises(HauberkError, match=f"learnt from 1 {held} image of real"):
         made(real, pixels(6, 10), seen=traces(getattr(real, held).select(slice(1))))
-    with pytest.raises(HauberkError, match=f"learnt from '{held}'"):
+    with pytest.raises(HauberkError, match=f"trained on '{held}'"):
         Provenance("toy", held)
 
 

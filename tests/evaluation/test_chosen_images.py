@@ -62,7 +62,7 @@ def test_each_number_is_inside_the_next(few: int, many: int | None, choice: str,
 
 
 def test_more_images_than_there_are_are_refused(sorted_digits: Dataset) -> None:
-    with pytest.raises(HauberkError, match="has 400 test images, 401 were asked for"):
+    with pytest.raises(HauberkError, match="has 400 test images, but 401 were requested"):
         hauberk.evaluation_samples(sorted_digits, "test", 401, "hashed")
 
 

@@ -127,7 +127,7 @@ def test_batch_centring_as_a_module() -> None:
 
 def test_refusals() -> None:
     layer = BatchCentring(3)
-    with pytest.raises(HauberkError, match="in training"):
+    with pytest.raises(HauberkError, match="in train mode"):
         layer.lipschitz_bound((3, 2, 2))
     layer.eval()
     for shape in ((2, 4), ()):

@@ -287,7 +287,7 @@ def test_typed_it_ends_with_a_page_and_a_command_that_works(
         ("--threat linf:8", "did you mean linf:8/255?"),
         ("--data digit", "did you mean 'digits'?"),
         ("--certify smoothing,sigma=0.25,n=9", "10 votes are needed"),
-        ("--images 9999", "9999 were asked for"),
+        ("--images 9999", "9999 were requested"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(
