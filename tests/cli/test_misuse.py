@@ -145,7 +145,7 @@ VERBS = [  # what is typed, what is said, and, where there is one, the command t
     (f"attack my_nets:good {ATTACK} --images -3", ("at least 1, got -3", "--images all"),
      f"attack my_nets:good {ATTACK} --images 3"),
     (f"attack my_nets:good {ATTACK} --images nan", ("a number or all", "1000"), None),
-    (f"attack my_nets:good {ATTACK} --images 7", ("has 6 test images, but 7", "fewer"), f"attack my_nets:good {ATTACK}"),
+    (f"attack my_nets:good {ATTACK} --images 7", ("has 6 test images", "fewer"), f"attack my_nets:good {ATTACK}"),
     (f"attack my_nets:good {ATTACK} --images 5 --images 6", ("--images is given 2 times", "once"), None),
     (f"attack my_nets:good {ATTACK} --tile 0", ("--tile", "greater than or equal to 1"), None),
     (f"attack my_nets:good {ATTACK} --tile 1000000000000", ("--tile", "less than or equal to"), None),

@@ -93,7 +93,8 @@ def test_an_estimate_is_no_certificate_of_a_log(tmp_path: Path, typed: Typed) ->
 
 def test_settings_of_images_are_not_those_of_a_log(tmp_path: Path, typed: Typed) -> None:
     path = run_of(tmp_path, part())
-    assert "a log holds certificates" in " ".join(typed("export", path, "--threat", "linf:0.1", "-o", tmp_path / "log.tsv")[1].split())
+    words = typed("export", path, "--threat", "linf:0.1", "-o", tmp_path / "log.tsv")[1].split()
+    assert "a log holds certificates" in " ".join(words)
     assert "log" in " ".join(typed("export", path, "--seed", 1, "-o", tmp_path / "images.npz")[1].split())
     method = "smoothing,sigma=0.5,n=1000"
     assert typed("export", path, "--method", method, "--seed", 0, "-o", tmp_path / "log.tsv")[0] == 0
