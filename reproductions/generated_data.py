@@ -3,7 +3,7 @@
     python reproductions/generated_data.py digits            # minutes on one core
     python reproductions/generated_data.py lip_digits        # the same of a certified net
     python reproductions/generated_data.py cifar10           # its diffusion model wants an accelerator
-    python reproductions/generated_data.py cifar10_5000      # CIFAR-10 with 5,000 real images, a quarter of an hour
+    python reproductions/generated_data.py cifar10_5000      # CIFAR-10 with 5,000 real images, on a CPU
     python reproductions/predictor_table.py results/generated_data/digits
     python reproductions/generated_data.py compare digits    # what generated images change, image by image
 
