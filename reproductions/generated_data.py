@@ -112,7 +112,7 @@ def prepared(curve: Curve) -> None:
     """The judge, and the files of images, where they are not there yet."""
     if curve.data["name"] == "npz" and not (data_root(None) / curve.data["file"]).exists():
         split_cifar10()
-    judge = train(recipes.read(curve.judge), RUNS / curve.judge).load_model()
+    judge = train(recipes.read(curve.judge, ("training.threads=1",)), RUNS / curve.judge).load_model()
     most = max((amount for source, amount in curve.sources if source == "ddpm"), default=0)
     path = data_root(None) / f"{curve.ddpm}.npz"
     if most and not path.exists():

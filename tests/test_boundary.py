@@ -13,15 +13,20 @@ from torch import Tensor, nn
 from hauberk.attacks import APGD, FAB, PGD, Attack, AutoAttack, Square
 from hauberk.batch import Batch
 from hauberk.boundary import check_batch, check_gradient, check_uncompiled
+from hauberk.capabilities import Random
 from hauberk.certificates import LipschitzCertificate
 from hauberk.certificates.smoothing import SmoothingCertificate
 from hauberk.classifier import check_classifier, check_separate, decide
+from hauberk.defences.mixed_nuts import MixedNuts
+from hauberk.defences.smoothed import noisy_votes
 from hauberk.draws import is_random
 from hauberk.errors import HauberkError
 from hauberk.evaluation.lipschitz_report import lipschitz_report
 from hauberk.evaluation.preflight import preflight
+from hauberk.layers import DrawMean
 from hauberk.models.own import own
 from hauberk.noises import Gaussian
+from hauberk.randomness import Draw
 from hauberk.threats import L2, Linf
 
 IMAGES, LABELS, IDS = torch.rand(4, 1, 4, 4), torch.arange(4) % 3, torch.arange(4)
@@ -238,6 +243,49 @@ def test_a_model_may_use_memory_again(model: nn.Module, attack: Attack) -> None:
     assert torch.equal(images, kept)
     assert torch.equal(decide(model, batch, tile=16), batch.labels)
     assert all(finding.good for finding in preflight(model, batch, 16, 3) if finding.name != "accuracy")
+
+
+class Voter(Random):
+    """A random net, each draw of which writes into the memory of the others where that is allowed."""
+
+    def __init__(self, base: Centred) -> None:
+        super().__init__()
+        self.base = base
+        self.eval()
+
+    def draw(self, key: Draw) -> nn.Module:
+        return Shifted(self.base, key)
+
+
+class Shifted(nn.Module):
+    """One draw of it: noise that all rows share."""
+
+    def __init__(self, base: nn.Module, key: Draw) -> None:
+        super().__init__()
+        self.base, self.key = base, key
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.base(images + 0.5 * self.key.shared(images).normal(*images.shape[1:]))
+        return logits
+
+
+def together(first: Centred | Reusing, second: Centred | Reusing) -> list[Tensor]:
+    """What is computed from several answers."""
+    second.base = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False))
+    nn.init.eye_(second.base[1].weight)
+    return [
+        noisy_votes(Voter(first), IMAGES[0], Gaussian(0.5), 60, (0, 0, "votes"), 8),
+        DrawMean(Voter(first), 5).eval()(IMAGES),
+        MixedNuts(first, second, 0.5, 2.0, 0.0, 1.0, 3, 0.85).eval()(IMAGES),
+    ]
+
+
+@torch.no_grad()
+def test_answers_that_are_held_together_do_not_share_memory() -> None:
+    first, second = Reusing(), Reusing()
+    second.memory = first.memory
+    for shared, plain in zip(together(first, second), together(Centred(), Centred()), strict=True):
+        assert torch.equal(shared, plain)
 
 
 def test_a_random_model_is_seen_in_memory_that_it_uses_again() -> None:

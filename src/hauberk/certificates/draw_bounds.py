@@ -20,6 +20,7 @@ from torch.nn import functional
 from typing_extensions import TypeVar
 
 from hauberk.batch import Batch
+from hauberk.boundary import called
 from hauberk.certificates.base import Certificate, Proof
 from hauberk.certificates.deployed import EXPLAINED, apart, estimated
 from hauberk.certificates.evidence import Constants, Plain
@@ -205,7 +206,7 @@ class DrawCertificate(Certificate[E], Generic[E]):
         totals, distances, roundings, estimates = [], [], [], []
         keys = [self._key(seed, number, part, "choose") for number in range(self.n0)]
         with kept_weights(model):
-            answers = [drawn(model, key)(part.images.clone()) for key in keys]
+            answers = [called(drawn(model, key), part.images) for key in keys]
         for key, own in zip(keys, answers, strict=True):
             logits, rounding = forward.drawn(part.images.double(), key)
             totals.append(self.said(own.double()))

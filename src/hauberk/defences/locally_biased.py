@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hauberk import registry
+from hauberk.boundary import called
 from hauberk.classifier import Traits
 from hauberk.errors import HauberkError
 
@@ -265,7 +266,7 @@ class LocallyBiased(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to logits (B, K)."""
         differentiable = torch.is_grad_enabled()
-        direction = self.direction(images.clone())  # it may work in place
+        direction = called(self.direction, images)
         with torch.enable_grad():
             points = _leaf(images)
             values: Tensor = self.base(points.clone())

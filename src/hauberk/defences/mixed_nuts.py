@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hauberk import registry
+from hauberk.boundary import called
 from hauberk.capabilities import HasParts, NamesItself
 from hauberk.classifier import Traits, predictor_name
 from hauberk.defences.mixed import mix_log_probabilities
@@ -102,7 +103,7 @@ class _Surrogate(nn.Module):
         self._mix = mix.surrogate  # a bound method, so that the mix's own traits are not those of this module
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._mix(torch.stack([self.accurate(images.clone()), self.robust(images.clone())]))
+        return self._mix(torch.stack([called(self.accurate, images), called(self.robust, images)]))
 
 
 class MixedNuts(nn.Module, NamesItself, HasParts):
@@ -181,7 +182,7 @@ class MixedNuts(nn.Module, NamesItself, HasParts):
 
     def forward(self, images: Tensor) -> Tensor:
         """Shape (B, C, H, W) to log-probabilities (B, K), of the bases' dtype."""
-        logits: Tensor = self.mix(torch.stack([self.accurate(images.clone()), self.robust(images.clone())]))
+        logits: Tensor = self.mix(torch.stack([called(self.accurate, images), called(self.robust, images)]))
         return logits
 
     def train(self, mode: bool = True) -> MixedNuts:

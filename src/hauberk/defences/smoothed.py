@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hauberk import registry
 from hauberk.batch import keep_freed_memory
+from hauberk.boundary import called
 from hauberk.capabilities import Decides, FixesDraws, NamesItself
 from hauberk.classifier import ABSTAIN, TILE, Traits, predictor_name
 from hauberk.defences.denoised import check_sigma
@@ -70,7 +71,7 @@ def _answers(base: nn.Module, copies: Tensor, key: Stream, first: int) -> Tensor
         together: Tensor = drawn(base, replace(votes[0], ids=tuple(vote.ids[0] for vote in votes)))(copies)
         return together
     except SharedNoiseError:
-        return torch.cat([drawn(base, vote)(copy[None]) for vote, copy in zip(votes, copies, strict=True)])
+        return torch.cat([called(drawn(base, vote), copy[None]) for vote, copy in zip(votes, copies, strict=True)])
 
 
 def noisy_votes(base: nn.Module, image: Tensor, noise: RandomStep, count: int, key: Stream, tile: int) -> Tensor:

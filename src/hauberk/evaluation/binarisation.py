@@ -13,6 +13,7 @@ from hauberk.attacks import Attack, Query
 from hauberk.attacks.losses import AttackLoss
 from hauberk.attacks.query import Decided
 from hauberk.batch import Batch
+from hauberk.boundary import called
 from hauberk.classifier import logits_of, margins
 from hauberk.randomness import PerSample, Randomness
 from hauberk.threats import Threat, norms
@@ -75,7 +76,7 @@ class RowQuery(Query):
             for rows, _, used in self._tiles(everything):
                 self.model.rows = rows  # type: ignore[assignment]
                 with torch.no_grad():
-                    parts.append(self.model(self.images[rows].clone())[:used])
+                    parts.append(called(self.model, self.images[rows])[:used])
             self._clean = torch.cat(parts)
             self.forwards += 1
         return self._clean

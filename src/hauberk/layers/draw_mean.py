@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from hauberk.boundary import called
 from hauberk.capabilities import FixesDraws
 from hauberk.draws import drawn
 from hauberk.errors import HauberkError
@@ -43,9 +44,9 @@ class DrawMean(nn.Module, FixesDraws):
     def forward(self, features: Tensor) -> Tensor:
         """Shape (B, ...) to the shape of the body's output."""
         first, *others = self.bodies()
-        total: Tensor = first(features.clone())  # a body may work in place
+        total: Tensor = called(first, features)
         for body in others:
-            total = total + body(features.clone())
+            total = total + called(body, features)
         return total / self.draws
 
     def weighted_branches(self) -> list[tuple[float, nn.Module]]:
