@@ -281,7 +281,7 @@ def together(first: Centred | Reusing, second: Centred | Reusing) -> list[Tensor
 
 
 @torch.no_grad()
-def test_answers_that_are_held_together_do_not_share_memory() -> None:
+def test_answers_held_together_share_no_memory() -> None:
     first, second = Reusing(), Reusing()
     second.memory = first.memory
     for shared, plain in zip(together(first, second), together(Centred(), Centred()), strict=True):

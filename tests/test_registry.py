@@ -211,6 +211,7 @@ MODELS = {
     "cnn_6c2f": {"scale": 0.1},
     "lip_mlp": {"widths": (8, 6)},
     "lip_mlp_n": {"widths": (8, 6), "layer": "sll"},
+    "lip_resnet": {"layer": "cpl", "widths": (4, 16), "depth": 1, "pool": 2},
     "one_hidden_layer": {"hidden": 6},
     "hycas_net": {"widths": (4, 6), "strides": (1, 2), "noise": None},
     "dunet": {"channels": 1, "widths": (4, 6), "blocks": 1},

@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cnn_6c2f": {"scale": 0.1},
     "lip_mlp": {"widths": [8, 6]},
     "lip_mlp_n": {"widths": [8, 6], "layer": "cpl"},
+    "lip_resnet": {"widths": [16], "depth": 1, "dense": 1},
     "one_hidden_layer": {"hidden": 6},
     "hycas_net": {"widths": [4, 6], "strides": [1, 2], "noise": None},  # with noise two calls differ
 }

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from mutant import Mutant, group
 
+RESIDUAL_NETS = group(
+    "residual nets", "models/lip_resnet.py", "tests/models/test_lip_resnet.py",
+    ("[1.0] * channels)]", "std)]"),
+    ("ScaledAvgPool2d(window)", "nn.LPPool2d(1, window)"),
+    ("*(conv(width) for _ in range(depth))", "*(conv(width) for _ in range(1))"),
+    ('"sll": (SLLConv2d, SLLLinear)', '"sll": (SLLConv2d, CPLLinear)'),
+    ("needed = [4 * channels,", "needed = [2 * channels,"),
+)  # fmt: skip
+
 WALK = [
     *group(
         "lipschitz", "layers/lipschitz.py", "tests/layers/test_lipschitz.py",
@@ -350,4 +359,4 @@ MARGINS = [
     ),
 ]  # fmt: skip
 
-LIPSCHITZ_NETWORKS: list[Mutant] = [*WALK, *CERTIFIED, *NETS, *MARGINS]
+LIPSCHITZ_NETWORKS: list[Mutant] = [*WALK, *CERTIFIED, *NETS, *RESIDUAL_NETS, *MARGINS]

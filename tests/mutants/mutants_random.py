@@ -35,9 +35,17 @@ RANDOM: list[Mutant] = [
         ("drawn(self.body, PublicDraw(self.seed, number))", "drawn(self.body, PublicDraw(self.seed, 0))"),
         ("Bound(every.value,", "Bound(0.99 * every.value,"),
         ("every.exact and self.draws == 1", "every.exact"),
-        ("features.clone())\n        return", "features)\n        return"),
+        ("called(body, features)\n        return", "body(features)\n        return"),
         ("if draws < 1 or seed < 0:", "if draws < 1:"),
         ("if draws < 1 or seed < 0:", "if seed < 0:"),
+    ),
+    *group(
+        "random", "layers/draw_mean.py", "tests/test_boundary.py::test_answers_held_together_share_no_memory",
+        ("total: Tensor = called(first, features)", "total: Tensor = first(features)"),
+    ),
+    *group(
+        "random", "defences/smoothed.py", "tests/test_boundary.py::test_answers_held_together_share_no_memory",
+        ("called(drawn(base, vote), copy[None])", "drawn(base, vote)(copy[None])"),
     ),
     *group(
         "random", "defences/frozen_ensemble.py", "tests/defences/test_frozen_ensemble.py",

@@ -31,6 +31,10 @@ FAMILY.add(
     "Ducotterd et al. 2024; Araujo et al. 2023; Meunier et al. 2022; Wang & Manchester 2023",
 )  # fmt: skip
 FAMILY.add(
+    "lip_resnet", "hauberk.models.lip_resnet:lip_resnet", "residual convolutions of SLL or CPL layers",
+    "Araujo et al. 2023; Meunier et al. 2022",
+)  # fmt: skip
+FAMILY.add(
     "one_hidden_layer", "hauberk.models.one_hidden_layer:one_hidden_layer",
     "one hidden layer of ReLU with semidefinite dual bounds in Linf", "Raghunathan et al. 2018",
 )  # fmt: skip

@@ -6,6 +6,7 @@ from hauberk.models.lip_convnet import lip_convnet
 from hauberk.models.lip_convnet_n import lip_convnet_n
 from hauberk.models.lip_mlp import lip_mlp
 from hauberk.models.lip_mlp_n import lip_mlp_n
+from hauberk.models.lip_resnet import lip_resnet
 from hauberk.models.one_hidden_layer import one_hidden_layer
 from hauberk.models.resnet import resnet18
 from hauberk.models.small_cnn import small_cnn
@@ -17,6 +18,7 @@ __all__ = [
     "lip_convnet_n",
     "lip_mlp",
     "lip_mlp_n",
+    "lip_resnet",
     "one_hidden_layer",
     "resnet18",
     "small_cnn",
