@@ -50,6 +50,39 @@ def test_landscape_goes_from_blue_to_red_upwards():
     assert image[-1, 0].tolist() == pytest.approx(plots.HEAT[0], abs=12)
 
 
+def test_what_is_not_finite_is_grey_and_sets_no_end_of_the_colours():
+    numbers = torch.tensor([[0.0, 1.0], [float("nan"), float("inf")]])
+    chart = plots.landscape(numbers, (0, 1, 0, 1))
+    image = embedded(chart)
+    assert [image[0, 0].tolist(), image[0, -1].tolist()] == [tint(plots.ABSTAIN)] * 2
+    assert image[-1, 0].tolist() == list(plots.HEAT[0]) and image[-1, -1].tolist() == list(plots.HEAT[-1])
+    assert "red 1" in chart.to_dict()["title"]["subtitle"]
+
+
+GAPS = [{"x": 1, "y": 2}, {"x": 2}]
+NANS = torch.full((2, 2), float("nan"))
+BOX = (0, 1, 0, 1)
+MISUSES = {
+    "titles": (lambda: plots.pictures(torch.zeros(1, 1, 2, 2), ["a", "b"]), "2 titles for 1 images"),
+    "no image": (lambda: plots.pictures(torch.zeros(0, 1, 2, 2)), "one or three channels"),
+    "nothing finite": (lambda: plots.landscape(NANS, BOX), "some of them finite"),
+    "one axis": (lambda: plots.landscape(torch.zeros(4), BOX), r"\(rows, columns\)"),
+    "logits": (lambda: plots.regions(lambda p: torch.zeros(len(p), 3), BOX), "one number for each"),
+    "labels": (lambda: plots.regions(lambda p: p[:, 0], BOX, torch.zeros(2, 2), torch.zeros(3)), "3 labels for 2"),
+    "curves": (lambda: plots.curves(GAPS, "x", "y"), "row 1 has no column 'y'"),
+    "band": (lambda: plots.curves(GAPS, "x", "x", band=("y", "y")), "row 1 has no column 'y'"),
+    "scatter": (lambda: plots.scatter(GAPS, "x", "x", "kind"), "row 0 has no column 'kind'"),
+    "bars": (lambda: plots.bars(GAPS, "y", "x"), "row 1 has no column 'y'"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_what_does_not_fit_is_one_sentence(name):
+    call, said = MISUSES[name]
+    with pytest.raises(HauberkError, match=said):
+        call()
+
+
 def test_the_cells_of_the_grid_are_centres_row_by_row():
     assert plots.grid((0, 2, 0, 4), 2).tolist() == [[0.5, 1], [1.5, 1], [0.5, 3], [1.5, 3]]
 

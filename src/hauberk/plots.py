@@ -48,12 +48,17 @@ def regions(
         title: above the panel.
         size: of the panel in pixels.
         resolution: cells along each side.
+
+    Raises:
+        HauberkError: if the classes, or the labels, are not one for each point.
     """
-    found = classify(grid(box, resolution)).reshape(resolution, resolution)
+    found = _square(classify(grid(box, resolution)), resolution).long()
     table = torch.tensor([_rgb(tint) for tint in (*TINTS, ABSTAIN)], dtype=torch.uint8)  # on the CPU: a colour table
     chosen = torch.where(found < 0, len(TINTS), found % len(TINTS)).cpu()
     layers = [_raster(table[chosen], box, size)]
     if points is not None:
+        if labels is not None and len(labels) != len(points):
+            raise HauberkError(f"there are {len(labels)} labels for {len(points)} points", "give one label a point")
         classes = torch.zeros(len(points), device=points.device) if labels is None else labels
         rows: list[dict[str, Any]] = [
             {"x": float(x), "y": float(y), "class": str(int(label))}
@@ -73,7 +78,7 @@ def landscape(
     value: Callable[[Tensor], Tensor] | Tensor, box: Box, *, ends: tuple[float, float] | None = None,
     axes: tuple[str, str] = ("", ""), title: str = "", size: int = 230, resolution: int = 120,
 ) -> alt.LayerChart:  # fmt: skip
-    """A number over the plane, from blue (low) to red (high).
+    """A number over the plane, from blue (low) to red (high); what is not finite is grey.
 
     Args:
         value: from points, (N, 2), to numbers, (N,); or the numbers themselves, (rows from below, columns).
@@ -83,14 +88,25 @@ def landscape(
         title: above the panel; the ends of the colours stand beneath it.
         size: of the panel in pixels.
         resolution: cells along each side, where ``value`` is a function.
+
+    Raises:
+        HauberkError: if the numbers are of another shape, or none of them is finite.
     """
-    found = value if isinstance(value, torch.Tensor) else value(grid(box, resolution)).reshape(resolution, resolution)
+    found = value if isinstance(value, torch.Tensor) else _square(value(grid(box, resolution)), resolution)
     found = found.detach().float().cpu()
-    low, high = ends or (float(found.min()), float(found.max()))
+    finite = found.isfinite()
+    if found.ndim != 2 or not finite.any():
+        raise HauberkError(
+            f"expected numbers of shape (rows, columns), some of them finite, got {tuple(found.shape)}",
+            "give a function of points, or one number a cell",
+        )
+    low, high = ends or (float(found[finite].min()), float(found[finite].max()))
+    found = torch.where(finite, found, low)
     share = ((found - low) / max(high - low, 1e-12)).clamp(0, 1) * (len(HEAT) - 1)
     table = torch.tensor(HEAT, dtype=torch.float32)  # on the CPU: a colour table
     below = share.floor().clamp(max=len(HEAT) - 2).long()
     mixed = table[below] + (share - below)[..., None] * (table[below + 1] - table[below])
+    mixed[~finite] = torch.tensor(_rgb(ABSTAIN), dtype=torch.float32)  # on the CPU: a colour
     said = alt.TitleParams(title, subtitle=f"blue {low:.3g}, red {high:.3g}")
     layers = [_raster(mixed.to(torch.uint8), box, size, axes)]
     return alt.LayerChart(layer=layers).properties(width=size, height=size, title=said)
@@ -111,7 +127,11 @@ def curves(
         title: above the chart.
         percent: whether y is a share, drawn in percent from 0 to 1.
         steps: whether the value holds from a point to the one before, as certified accuracy does.
+
+    Raises:
+        HauberkError: if a row lacks a column.
     """
+    _check_rows(rows, x, y, series, *(band or ()))
     share: dict[str, Any]
     share = {"axis": {"format": ".0%"}, "scale": {"domain": [0, 1]}} if percent else {"scale": {"zero": False}}
     encoded = alt.Chart(alt.InlineData(values=[dict(row) for row in rows])).encode(
@@ -130,6 +150,7 @@ def scatter(
     rows: Sequence[Row], x: str, y: str, series: str | None = None, *, title: str = "", size: int = 300
 ) -> alt.LayerChart:
     """Points in a plane whose axes have no common scale; settings as in :func:`curves`."""
+    _check_rows(rows, x, y, series)
     flat = alt.Scale(zero=False)
     points = alt.Chart(alt.InlineData(values=[dict(row) for row in rows])).mark_circle(size=30, opacity=0.75).encode(
         alt.X(f"{x}:Q", scale=flat), alt.Y(f"{y}:Q", scale=flat), **_series(rows, series)
@@ -141,6 +162,7 @@ def bars(
     rows: Sequence[Row], name: str, value: str, series: str | None = None, *, title: str = "", percent: bool = False
 ) -> alt.LayerChart:
     """One bar for each row, side by side where a name has several series; settings as in :func:`curves`."""
+    _check_rows(rows, name, value, series)
     names = list(dict.fromkeys(row[name] for row in rows))
     aside = {} if series is None else {"yOffset": alt.YOffset(f"{series}:N", sort=None)}
     shown = alt.X(f"{value}:Q", axis=alt.Axis(format=".0%", tickMinStep=0.01) if percent else alt.Axis())
@@ -160,10 +182,12 @@ def pictures(images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, si
         size: of an image in pixels.
 
     Raises:
-        HauberkError: if the shape is another one.
+        HauberkError: if there is no image, their shape is another one, or there are more titles than images.
     """
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         raise HauberkError(f"images have shape {tuple(images.shape)}", "give (N, C, H, W) with one or three channels")
+    if len(titles) > len(images):
+        raise HauberkError(f"there are {len(titles)} titles for {len(images)} images", "give one title an image")
     levels = (images.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     said = [*titles, *[""] * (len(levels) - len(titles))]
     step, tall = size + 14, size + (30 if titles else 8)
@@ -203,6 +227,24 @@ def grid(box: Box, resolution: int) -> Tensor:
     share = (torch.arange(resolution) + 0.5) / resolution  # on the CPU: a figure's coordinates
     across, up = left + (right - left) * share, bottom + (top - bottom) * share
     return torch.stack([across.repeat(resolution), up.repeat_interleave(resolution)], 1)
+
+
+def _square(values: Tensor, resolution: int) -> Tensor:
+    """What a function said of the points of a grid, (rows from below, columns)."""
+    if values.numel() != resolution**2:
+        raise HauberkError(
+            f"expected one number for each of {resolution**2} points, got shape {tuple(values.shape)}",
+            "give a function from points (N, 2) to numbers (N,), such as lambda points: net(points).argmax(1)",
+        )
+    return values.reshape(resolution, resolution)
+
+
+def _check_rows(rows: Sequence[Row], *columns: str | None) -> None:
+    """Raise unless every row has the columns; none is named where one is None."""
+    for number, row in enumerate(rows):
+        for column in columns:
+            if column is not None and column not in row:
+                raise HauberkError(f"row {number} has no column {column!r}", f"it has: {', '.join(map(str, row))}")
 
 
 def _raster(levels: Tensor, box: Box, size: int, axes: tuple[str, str] = ("", "")) -> alt.Chart:
