@@ -86,6 +86,14 @@ def test_missing_files_bad_yaml_and_bad_settings_are_named(tmp_path: Path) -> No
         recipes.read(write(tmp_path / "r.yaml"), ["training.epochs"])
 
 
+@pytest.mark.parametrize("key", ["training", "evaluation"])
+def test_a_block_of_settings_is_not_replaced_as_a_whole(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: r\ndata: {name: digits}\nmodel: {name: small_cnn}\n")
+    with pytest.raises(HauberkError, match=rf"whole block(.|\n)*--set {key}\."):
+        recipes.read(str(path), [f"{key}={{}}"])
+
+
 @pytest.mark.parametrize("key", ["training.epochs", "evaluation.attacks.9.steps", "evaluation.attacks.-1.steps",
                                  "evaluation.attacks.first", "evaluation.attacks.²",
                                  "evaluation.attacks.99999999999999999999.x"])  # fmt: skip

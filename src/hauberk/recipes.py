@@ -19,6 +19,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, AfterValidator(reading.check_name)]
 TASK = ("input_shape", "num_classes", "mean", "std")  # what a model is told about its data
 SAME = {"name", "summary", "seed", "expected", "training.threads", "training.checkpoint_minutes"}  # leave the result
+BLOCKS = {"training": "epochs=5", "evaluation": "images=500"}  # whose values are set one by one
 FOLDERS = (Path(__file__).parent / "_recipes", Path(__file__).parents[2] / "recipes")
 
 
@@ -219,6 +220,11 @@ def _replace(content: dict[str, Any], setting: str) -> None:
     if not separator or not all(key.split(".")):
         raise HauberkError(f"--set expects key=value, got {setting!r}", "for example --set training.epochs=5")
     *parents, last = key.split(".")
+    if key in BLOCKS:
+        raise HauberkError(
+            f"--set {key} would replace the whole block, and what is not in it by defaults",
+            f"give single values, for example --set {key}.{BLOCKS[key]}",
+        )
     block: Any = content
     for name in parents:
         block = block[_place(block, name, key)] if isinstance(block, list) else block.setdefault(name, {})

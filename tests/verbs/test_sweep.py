@@ -82,6 +82,14 @@ def test_a_run_written_before_a_setting_existed_is_the_same_run(tiny_recipe: Pat
         hauberk.train(recipes.read(str(tiny_recipe), ["training.epochs=2"]), tmp_path / "run")
 
 
+def test_a_table_names_seeds_itself(table: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(table.read_text())
+    content["rows"][1]["set"]["seed"] = 3
+    table.write_text(yaml.safe_dump(content))
+    with pytest.raises(HauberkError, match=r"seed is in set(.|\n)*seeds: \[0, 1, 2\]"):
+        sweep.cells(sweep.read(table), tmp_path / "out")
+
+
 def test_seeds_of_a_line_are_timed_once(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells, timed = sweep.cells(sweep.read(table), tmp_path / "out"), []
 

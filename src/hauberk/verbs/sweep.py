@@ -131,10 +131,12 @@ def cells(table: Table, out: Path) -> list[Cell]:
     """The cells of a table, rows first, then seeds.
 
     Raises:
-        HauberkError: if two have one folder, or a folder holds a run of another recipe, which the table would show.
+        HauberkError: if a row sets the seed, two have one folder, or a folder holds a run of another recipe, which the table would show.
     """
     found = []
     for row in table.rows:
+        if "seed" in table.set | row.set:
+            raise HauberkError(f"{table.name}: the seed is in set", "give it to the table: seeds: [0, 1, 2]")
         settings = [f"{key}={json.dumps(value)}" for key, value in (table.set | row.set).items()]
         for seed in table.seeds:
             recipe = recipes.read(row.recipe, [*settings, f"seed={seed}"])
