@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# HyCAS and what it is compared with, on the data sets that are named: pneumonia, ham10000, cifar10 (all of them without
+# HyCAS and what it is compared with, on the data sets that are named: pneumonia, ham10000, cifar10, cifar100 (all without
 # an argument).  Writes results/hycas/NAME; some hours on one core each.  Needs the data in $HAUBERK_DATA (docs/data.md,
 # reproductions/image_sets.py).  Every step resumes, and runs that are there already are kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 hauberk=.venv/bin/hauberk
 
-for name in ${@:-pneumonia ham10000 cifar10}; do
+for name in ${@:-pneumonia ham10000 cifar10 cifar100}; do
   for table in recipes/tables/hycas_${name}{,_parts,_noise}.yaml; do
     test -f $table || continue
     $hauberk sweep $table -o runs/hycas_$name

@@ -68,6 +68,12 @@ def test_tables_of_predictors_follow_from_their_bundles(folder: Path) -> None:
     assert made == {name: (folder / name).read_text() for name in made}
 
 
+def test_attacks_on_random_nets_follow_from_their_bundles() -> None:
+    folder = ROOT / "results" / "hycas_attacks"
+    made = importlib.import_module("random_attacks").files(folder)
+    assert made == {name: (folder / name).read_text() for name in made}
+
+
 def test_the_table_of_training_methods_follows_from_its_bundles() -> None:
     folder = ROOT / "results" / "training"
     made = importlib.import_module("training_table").files(folder, ROOT / "results" / "training_cost.json")

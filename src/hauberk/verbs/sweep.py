@@ -131,7 +131,8 @@ def cells(table: Table, out: Path) -> list[Cell]:
     """The cells of a table, rows first, then seeds.
 
     Raises:
-        HauberkError: if a row sets the seed, two have one folder, or a folder holds a run of another recipe, which the table would show.
+        HauberkError: if a row sets the seed, two have one folder, or a folder holds a run of another recipe, which the
+            table would show.
     """
     found = []
     for row in table.rows:
