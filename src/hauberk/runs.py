@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -301,7 +302,7 @@ class Run:
         if not self.has_model:
             raise HauberkError(
                 f"{self.path} has no finished model",
-                f"finish it with: hauberk train {self._recipe_file} -o {self.path}",
+                f"finish it with: {shlex.join(['hauberk', 'train', str(self._recipe_file), '-o', str(self.path)])}",
             )
         found = reading.json_object(self._config_file)
         reading.check_json(found, {"spec": dict, "weights": str, "facts": dict}, self._config_file)

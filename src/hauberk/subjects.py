@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,10 +136,10 @@ def _source_of(path: Path, named: Mapping[str, str], model: str | None, arch: st
     """The model that the records of a run are about: as the user names it now, else as the run does, if trusted."""
     text, code = named.get("file") or named["factory"], named.get("factory") if "file" in named else None
     if model is None and not trusted(code or text):
-        again = f"{text} --arch {code}" if code else text
+        again = shlex.join([text, "--arch", code] if code else [text])
         raise HauberkError(
             f"{path} keeps the records of {text}, but not the model",
-            f"name the model itself: {again} --data ... -o {path}, or for verify --model {again}",
+            f"name the model itself: {again} --data ... -o {shlex.quote(str(path))}, or for verify --model {again}",
         )
     if code is not None and arch is None and (model is None or is_file(model)):
         require(code)  # the run alone names it

@@ -1,5 +1,6 @@
 """Data as a user names it: found where it is, completed by what a model takes, else one clear question."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hauberk.cli import options
 from hauberk.data import load
 from hauberk.data.given import Takes, completed, described, placed
 from hauberk.errors import HauberkError
@@ -75,6 +77,18 @@ def test_more_than_one_size_is_a_question(sizes: list[tuple[int, int]], tried: F
     with pytest.raises(HauberkError, match="which size") as raised:
         chosen("xrays", tried)
     assert "--data xrays,size=" in raised.value.hint
+
+
+@pytest.mark.parametrize("folder", ["xrays", "x rays", "x rays, 2024", "it's, {1}"])
+def test_what_a_question_suggests_can_be_typed(folder: str) -> None:
+    images(folder, (20, 20), (40, 40))
+    with pytest.raises(HauberkError, match="which size") as raised:
+        chosen(folder, ANYTHING)
+    option, typed = shlex.split(raised.value.hint.partition(": ")[2])
+    assert option == "--data"
+    spec = options.data(typed)
+    assert spec is not None
+    assert spec["folder"] == folder and isinstance(spec["size"], int)
 
 
 def test_what_the_user_says_is_not_asked_again() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +158,15 @@ def _which_size(spec: Spec, sides: list[int], every: list[int]) -> HauberkError:
     can = f", and the model takes any of {', '.join(map(str, every[:6]))}" if every else ""
     return HauberkError(
         f"which size? The shorter sides of the images have {seen}{can}",
-        f"give the size that the model was trained on: --data {spec['folder']},size={every[0] if every else 224}",
+        f"give the size that the model was trained on: {_option(spec, f'size={every[0] if every else 224}')}",
     )
+
+
+def _option(spec: Spec, setting: str) -> str:
+    """The option that names these data with one more setting, quoted for a shell."""
+    key = PATHS[spec["name"]]
+    place = spec[key] if "," not in spec[key] else f"{spec['name']},{key}={json.dumps(spec[key])}"
+    return f"--data {shlex.quote(f'{place},{setting}')}"
 
 
 def _of_arrays(spec: Spec, path: Path, takes: Takes) -> tuple[Spec, tuple[str, ...]]:
@@ -166,8 +175,8 @@ def _of_arrays(spec: Spec, path: Path, takes: Takes) -> tuple[Spec, tuple[str, .
     if layout is None:
         raise HauberkError(
             f"which axes? The images of {path} have shape {'x'.join(map(str, shape))}",
-            "set layout=NCHW if the channels come first, layout=NHWC if they come last: --data "
-            f"{spec['file']},layout=NHWC",
+            "set layout=NCHW if the channels come first, layout=NHWC if they come last: "
+            f"{_option(spec, 'layout=NHWC')}",
         )
     sizes = dict(zip(layout, shape, strict=False)) | ({"C": 1} if layout == "NHW" else {})
     spec, own, side = spec | {"layout": layout}, sizes.get("C", 0), sizes.get("H", 0)
