@@ -82,6 +82,21 @@ def test_a_run_written_before_a_setting_existed_is_the_same_run(tiny_recipe: Pat
         hauberk.train(recipes.read(str(tiny_recipe), ["training.epochs=2"]), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [({"training.steps_per_epoch": 10**6}, "cold: an epoch of"), ({"evaluation.images": 10**6}, "cold: .* requested")],
+)
+def test_what_a_later_cell_cannot_do_is_said_before_the_first(
+    setting: dict[str, int], said: str, table: Path, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(table.read_text())
+    content["rows"][1]["set"] |= setting
+    content["set"] = {key: value for key, value in content["set"].items() if key not in setting}
+    table.write_text(yaml.safe_dump(content))
+    with pytest.raises(HauberkError, match=said):
+        sweep.foretold(sweep.cells(sweep.read(table), tmp_path / "out"))
+
+
 def test_a_table_names_seeds_itself(table: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(table.read_text())
     content["rows"][1]["set"]["seed"] = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -150,17 +151,17 @@ def feature_map(model: nn.Module, images: Tensor) -> Features:
     for hook in hooks:
         hook.remove()
     if not last or last[-1][1] is not output or sum(m is last[-1][0] for m, _ in last) > 1:
-        return model
+        return partial(called, model)
     head = last[-1][0]
 
     def penultimate(points: Tensor) -> Tensor:
         seen: list[Tensor] = []
         hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
-            model(points)
+            model(points.clone())  # it may work in place
         finally:
             hook.remove()
-        return seen[0]
+        return seen[0].clone()
 
     return penultimate
 

@@ -20,6 +20,7 @@ from hauberk.certificates import Certificate
 from hauberk.certificates.voted import VoteCertificate
 from hauberk.classifier import TILE
 from hauberk.data import Dataset, load
+from hauberk.data.source import Source
 from hauberk.devices import Device
 from hauberk.errors import HauberkError
 from hauberk.evaluation import diagnostics
@@ -38,7 +39,7 @@ from hauberk.threats import epsilon
 from hauberk.training.precision import Bfloat16
 from hauberk.training.progress import Progress
 from hauberk.verbs.evaluate import DIAGNOSED, follow
-from hauberk.verbs.samples import probe_batch
+from hauberk.verbs.samples import evaluation_samples, probe_batch
 from hauberk.verbs.train import build_model, completed, train
 
 PROBE_STEPS = 3
@@ -166,13 +167,20 @@ def foretold(cells: Sequence[Cell]) -> dict[Path, Cost]:
         trained = Run(cell.path).has_model
         key = (cell.label, trained)
         if key not in known:
-            known[key] = predict(cell.recipe, trained)
+            try:
+                known[key] = predict(cell.recipe, trained)
+            except HauberkError as error:
+                raise HauberkError(f"{cell.label}: {error.message}", error.hint) from error
         found[cell.path] = known[key]
     return found
 
 
 def predict(recipe: Recipe, trained: bool = False) -> Cost:
-    """Minutes of training (none if trained already) and evaluation, from a few timed steps of each on this machine."""
+    """Minutes of training (none if trained already) and evaluation, from a few timed steps of each on this machine.
+
+    Raises:
+        HauberkError: if the recipe asks for more batches of an epoch, or images of a split, than there are.
+    """
     dataset = load(recipe.data)
     model = build_model(recipe, dataset)
     wrapped = model if recipe.wrap is None else registry.build(recipe.wrap, "defence", base=model)
@@ -182,7 +190,7 @@ def predict(recipe: Recipe, trained: bool = False) -> Cost:
     step = _train_step_seconds(recipe, model, dataset)
     config = recipe.training
     own = config.batch_size - sum(round(other.share * config.batch_size) for other in recipe.extra)
-    steps = config.epochs * (config.steps_per_epoch or len(dataset.train) // own)
+    steps = config.epochs * len(Source(dataset, (), own, recipe.seed, config.steps_per_epoch).batches(0))
     validation = 0.0
     if config.validation_attack is not None and config.validate_every:
         images = min(config.validation_images or len(dataset.val), len(dataset.val))
@@ -253,7 +261,7 @@ def _standing(recipe: Recipe) -> float:
 
 def _evaluation_seconds(recipe: Recipe, model: nn.Module, dataset: Dataset) -> float:
     plan = recipe.evaluation
-    images = plan.images or len(dataset.test if plan.split == "test" else dataset.val)
+    images = len(evaluation_samples(dataset, plan.split, plan.images).ids)
     attacks = [registry.build(spec, "attack") for spec in plan.attacks]
     certificates = [registry.build(spec, "certificate") for spec in plan.certificates]
     each = sum(_certificate_seconds(c, model, dataset) for c in certificates)
