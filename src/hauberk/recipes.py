@@ -222,7 +222,7 @@ def _replace(content: dict[str, Any], setting: str) -> None:
     *parents, last = key.split(".")
     if key in BLOCKS:
         raise HauberkError(
-            f"--set {key} would replace the whole block, and what is not in it by defaults",
+            f"--set {key} would replace the whole block: what it does not name would get its default",
             f"give single values, for example --set {key}.{BLOCKS[key]}",
         )
     block: Any = content
