@@ -1,12 +1,12 @@
-"""The command line: one thin file a verb; only this room speaks to a terminal."""
+"""The command line: each verb has one thin file, and only this package writes to a terminal."""
 
-# Only what Python has loaded by itself is imported here: a file of the current folder may stand in for all else.
+# This file imports only modules that Python itself has loaded: a file in the current folder can shadow any other.
 import os
 import sys
 
 
 def main() -> None:
-    """Run a verb; an error is one clear message and a non-zero exit code, never a traceback."""
+    """Run a verb; an error gives one clear message and a non-zero exit code, never a traceback."""
     leave_current_folder()
     from hauberk.cli.interrupts import INTERRUPTED, ending_at_once
 
@@ -29,21 +29,21 @@ def main() -> None:
         with ending_at_once():
             load_plugins()
             app = build(asked(sys.argv[1:]))
-        code = copy_context().run(app, standalone_mode=False)  # what the command trusts ends with it
+        code = copy_context().run(app, standalone_mode=False)  # the command's trust ends with it
     except Exception as error:
         sys.exit(failed(error))
     except KeyboardInterrupt:
         code = INTERRUPTED
     finally:
         sys.path[:] = path
-    if code == INTERRUPTED:  # typer turns Ctrl-C into this code, without a word
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code and prints nothing
         error_line("stopped; what was finished is kept", "the same command goes on from there")
     if code:
         sys.exit(code)
 
 
 def refuse_controls(arguments: list[str]) -> None:
-    """Raise if an argument holds what a terminal obeys: a star may have put a file's name there."""
+    """Raise if an argument holds control characters of a terminal, as a file name matched by ``*`` may."""
     from hauberk.errors import HauberkError
 
     for argument in arguments:
@@ -52,7 +52,7 @@ def refuse_controls(arguments: list[str]) -> None:
 
 
 def leave_current_folder() -> None:
-    """Take the current folder off the path where it comes before the standard library, and would stand in for one."""
+    """Remove the current folder from ``sys.path`` where it precedes the standard library and could shadow it."""
     library = os.path.realpath(os.path.dirname(os.__file__))  # noqa: PTH120
     places = [os.path.realpath(place or ".") for place in sys.path]
     first = places.index(library) if library in places else 0

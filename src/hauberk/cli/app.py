@@ -1,4 +1,4 @@
-"""The verbs, gathered."""
+"""The command-line application with all verbs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VERBS = {
 
 
 def build(names: Iterable[str] = VERBS) -> typer.Typer:
-    """The command line with some verbs; the file of each is imported here, which takes a while for all of them."""
+    """Build the command line with the named verbs; each verb's file is imported here, which is slow for all verbs."""
     app = typer.Typer(
         help="Train, attack, certify, mix and report image classifiers that must hold up against an adversary.",
         no_args_is_help=True,
@@ -50,7 +50,7 @@ def build(names: Iterable[str] = VERBS) -> typer.Typer:
 
 
 def asked(arguments: Sequence[str]) -> Iterable[str]:
-    """The verb that is typed, alone; all of them where none is, or one that does not exist."""
+    """The typed verb alone; all verbs if none is typed or if the typed verb does not exist."""
     return arguments[:1] if arguments and arguments[0] in VERBS else VERBS
 
 

@@ -71,7 +71,7 @@ def attack(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Attack a model: with its recipe's attacks, or AutoAttack in a threat. The same command again resumes."""
+    """Attack a model with its recipe's attacks, or with AutoAttack in a threat. The same command resumes a run."""
     options.trust_code(trust_code, target, arch)
     options.threads(threads)
     placed = options.device(device, precision)
@@ -104,7 +104,7 @@ def attack(
 
 
 def _certify(subject: Subject, target: str, trusted: bool) -> str:
-    """The command that certifies the same model, as far as it can be certified."""
+    """The command that certifies the same model, by smoothing where no certificate fits its structure."""
     smoothing = "" if certifying.certifiable(subject) else " --method smoothing --sigma 0.25 --n 1000"
     return f"hauberk certify {options.again(subject, target, trusted)}{smoothing}"
 
@@ -128,14 +128,14 @@ def _attacks(
 
 
 def _largest(balls: Sequence[threats.Threat] | None, planned: Sequence[Attack]) -> list[threats.Threat]:
-    """The largest budget of each norm: a walk to the nearest error is made once."""
+    """The largest budget of each norm: the search for the nearest error runs once for each norm."""
     every = [*(balls or ()), *(a.threat for a in planned)]
     norms = dict.fromkeys(t.norm for t in (balls or every))
     return [max((t for t in every if t.norm == norm), key=lambda t: t.eps) for norm in norms]
 
 
 def _other_norm(subject: Subject, planned: list[Attack]) -> list[Attack]:
-    """A look at a norm the model was perhaps not trained for, where only one is planned."""
+    """An attack in another norm, for which the model was perhaps not trained, if all planned attacks share one norm."""
     if len({a.threat.norm for a in planned}) > 1:
         return []
     return [verb.other_norm(subject, max((a.threat for a in planned), key=lambda t: t.eps))]

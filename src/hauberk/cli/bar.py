@@ -1,4 +1,4 @@
-"""A bar that fits into a line of a terminal, with what is worth knowing beside it."""
+"""A progress bar that fits into one line of a terminal, with details beside it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def fitted(label: str, share: float | None, details: Sequence[str], columns: int
     """Label, bar, percentage and details in one line.
 
     Args:
-        label: what is being done; cut where it does not fit.
-        share: done, in [0, 1]; None where nobody knows, and there is no bar then.
+        label: the name of the work; it is cut where it does not fit.
+        share: share of the work that is done, in [0, 1]; None if it is unknown, and then there is no bar.
         details: the most important first; those that do not fit are left out.
-        columns: of the terminal; the last one stays empty, because some terminals break the line there.
+        columns: width of the terminal; the last column stays empty, because some terminals break the line there.
     """
     from rich.cells import cell_len, set_cell_size  # here, because it takes a tenth of a second
 
@@ -36,7 +36,7 @@ def fitted(label: str, share: float | None, details: Sequence[str], columns: int
 
 
 def _bar(share: float, columns: int) -> str:
-    """The bar alone: strong where it is done, weak where it is not."""
+    """The bar alone: bold for the part that is done, dim for the rest."""
     from rich.console import Console
     from rich.progress_bar import ProgressBar
 

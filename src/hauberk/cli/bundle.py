@@ -27,7 +27,7 @@ def bundle(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Copy a run, small enough to commit: records, recipe, environment, hashes, and with --weights a small model."""
+    """Copy a run, small enough to commit: records, recipe, environment, hashes; a small model with --weights."""
     path = bundles.write_bundle(runs.Run.open(run), out or run.with_name(f"{run.name}-bundle"), weights)
     following = shlex.join(["hauberk", "verify", str(path), *(["--weights"] if weights else [])])
     emit({"bundle": str(path)}, json, [f"bundle: {path}", f"next: {following}"])

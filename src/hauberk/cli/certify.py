@@ -62,7 +62,7 @@ def certify(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Certify a model; by default as its recipe says, or as its structure allows. The same command again resumes."""
+    """Certify a model, by default as its recipe says or its structure allows. The same command resumes a run."""
     options.trust_code(trust_code, target, arch)
     options.threads(threads)
     placed = options.device(device, precision)
@@ -99,7 +99,7 @@ def certify(
 
 
 def _foretold(found: list[tuple[Certificate, Forecast | None]], json: bool) -> None:
-    """What a pilot says, an object or some lines."""
+    """Print the estimates of a pilot, as one JSON object or as lines."""
     said, lines = [], []
     for item, told in found:
         name = str(registry.spec(item)["name"]).replace("_", " ")
@@ -148,7 +148,7 @@ def _certificates(
 
 
 def _taken(spec: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Those settings that this certificate, or the one that it rests on, has."""
+    """The given settings that this certificate, or the certificate that it rests on, has."""
     innermost = spec.get("base", {"name": "lipschitz"}) if spec["name"] == "mixed_margin" else spec
     known = registry.settings(innermost["name"], "certificate")
     return {key: value for key, value in settings.items() if key in known}
@@ -157,7 +157,7 @@ def _taken(spec: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 def _completed(
     subject: Subject, spec: dict[str, Any], settings: dict[str, Any], bound: str | None
 ) -> registry.Spec:
-    """The certificate with the settings given; of a mix, the mix's certificate that rests on it."""
+    """The certificate with the given settings; for a mix, the mix's certificate that rests on it."""
     if spec["name"] == "mixed_margin":
         base, bound = dict(spec.get("base", {"name": "lipschitz"})), bound or spec.get("bound")
     elif isinstance(subject.model, defences.MixedClassifier):
@@ -169,6 +169,6 @@ def _completed(
             "--bound chooses between the certificates of a mix, and this model is not a mix",
             "leave it out, or certify a mix",
         )
-    # an estimate has the changes over one budget and no margin at other radii
+    # an estimate holds the changes over one budget, and no margin at other radii
     bound = bound or ("theorem_3_5" if base["name"] == "local_lipschitz" else "exact")
     return {"name": "mixed_margin", "base": base | settings, "bound": bound}

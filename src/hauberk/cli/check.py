@@ -47,7 +47,7 @@ def check(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Look at a model before anything is spent on it: contract, gradients, randomness, speed, cost of each suite."""
+    """Check a model before it is evaluated: contract, gradients, randomness, speed and the cost of each suite."""
     options.trust_code(trust_code, target, arch)
     options.threads(threads)
     where, _, line = options.device(device)

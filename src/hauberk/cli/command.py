@@ -1,4 +1,4 @@
-"""A verb: each option once, because the last of two contradicting values would win without a word; then its imports."""
+"""A verb that takes each option once, since the last of two values would win silently, and that imports its modules."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hauberk.later import Later
 
 
 class Verb(TyperCommand):
-    """Refuses an option that is given twice, unless it may be repeated, and loads what the verb needs as it begins."""
+    """A command that refuses an option given twice, unless it may be repeated, and imports its modules at its start."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Count the options, then parse them as always."""
+        """Count the options, then parse them as usual."""
         if args and not ctx.resilient_parsing:
             _, _, order = self.make_parser(ctx).parse_args(args=list(args))
             for param in order:
@@ -30,9 +30,9 @@ class Verb(TyperCommand):
         return parsed
 
     def invoke(self, ctx: Any) -> Any:
-        """Say what is about to be done, import what the verb's file keeps for later, while Ctrl-C ends at once; run it.
+        """Announce the work and import the deferred modules, while Ctrl-C ends the process at once; then run the verb.
 
-        Torch alone takes seconds to load, so a person is told before.
+        Torch alone takes seconds to load, so the announcement comes first.
         """
         with ending_at_once():
             said = opening(str(ctx.info_name), ctx.params)

@@ -40,7 +40,7 @@ def compare(
     ] = False,
     format: Annotated[str, typer.Option(help="terminal, md or json.")] = "terminal",
 ) -> None:
-    """Compare runs on the images they share: accuracies, paired differences, and which of them are beyond doubt.
+    """Compare runs on the images they share: accuracies, paired differences, and which differences are beyond doubt.
 
     Runs whose names differ only in -seed0, -seed1 ... are pooled. P-values are corrected for all comparisons (Holm).
     """

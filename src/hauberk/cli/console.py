@@ -1,4 +1,4 @@
-"""What a person sees: lines on stdout and stderr, tables, errors, and the progress of work."""
+"""Output for people: lines on stdout and stderr, tables, errors, and the progress of work."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from hauberk.evaluation.work import Step
     from hauberk.training.progress import Progress
 
-PLAIN_SECONDS, PLAIN_SHARE = 10.0, 0.05  # between two plain lines: so long, and this share of the time so far
-FIRST_SECONDS = 1.0  # until the first of them, which says how long it will take
+PLAIN_SECONDS, PLAIN_SHARE = 10.0, 0.05  # between two plain lines: the longer of both, the share of the time so far
+FIRST_SECONDS = 1.0  # until the first plain line, which gives the time left
 DRAWN_SECONDS = 0.1  # between two states of a bar
 RED, YELLOW = "1;31", "33"
 
 
 def clean(text: str) -> str:
-    """Text without what a terminal obeys: controls, and marks that turn the direction of writing, are written out.
+    """Text with control characters, and marks that change the direction of writing, written out as escapes.
 
-    A line stays one line, so a name in a file cannot write a line of its own.
+    A line stays one line, so a name in a file cannot add a line.
     """
     shown = (c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else ascii(c)[1:-1] for c in text)
     return "".join(" " if c in ("\\n", "\\t") else c for c in shown)
@@ -39,10 +39,10 @@ def line(text: str, stream: TextIO | None = None, mark: str = "", colour: str = 
     """One line, on stderr unless another stream is given.
 
     Args:
-        text: what it says; it is cleaned here.
-        stream: where.
-        mark: a word before it, coloured on a terminal.
-        colour: of the mark, as a terminal numbers it.
+        text: the text of the line; it is cleaned here.
+        stream: where the line is written.
+        mark: a word before the text, coloured on a terminal.
+        colour: the terminal's code for the colour of the mark.
     """
     LAST.clear()
     stream = stream or sys.stderr
@@ -53,25 +53,25 @@ def line(text: str, stream: TextIO | None = None, mark: str = "", colour: str = 
 
 
 def error_line(message: str, hint: str = "") -> None:
-    """An error and the next thing to do, on stderr."""
+    """Write an error and the next step to stderr."""
     line(message, mark="error:")
     if hint:
         line(f"  {hint}")
 
 
 def say(text: str) -> None:
-    """A line for a person, on stderr so that stdout stays a result."""
+    """Write a line for a person to stderr, so that stdout holds only the result."""
     line(text)
 
 
 def notes(known: Iterable[str]) -> None:
-    """What there is to know about a model and its data, a line each."""
+    """Write the notes about a model and its data, one line each."""
     for note in known:
         line(note, mark="note:", colour=YELLOW)
 
 
 def emit(result: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
-    """The result of a verb: one JSON object, or lines for a person."""
+    """Write the result of a verb: one JSON object, or lines for a person."""
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
         return
@@ -80,8 +80,8 @@ def emit(result: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout."""
-    from rich.console import Console  # here, because it takes a tenth of a second, and other verbs do without
+    """Write a table to stdout."""
+    from rich.console import Console  # here, because it takes a tenth of a second, and other verbs do not need it
     from rich.markup import escape
     from rich.table import Table
 
@@ -103,17 +103,17 @@ def clock(seconds: float) -> str:
 
 
 class Reporter:
-    """Progress of training and of evaluation: a bar on a terminal, and a line now and then elsewhere.
+    """Progress of training and of evaluation: a bar on a terminal, and elsewhere a line from time to time.
 
     Args:
-        quiet: say nothing.
-        first: the line before all others, said when there is something to report.
-        name: of the run, by which lines of several processes are told apart.
+        quiet: write nothing.
+        first: a line before all others, written when there is something to report.
+        name: the name of the run, which distinguishes the lines of several processes.
     """
 
     def __init__(self, quiet: bool = False, first: str = "", name: str = "") -> None:
         self._quiet, self._first = quiet, first
-        self.name, self.foretold = name, False  # whether the verb has said itself what all takes at most
+        self.name, self.foretold = name, False  # whether the verb has announced the longest time itself
         self._started = self._last = time.monotonic()
         self._told = False
 
@@ -128,7 +128,7 @@ class Reporter:
 
     def evaluating(self, step: Step) -> None:
         """Callback of ``attack``, ``certify`` and ``mix``."""
-        if step.news:  # also beside JSON: it stands on stderr
+        if step.news:  # also with JSON, because it goes to stderr
             say(step.news)
             return
         if step.ahead:
@@ -150,7 +150,7 @@ class Reporter:
 
     @contextmanager
     def counting(self, label: str) -> Iterator[None]:
-        """Inside, show how many passes are done, for work whose end nobody knows beforehand."""
+        """Within the block, show how many passes are done, for work of unknown length."""
         started, done = time.monotonic(), 0
 
         def beat(passes: int) -> None:
@@ -171,9 +171,9 @@ class Reporter:
         self._first = ""
 
     def _show(self, label: str, share: float | None, details: Sequence[str], finished: bool) -> None:
-        """A state of the work: what is done, which share of it (None: nobody knows), and what is worth knowing.
+        """Show a state of the work: its label, the share that is done (None if unknown), and details.
 
-        The most important comes first.
+        The most important detail comes first.
         """
         if self._quiet:
             return

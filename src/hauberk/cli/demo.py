@@ -22,7 +22,7 @@ def demo(
 ) -> None:
     """Train, attack, certify, mix, report and verify four small nets on embedded digits, in minutes on two cores.
 
-    One thread by default: with nets this small, further threads mostly wait for each other.
+    The default is one thread: with nets this small, further threads mostly wait for each other.
     """
     options.threads(threads)
     where, _, line = options.device(device)
@@ -40,7 +40,7 @@ def demo(
 
 
 def _following(runs: Sequence[Path]) -> str:
-    """The command that holds the mixes against the line between the two nets that they are made of."""
+    """The command that compares the mixes with the straight line between the two nets that they are made of."""
     mixes = [str(run) for run in runs if run.name.startswith("mix_")]
     ends = [str(run) for run in runs if run.name in ("demo_standard", "demo_lipschitz")]
     return shlex.join(["hauberk", "compare", *mixes, "--line", *ends])

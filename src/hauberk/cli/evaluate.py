@@ -25,7 +25,7 @@ else:
     page, verb, samples = (Later(f"hauberk.{name}") for name in ("report.page", "verbs.evaluate", "verbs.samples"))
 
 
-LONG, FEW, LARGE = 120.0, 200, 1000  # seconds and images from which fewer are proposed
+LONG, FEW, LARGE = 120.0, 200, 1000  # fewer images are proposed above these seconds and images; LARGE stands for all
 
 
 def evaluate(
@@ -59,7 +59,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model in one go: check, attack, certify what can be proved, judge the attack, write one page.
 
-    The same command again goes on where it was stopped.
+    The same command continues a stopped evaluation.
     """
     options.trust_code(trust_code, target, arch)
     options.threads(threads)
@@ -90,14 +90,14 @@ def evaluate(
 
 
 def _attack(text: str, ball: Threat | None, usual: Threat) -> Attack:
-    """The attack under the threat that was typed, for all or for this one, else under the usual one."""
+    """The attack under the typed threat, which is the command's or the attack's own, else under the usual threat."""
     if ball is None and "threat" in options.described(text):
         return cast("Attack", options.method(text, "attack"))
     return cast("Attack", options.method(text, "attack", threat=ball or usual))
 
 
 def _ahead(wanted: verb.Planned, usual: bool) -> list[str]:
-    """What the check saw, what will be done, and what it takes at most."""
+    """Lines with the findings of the check, the planned work, and the longest time that it takes."""
     bad = [f"  LOOK  {f.name}: {f.text}" for f in wanted.findings if not f.good]
     right = next((f"; accuracy {f.text}" for f in wanted.findings if f.name == "accuracy" and f.good), "")
     seen = [f"check: {len(wanted.findings) - len(bad)} of {len(wanted.findings)} points are good{right}", *bad]

@@ -29,7 +29,7 @@ def explain(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """What a method does, its equation, its settings and its source."""
+    """Show what a method does, its equation, its settings and its source."""
     found = registry.entry(name)
     target = found.load()
     settings = [
@@ -48,10 +48,10 @@ def explain(
 
 
 def page(name: str) -> str:
-    """Where the site has the page of a method: below ``HAUBERK_SITE``, or in the checkout that holds this package.
+    """The address of a method's page: below ``HAUBERK_SITE``, or in the checkout that holds this package.
 
     Raises:
-        HauberkError: if neither is there.
+        HauberkError: if ``HAUBERK_SITE`` is not set and the checkout has no such page.
     """
     path = f"reference/methods/{name}.html"
     hosted = os.environ.get("HAUBERK_SITE")

@@ -39,7 +39,7 @@ def export(
     out: options.Out = None,
     json: options.Json = False,
 ) -> None:
-    """Write kept adversarial images: arrays with -o FILE.npz, else PNG files; or certificates by votes: -o FILE.tsv."""
+    """Write kept adversarial images as arrays (-o FILE.npz) or PNG files, or certificates by votes (-o FILE.tsv)."""
     if out is not None and out.suffix == ".tsv":
         if threat is not None or target is not None:
             raise HauberkError(
@@ -68,7 +68,7 @@ def _log(run: Path, out: Path, given: dict[str, Any], json: bool) -> None:
     found = logs.certified(runs.Run.open(run), wanted)
     path, method = logs.write_log(found, out), logs.method_of(found)
     stated = f"{path},noise={registry.spec(method.noise)['name']}:{method.noise.sigma}"
-    if (method.rule, method.rival) == ("fixed", "rest"):  # of another bound n and alpha give other radii
+    if (method.rule, method.rival) == ("fixed", "rest"):  # under another bound n and alpha give other radii
         stated += f",n={method.n},alpha={method.alpha}"
     rows, how = found.table.num_rows, logs.typed(method)
     following = shlex.join(["hauberk", "report", "--log", stated])

@@ -1,4 +1,4 @@
-"""Every way in which a verb can fail, as one clear message with a next step and an exit code."""
+"""The failures of verbs: each gives one clear message with a next step and an exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOO_LITTLE = ("out of memory", "use a smaller --tile or batch size")
 
 
 def failed(error: BaseException) -> int:
-    """Say what went wrong, and return the exit code; what nobody expected is saved with its traceback."""
+    """Write the message of an error, and return the exit code; an unexpected error is saved with its traceback."""
     usage = getattr(error, "format_message", None)  # click's own errors, wherever typer keeps that package
     if isinstance(error, HauberkError):
         error_line(error.message, error.hint)
@@ -32,7 +32,7 @@ def failed(error: BaseException) -> int:
 
 
 def _misused(error: BaseException, said: str) -> int:
-    """An unknown option or verb, a missing argument, a value of another type."""
+    """Report wrong usage: an unknown option or verb, a missing argument, a value of another type."""
     context = getattr(error, "ctx", None)
     path = "hauberk" if context is None else context.command_path.replace("__main__.py", "hauberk")
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -43,7 +43,7 @@ def _misused(error: BaseException, said: str) -> int:
 
 
 def _saved(error: BaseException) -> str:
-    """Where the traceback is kept."""
+    """Save the traceback, and return the path of its file, or other words if it cannot be saved."""
     text = "".join(traceback.format_exception(error))
     try:
         handle, name = tempfile.mkstemp(prefix="hauberk-error-", suffix=".txt")

@@ -33,7 +33,7 @@ CASES = re.compile(r"\\begin\{cases\}(.*?)\\end\{cases\}", re.DOTALL)
 
 
 def readable(text: str) -> str:
-    """A docstring with its formulas in Unicode and its marks of other roles and of code left out.
+    """A docstring with its formulas in Unicode and its double backquotes as single ones.
 
     Args:
         text: reStructuredText as in this library's docstrings.
@@ -44,18 +44,18 @@ def readable(text: str) -> str:
 
 
 def formula(latex: str) -> str:
-    r"""One formula in a line: ``\frac{a+b}{2}`` becomes (a+b)/2."""
+    r"""One formula on one line: ``\frac{a+b}{2}`` becomes (a+b)/2."""
     latex = CASES.sub(lambda found: "⦃ " + re.sub(r"\s*\\\\\s*", "; ", found[1].replace("&", "  ")).strip(), latex)
     latex = SCRIPT.sub(_marked, latex.replace("\\{", "⦃").replace("\\}", "⦄"))
     parser, printer = _rules()
     nodes = LatexWalker(latex, latex_context=parser, tolerant_parsing=True).get_latex_nodes()[0]
-    found: str = printer.nodelist_to_text(nodes).replace("⦃", "{").replace("⦄", "}")  # braces that are seen
+    found: str = printer.nodelist_to_text(nodes).replace("⦃", "{").replace("⦄", "}")  # visible braces
     found = re.sub(r"\s*\n\s*", " ", found)
     return FUNCTION.sub(" ", RELATION.sub(r" \1 ", found)).strip()
 
 
 def _shown(latex: str, margin: str) -> str:
-    """A displayed formula, a line for each of its own."""
+    """A displayed formula, with one line for each line of its source."""
     whole = CASES.sub(lambda found: found[0].replace("\\\\", "; "), latex.strip())
     lines = [formula(line) for line in whole.split("\\\\")]
     return textwrap.indent("\n".join(filter(None, lines)), margin)
@@ -94,7 +94,7 @@ def _said(node: Any, printer: LatexNodes2Text) -> list[str]:
 
 
 def _grouped(text: str) -> str:
-    """In brackets, unless it is one name or number."""
+    """The text in brackets, unless it is one name or number."""
     return text if re.fullmatch(r"[\w.′*⊤∞\u0300-\u036f₀-₉⁰-⁹]*|\([^()]*\)", text) else f"({text})"
 
 

@@ -25,7 +25,7 @@ else:
     verb, file = Later("hauberk.verbs.gate"), Later("hauberk.verbs.junit")
 
 CODES = {"pass": 0, "fail": 1, "cannot tell": 3}
-NOT_APPLIED = 2  # a mistyped requirement, a run that is not there: nothing was judged
+NOT_APPLIED = 2  # nothing was judged: a mistyped requirement, or a missing run
 
 
 def gate(
@@ -51,7 +51,7 @@ def gate(
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the findings as JUnit XML.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Hold a run against what is required: exit code 0 pass, 1 fail, 3 cannot tell; 2 if nothing could be judged."""
+    """Judge a run by requirements: exit code 0 pass, 1 fail, 3 cannot tell; 2 if nothing could be judged."""
     try:
         wanted = [requirement.parse(text) for text in require or ()]
         allowed = [cast("verb.Lack", options.choice("--allow", name, verb.LACKS)) for name in allow or ()]
@@ -73,7 +73,7 @@ def gate(
 
 
 def _next(run: Path, findings: Sequence[Finding]) -> list[str]:
-    """The command that would tell what cannot be told, if there is one; where all is told the page with the images."""
+    """The command that would settle an open verdict, if there is one; the report command if no verdict is open."""
     doubts = [f for f in findings if f.verdict == "cannot tell"]
     missing = next((f.missing for f in doubts if f.missing), () if doubts else ("report", str(run)))
     return [f"next: {shlex.join(['hauberk', *missing])}"] if missing else []

@@ -32,7 +32,7 @@ def generate(
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Sample a trained diffusion model into an .npz file that says where its images come from."""
+    """Sample images from a trained diffusion model into an .npz file that states their origin."""
     options.threads(threads)
     where, _, _ = options.device(device, "float32")
     path = out or Path(f"{run.name}.npz")

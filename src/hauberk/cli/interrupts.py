@@ -1,4 +1,4 @@
-"""Ctrl-C while the libraries are loaded, before a verb has begun."""
+"""Handling of Ctrl-C while the libraries are loaded, before a verb has begun."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ INTERRUPTED = 130
 def ending_at_once() -> Iterator[None]:
     """Let Ctrl-C end the process with one line during the block.
 
-    An exception would not do: it would come out of the middle of some library's import, as a traceback or as another
-    error, or not at all.  Where Ctrl-C is ignored, or somebody else's handler is there, all stays as it is.
+    An exception is not enough: it would be raised within some library's import, and end as a traceback, as another
+    error or not at all.  Nothing changes where Ctrl-C is ignored, where another handler is set, or in another thread.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not (ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler):

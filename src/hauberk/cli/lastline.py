@@ -1,4 +1,4 @@
-"""The last line of a terminal, which is rewritten in place, and which process may do so."""
+"""The last line of a terminal, which one process at a time rewrites in place."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ USUAL_WIDTH = 80
 
 
 class LastLine:
-    """A line on stderr that is rewritten: on a terminal that obeys, and by one process at a time.
+    """A line on stderr that one process at a time rewrites, on a terminal that can erase a line.
 
-    Of several processes that write to one terminal the first draws, and the others write plain lines.  Nothing is
-    changed that a kill would leave behind: the cursor is not hidden, and no thread draws.
+    If several processes write to one terminal, the first draws, and the others write plain lines.  A killed process
+    leaves nothing changed: the cursor is not hidden, and no thread draws.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class LastLine:
         return self._claim is not None
 
     def draw(self, text: str) -> None:
-        """Put a text into the line, which fits into it."""
+        """Write a text into the line; the text must fit."""
         sys.stderr.write(f"{ERASE}{text}")
         sys.stderr.flush()
         self._drawn = True
@@ -43,7 +43,7 @@ class LastLine:
             sys.stderr.flush()
 
     def keep(self) -> None:
-        """Leave the line as it stands, begin another, and let another process draw."""
+        """Keep the line as it is, begin another, and let another process draw."""
         if self._drawn:
             self._drawn = False
             sys.stderr.write("\n")
@@ -61,7 +61,7 @@ LAST = LastLine()
 
 
 def obeys() -> bool:
-    """Whether stderr is a terminal that takes a line back, and whose user has not asked for plain text."""
+    """Whether stderr is a terminal that can erase a line, and its user has not asked for plain text."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", "unknown")
     return not plain and sys.stderr.isatty()
 
@@ -75,20 +75,20 @@ def width() -> int:
 
 
 def _in_foreground() -> bool:
-    """Whether the shell has this process in the foreground; what runs in the background does not draw."""
+    """Whether this process runs in the foreground of the terminal; a background process does not draw."""
     with suppress(OSError, AttributeError, ValueError):  # no terminal of its own, or no such system
         return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
     return True
 
 
 def _claimed() -> int | None:
-    """An open file that holds the terminal's lock, which ends with this process; None if another process has it."""
+    """An open file with the terminal's lock, which ends with this process; None if another process has the lock."""
     try:
         import fcntl
 
         terminal = os.open(os.ttyname(sys.stderr.fileno()), os.O_RDWR | os.O_NOCTTY)
     except (ImportError, OSError, ValueError):
-        return os.open(os.devnull, os.O_RDONLY)  # there are no such locks: nobody is asked
+        return os.open(os.devnull, os.O_RDONLY)  # without such locks every process may draw
     try:
         fcntl.flock(terminal, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

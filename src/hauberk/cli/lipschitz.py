@@ -35,7 +35,7 @@ def lipschitz(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Bound a model layer by layer, and show how tight each bound is; the report page shows it too."""
+    """Bound a model layer by layer, and show how tight each bound is; the report page shows the bounds too."""
     options.trust_code(trust_code, target, arch)
     options.threads(threads)
     options.choice("--norm", norm, get_args(threats.Norm))
@@ -48,7 +48,7 @@ def lipschitz(
 
 
 def _attack(subject: Subject, target: str, trusted: bool) -> str:
-    """A page needs records beside the bounds: the report if there are some, else the command that makes them."""
+    """The report command if the run has records, which a page needs beside the bounds; else the attack command."""
     if any(subject.run.records.glob("*.parquet")):
         return f"hauberk report {shlex.quote(str(subject.run.path))}"
     threat = "" if subject.recipe.get("evaluation", {}).get("attacks") else " --threat linf:8/255"

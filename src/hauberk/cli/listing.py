@@ -52,7 +52,7 @@ def _rows(family: str) -> list[dict[str, str]]:
 
 
 def _slides(rows: list[dict[str, str]]) -> Iterator[str]:
-    """The items below the titles of their slides: six columns would be too narrow to read."""
+    """The items below the titles of their slides, because six columns would be too narrow to read."""
     for title, items in groupby(rows, key=itemgetter("slide")):
         yield from ("", title)
         for row in items:
@@ -63,7 +63,7 @@ def _slides(rows: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _recipes() -> list[dict[str, str]]:
-    from hauberk import recipes  # here, because the list of methods does without torch
+    from hauberk import recipes  # here, because the list of methods does not need torch
 
     loaded = [reading.yaml_file(path) for path in recipes.available()]
     return [{"name": r["name"], "summary": r.get("summary", "")} for r in loaded]

@@ -72,7 +72,7 @@ def mix(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Mix an accurate and a robust model into one, with a given weight or with what a wish needs on validation data."""
+    """Mix an accurate and a robust model, by a given weight or by settings chosen on validation data for a wish."""
     options.trust_code(trust_code, accurate, robust)
     options.threads(threads)
     placed = options.device(device, precision)
@@ -120,7 +120,7 @@ def mix(
 
 
 def _wish(**given: str | None) -> dict[str, float | None]:
-    """The accuracies or the share wished for, as numbers."""
+    """The wished accuracies, or the wished share, as numbers."""
     names = {"clean": "--clean", "robust": "--robust-accuracy", "keep": "--keep"}
     return {key: None if text is None else options.share(names[key], text) for key, text in given.items()}
 
@@ -136,7 +136,7 @@ def _kind(
     alpha: float | None, wish: dict[str, float | None], choose: str | None, network: Path | None, width: float | None,
     scales: tuple[float, float],
 ) -> mixing.Kind:  # fmt: skip
-    """What is to be chosen, once no option contradicts another."""
+    """The kind of choice, after the check that no option contradicts another."""
     wishes = [name for name, value in wish.items() if value is not None]
     if (alpha is not None) + len(wishes) != 1:
         raise HauberkError(
@@ -189,7 +189,7 @@ def _write(
 
 
 def _promised(promise: dict[str, Any]) -> list[str]:
-    """What was seen on validation images, one line each."""
+    """The estimates on validation images with their intervals, one line each."""
     found = promise.get("on_validation", {})
     intervals = {name: value for name, value in found.items() if isinstance(value, dict) and "low" in value}
     return [

@@ -1,11 +1,11 @@
-"""The first line of a verb that takes time: what is about to be done, said before anything large is loaded."""
+"""The first line of a slow verb, which announces the work before anything large is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# of each verb: what it does, and the argument that names to what
+# for each verb: the words of the line, and the arguments whose values they name
 DEEDS = {
     "train": ("training {}", "recipe"),
     "attack": ("attacking {}", "target"),
@@ -22,7 +22,7 @@ DEEDS = {
     "bundle": ("copying {}", "run"),
     "gate": ("holding {} against what is required", "run"),
 }
-# settings that say how: the option, and the words around its value
+# for each option that the line names: the words around its value
 SETTINGS = {
     "data": "on {}",
     "threat": "in {}",
@@ -39,7 +39,7 @@ USUAL = ("inline", "0/1")
 
 
 def opening(verb: str, params: Mapping[str, Any]) -> str:
-    """The line; empty for a verb that answers at once, or that is to write JSON alone."""
+    """The first line of a verb; empty for a verb that answers at once, and for JSON output."""
     if verb not in DEEDS or params.get("json") or params.get("format") == "json":
         return ""
     words, *named = DEEDS[verb]

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how their text becomes objects."""
+"""Options that several verbs share, and the functions that turn their text into objects."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def _folder(path: Path | None) -> Path | None:
 
 
 def _from_home(path: str) -> str:
-    """The path with ``~`` written out, which a shell leaves as it is in ``--out=~/x`` and ``folder=~/x``."""
+    """The path with ``~`` expanded, which a shell leaves unchanged in ``--out=~/x`` and ``folder=~/x``."""
     return os.path.expanduser(path)  # noqa: PTH111 - pathlib fails where the user is unknown
 
 
 def threads_option(count: int | None) -> int | None:
-    """The number of threads, checked."""
+    """The number of threads, after a check."""
     most = max(MOST_THREADS, os.cpu_count() or 1)
     if count is not None and not 1 <= count <= most:
         raise HauberkError(f"--threads expects 1 to {most}, got {count}", f"this machine has {os.cpu_count()} cores")
@@ -101,10 +101,10 @@ _SOURCE = re.compile(r"(?<![\w./-])[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def trust_code(everything: bool, *typed: str | None) -> bool:
-    """Until the command ends, let that code run which the user named in it: each ``module:factory`` that was typed.
+    """Trust the code that the user named, until the command ends: each ``module:factory`` that was typed.
 
     Args:
-        everything: whatever a run or recipe names, by ``--trust-code``.
+        everything: whether all code that a run or recipe names is trusted, as with ``--trust-code``.
         typed: arguments of this command.
 
     Returns:
@@ -132,7 +132,7 @@ def method(text: str, kind: registry.Kind, **extra: Any) -> Any:
     """Build ``apgd,steps=50`` with further settings, such as the threat.
 
     Raises:
-        HauberkError: if the text gives one of them another value.
+        HauberkError: if the text gives one of these settings another value.
     """
     spec = described(text)
     for key, value in extra.items():
@@ -158,10 +158,10 @@ def log(text: str) -> dict[str, Any]:
 
 
 def calibrated(data: dict[str, Any] | None, images: int | None) -> dict[str, Any] | None:
-    """The description of the data with a part of its test images to choose on.
+    """The description of the data with some of its test images set aside for choices.
 
     Raises:
-        HauberkError: without the data's description, since a run has its own.
+        HauberkError: if the description of the data is missing, since a run has a calibration split of its own.
     """
     if images is None:
         return data
@@ -190,7 +190,7 @@ def described(text: str) -> dict[str, Any]:
 
 
 def _parts(text: str) -> list[str]:
-    """The text cut at the commas that stand in no bracket, and in no value that begins with a double quote."""
+    """The text, split at commas outside brackets and outside values that begin with a double quote."""
     found, depth, quoted = [""], 0, False
     for letter in text:
         if letter == '"' and (quoted or found[-1].endswith("=")):
@@ -204,12 +204,12 @@ def _parts(text: str) -> list[str]:
 
 
 def _even(text: str) -> bool:
-    """Whether the backslashes at its end stand for themselves, so that none of them belongs to what comes next."""
+    """Whether the number of backslashes at the end is even, so that none of them escapes the next character."""
     return (len(text) - len(text.rstrip("\\"))) % 2 == 0
 
 
 def choice(option: str, value: str, known: Sequence[str]) -> str:
-    """The value, if it is one of those that there are."""
+    """The value, if it is one of the known values."""
     if value not in known:
         hint = registry.suggestion(value, list(known)) or f"for example {option} {known[0]}"
         raise HauberkError(f"{option} expects {_either(known)}, got {value!r}", hint)
@@ -258,7 +258,7 @@ def threads(count: int | None) -> None:
 
 
 def device(name: str, precision: str = "float32") -> tuple[devices.Device, devices.Precision, str]:
-    """Device and precision, checked, and the line that says them."""
+    """The checked device and precision, and the line that names them."""
     choice("--device", name, get_args(devices.Device))
     choice("--precision", precision, get_args(devices.Precision))
     where = cast("tuple[devices.Device, devices.Precision]", (name, precision))
@@ -266,7 +266,7 @@ def device(name: str, precision: str = "float32") -> tuple[devices.Device, devic
 
 
 def check_speed(precision: str, where: devices.Device) -> None:
-    """Say so if a recipe trains in a precision that this machine has no units for."""
+    """Write a note if a recipe trains in bfloat16 and bfloat16 is much slower than float32 on this machine."""
     if precision != "bfloat16":
         return
     from hauberk.cli.console import notes
@@ -279,12 +279,12 @@ def check_speed(precision: str, where: devices.Device) -> None:
 
 
 def plan(recipe: Mapping[str, Any], images: str | None, **given: Any) -> recipes.Evaluation:
-    """What of the data an evaluation takes, and how: the recipe's evaluation block with what is given instead.
+    """The settings of an evaluation: the recipe's evaluation block, with the given values in place of its own.
 
     Args:
-        recipe: of the run; of a model of one's own it has no such block, and the defaults hold.
+        recipe: recipe of the run; for a user's own model it has no such block, and the defaults apply.
         images: a number, or ``all``.
-        given: split, seed, tile, device, precision and first; None leaves the recipe's.
+        given: split, seed, tile, device, precision, gallery and first; None keeps the recipe's value.
     """
     given["choice"] = "first" if given.pop("first", None) else None
     if images is not None:
@@ -315,7 +315,7 @@ def threats(text: str) -> tuple[threat.Threat, ...]:
 
 
 def kept(text: str | None) -> int | None:
-    """How many images the records keep; None leaves the recipe's."""
+    """How many images the records keep; None keeps the recipe's number."""
     if text == "0":
         return 0
     return None if text is None else count("--keep", text) or MOST_KEPT
@@ -335,12 +335,12 @@ def count(option: str, text: str) -> int | None:
 
 
 def called(subject: subjects.Subject, shard: str) -> str:
-    """How lines of progress name an evaluation, so that those of several processes are told apart."""
+    """The name of an evaluation in progress lines, which distinguishes the lines of several processes."""
     return subject.run.path.name + (f" {shard}" if shard != "0/1" else "")
 
 
 def again(subject: subjects.Subject, source: str, trusted: bool = False) -> str:
-    """How the next command names this subject, quoted for a shell: a run by its folder, else as it was given."""
+    """The words for this subject in the next command, quoted for a shell: a run's folder, else the model as given."""
     if subject.planned is None:
         return shlex.quote(str(subject.run.path)) + (" --trust-code" if trusted else "")
     data = subject.planned["data"]
@@ -354,7 +354,7 @@ def again(subject: subjects.Subject, source: str, trusted: bool = False) -> str:
 
 
 def _text(value: Any) -> str:
-    """A setting as ``described`` reads it."""
+    """A setting in the form that ``described`` reads."""
     written = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, str):
         return written

@@ -51,7 +51,7 @@ def report(
 
 
 def _following(runs: Sequence[Path]) -> str:
-    """The command that holds a run like the first one to what that has, its clean accuracy; or checks the records."""
+    """The command that requires the clean accuracy of the first run that has one; else the command that verifies."""
     for run, facts in zip(runs, collect.load(runs), strict=True):
         number = max((math.floor(100 * s.clean.low) for s in collect.subjects(facts.parts)[:1]), default=0)
         if number:
@@ -60,6 +60,6 @@ def _following(runs: Sequence[Path]) -> str:
 
 
 def _new() -> Path:
-    """``report.html`` here, or with a number behind it: what is there already stays."""
+    """``report.html`` in the current folder, with a number if needed, so that no file is overwritten."""
     names = (Path(f"report{'' if n == 1 else f'-{n}'}.html") for n in count(1))
     return next(name for name in names if not name.exists())

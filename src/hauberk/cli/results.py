@@ -22,18 +22,18 @@ def percent(interval: Interval, rounding: Literal["up", "down", "near"] = "near"
 
 
 def nothing(run: Path) -> bool:
-    """Whether nothing was measured: a shard may be without a unit."""
+    """Whether the run has no records: a shard may have no unit."""
     return not any(run.glob("records/*.parquet"))
 
 
 def lines(run: Path) -> list[str]:
-    """What was measured, one line each."""
+    """The results of a run as lines."""
     found = collect.subjects(part for facts in collect.load([run]) for part in facts.parts)
     return [line for subject in found for line in _subject_lines(subject)]
 
 
 def diagnosis_lines(run: Path) -> list[str]:
-    """What the checks of an evaluation say, one line each, the worst first."""
+    """The findings of the checks of an evaluation, one line each, the worst first."""
     found = collect.judgements(part for facts in collect.load([run]) for part in facts.parts)
     return [line for j in found for line in [
         f"evaluation {j.verdict}: {words.judged(j)}",
@@ -42,7 +42,7 @@ def diagnosis_lines(run: Path) -> list[str]:
 
 
 def numbers(run: Path) -> dict[str, Any]:
-    """The same as plain values."""
+    """The results of a run as plain values."""
     return page.summary([run])
 
 
@@ -68,7 +68,7 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
         word = "estimated" if curve.proof == "estimate" else "certified"
         chance = curve.failure_probability
         levels = [x for x in curve.levels if x.accuracy.value > 0]
-        if curve.proof == "estimate":  # it speaks of its own budget alone, the largest radius it gives
+        if curve.proof == "estimate":  # an estimate holds for its own budget alone, its largest radius
             yield from (f"  {word} {curve.norm} {words.epsilon(x.eps)}: about {percent(x.accuracy)} ({curve.method})"
                         for x in levels[-1:])  # fmt: skip
             continue
@@ -81,7 +81,7 @@ def _subject_lines(subject: Subject) -> Iterator[str]:
 
 
 def _random_lines(attacked: Attacked) -> Iterator[str]:
-    """Of a random model: the curve of a sweep, points sent again, points of fixed draws."""
+    """Lines about a random model: the curve of a sweep, repeated tries of the points, and attacks on fixed draws."""
     found = attacked.draws
     if found.sweep is not None:
         stages = found.sweep.stages
@@ -99,7 +99,7 @@ def _random_lines(attacked: Attacked) -> Iterator[str]:
 
 
 def _variant_lines(subject: Subject) -> Iterator[str]:
-    """Points of whole levels, a chosen class, and the median distance of errors."""
+    """Lines about points in whole levels, attacks towards a chosen class, and the median distance of errors."""
     for white, found in subject.on_grid:
         for attacked in found:
             budget = f"{attacked.norm} {attacked.eps:.4g}"

@@ -40,11 +40,11 @@ def verify(
     trust_code: options.TrustCode = False,
     json: options.Json = False,
 ) -> None:
-    """Check a run or a bundle: files, samples, facts, every row against its own evidence, and the data if it is here.
+    """Check a run or a bundle: files, samples, facts, every row against its own evidence, and the data if present.
 
-    --weights draws rows at random and certifies and attacks them again; of 299 rows one is forged, with
-    probability 95 %, where 1 % of all are. Votes are compared with fresh ones; an attack is a random search, so its
-    survivors that fall are counted.
+    --weights draws rows at random, and certifies and attacks them again. If 1 % of all rows are forged, 299 drawn
+    rows hold a forged one with probability 95 %. Votes are compared with fresh votes. An attack is a random search,
+    so the survivors that a new attack breaks are counted.
     """
     options.trust_code(trust_code, model, arch)
     _check_options(weights, rows, every_row, seed, model or arch)
@@ -89,7 +89,7 @@ def _check_options(
 
 
 def _lines(path: Path, verdicts: list[Verdict]) -> list[str]:
-    """One line for each verdict, its first problems, and the two lists."""
+    """One line for each verdict, its first problems, and the lists of checked and trusted claims."""
     lines = []
     for verdict in verdicts:
         lines.append(f"{'FAIL' if verdict.problems else 'ok  '} {path}  {verdict.method}: {verdict.rows} rows")
