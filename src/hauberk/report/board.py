@@ -1,4 +1,4 @@
-"""The first screen: every classifier under one threat, which of them to take and why, and what is not known."""
+"""The boards of a report's first screen: all classifiers under one threat, in order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Line:
     """One classifier under the threat of a board.
 
     Args:
-        number: of its article on the page, from 1.
-        name: what a person calls it.
-        subject: everything known about it.
-        attacked: its attacks at the threat, or at the largest smaller budget, whose accuracy bounds this one too.
+        number: number of its article on the page, from 1.
+        name: its short name.
+        subject: all facts about it.
+        attacked: its attacks at the budget, or at the largest smaller budget, whose accuracy bounds this one too.
         curve: its certificate in the norm.
         certified: certified accuracy at the budget.
-        judgement: what was said of an attack at the threat, or else in its norm; the worst.
+        judgement: the worst judgement of an attack at the budget, or else in the norm.
         eps: the budget of the board.
     """
 
@@ -35,24 +35,24 @@ class Line:
 
     @property
     def here(self) -> bool:
-        """Whether it was attacked with this very budget."""
+        """Whether the classifier was attacked with exactly this budget."""
         return self.attacked is not None and self.attacked.eps == self.eps
 
     @property
     def believed(self) -> bool:
-        """Whether its attacks at this budget may be compared with others: none in their norm was found broken."""
+        """Whether it has attacks at this budget that may be compared: no judgement in their norm is ``broken``."""
         norm = self.attacked.norm if self.attacked else ""
         return self.here and all(j.verdict != "broken" for j in self.subject.judgements if j.norm == norm)
 
     @property
     def judged(self) -> Judgement | None:
-        """What was said of an attack with this very budget."""
+        """The judgement, if it is about an attack with exactly this budget."""
         return self.judgement if self.judgement is not None and self.judgement.eps == self.eps else None
 
 
 @dataclass(frozen=True)
 class Board:
-    """All classifiers of one split under one threat, the one that keeps most first."""
+    """All classifiers of one split under one threat, the one with the highest attacked accuracy first."""
 
     dataset: str
     split: str
@@ -67,17 +67,17 @@ class Board:
 
     @property
     def proved(self) -> tuple[Line, ...]:
-        """The classifiers of which something is proved, the best first."""
+        """The classifiers with a certified accuracy above 0, the best first."""
         found = [line for line in self.lines if line.certified is not None and line.certified.value > 0]
         return tuple(sorted(found, key=lambda line: -line.certified.value if line.certified else 0.0))
 
 
 def boards(subjects: Sequence[Subject], names: Sequence[str]) -> list[Board]:
-    """One board for each threat that anything was attacked with; of norms without an attack, at a certified budget.
+    """One board for each attacked threat, and one at a certified budget for each norm without attacks.
 
     Args:
         subjects: in the order of their articles.
-        names: what a person calls them.
+        names: their short names.
     """
     found = []
     everyone = [(k, name, s) for k, (name, s) in enumerate(zip(names, subjects, strict=True), 1)]
@@ -100,7 +100,7 @@ def _threats(subjects: Sequence[Subject]) -> list[tuple[str, float]]:
 
 
 def first(found: Sequence[Board]) -> int:
-    """The place of the board that is shown first: most classifiers attacked, by most attacks; of equals the middle."""
+    """The index of the board shown first: most classifiers attacked, then most attacks; the middle one of equals."""
     efforts = [_effort(board) for board in found]
     best = [k for k, effort in enumerate(efforts) if effort == max(efforts)]
     return best[(len(best) - 1) // 2]
@@ -112,7 +112,7 @@ def _effort(board: Board) -> tuple[int, bool, int]:
 
 
 def _rank(line: Line) -> tuple[bool, float, float, float]:
-    """Attacked at this budget first, by what stands; then by what is proved, then by what else is known."""
+    """Sort key: classifiers attacked at this budget first, then by attacked, by certified and by clean accuracy."""
     upper = line.attacked.accuracy.value if line.attacked else 1.0
     lower = line.certified.value if line.certified else 0.0
     return not line.here, -upper if line.here else 0.0, -lower, -line.subject.clean.value

@@ -1,4 +1,4 @@
-"""A bundle: what an assessor needs of a run, small enough to commit or to send."""
+"""A bundle: the part of a run that an assessor needs, small enough to commit or to send."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hauberk.records import BESIDE, MEASURED, group, read_all, write
 from hauberk.runs import Run
 from hauberk.storage import atomic_write
 
-MOST_BYTES = 1_000_000  # of weights: what a repository takes
-MODEL = ("model.safetensors", "config.json")  # in this order: the second says that the model is whole
+MOST_BYTES = 1_000_000  # of weights, so that a repository can hold them
+MODEL = ("model.safetensors", "config.json")  # in this order: the second file shows that the model is complete
 
 
 def write_bundle(run: Run, out: Path, weights: bool = False) -> Path:
-    """Copy a run, the units of each evaluation joined into one file, without its weights or with small ones.
+    """Copy a run, with the units of each evaluation joined into one file, and on request with small weights.
 
     Recipe, environment, timings, hashes and metrics come along; ``hauberk report`` and ``hauberk verify`` work on a
     bundle as on the run itself.  The hash of the weights stays, so that they can be matched later.
@@ -30,8 +30,8 @@ def write_bundle(run: Run, out: Path, weights: bool = False) -> Path:
         ``out``.
 
     Raises:
-        HauberkError: if the folder holds another run, the records contradict each other or are not those that run.json
-            lists, or the weights are not there or too large.
+        HauberkError: if the folder holds another run, the records contradict each other or differ from those that
+            run.json lists, or the weights are missing or too large.
     """
     _check_signed(run)
     model = _model(run) if weights else {}
@@ -43,7 +43,7 @@ def write_bundle(run: Run, out: Path, weights: bool = False) -> Path:
     bundle.keep_metrics(run.metrics())
     for name, content in model.items():
         atomic_write(bundle.checkpoints / name, content)
-    # what makes it a bundle comes after all that it speaks of, and before an older one is taken away
+    # run.json is written after all files that it lists, and before files of an older bundle are removed
     bundle.update(**info | {"hashes": info.get("hashes", {}) | {"records": dict(sorted(files.items()))}})
     for stale in set(bundle.records.glob("*.parquet")) - set(paths):
         stale.unlink()
@@ -51,7 +51,7 @@ def write_bundle(run: Run, out: Path, weights: bool = False) -> Path:
 
 
 def _check_signed(run: Run) -> None:
-    """Raise if a record has changed since run.json was written: a bundle has hashes of its own, which would agree."""
+    """Raise if a record has changed since run.json was written: a bundle's new hashes would hide the change."""
     for name, kept in run.info.get("hashes", {}).get("records", {}).items():
         path = run.records / name
         if not path.exists() or reading.sha256(path) != kept:

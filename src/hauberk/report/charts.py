@@ -1,6 +1,6 @@
-"""Charts of a report: Altair writes Vega-Lite, and a page carries one library that draws them all.
+"""Charts of a report: Altair writes Vega-Lite, and a page holds one library that draws all charts.
 
-Colours are CSS custom properties (``var(--certified)``): the page decides what they are in light, dark and print.
+Colours are CSS custom properties (``var(--certified)``): the page sets their values for light, dark and print.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hauberk.statistics import Interval
 if TYPE_CHECKING:
     import altair as alt
 else:
-    alt = Later("altair")  # a second of processor time, and most verbs draw nothing
+    alt = Later("altair")  # the import takes a second of processor time, and most verbs draw nothing
 
 Spec = dict[str, Any]
 Row = dict[str, float | str]
@@ -55,7 +55,7 @@ def library() -> str:
 
 
 def epsilon_axis(norm: str) -> tuple[float, str]:
-    """The factor from pixel units to the axis, and the axis title; changes in the largest pixel count 255ths."""
+    """The factor from pixel units to the axis, and the axis title; the axis of linf counts 255ths."""
     if norm == "linf":
         return 255.0, "budget ε in ℓ∞, in 255ths of the pixel range"
     if norm == "elements":
@@ -66,7 +66,7 @@ def epsilon_axis(norm: str) -> tuple[float, str]:
 
 
 def accuracy_against_epsilon(clean: Interval, attacked: Sequence[Attacked], curve: Curve | None) -> Spec:
-    """Both bounds against the budget; a measurement is a point, and says nothing of the budgets beside it.
+    """Both bounds against the budget; a measurement is drawn as a point, because it holds at its own budget alone.
 
     Args:
         clean: accuracy without attack, drawn at eps 0.
@@ -74,8 +74,8 @@ def accuracy_against_epsilon(clean: Interval, attacked: Sequence[Attacked], curv
         curve: the certificate in the same norm, a lower bound, or None.
 
     Returns:
-        a Vega-Lite specification; what is not known is drawn at the measured budgets, where both bounds are about the
-        same images.
+        a Vega-Lite specification; the gap between both bounds is drawn at the measured budgets, where both bounds are
+        about the same images.
 
     Raises:
         HauberkError: if the rows are of several predictors or norms.
@@ -99,7 +99,7 @@ def accuracy_against_epsilon(clean: Interval, attacked: Sequence[Attacked], curv
 
 
 def overlay(board: Board) -> Spec:
-    """All classifiers in one norm: measured points, and staircases where something is proved.
+    """All classifiers in one norm: points for measurements, and staircases for certificates.
 
     Each classifier has the colour and the shape of its place on the page; the script marks the budget in ``chosen``.
 
@@ -114,7 +114,7 @@ def overlay(board: Board) -> Spec:
         if own or line.curve:
             points = [Level(0.0, line.subject.clean), *(Level(a.eps, a.accuracy) for a in own)]
             rows["measured"] += [_row(p, factor) | {"who": str(line.number)} for p in points]
-    # where nothing holds beyond the images themselves, the axis still needs a length
+    # the axis needs a length even if no budget is above 0
     end = 1.04 * max([board.eps * factor, *(float(row["x"]) for row in rows["measured"])]) or 1.0
     for line in lines:
         if line.curve:
@@ -142,12 +142,12 @@ def colour(number: int) -> str:
 
 
 def form(number: int) -> str:
-    """The shape of a classifier's points, by its place on the page; no two share both colour and shape."""
+    """The shape of a classifier's points, by its place on the page; no two classifiers share both colour and shape."""
     return SHAPES[(number - 1 + (number - 1) // COLOURS) % len(SHAPES)]
 
 
 def thinned(steps: Sequence[Level], most: int = 200) -> list[Level]:
-    """Fewer steps of a falling staircase, never above it: a step that covers several takes the lowest of them."""
+    """Fewer steps of a falling staircase, never above it: a step that replaces several has the lowest accuracy."""
     if len(steps) <= most:
         return list(steps)
     kept = [k * (len(steps) - 1) // (most - 1) for k in range(most)]
@@ -202,8 +202,8 @@ def radii(rows: Sequence[Voted], norm: str) -> Spec:
 def plane(mix: Mix) -> Spec:
     """The accuracy-robustness plane of a mix: the page's script fills its data sets.
 
-    ``path`` and ``guess`` are what is certified and what is estimated along alpha, ``here`` and ``there`` their points
-    at the chosen alpha, ``dots`` what was measured; a thin line joins the two models alone.
+    ``path`` holds the certified and ``guess`` the estimated accuracy along alpha.  ``here`` and ``there`` hold their
+    points at the chosen alpha, and ``dots`` holds the measurements.  A thin line joins the two models alone.
 
     Returns:
         a Vega-Lite specification with those data sets empty.
@@ -269,13 +269,13 @@ def _along(names: tuple[str, str], x: alt.X, y: alt.Y, colour: str, dash: bool) 
 
 
 def slot(dot: Dot, dots: Iterable[Dot]) -> int:
-    """Which line above its dot the name of a mix of another kind takes, so that near ones do not cover each other."""
+    """The line above its dot for the name of a mix of another kind, so that near names do not cover each other."""
     rivals = [d for d in dots if d.alpha is None and (d.norm, d.eps) == (dot.norm, dot.eps)]
     return rivals.index(dot) if dot in rivals else 0
 
 
 def _others(dots: alt.Chart, slots: Iterable[int], end: float) -> list[alt.Chart]:
-    """Names of mixes of another kind: long, so towards the middle of the chart."""
+    """The names of mixes of another kind, which are long and therefore extend towards the middle of the chart."""
     found = []
     for k in sorted(set(slots)):
         here = f"datum.kind === 'other' && datum.slot === {k}"
@@ -290,7 +290,7 @@ def _spot(chart: alt.Chart, shape: str, colour: str = ATTACKED) -> alt.Chart:
 
 
 def _label(dots: alt.Chart, condition: str, align: Literal["left", "right"], shift: float) -> alt.Chart:
-    """Names of the chosen dots, each kind on a side of its own so that near ones do not cover each other."""
+    """The names of the selected dots, each kind on its own side, so that near names do not cover each other."""
     aside = 7 if align == "left" else -7
     chosen = dots.transform_filter(condition).mark_text(align=align, dx=aside, dy=shift, color=INK, fontSize=12)
     encoded: alt.Chart = chosen.encode(text="label:N")
@@ -298,7 +298,7 @@ def _label(dots: alt.Chart, condition: str, align: Literal["left", "right"], shi
 
 
 def styled(chart: alt.LayerChart, rows: Mapping[str, list[Row]], description: str, height: int = HEIGHT) -> Spec:
-    """Size, fonts and colours of the house, with the rows of the chart's named data (too many for Altair to check)."""
+    """The chart with the report's size, fonts and colours, and the rows of its named data (too many for Altair)."""
     found: Spec = chart.properties(
         width="container", height=height, background="transparent", description=description,
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
@@ -326,13 +326,13 @@ def _closed(levels: list[Level], end: float) -> list[Level]:
 
 
 def _gap(attacked: Attacked, curve: Curve, factor: float) -> Row:
-    """Both bounds at one budget; a vote that abstains may be broken and yet certify more."""
+    """Both bounds at one budget; abstentions may let the certified accuracy exceed the attacked one, so it is cut."""
     high = attacked.accuracy.value
     return {"x": attacked.eps * factor, "low": min(curve.at(attacked.eps).value, high), "high": high}
 
 
 def _open(x: alt.X) -> alt.Chart:
-    """What lies between both bounds at a measured budget."""
+    """The interval between both bounds at a measured budget."""
     encoded: alt.Chart = alt.Chart(alt.NamedData("gap")).mark_rule(color=GAP, strokeWidth=9).encode(
         x, alt.Y("low:Q"), alt.Y2("high:Q")
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Accuracy class by class as a page shows it: the worst class first, and what is taken for what."""
+"""Accuracy class by class as a page shows it: the worst class first, and the confusions between classes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Classes against answers, as counts; empty where there are too many classes to be read.
+    """Counts of classes against answers; empty if there are too many classes to read.
 
     Args:
         title: before or after the attack.
         columns: the answers.
-        rows: a class and its counts.
-        frequent: the wrong answers that are given most, in words.
+        rows: each class with its counts.
+        frequent: the most frequent wrong answers, in words.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class ClassView:
-    """Everything about classes that the page says of one predictor."""
+    """All that the page shows about the classes of one predictor."""
 
     rows: tuple[ClassRow, ...]
     said: tuple[str, ...]
@@ -50,7 +50,7 @@ class ClassView:
 
 
 def class_view(subject: Subject, attacked: Attacked | None) -> ClassView | None:
-    """Classes before the attack and after the attacks at one budget; None where no record names classes."""
+    """The classes before any attack and after the attacks at one budget; None if no record names classes."""
     clean, after = subject.by_class, attacked.by_class if attacked else None
     if clean is None:
         return None
@@ -92,7 +92,7 @@ def _said(subject: Subject, clean: ByClass, after: ByClass | None) -> list[str]:
 
 
 def _certified(subject: Subject) -> list[str]:
-    """Balanced certified accuracy of the certificate that is shown in each norm, at a few radii."""
+    """The balanced certified accuracy at a few radii, for the certificate shown in each norm."""
     said = []
     for norm in subject.norms:
         curve = subject.curve(norm)

@@ -1,7 +1,7 @@
-"""Run directories to a plain, typed summary: every number of a report is computed here, from records alone.
+"""A plain, typed summary of run directories, computed from their records alone.
 
-A subject is one predictor on one split.  Rows of different predictors or norms never meet, and an estimate is
-kept apart from what is certified.
+A subject is one predictor on one split.  Rows of different predictors or norms are never joined, and estimates are
+kept apart from certificates.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MOST_STEPS = 1000
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Where the records of one run came from."""
+    """One run: its name, recipe, facts, records, verdicts and metrics."""
 
     name: str
     recipe: Mapping[str, Any]
@@ -73,7 +73,7 @@ def load(paths: Sequence[Path]) -> list[RunFacts]:
 
 
 def told_apart(parts: Sequence[Part]) -> tuple[Part, ...]:
-    """The parts of one run; functions that share a predictor's name, but answer otherwise, get a name each."""
+    """The parts of one run; functions with the same predictor's name but other answers get names of their own."""
     known: dict[str, set[str]] = {}
     for part in (p for p in parts if "answers" in p.unit):
         known.setdefault(str(part.unit["predictor"]), set()).add(str(part.unit["answers"]))
@@ -96,7 +96,7 @@ def subjects(parts: Iterable[Part]) -> list[Subject]:
 
 
 def by_predictor(parts: Iterable[Part]) -> dict[Key, list[Part]]:
-    """The joined evaluations of each predictor, dataset and split; what a mix proves counts as a certificate."""
+    """The joined evaluations of each predictor, dataset and split; a mix's proof counts if there is no certificate."""
     groups: dict[Key, list[Part]] = {}
     found = list(parts)
     for part in records.group(p for p in found if p.kind in ("attack", "certificate", "diagnosis")):
@@ -109,13 +109,13 @@ def by_predictor(parts: Iterable[Part]) -> dict[Key, list[Part]]:
 
 
 def judgements(parts: Iterable[Part]) -> list[Judgement]:
-    """What was said of the evaluations themselves, the worst first."""
+    """The judgements of the evaluations, the worst first."""
     found = [_judgement(p) for p in records.group(p for p in parts if p.kind == "diagnosis")]
     return sorted(found, key=lambda j: (-VERDICTS.index(j.verdict), j.norm, j.eps))
 
 
 def subject_key(part: Part) -> Key:
-    """Whose rows these are: of which predictor, data set and split."""
+    """The predictor, data set and split that the rows are about."""
     return str(part.unit["predictor"]), str(part.facts["dataset"]), str(part.facts["split"])
 
 
@@ -187,7 +187,7 @@ def _check_labels(predictor: str, parts: list[Part]) -> None:
 
 
 def _attacked(predictor: str, parts: list[Part], every: list[Part]) -> list[Attacked]:
-    """The worst case at each budget, counting what any attack of the norm found within it."""
+    """The worst case at each budget, with every error that any attack of the norm found within the budget."""
     threats: dict[tuple[str, float], list[Part]] = {}
     for part in parts:
         threats.setdefault((part.unit["threat"]["name"], float(part.unit["threat"]["eps"])), []).append(part)
@@ -209,9 +209,9 @@ def _attacked(predictor: str, parts: list[Part], every: list[Part]) -> list[Atta
 
 
 def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None]:
-    """What the model says at the image and after the attacks.
+    """The confidence of the model at the images and after the attacks.
 
-    Of a broken image that is what it says where the first attack that broke it left it.  Of one that stands it is the
+    For a broken image it is taken at the point of the first attack that broke it.  For an image that stands it is the
     smallest lead that any attack saw.
     """
     rows: dict[int, dict[str, Any]] = {}
@@ -223,7 +223,7 @@ def _last_words(parts: list[Part]) -> tuple[metrics.ConfidenceGaps, Draws | None
             if row["id"] not in rows or not rows[row["id"]]["success"]:
                 rows[row["id"]] = row
     said = {i: np.array(row["clean_probabilities"] + row["probabilities"], float) for i, row in rows.items()}
-    told = [row for i, row in rows.items() if np.isfinite(said[i]).all()]  # what is missing in a record is NaN here
+    told = [row for i, row in rows.items() if np.isfinite(said[i]).all()]  # missing values of a record are NaN here
     columns = {name: [row[name] for row in told] for name in wanted}
     labels = np.array(columns["label"])
     before, after = (
@@ -274,7 +274,7 @@ def curve(part: Part, budgets: Sequence[float]) -> Curve:
     spec = dict(part.unit["method"])
     steps, thinned = _steps(right, radius)
     grid = sorted({*budgets, *round_levels(float(radius.max(initial=0.0)))})
-    if part.facts["norm"] in ("elements", "levels"):  # no part of one is changed
+    if part.facts["norm"] in ("elements", "levels"):  # such budgets are whole numbers
         grid = sorted({float(np.ceil(eps)) for eps in grid})
     return Curve(
         predictor=str(part.unit["predictor"]),
@@ -303,7 +303,7 @@ def _steps(right: metrics.Bools, radius: metrics.Floats) -> tuple[tuple[Level, .
     thinned = len(edges) > MOST_STEPS
     if thinned:
         edges = edges[np.linspace(0, len(edges) - 1, MOST_STEPS).astype(int)]
-        later = np.append(edges[1:], np.inf)  # between kept edges the lowest value holds, so the curve only sinks
+        later = np.append(edges[1:], np.inf)  # the lowest value holds between kept edges, so the curve only falls
         counts = [int((own >= e).sum()) if np.isfinite(e) else 0 for e in later]
     else:
         counts = [int((own > e).sum()) for e in edges]
@@ -333,7 +333,7 @@ def _checks(attacks: list[Part], certificates: list[Part]) -> list[Contradiction
         for rival in rivals:
             _, mine, theirs = np.intersect1d(ids, rival.column("id"), return_indices=True)
             broken = rival.column("success")[theirs].astype(np.bool_)
-            if proof.facts["proof"] == "probabilistic":  # a vote that abstains is no proof that its class changes
+            if proof.facts["proof"] == "probabilistic":  # an abstaining vote does not show that the class changes
                 broken &= rival.column("prediction")[theirs] >= 0
             compared[mine] = True
             contradicted[mine] |= broken & (rival.column("distance")[theirs] < radius[mine])

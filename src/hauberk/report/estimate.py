@@ -1,4 +1,4 @@
-"""How much of a mix would survive attacks, guessed from attacks on its robust model alone: neither bound nor proof."""
+"""An estimate of a mix's attacked accuracy from attacks on its robust model alone; it is neither bound nor proof."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hauberk.records import Part
 from hauberk.statistics import Interval, wilson
 
 Ids = NDArray[np.int64]
-LEAST_ALPHA = 0.5  # below, the worst accurate model alone decides, so the estimate says nothing
+LEAST_ALPHA = 0.5  # below it the worst accurate model decides alone, so there is no estimate
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """From which alpha each image would keep its class at one budget, if the attacks had found the smallest margins.
+    """The alpha from which each image would keep its class at one budget, if attacks had found the smallest margins.
 
     Args:
-        norm: of the attacks on the robust model.
+        norm: norm of the attacks on the robust model.
         eps: their budget.
-        ids: the images that they saw.
+        ids: the images that the attacks saw.
         needed: for each image, the alpha from which it is expected to be right; None: at no alpha.
     """
 
@@ -45,14 +45,14 @@ def estimates(parts: Iterable[Part], ids: Iterable[int], scale: float) -> tuple[
     r"""One estimate for each threat that the robust model was attacked at.
 
     Where the robust model keeps a margin :math:`\mu > (1-\alpha)/\alpha` in probability, the mix predicts its class
-    whatever the accurate model says (Bai et al. 2024, Lemma 3.2).  Here :math:`\mu` is the smallest margin that attacks
-    found, which may be too large, and the accurate model is the worst there can be, which may be too bad.
+    whatever the accurate model answers (Bai et al. 2024, Lemma 3.2).  Here :math:`\mu` is the smallest margin that
+    attacks found, which may be too large, and the accurate model is taken as the worst possible, which may be too bad.
 
     Args:
         parts: attack records of the robust model.
         ids: the images of the mix; others are left out.
         scale: factor on the robust model's logits in the mix.  Attacks record the smallest margin at factor 1 only;
-            at another one the margin is that of the image and of the points that the attacks returned.
+            for another factor it is the smallest at the image and at the points that the attacks returned.
     """
     known = [p for p in parts if not p.facts.get("stochastic")]
     wanted = np.array(sorted(ids), dtype=np.int64)
@@ -80,13 +80,13 @@ def scaled_margins(probabilities: Floats, labels: Ids, scale: float) -> Floats:
 
 
 def _least_margins(parts: list[Part], eps: float, wanted: Ids, scale: float) -> tuple[Ids, Floats]:
-    """Images attacked at eps and the smallest margin of each; points of a smaller ball lie in this one too."""
+    """The images attacked at eps and the smallest margin of each; points of a smaller ball lie in this ball too."""
     ids = np.unique(np.concatenate([p.column("id") for p in parts if _threat(p)[1] == eps]))
     ids = np.intersect1d(ids, wanted)
     least, broken = np.full(len(ids), np.inf), np.zeros(len(ids), dtype=np.bool_)
     for part in parts:
         _, mine, theirs = np.intersect1d(ids, part.column("id"), return_indices=True)
-        # a walk with a larger budget may have passed an error within this one
+        # a search with a larger budget may have passed an error within this budget
         broken[mine] |= part.column("nearest")[theirs].astype(np.float64) <= eps
         if _threat(part)[1] <= eps:
             least[mine] = np.minimum(least[mine], _margins(part, scale)[theirs])  # NaN stays: nothing is known

@@ -1,4 +1,4 @@
-"""The trade-off explorer of a mix: what the page shows, what its script counts, and the same as plain values."""
+"""The trade-off explorer of a mix: the content of the page, the counts for its script, and both as plain values."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MOST_COLUMNS = 6
 
 @dataclass(frozen=True)
 class Shown:
-    """The pictures that the page already holds of a subject.
+    """The pictures of a subject that the page already holds.
 
     Args:
-        subject: whose.
-        number: of its article, from 1.
-        ids: of the images.
+        subject: the subject.
+        number: number of its article, from 1.
+        ids: ids of the images.
     """
 
     subject: Subject
@@ -50,13 +50,13 @@ class Card:
 
     Args:
         picture: the element that holds its picture.
-        id: of the image.
+        id: id of the image.
         label: its class.
-        accurate: what the accurate model says.
-        robust: what the robust model says.
-        span: at which alpha the mix is right, in words.
-        start: of that interval within [0, 1].
-        width: of that interval within [0, 1].
+        accurate: the answer of the accurate model.
+        robust: the answer of the robust model.
+        span: the alphas at which the mix is right, in words.
+        start: start of that interval within [0, 1].
+        width: width of that interval within [0, 1].
     """
 
     picture: str
@@ -71,7 +71,7 @@ class Card:
 
 @dataclass(frozen=True)
 class MixView:
-    """What the page shows of a mix: the chart, the numbers its script counts, and a table for readers without it."""
+    """A mix as the page shows it: the chart, the counts for its script, and tables for readers without the script."""
 
     mix: Mix
     spec: charts.Spec
@@ -83,17 +83,17 @@ class MixView:
 
     @property
     def joined(self) -> bool:
-        """Whether both models alone were attacked at one budget, so that a line joins them."""
+        """Whether both models alone were attacked at one budget, so that a line joins their points."""
         return any({"accurate", "robust"} <= {d["kind"] for d in t["dots"]} for t in self.numbers["targets"])
 
 
 def view(mix: Mix, shown: Iterable[Shown], folders: Mapping[str, str]) -> MixView:
-    """Everything the page needs.
+    """All that the page shows of a mix.
 
     Args:
-        mix: the two models and all between them.
-        shown: the pictures on the page; the grid takes them from there.
-        folders: of the runs on the page, by predictor.
+        mix: the two models and the mixes between them.
+        shown: the pictures on the page, from which the grid takes its own.
+        folders: folders of the runs on the page, by predictor.
     """
     alphas = tuple(sorted({*PLANE_ALPHAS, *mix.chosen, *(d.alpha for d in mix.dots if d.alpha is not None)}))
     places = _pictures(mix, shown)
@@ -106,7 +106,7 @@ def view(mix: Mix, shown: Iterable[Shown], folders: Mapping[str, str]) -> MixVie
 
 
 def command(mix: Mix, folders: Mapping[str, str]) -> tuple[str, str]:
-    """What to type to write a mix, before and after the value of alpha; from the folder that holds both runs."""
+    """The command that writes a mix, before and after the value of alpha; it runs in the folder with both runs."""
     accurate = shlex.quote(folders.get(mix.accurate, "ACCURATE_RUN"))
     robust = shlex.quote(folders.get(mix.robust, "ROBUST_RUN"))
     named = zip(("--accurate-scale", "--robust-scale"), mix.scales, strict=True)
@@ -115,7 +115,7 @@ def command(mix: Mix, folders: Mapping[str, str]) -> tuple[str, str]:
 
 
 def summary(mix: Mix) -> dict[str, Any]:
-    """The numbers of a mix as plain values; what is certified, attacked and estimated keeps its name."""
+    """The numbers of a mix as plain values; certified, attacked and estimated numbers have separate names."""
     named = ("accurate", "robust", "dataset", "split", "scales", "norm", "proof", "chosen", "eps")
     alphas = sorted({*PLANE_ALPHAS, *mix.chosen})
     return {name: getattr(mix, name) for name in named} | {
@@ -136,7 +136,7 @@ def summary(mix: Mix) -> dict[str, Any]:
 
 
 def _numbers(mix: Mix) -> dict[str, Any]:
-    """What the script shows at each step of the slider, as counts: their number does not grow with the images."""
+    """The counts that the script shows at each step of the slider; their number does not grow with the images."""
     targets = _targets(mix)
     known = [(len(t["kinds"]), len(t["dots"])) for t in targets]
     full = [i for i, k in enumerate(known) if k == max(known)]
@@ -163,14 +163,14 @@ def _right_at(mix: Mix, alphas: NDArray[np.float64]) -> list[int]:
 
 
 def _from(alphas: NDArray[np.float64], needed: Iterable[float | None]) -> list[int]:
-    """How many images count at each alpha, given the alpha from which each does."""
+    """How many images count at each alpha, given the alpha from which each image counts."""
     known = np.sort(np.array([a for a in needed if a is not None], dtype=np.float64))
     counts: list[int] = np.searchsorted(known, alphas, "right").tolist()
     return counts
 
 
 def _targets(mix: Mix) -> list[dict[str, Any]]:
-    """Every budget that something is known about; what is known of it is given by its place in the other lists."""
+    """Every budget with known numbers, and the places of these numbers in the other lists."""
     proved = {(mix.norm, e): k for k, e in enumerate(mix.eps)}
     estimated = {(e.norm, e.eps): k for k, e in enumerate(mix.estimates)}
     targets: list[dict[str, Any]] = []
@@ -207,7 +207,7 @@ def _dot(dot: Dot, slot: int) -> dict[str, Any]:
 
 
 def _tables(mix: Mix, alphas: Iterable[float]) -> tuple[tuple[Column, ...], ...]:
-    """Clean accuracy and a few of the certified radii; every estimate, a few at a time."""
+    """One table of clean and certified accuracy at a few radii, and tables of all estimates, a few in each."""
     every = list(alphas)
     exact = [Column("Clean", tuple(mix.clean_accuracy(a) for a in every), "near")]
     for eps in _radii(mix, MOST_COLUMNS - 1):
@@ -222,7 +222,7 @@ def _tables(mix: Mix, alphas: Iterable[float]) -> tuple[tuple[Column, ...], ...]
 
 
 def _radii(mix: Mix, most: int) -> list[float]:
-    """A few of the certified radii: those that were attacked too, then evenly spaced ones."""
+    """A few of the certified radii: first the radii that were attacked too, then evenly spaced radii."""
     attacked = {d.eps for d in mix.dots if d.norm == mix.norm}
     stride = max(1, -(-len(mix.eps) // most))
     chosen = [*(e for e in mix.eps if e in attacked), *mix.eps[::stride]]
@@ -233,7 +233,7 @@ def _radii(mix: Mix, most: int) -> list[float]:
 
 
 def _pictures(mix: Mix, shown: Iterable[Shown]) -> dict[int, str]:
-    """Where the page shows an image of the mix, the first place of each; in the order of ids."""
+    """The page's first picture of each image of the mix, in the order of ids."""
     found: dict[int, str] = {}
     for s in shown:
         if (s.subject.dataset, s.subject.split) == (mix.dataset, mix.split):
@@ -252,7 +252,7 @@ def _card(mix: Mix, row: int, picture: str) -> Card:
 
 
 def _card_numbers(mix: Mix, row: int) -> dict[str, Any]:
-    """What the script compares with alpha for one image; -1 and 2 stand for beyond both ends, null for never."""
+    """The numbers that the script compares with alpha for one image; -1 and 2 lie beyond both ends, null is never."""
     right = mix.right[row]
     guesses = [dict(zip(e.ids, e.needed, strict=True)).get(mix.ids[row]) for e in mix.estimates]
     accurate, robust = (said == mix.labels[row] for said in mix.predictions[row])
@@ -263,7 +263,7 @@ def _card_numbers(mix: Mix, row: int) -> dict[str, Any]:
 
 
 def span(right: tuple[float, float] | None) -> str:
-    """At which alpha the mix is right."""
+    """The alphas at which the mix is right, in words."""
     if right is None:
         return "right at no α"
     low, high = right

@@ -18,16 +18,16 @@ SLACK = 1e-9  # relative, for the last bits of another library's quantiles
 
 @dataclass(frozen=True)
 class Ladder:
-    """How the radii of a log stand to its stated n and alpha.
+    """How the radii of a log agree with its stated n and alpha.
 
     Args:
         n: stated votes.
         alpha: stated failure probability.
         most: the largest radius that n votes prove.
-        radii: positive radii of the log.
-        beyond: how many of them are larger.
-        apart: how many are the radius of no count of votes; the larger ones are among them.
-        fitting: the usual alphas under which none is.
+        radii: number of positive radii of the log.
+        beyond: how many of these radii are larger than ``most``.
+        apart: how many of these radii come from no count of votes, including those larger than ``most``.
+        fitting: the usual alphas under which every radius comes from a count of votes.
     """
 
     n: int
@@ -40,18 +40,18 @@ class Ladder:
 
 
 def ladder(log: CertificationLog, noise: Noise, n: int, alpha: float) -> Ladder:
-    r"""Hold the radii of a log against those that can come from n votes at level alpha.
+    r"""Compare the radii of a log with the radii that n votes can give at level alpha.
 
-    Of k votes for the class CERTIFY proves :math:`\sigma F^{-1}(\text{Beta}^{-1}(\alpha; k, n-k+1))`, at most
-    :math:`\sigma F^{-1}(\alpha^{1/n})`.  The values just below lie apart by more than a printed digit, so that another
-    alpha shows.  The field rounds to the nearest digit; this library rounds down and knows no times, so that a log
-    without times may have been rounded either way.
+    From k votes for the class CERTIFY proves :math:`\sigma F^{-1}(\text{Beta}^{-1}(\alpha; k, n-k+1))`, at most
+    :math:`\sigma F^{-1}(\alpha^{1/n})`.  The values just below differ by more than a printed digit, so that another
+    alpha is detected.  Published logs are rounded to the nearest digit.  This library rounds down and writes no times,
+    so a log without times may have been rounded either way.
 
     Args:
-        log: with one-sided Clopper-Pearson bounds of the chosen class, as Cohen et al. 2019 take them.
-        noise: as stated.
-        n: as stated.
-        alpha: as stated.
+        log: a log with one-sided Clopper-Pearson bounds of the chosen class, as in Cohen et al. 2019.
+        noise: the stated noise.
+        n: the stated number of votes.
+        alpha: the stated failure probability.
     """
     positive = log.radii > 0
     pairs, counts = np.unique(np.stack([log.radii, log.places])[:, positive], axis=1, return_counts=True)
@@ -68,7 +68,7 @@ def ladder(log: CertificationLog, noise: Noise, n: int, alpha: float) -> Ladder:
 def _apart(noise: Noise, n: int, alpha: float, low: Floats, high: Floats) -> Bools:
     """Whether no count of votes proves a radius from ``low`` to ``high``."""
     reached = np.array([noise.probability(r) for r in low * (1 - SLACK)])
-    # the least count whose bound is at least p: seeing that many, or more, has probability alpha at most under p
+    # the least count whose bound is at least p: under p that many votes or more have probability at most alpha
     least = stats.binom.isf(alpha, n, np.minimum(1.0, reached + noise.slack)).astype(np.int64) + 1
     proved = _proved(noise, n, alpha, np.minimum(least, n))
     missed: Bools = (least > n) | (proved > high * (1 + SLACK))
@@ -76,6 +76,6 @@ def _apart(noise: Noise, n: int, alpha: float, low: Floats, high: Floats) -> Boo
 
 
 def _proved(noise: Noise, n: int, alpha: float, votes: NDArray[np.int64]) -> Floats:
-    """The radius of each count."""
+    """The radius that each count of votes proves."""
     lower = np.where(votes == n, alpha ** (1.0 / n), stats.beta.ppf(alpha, votes, n - votes + 1)) - noise.slack
     return np.array([noise.radius(p) for p in np.maximum(lower, 0.0).tolist()])

@@ -14,12 +14,12 @@ from hauberk.report.pictures import png
 
 @dataclass(frozen=True)
 class View:
-    """What the page shows of one run.
+    """The Lipschitz bounds of one run as the page shows them.
 
     Args:
-        run: its folder's name.
-        facts: the report without its layers, plain values.
-        layers: in order.
+        run: name of the run's folder.
+        facts: the report without its layers and pictures, as plain values.
+        layers: the layers in order.
     """
 
     run: str
@@ -34,7 +34,7 @@ class View:
 
 @dataclass(frozen=True)
 class Row:
-    """One image and its input gradient for each run, PNG data URIs; empty where a run did not look at it."""
+    """One image and its input gradient for each run, as PNG data URIs; empty if a run has no gradient for the image."""
 
     id: int
     original: str
@@ -70,7 +70,7 @@ class _Facts(Protocol):
 
 
 def views(runs: Iterable[_Facts]) -> list[View]:
-    """The tables of the runs that have one."""
+    """The bounds of all runs that have them."""
     found = []
     for run in runs:
         for facts in run.info.get("lipschitz", {}).values():
@@ -81,7 +81,7 @@ def views(runs: Iterable[_Facts]) -> list[View]:
 
 
 def gradients(runs: Iterable[_Facts]) -> Gradients | None:
-    """The pictures of all runs in one table, an image a row; None without any."""
+    """The pictures of all runs in one table with one row for each image; None if there are no pictures."""
     columns: dict[str, dict[int, str]] = {}
     originals: dict[int, str] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""Certification logs from elsewhere, to stand beside runs: what is stated of them, and what their radii say to it."""
+"""Certification logs from elsewhere, shown beside runs: their stated settings, and whether their radii agree."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from hauberk.noises import Noise
 from hauberk.records import Part
 from hauberk.report.ladder import Ladder, ladder
 
-PROOF = "log"  # beside those of certificates: said by others, and nothing of it is derived here
+PROOF = "log"  # beside the proofs of certificates: others state it, and nothing of it is derived here
 KEYS = ("name", "called", "sigma", "noise", "n", "alpha")
 SIGMA = re.compile(r"sigma[_=](\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
 class Log:
-    """A log with what its user states of it.
+    """A log with the settings that its user states.
 
     Args:
-        name: what the page calls it.
+        name: its name on the page.
         path: the file.
         content: SHA-256 of the file.
-        noise: that was certified under.
-        n: votes of an image; None where nobody says.
-        alpha: failure probability of an image; None where nobody says.
-        told: what it says of each image.
+        noise: the noise of the certificates.
+        n: votes of an image; None if it is not stated.
+        alpha: failure probability of an image; None if it is not stated.
+        told: the content of the log, with one row for each image.
     """
 
     name: str
@@ -45,19 +45,19 @@ class Log:
 
     @property
     def ladder(self) -> Ladder | None:
-        """The radii held against n and alpha, where both are stated."""
+        """The comparison of the radii with n and alpha, if both are stated."""
         return None if self.n is None or self.alpha is None else ladder(self.told, self.noise, self.n, self.alpha)
 
     @property
     def notes(self) -> list[str]:
-        """What its reader should know before believing it, in sentences."""
+        """The remarks that a reader needs before trusting the log, in sentences."""
         wrong = contradiction(self.ladder)
         said = [*self.told.notes, *([f"contradicts what is stated: {wrong}"] if wrong else [])]
         return [f"{self.path}: {note}" for note in said]
 
     @property
     def part(self) -> Part:
-        """The log as a report has certificates, to be counted like one; it is never put among the records."""
+        """The log in the form of a certificate's records, to be counted alike; it is never stored among the records."""
         method = {"name": "smoothing", "noise": registry.spec(self.noise), "n": self.n, "alpha": self.alpha}
         unit = {"predictor": self.name, "weights": "", "method": method, "data": self.content, "seed": 0}
         facts = {"norm": self.noise.norm, "proof": PROOF, "failure_probability": self.alpha or float("nan"),
@@ -71,8 +71,8 @@ class Log:
 def load_log(spec: Mapping[str, Any]) -> Log:
     """Read a log that is described as ``{"name": FILE, "sigma": 0.25, "n": 100000, "alpha": 0.001}``.
 
-    ``noise`` stands in the place of ``sigma`` where it is not Gaussian, and ``called`` is a name for people.  A sigma
-    that is not stated is taken from a file's name such as ``sigma_0.25``.
+    ``noise`` replaces ``sigma`` if the noise is not Gaussian, and ``called`` is a name for people.  If sigma is not
+    stated, it is taken from a file name such as ``sigma_0.25``.
 
     Raises:
         HauberkError: if the noise is not known, a value is impossible, or the file is no log.
@@ -105,7 +105,7 @@ def _noise(path: Path, spec: Mapping[str, Any]) -> Any:
 
 
 def contradiction(found: Ladder | None) -> str:
-    """What is wrong with the stated n and alpha, in sentences; empty if the radii agree with them."""
+    """The contradictions between the radii and the stated n and alpha, in sentences; empty if there are none."""
     if found is None or not found.apart:
         return ""
     stated = f"{found.n:,} votes at alpha = {found.alpha:g}"

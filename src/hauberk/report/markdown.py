@@ -6,6 +6,6 @@ from collections.abc import Iterable, Sequence
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table, one line a row, each ended; a vertical bar in a cell is written out."""
+    """A table with one line for each row, each with a line end; a vertical bar in a cell is escaped."""
     lines = [list(columns), ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,6 +1,6 @@
 """The mixed classifier's whole range of alpha, from ``mix`` records: clean and certified accuracy are exact counts.
 
-Beside them stand what was measured (attacked mixes of the same two models, of any kind) and what is only estimated.
+Measurements (attacked mixes of the same two models, of any kind) and estimates are kept beside these counts.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Dot:
 
     Args:
         alpha: weight of the robust model; None for a mix that is not on the path of constant weights.
-        label: what the point is called.
-        norm: of the threat.
+        label: the name of the point.
+        norm: norm of the threat.
         eps: its budget.
-        predictor: who was attacked.
+        predictor: the attacked predictor.
         clean: its accuracy.
         attacked: its worst accuracy at that threat.
     """
@@ -51,27 +51,27 @@ class Dot:
 
 @dataclass(frozen=True)
 class Mix:
-    """Two models and everything between them.
+    """Two models and the mixes between them.
 
     Args:
         accurate: the accurate model's predictor.
-        robust: the robust model's.
-        dataset: its name.
-        split: its part.
+        robust: the robust model's predictor.
+        dataset: name of the data set.
+        split: its split.
         scales: factors on the logits of the accurate and of the robust model.
         classes: names of the classes.
-        norm: of the certificates; empty where nothing is proved.
+        norm: norm of the certificates; empty if nothing is proved.
         proof: ``deterministic`` or ``none``.
         chosen: the alphas that were chosen when the records were written.
-        eps: the radii of ``certified``; none where nothing is proved.
-        ids: of the images.
+        eps: the radii of ``certified``; none if nothing is proved.
+        ids: ids of the images.
         labels: their classes.
-        predictions: what the accurate and the robust model say of each.
+        predictions: the answers of the accurate and of the robust model for each image.
         right: for each image, the open interval of alpha in which the mix is right; None: never.
         certified: for each image and eps, the alpha from which it is certified and right; None: never.
         either_right: share of images at which at least one of the two models is right.
         dots: the mixes that were attacked, of any kind, and both models alone.
-        estimates: of attacked accuracy along alpha, from attacks on the robust model.
+        estimates: estimates of attacked accuracy along alpha, from attacks on the robust model.
     """
 
     accurate: str
@@ -132,10 +132,11 @@ def mixes(parts: Iterable[Part], subjects: Iterable[Subject]) -> list[Mix]:
 
 
 def certificate(part: Part) -> Part | None:
-    """What a ``mix`` part proves about the mix at its chosen alpha, as a certificate part; None unless deterministic.
+    """The proof of a ``mix`` part about the mix at its chosen alpha, as a certificate part; None unless deterministic.
 
-    The radius of an image is the largest of the part's radii at which it is certified and right, so the accuracy at
-    those radii is exact and between them a lower bound.  Images that are not certified as right have no decision.
+    The radius of an image is the largest of the part's radii at which it is certified and right.  The accuracy is
+    therefore exact at these radii and a lower bound between them.  Images that are not certified as right have no
+    decision.
     """
     if part.facts["proof"] != "deterministic" or not part.facts["eps"]:
         return None
@@ -191,7 +192,7 @@ def _mix(parts: list[Part], subjects: list[Subject], attacks: list[Part]) -> Mix
 
 
 def _path(part: Part) -> pa.Table:
-    """What holds at every alpha; the evidence also tells what the mix as a whole answered at its own."""
+    """The columns that hold at every alpha; the evidence also holds the answers of the mix at its own alpha."""
     return part.table.drop_columns(["evidence"]) if "evidence" in part.table.column_names else part.table
 
 
@@ -202,7 +203,7 @@ def _about(facts: Mapping[str, Any], part: Part, name: str) -> bool:
 
 
 def _dots(facts: Mapping[str, Any], scales: tuple[float, float], subjects: list[Subject]) -> list[Dot]:
-    """Every attacked classifier that is made of these two models, and both alone."""
+    """Every attacked classifier that is made of these two models, and both models alone."""
     found = []
     for s in subjects:
         place = _place(s.predictor, str(facts["accurate"]), str(facts["robust"]), scales)
@@ -219,7 +220,7 @@ def _place(
         return 0.0, "accurate alone"
     if predictor == robust:
         return 1.0, "robust alone"
-    bases = f", {accurate}, {robust})"  # every mix names its bases at last, the robust one behind the accurate one
+    bases = f", {accurate}, {robust})"  # every mix's name ends with its bases, the accurate one first
     if not predictor.endswith(bases):
         return None
     kind, _, settings = predictor.removesuffix(bases).partition("(")

@@ -1,4 +1,4 @@
-"""What records show that a reader should know before believing their numbers, in sentences."""
+"""Remarks on records that a reader needs before trusting their numbers, in sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hauberk.report.words import class_name
 
 
 def observed(parts: Iterable[Part], classes: Sequence[str]) -> tuple[str, ...]:
-    """How the images were chosen, whether they or the answers are of one class, and how often nothing was decided.
+    """Remarks on the choice of images, on random numbers, exploratory proofs, single classes and abstentions.
 
     Args:
         parts: attacks and certificates of one predictor on one split.

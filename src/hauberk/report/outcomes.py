@@ -1,4 +1,4 @@
-"""What became of each image: right before any attack, standing after all of them, and the answers in between."""
+"""The outcome of each image: whether it is right before any attack, whether it stands after all, and its answers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Outcomes:
     """The images of one predictor under one threat, in the order of their ids; every field has shape (N,).
 
     Args:
-        ids: of the images.
+        ids: ids of the images.
         labels: their classes.
-        right: right before any attack.
+        right: whether the image is right before any attack.
         survived: whether no attack that saw the image broke it, at this budget or with a point within it.
-        after: the answer where the first attack that broke it left it; the label where it stands; -2 where only an
-            attack with another budget found a point.
+        after: the answer at the point of the first attack that broke the image; the label if the image stands; -2 if
+            only an attack with another budget found a point.
         nearest: distance of the nearest misclassified point that any attack of the norm saw, infinite without one.
     """
 
@@ -42,7 +42,7 @@ class Outcomes:
 
     @property
     def standing(self) -> metrics.Bools:
-        """Right before and after."""
+        """Whether each image is right before and after the attacks."""
         both: metrics.Bools = self.right & self.survived
         return both
 
@@ -53,7 +53,7 @@ def outcomes(parts: list[Part], eps: float, others: Iterable[Part] = ()) -> Outc
     Args:
         parts: attacks whose verdicts count.
         eps: the budget.
-        others: attacks in this norm with another goal; what they found within the budget counts too.
+        others: attacks in this norm with another goal; errors that they found within the budget count too.
     """
     own = in_order(p for p in parts if float(p.unit["threat"]["eps"]) == eps)
     ids, right, survived = worst_case(own)
@@ -73,15 +73,15 @@ def outcomes(parts: list[Part], eps: float, others: Iterable[Part] = ()) -> Outc
 
 
 def plain(part: Part) -> bool:
-    """Whether an attack may return any point of its threat, and any error is a success."""
+    """Whether an attack may return any point of its threat and counts any error as a success."""
     return target(part) is None and white(part) is None
 
 
 def at_budget(attacks: Iterable[Part], norm: str, eps: float) -> Outcomes | None:
-    """What one predictor's attacks leave of its images under one threat; None where no plain attack had this budget.
+    """The outcomes of one predictor's attacks under one threat; None if no plain attack had this budget.
 
-    The images are those of the plain attacks with the budget.  What any attack of the norm found within it counts,
-    whatever its own budget and goal.
+    The images are those of the plain attacks with the budget.  Every error that an attack of the norm found within the
+    budget counts, whatever the attack's own budget and goal.
     """
     own = [p for p in attacks if p.unit["threat"]["name"] == norm]
     counting = [p for p in own if plain(p)]
@@ -91,7 +91,7 @@ def at_budget(attacks: Iterable[Part], norm: str, eps: float) -> Outcomes | None
 
 
 def best_proof(parts: Iterable[Part], norm: str) -> Part | None:
-    """The certificate that speaks for a predictor in a norm, without regard to its radii; an estimate is none."""
+    """The certificate that represents a predictor in a norm, chosen without its radii; estimates are excluded."""
     proofs = [
         p for p in parts if p.kind == "certificate" and p.facts["norm"] == norm and p.facts["proof"] != "estimate"
     ]
@@ -101,12 +101,12 @@ def best_proof(parts: Iterable[Part], norm: str) -> Part | None:
 
 
 def in_order(parts: Iterable[Part]) -> list[Part]:
-    """Attacks in the order of their suites: a later stage saw the survivors of the earlier ones."""
+    """Attacks in the order of their suites: a later stage saw the survivors of the earlier stages."""
     return sorted(parts, key=lambda p: (str(p.unit.get("suite", "")), int(p.unit.get("stage", 0)), p.key))
 
 
 def clean_rows(parts: Iterable[Part]) -> tuple[Ids, Ids, Ids]:
-    """Ids, labels and answers before any attack, as the first part says that holds an image."""
+    """Ids, labels and answers before any attack, from the first part that holds the image."""
     found = [
         (p.column("id"), p.column("label"), p.column("clean_prediction" if p.kind == "attack" else "prediction"))
         for p in parts
@@ -124,7 +124,7 @@ def correct(part: Part) -> metrics.Bools:
 
 
 def right_by_id(parts: Iterable[Part]) -> dict[int, bool]:
-    """Which images are right before any attack, as the first part says that holds them."""
+    """Which images are right before any attack, from the first part that holds the image."""
     known: dict[int, bool] = {}
     for part in parts:
         for i, right in zip(part.column("id").tolist(), correct(part).tolist(), strict=True):
@@ -138,7 +138,7 @@ def images_hash(ids: Ids) -> str:
 
 
 def worst_case(parts: list[Part]) -> tuple[Ids, metrics.Bools, metrics.Bools]:
-    """Ids, right before, survived every attack that saw it (a later attack may be run on survivors only)."""
+    """Ids, right before, and survived every attack that saw the image (a later attack may see survivors only)."""
     ids = np.unique(np.concatenate([p.column("id") for p in parts]))
     right = np.ones(len(ids), dtype=np.bool_)
     survived = np.ones(len(ids), dtype=np.bool_)

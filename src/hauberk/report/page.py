@@ -42,7 +42,7 @@ from hauberk.storage import atomic_write
 
 @dataclass(frozen=True)
 class Bounds:
-    """The chart of one norm and what it was made of."""
+    """The chart of one norm and its data."""
 
     norm: str
     attacked: tuple[Attacked, ...]
@@ -61,7 +61,7 @@ class Radii:
 
 @dataclass(frozen=True)
 class VotesView:
-    """Smoothed classifiers and logs in one norm; the levels are radii that all rows know their accuracy at."""
+    """Smoothed classifiers and logs in one norm; the levels are radii at which every row has an accuracy."""
 
     norm: str
     rows: tuple[Voted, ...]
@@ -71,7 +71,7 @@ class VotesView:
 
 @dataclass(frozen=True)
 class TrainedView:
-    """What the page shows of a training."""
+    """A training as the page shows it."""
 
     trained: Trained
     spec: charts.Spec
@@ -79,7 +79,7 @@ class TrainedView:
 
 @dataclass(frozen=True)
 class SubjectView:
-    """What the page shows of a subject."""
+    """A subject as the page shows it."""
 
     subject: Subject
     bounds: tuple[Bounds, ...]
@@ -93,7 +93,7 @@ class SubjectView:
 
 @dataclass(frozen=True)
 class BoardView:
-    """What the page shows of a threat."""
+    """A threat as the page shows it."""
 
     board: Board
     label: str
@@ -107,7 +107,7 @@ def write_report(runs: Sequence[Path], output: Path, logs: Sequence[Log] = ()) -
     Args:
         runs: run directories.
         output: the file to write.
-        logs: certification logs from elsewhere (``report.logs.load_log``), which stand beside the smoothed classifiers.
+        logs: certification logs from elsewhere (``report.logs.load_log``), shown beside the smoothed classifiers.
 
     Returns:
         its path.
@@ -120,7 +120,7 @@ def write_report(runs: Sequence[Path], output: Path, logs: Sequence[Log] = ()) -
 
 
 def _loaded(runs: Sequence[Path], logs: Sequence[Log]) -> list[RunFacts]:
-    """The runs, of which there may be none where there are logs."""
+    """The loaded runs; the list may be empty if there are logs."""
     return load(runs) if runs or not logs else []
 
 
@@ -184,7 +184,7 @@ def render(runs: Sequence[RunFacts], logs: Sequence[Log] = ()) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    """What compiles the templates, once a process."""
+    """The environment that compiles the templates, made once in a process."""
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.PackageLoader("hauberk.report", "."), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -197,13 +197,13 @@ def _environment() -> jinja2.Environment:
 
 
 def folders(runs: Sequence[RunFacts]) -> dict[str, str]:
-    """The folder of each predictor's run, where its name belongs to one run alone."""
+    """The folder of each predictor's run, if no other run's folder has the same name."""
     every = [r.name for r in runs]
     return {str(r.info["predictor"]): r.name for r in runs if r.info.get("predictor") and every.count(r.name) == 1}
 
 
 def names(runs: Sequence[RunFacts]) -> Callable[[str], str]:
-    """What a person calls a predictor: a run by its folder's name, another model with its hash cut to eight digits."""
+    """The short names of predictors: a run's folder name, or a model's name with its hash cut to eight digits."""
     known = folders(runs)
 
     def short(predictor: str) -> str:
@@ -224,12 +224,12 @@ def _board_view(board: Board, joined: Sequence[Sequence[Part]], several: bool) -
 
 
 def beside(board: Board, joined: Sequence[Sequence[Part]]) -> tuple[Difference, Lacks]:
-    """What two lines of a board are to each other, see ``verdict``.
+    """The functions that compare two lines of a board, see ``verdict``.
 
-    Attacks that only one kind of model can meet are asked of nobody.
+    Attacks that only one kind of model can meet are required of no model.
 
     Args:
-        board: its lines have the numbers of their records, from 1.
+        board: the board; its lines hold the numbers of their records, from 1.
         joined: the records of each classifier.
     """
 
@@ -299,7 +299,7 @@ def _view(subject: Subject, parts: Iterable[Part]) -> SubjectView:
 
 
 def _level(curve: Curve | None, headline: Attacked | None) -> Level | None:
-    """The certified accuracy of the headline: at its budget, or without attacks at the middle one."""
+    """The certified accuracy of the headline: at its budget, or at the middle level if there are no attacks."""
     if curve is None:
         return None
     if headline is None:
@@ -311,7 +311,7 @@ def _level(curve: Curve | None, headline: Attacked | None) -> Level | None:
 
 
 def _plain(value: Any) -> Any:
-    """Nested values as JSON has them: lists, and None for what is not a finite number."""
+    """Nested values in the types of JSON: lists, and None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

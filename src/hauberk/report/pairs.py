@@ -1,4 +1,4 @@
-"""Two classifiers image by image: on which of the images that both saw only one of them holds."""
+"""Comparisons of two classifiers image by image: the shared images on which only one of them holds."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Pair:
     """Two classifiers on the images that both saw.
 
     Args:
-        first: number of its article on the page, from 1.
-        second: likewise.
-        quantity: what holds: right without attack, under attack, or certified.
-        both: on how many images both hold.
-        only_first: on how many the first alone.
-        only_second: on how many the second alone.
-        neither: on how many none.
-        difference: share of the first less that of the second, with its paired interval.
+        first: number of the first classifier's article on the page, from 1.
+        second: likewise for the second classifier.
+        quantity: the quantity: right without attack, right under attack, or certified.
+        both: number of images on which both hold.
+        only_first: number of images on which the first alone holds.
+        only_second: number of images on which the second alone holds.
+        neither: number of images on which neither holds.
+        difference: share of the first minus share of the second, with its paired interval.
         ids: the first few images on which the first alone holds, and the second alone.
     """
 
@@ -66,11 +66,11 @@ class Pair:
 def pairs(
     subjects: Sequence[Subject], parts: Sequence[Sequence[Part]], budgets: Sequence[tuple[str, float]]
 ) -> list[Pair]:
-    """Every pair of classifiers of one split in every quantity that both have on shared images, if anything holds.
+    """All pairs of classifiers of one split in each quantity that both have, if either holds on a shared image.
 
     Args:
         subjects: in the order of their articles.
-        parts: the joined records of each.
+        parts: the joined records of each subject.
         budgets: norms and radii of certified accuracy.
     """
     shown = list(zip(subjects, parts, strict=True))[:MOST_COMPARED]
@@ -87,7 +87,7 @@ def pairs(
 def held(
     subject: Subject, parts: Sequence[Part], budgets: Iterable[tuple[str, float]]
 ) -> Mapping[Quantity, Held]:
-    """Which images hold, in each quantity that was measured: what is said of the whole is the mean of these."""
+    """The images that hold in each measured quantity; the mean over these images is the quantity's accuracy."""
     attacks, proofs = ([p for p in parts if p.kind == kind] for kind in ("attack", "certificate"))
     ids, labels, answers = clean_rows(attacks or proofs)
     found: dict[Quantity, Held] = {CLEAN: (ids, labels == answers)}
@@ -103,7 +103,7 @@ def held(
 
 
 def difference(mine: Held, theirs: Held) -> Interval | None:
-    """Share of the first less that of the second on the images that both saw; None if there are none."""
+    """Share of the first minus share of the second on the images that both saw; None if there are none."""
     ids, one, other = _shared(mine, theirs)
     return paired_difference(one, other)[0] if len(ids) else None
 

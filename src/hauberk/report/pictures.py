@@ -39,9 +39,9 @@ class Picture:
     """One attacked image.
 
     Args:
-        id: of the sample.
+        id: id of the sample.
         method: the attack.
-        norm: of its threat.
+        norm: norm of its threat.
         eps: its budget.
         distance: how far the image was moved, in that norm.
         broken: whether the attack succeeded.
@@ -51,7 +51,7 @@ class Picture:
         original: PNG as a data URI.
         adversarial: likewise.
         difference: grey is no change; likewise.
-        factor: by which the difference is magnified.
+        factor: the factor that magnifies the difference.
         bars: the likeliest classes.
         radius: certified radius of the same predictor at this image, with its norm, or None where unknown.
         state: ``wrong`` before any attack, ``broken`` or ``held``.
@@ -82,7 +82,7 @@ class Picture:
 def pictures(subject: Subject, parts: Iterable[Part]) -> list[Picture]:
     """The kept images at the headline's budget, or at the first budget that kept any; in order of id.
 
-    For each image the attack that broke it is shown, else the one that came closest.
+    Each image is shown with the attack that broke it, else with the attack that came closest.
     """
     own = [
         p
@@ -106,7 +106,7 @@ def pictures(subject: Subject, parts: Iterable[Part]) -> list[Picture]:
 
 
 def png(pixels: NDArray[np.float32]) -> str:
-    """A data URI of an image of shape (C, H, W) in [0, 1]; one channel is grey, three are colour, others their mean."""
+    """A data URI of a (C, H, W) image in [0, 1]: one channel is grey, three are colour, others their mean."""
     values = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
     picture = np.moveaxis(values, 0, 2) if len(values) == 3 else np.rint(values.mean(0)).astype(np.uint8)
     buffer = io.BytesIO()
@@ -123,7 +123,7 @@ def magnified(original: NDArray[np.float32], adversarial: NDArray[np.float32]) -
 
 
 def _radii(parts: list[Part]) -> dict[int, Radius]:
-    """The certified radius of each image by a proof, its norm and whether it is of the right class; the first such."""
+    """The first proved radius of each image, its norm, and whether the certified class is right."""
     found: dict[int, Radius] = {}
     for part in parts:
         if part.kind == "certificate" and part.facts["proof"] != "estimate":

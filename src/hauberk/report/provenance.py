@@ -1,4 +1,4 @@
-"""Where the numbers of a page come from: runs, machines, records and what was verified, each fact once."""
+"""The origin of a page's numbers: runs, machines, records and verified claims, each fact once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hauberk.report import words
 from hauberk.report.collect import RunFacts
 from hauberk.verify import Verdict, ledger
 
-# shown elsewhere, or once for all
+# facts that are shown elsewhere, or once for all runs
 APART = ("lipschitz", "plans", "environment", "environments", "hashes", "notes", "stopped")
 
 
@@ -24,11 +24,11 @@ class Shared:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What stands at the end of a page.
+    """The facts at the end of a page.
 
     Args:
-        runs: as ``run_summary`` gives them.
-        rest: what else each run says of itself, beside its recipe, machine and records.
+        runs: the runs as ``run_summary`` gives them.
+        rest: the other facts of each run, beside its recipe, machine and records.
         machines: each machine once, with the runs and verbs that used it.
         checked: claims that were verified, with the runs.
         trusted: claims that are taken on trust, with the runs.
@@ -47,7 +47,7 @@ class Provenance:
 
 
 def provenance(runs: Sequence[RunFacts]) -> Provenance:
-    """Everything that the end of the page says of these runs."""
+    """All facts about these runs at the end of the page."""
     found = [run_summary(run) for run in runs]
     said = [(_machine(env), f"{run.name} ({verb})") for run in runs for verb, env in _environments(run)]
     return Provenance(
@@ -60,7 +60,7 @@ def provenance(runs: Sequence[RunFacts]) -> Provenance:
 
 
 def run_summary(run: RunFacts) -> dict[str, Any]:
-    """A run as plain values: recipe, facts, records, and what its own files show without data and weights."""
+    """A run as plain values: recipe, facts, records, and the checks of its files without data and weights."""
     checked, trusted = ledger(run.verdicts)
     return {
         "name": run.name,
@@ -96,7 +96,7 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 
 def _shared(said: Sequence[tuple[str, str]], everyone: int) -> tuple[Shared, ...]:
-    """Each sentence once, with all that say it; of all it is said in one word."""
+    """Each sentence once, with the names of all its sources, or with the word ``all``."""
     known: dict[str, list[str]] = {}
     for sentence, whose in said:
         known.setdefault(sentence, []).append(whose)

@@ -1,4 +1,4 @@
-"""What a report says of attacks on a random model, as plain values."""
+"""A report's facts about attacks on a random model, as plain values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class SweepStage:
     """One stage of a sweep.
 
     Args:
-        draws: of a gradient.
-        steps: of its search.
-        mean: of ``loss`` or of ``logits``.
-        accuracy: of all images, after this stage and those before.
-        fallen: images that were right before any attack and fell in it.
+        draws: number of draws for one gradient.
+        steps: number of steps of its search.
+        mean: what is averaged: ``loss`` or ``logits``.
+        accuracy: accuracy over all images after this stage and the stages before it.
+        fallen: number of images that were right before any attack and fell in this stage.
     """
 
     draws: int
@@ -32,7 +32,7 @@ class Sweep:
 
     Args:
         stages: in order.
-        settled: whether the accuracy had stopped falling, by the rule of the sweep; also where no image was left.
+        settled: whether the accuracy had stopped falling, by the rule of the sweep, or no image was left.
     """
 
     stages: tuple[SweepStage, ...]
@@ -41,12 +41,12 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Repeated:
-    """The chance that all of so many tries of one point are classified right.
+    """The chance that all N tries of one point are classified right.
 
     Args:
         tries: N.
-        clean: at the images, the control.
-        attacked: at the points that attacks returned.
+        clean: the chance at the images, as a control.
+        attacked: the chance at the points that attacks returned.
     """
 
     tries: int
@@ -56,10 +56,10 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Transferred:
-    """An attack on fixed draws, whose points are tried on fresh ones: a diagnostic of the noise, and no strong attack.
+    """An attack on fixed draws whose points are tried on fresh draws: a diagnostic of the noise, not a strong attack.
 
     Args:
-        draws: fixed ones.
+        draws: number of fixed draws.
         own: of the images that were right, the share that the fixed draws get wrong at some point seen.
         carried: the share whose point is wrong for the predictor, on fresh draws.
         single: the share of single fresh draws that are wrong at the points.
@@ -73,10 +73,10 @@ class Transferred:
 
 @dataclass(frozen=True)
 class RandomFacts:
-    """All of it at one budget; empty where it was not measured.
+    """All facts about a random model at one budget; a fact that was not measured is empty.
 
     Args:
-        sweep: accuracy with ever more draws and steps.
+        sweep: accuracy with growing numbers of draws and steps.
         repeated: chances of several tries.
         transferred: attacks on fixed draws.
         missed: of the images that both saw, the share that AutoAttack ``rand`` leaves standing and the sweep breaks.

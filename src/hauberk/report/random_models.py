@@ -1,4 +1,4 @@
-"""What records say of attacks on a random model: the sweep over draws, repeated queries, transfer between draws."""
+"""Facts from records of attacks on a random model: the sweep over draws, repeated queries, transfer between draws."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIES = (1, 10, 100)
 
 
 def random_facts(parts: Sequence[Part]) -> RandomFacts:
-    """What attacks of one threat say of a random model; of several sweeps the one with most images is shown."""
+    """The facts about a random model from the attacks of one threat; the sweep with most images is shown."""
     own = [p for p in parts if p.facts.get("stochastic")]
     sweeps: dict[str, list[Part]] = {}
     for part in own:
@@ -62,14 +62,14 @@ def sweep(parts: Sequence[Part]) -> Sweep:
 
 
 def missed(rand: Sequence[Part], swept: Sequence[Part]) -> Interval | None:
-    """Of the images that both saw, the share that stands after AutoAttack and falls to the sweep."""
+    """The share of the images seen by both that stands after AutoAttack and falls to the sweep."""
     one, other = standing_of(rand), standing_of(swept)
     both = sorted(one.keys() & other.keys())
     return metrics.accuracy(np.array([one[i] and not other[i] for i in both], dtype=np.bool_)) if both else None
 
 
 def standing_of(parts: Sequence[Part]) -> dict[int, bool]:
-    """Which images are right and fell in no stage."""
+    """Whether each image is right and fell in no stage."""
     found: dict[int, bool] = {}
     for part in parts:
         held = correct(part) & ~part.column("success").astype(np.bool_)
@@ -79,7 +79,7 @@ def standing_of(parts: Sequence[Part]) -> dict[int, bool]:
 
 
 def repeated(parts: Sequence[Part]) -> list[Repeated]:
-    """Chances of N tries, by the records that keep most draws; a broken image has the point that first broke it."""
+    """Chances of N tries from the records with most draws; a broken image is tried at the point that first broke it."""
     lengths = [len((p.table.column("draws")[0].as_py() if p.table.num_rows else None) or ()) for p in parts]
     most = max(lengths, default=0)
     rows: dict[int, dict[str, Any]] = {}
@@ -98,7 +98,7 @@ def repeated(parts: Sequence[Part]) -> list[Repeated]:
 
 
 def transferred(part: Part) -> Transferred:
-    """How points found on fixed draws do there, and on fresh ones."""
+    """The success of points found on fixed draws, on these draws and on fresh draws."""
     right = correct(part)
     drawn = np.asarray(part.table.column("draws").to_pylist()).reshape(len(right), -1)[right]
     wrong = (drawn != part.column("label")[right][:, None]).mean(1)

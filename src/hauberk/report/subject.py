@@ -1,4 +1,4 @@
-"""What a report says about one predictor, as plain typed values; no tensors, no files.
+"""A report's facts about one predictor, as plain typed values without tensors or files.
 
 An upper bound (attacked), a lower bound (certified) and an estimate are different things and stay apart.
 """
@@ -21,18 +21,18 @@ class Method:
     """One attack at one budget.
 
     Args:
-        name: as registered.
+        name: its registered name.
         settings: its other fields.
-        seed: of the evaluation.
-        accuracy: robust accuracy over the images this attack saw.
-        success_rate: of the images that were right, how many it broke.
+        seed: seed of the evaluation.
+        accuracy: robust accuracy over the images that this attack saw.
+        success_rate: share of the images that were right which it broke.
         perturbation: median distance of its successes on images that were right.
         forwards: forward passes an image, mean.
         backwards: backward passes an image, mean.
-        nearest: median distance to the nearest misclassified point over the images that were right, infinite where none
-            was found; of attacks that look for it, else None.
+        nearest: median distance to the nearest misclassified point over the images that were right, infinite if none
+            was found; None for attacks that do not look for it.
         suite: the sequence it is a stage of, for example ``autoattack standard``, or empty.
-        stage: its number in that sequence; a later stage sees the survivors of the earlier ones alone.
+        stage: its number in that sequence; a later stage sees only the survivors of the earlier stages.
     """
 
     name: str
@@ -53,18 +53,18 @@ class Attacked:
     """All attacks of one predictor at one budget, the worst case of each image: an upper bound on robust accuracy.
 
     Args:
-        predictor: who decided.
-        norm: of the budget.
+        predictor: the attacked predictor.
+        norm: norm of the budget.
         eps: the budget, pixel units.
         accuracy: share of images that no attack broke.
-        success_rate: of the images that were right, how many some attack broke.
-        boundary_error: of all images, how many were right and some attack broke.
+        success_rate: share of the images that were right which some attack broke.
+        boundary_error: share of all images that were right and that some attack broke.
         methods: the attacks.
-        images: a hash of the image ids, so that numbers about other images can be told apart.
-        gaps: how sure the model is of right and of wrong answers, before and after the attacks.
-        random: of a random model, the accuracy of fresh draws at the images and after the attacks; else None.
-        by_class: which classes stand, and what broken images are taken for.
-        draws: of a random model, the sweep over draws, repeated queries and transfer between draws.
+        images: a hash of the image ids, which distinguishes numbers about other images.
+        gaps: the confidence of the model in right and in wrong answers, before and after the attacks.
+        random: for a random model, the accuracy of fresh draws at the images and after the attacks; else None.
+        by_class: the accuracy of each class, and the answers for broken images.
+        draws: for a random model, the sweep over draws, repeated queries and transfer between draws.
     """
 
     predictor: str
@@ -87,11 +87,11 @@ class Reached:
 
     Args:
         target: the class.
-        norm: of the budget.
+        norm: norm of the budget.
         eps: the budget, pixel units.
-        rate: of the images with another label, the share that became this class.
-        attacks: their names.
-        white: the level that stands for 1, where points had whole levels; else None.
+        rate: share of the images with another label that became this class.
+        attacks: names of the attacks.
+        white: the level that stands for 1, if points had whole levels; else None.
     """
 
     target: int
@@ -104,13 +104,13 @@ class Reached:
 
 @dataclass(frozen=True)
 class HalfBroken:
-    """The budget within which half of the images that were right are broken, an upper bound: attacks found it.
+    """The budget within which half of the images that were right are broken; an upper bound, found by attacks.
 
     Args:
-        norm: of the distances.
-        eps50: the median distance of the nearest error found, infinite where too many images stand.
-        standing: images that were right and that no search broke at any distance.
-        attacks: the minimum-norm attacks that looked.
+        norm: norm of the distances.
+        eps50: the median distance of the nearest error found, infinite if too many images stand.
+        standing: number of images that were right and that no search broke at any distance.
+        attacks: the minimum-norm attacks that searched.
     """
 
     norm: str
@@ -129,24 +129,24 @@ class Level:
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy against radius for one predictor and one certificate: a lower bound, if it is a proof at all.
+    """Accuracy against radius for one predictor and one certificate: a lower bound unless it is an estimate.
 
     Args:
-        predictor: whose decision it is about.
-        norm: of the radii.
+        predictor: the predictor whose decisions are certified.
+        norm: norm of the radii.
         method: the certificate's name.
         settings: its other fields.
-        seed: of the evaluation.
-        proof: ``deterministic``, ``probabilistic`` or ``estimate``.
-        failure_probability: of one image; 0 if deterministic.
+        seed: seed of the evaluation.
+        proof: ``deterministic``, ``probabilistic``, ``estimate``, or ``log`` for a log that is taken on trust.
+        failure_probability: failure probability of one image; 0 if deterministic, NaN if a log does not state it.
         right: share of images decided and right, at radius 0.
         abstained: share of images without a decision.
-        mean_radius: over all images, wrong and abstained ones counting 0.
-        steps: from ``eps`` to the next one, the end included, the accuracy is this; exact unless ``thinned``.
+        mean_radius: mean over all images, in which wrong and abstained images count 0.
+        steps: each accuracy holds above its ``eps`` and up to the next one, the end included; exact unless ``thinned``.
         levels: the accuracy at the attacked budgets and at a few round ones.
         balanced: the mean of the classes' accuracies at the same radii.
         images: a hash of the image ids.
-        thinned: whether the steps are fewer than the radii; they then lie below the exact curve, never above.
+        thinned: whether there are fewer steps than radii; the steps then lie below the exact curve, never above it.
         frozen: whether a deterministic proof is about the frozen predictor, and not about weights made in float64.
     """
 
@@ -168,7 +168,7 @@ class Curve:
     balanced: tuple[Level, ...] = ()
 
     def at(self, eps: float) -> Interval:
-        """Accuracy at that radius: exact at the levels; elsewhere thinned steps may lie below it, never above."""
+        """Accuracy at that radius: exact at the levels; thinned steps elsewhere may lie below it, never above it."""
         known = [level.accuracy for level in self.levels if level.eps == eps]
         reached = [step.accuracy for step in self.steps if step.eps < eps]
         return known[0] if known else reached[-1] if reached else self.steps[0].accuracy
@@ -176,10 +176,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Images certified at a radius and yet broken within it: with a deterministic proof there can be none.
+    """Images certified at a radius and yet broken within it; a deterministic proof allows none.
 
     Args:
-        norm: of both.
+        norm: norm of the attacks and of the certificate.
         method: the certificate.
         proof: its kind.
         compared: images that have both an attack and a certificate.
@@ -195,7 +195,7 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Finding:
-    """One check of an evaluation: what was measured, the limit of what is sound, and what it means."""
+    """One check of an evaluation: the measured value, the limit for a sound evaluation, the verdict and its reason."""
 
     name: str
     value: float
@@ -210,11 +210,11 @@ class Judgement:
 
     Args:
         attack: the attack that was judged.
-        norm: of its budget.
+        norm: norm of its budget.
         eps: the budget, pixel units.
-        verdict: the worst of the checks: ``sound``, ``questionable`` or ``broken``.
+        verdict: the worst verdict of the checks: ``sound``, ``questionable`` or ``broken``.
         findings: the checks, the worst first.
-        images: how many images they looked at.
+        images: how many images the checks used.
     """
 
     attack: str
@@ -227,10 +227,10 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is known about one predictor on one split; notes say what its records show beside their numbers.
+    """The facts about one predictor on one split; ``notes`` holds remarks on its records.
 
-    Attacks whose points have whole levels stand in ``on_grid`` by the level that stands for 1, those towards a class in
-    ``reached``; both are upper bounds of their own, and ``attacked`` is about the others.
+    ``on_grid`` holds the attacks whose points have whole levels, by the level that stands for 1.  ``reached`` holds the
+    attacks towards a class.  Both are bounds of their own, and ``attacked`` is about the other attacks.
     """
 
     predictor: str
@@ -255,17 +255,17 @@ class Subject:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Whose records these are: of which predictor, data set and split."""
+        """The predictor, data set and split that the records are about."""
         return self.predictor, self.dataset, self.split
 
     @property
     def norms(self) -> tuple[str, ...]:
-        """The norms that anything was measured in, in order of appearance."""
+        """The norms of attacks and certificates, in order of appearance."""
         return tuple(dict.fromkeys([a.norm for a in self.attacked] + [c.norm for c in self.certified]))
 
     @property
     def headline(self) -> Attacked | None:
-        """The budget of the headline: a suite, most methods, most images; of equals the middle one."""
+        """The attacks of the headline: a suite first, then most methods, then most images; the middle one of equals."""
         if not self.attacked:
             return None
         most = max(map(_effort, self.attacked))
@@ -275,7 +275,7 @@ class Subject:
 
     @property
     def beside(self) -> Attacked | None:
-        """The same model attacked in another norm than the headline's: by most methods, at the smallest budget."""
+        """The attacks in another norm than the headline's: by most methods, at the smallest budget."""
         others = [a for a in self.attacked if self.headline is not None and a.norm != self.headline.norm]
         return max(others, key=lambda a: (*_effort(a), -a.eps), default=None)
 
@@ -288,19 +288,19 @@ class Subject:
 def preference(proof: str, settings: Mapping[str, Any], seed: int) -> tuple[bool, bool, int, int]:
     """Rank of a certificate among several in one norm: deterministic first, then most votes, then lowest seed.
 
-    One that stopped at a goal comes last: it says whether images reach that radius, and little of larger ones, and its
-    n is a ceiling.  The order does not look at the radii: to choose the best of several seeds would be a selection on
-    test images.
+    A certificate that stopped at a goal comes after the others of its kind: it shows whether images reach that radius
+    and little about larger radii, and its n is a ceiling.  The order does not depend on the radii, because choosing the
+    best of several seeds would be a selection on test images.
     """
     inner = settings.get("base", settings)
     return proof == "deterministic", inner.get("goal") is None, int(inner.get("n", 0)), -seed
 
 
 def one_axis(rows: Iterable[Attacked | Curve]) -> tuple[str, str]:
-    """The predictor and norm that all rows share; what is drawn on one axis goes through here first.
+    """The predictor and norm that all rows share; rows that are drawn on one axis are checked here first.
 
     Raises:
-        HauberkError: if they differ, if there are no rows, or if an estimate stands among them.
+        HauberkError: if they differ, if there are no rows, or if estimates stand among other rows.
     """
     items = list(rows)
     kinds = {(x.predictor, x.norm) for x in items}
@@ -315,5 +315,5 @@ def one_axis(rows: Iterable[Attacked | Curve]) -> tuple[str, str]:
 
 
 def _effort(attacked: Attacked) -> tuple[bool, int, int]:
-    """How much was tried; a suite that broke every image with its first attack needed no other."""
+    """The effort of the attacks; a suite counts first, since it needs no other attack once every image is broken."""
     return any(m.suite for m in attacked.methods), len(attacked.methods), attacked.accuracy.n

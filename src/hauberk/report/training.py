@@ -1,4 +1,4 @@
-"""How a training went: accuracy on training and on validation images against the epochs, and how far they are apart."""
+"""The course of a training: accuracy on training and on validation images at each epoch, and the gap between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 MOST = 200  # epochs on a page
 
-# column of the metrics: images (training or validation), whether they are attacked
+# column of the metrics: its images (training or validation), and whether the images are attacked
 COLUMNS = {
     "accuracy": ("training", False),
     "validation_accuracy": ("validation", False),
@@ -32,10 +32,10 @@ class Line:
     """One column of the metrics along training.
 
     Args:
-        column: its name.
+        column: name of the column.
         images: ``training`` or ``validation``.
-        attacked: whether they are attacked.
-        points: in order, thinned on long trainings.
+        attacked: whether the images are attacked.
+        points: the points in order, thinned for long trainings.
     """
 
     column: str
@@ -53,8 +53,8 @@ class Trained:
     """One training.
 
     Args:
-        run: its folder's name.
-        lines: what was measured.
+        run: name of the run's folder.
+        lines: the measured columns.
         best: the epoch whose weights were chosen, robust accuracy first; None without validation.
         last: the last validated epoch.
         collapsed: whether the guard against collapse stopped it.
@@ -72,11 +72,11 @@ class Trained:
 
     @property
     def learnt(self) -> Line | None:
-        """Robust accuracy on training images: under the validation attack where that was measured."""
+        """Robust accuracy on training images, under the validation attack if that was measured."""
         return self.line("training_robust_accuracy") or self.line("adversarial_accuracy")
 
     def robust_gap(self, epoch: int | None) -> float | None:
-        """Robust accuracy on training images less that on validation images at the end of an epoch, or None."""
+        """Robust accuracy on training images minus that on validation images at the end of an epoch, or None."""
         learnt, seen = self.learnt, self.line(ROBUST)
         if epoch is None or learnt is None or seen is None:
             return None
@@ -85,7 +85,7 @@ class Trained:
 
     @property
     def lost(self) -> float | None:
-        """Robust validation accuracy at the chosen epoch less that at the last one: the price of not choosing."""
+        """Robust validation accuracy at the chosen epoch minus that at the last one: the loss without a choice."""
         seen = self.line(ROBUST)
         if seen is None or self.best is None:
             return None
@@ -93,7 +93,7 @@ class Trained:
         return None if best is None or last is None else best - last
 
     def summary(self) -> dict[str, Any]:
-        """Plain values."""
+        """The training as plain values."""
         return {
             "run": self.run,
             "lines": {line.column: [[p.epoch, p.value] for p in line.points] for line in self.lines},
@@ -113,7 +113,7 @@ class _Facts(Protocol):
 
 
 def trainings(runs: Iterable[_Facts]) -> list[Trained]:
-    """The trainings of two epochs and more that measured an accuracy."""
+    """The trainings with at least two epochs and a measured accuracy."""
     found = []
     for run in runs:
         rows = [row for row in run.metrics if isinstance(row.get("epoch"), int)]
@@ -134,12 +134,12 @@ def trainings(runs: Iterable[_Facts]) -> list[Trained]:
 
 
 def _score(row: Mapping[str, Any]) -> tuple[float, ...]:
-    """What selection compares in training."""
+    """The values that the selection of weights compares in training."""
     clean = float(row["validation_accuracy"])
     return (float(row[ROBUST]), clean) if ROBUST in row else (clean,)
 
 
 def _thinned(epochs: Sequence[int], always: set[int]) -> set[int]:
-    """Evenly spread epochs, at most so many as a page shows, and those that it must show."""
+    """Evenly spread epochs, at most ``MOST`` of them, and the epochs that a page must show."""
     every = -(-len(epochs) // MOST)
     return {*epochs[::every], *always}

@@ -1,4 +1,4 @@
-"""What was tried: attacks in words that tell their settings apart, so that records say who was attacked alike."""
+"""The attacks that were run, in words that distinguish their settings, to show which predictors were attacked alike."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Tried:
     """The attacks behind one robust accuracy.
 
     Args:
-        used: those with its budget, and all others whose points within it lower the share.
-        met: these, and all others that were run in the norm.
+        used: the attacks with its budget, and all others whose points within the budget lower the accuracy.
+        met: the used attacks, and all others that were run in the norm.
     """
 
     used: frozenset[str] = frozenset()
@@ -34,10 +34,10 @@ def tried(attacks: Iterable[Part], norm: str, eps: float, common: bool = False) 
     """The attacks of one predictor that count at one budget, see ``outcomes.at_budget``.
 
     Args:
-        attacks: all of them; one must have the budget.
-        norm: of the budget.
+        attacks: all attacks; one must have the budget.
+        norm: norm of the budget.
         eps: the budget, pixel units.
-        common: leave out what only such a classifier can meet, see ``described``.
+        common: leave out attacks that only such a classifier can meet, see ``described``.
     """
     own = [p for p in attacks if p.unit["threat"]["name"] == norm]
     here = [p for p in own if plain(p) and float(p.unit["threat"]["eps"]) == eps]
@@ -62,7 +62,7 @@ def described(parts: Iterable[Part], common: bool) -> frozenset[str]:
 
     Args:
         parts: the records.
-        common: leave out attacks on parts of the model, and losses of its named outputs, which nobody else could meet.
+        common: leave out attacks on parts of the model, and losses of its named outputs, which no other model can meet.
     """
     found = set()
     for part in parts:
@@ -77,7 +77,7 @@ def described(parts: Iterable[Part], common: bool) -> frozenset[str]:
 
 
 def _described(spec: Any) -> str:
-    """A description in the words of the command line, without the threat and what changes no verdict."""
+    """A method in the words of the command line, without its threat and without settings that change no verdict."""
     if isinstance(spec, list | tuple):
         return f"[{', '.join(map(_described, spec))}]"
     if not isinstance(spec, Mapping):

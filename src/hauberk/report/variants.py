@@ -1,4 +1,4 @@
-"""What attacks measured beside robust accuracy: points of whole levels, a chosen class, distances of errors."""
+"""Measurements of attacks beside robust accuracy: points of whole levels, a chosen class, distances of errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def on_grid(parts: Sequence[Part]) -> dict[int, list[Part]]:
 
 
 def reached(parts: Sequence[Part]) -> list[Reached]:
-    """How many images of other classes attacks turned into a chosen class, for each class and threat."""
+    """The share of images of other classes that attacks turned into a chosen class, for each class and threat."""
     groups: dict[tuple[int, str, float, int | None], list[Part]] = {}
     for part in parts:
         aim, threat = target(part), part.unit["threat"]
@@ -65,7 +65,7 @@ def _looks_for_the_nearest(part: Part) -> bool:
 
 
 def _half_broken(norm: str, parts: Sequence[Part], walks: Sequence[Part]) -> HalfBroken:
-    """Of the images that some minimum-norm attack saw, with whatever else was found nearer."""
+    """The median over the images that a minimum-norm attack saw, with nearer errors that other attacks found."""
     ids = np.unique(np.concatenate([p.column("id") for p in walks]))
     right, rows = np.ones(len(ids), dtype=np.bool_), []
     for part in parts:

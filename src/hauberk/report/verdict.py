@@ -1,4 +1,4 @@
-"""What a person would say of a board: which classifier to take, why, what is proved, what measured, what not known."""
+"""The verdict on a board in sentences: which classifier to take and why, and what is proved, measured and unknown."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Verdict:
         said: which classifier to take against this threat.
         reasons: why, and at what price.
         proved: what no attack can change.
-        measured: what was tried, and whether the trial was any good.
-        unknown: what neither says.
+        measured: which attacks were run, and whether their results can be believed.
+        unknown: what neither proofs nor attacks show.
     """
 
     said: str
@@ -36,11 +36,11 @@ class Verdict:
 
 
 def verdict(board: Board, difference: Difference, lacks: Lacks) -> Verdict:
-    """Everything that is said of one threat.
+    """The verdict on one threat.
 
     Args:
-        board: the classifiers under it.
-        difference: attacked accuracy of one less that of another on the images that both saw, None without any.
+        board: the classifiers under the threat.
+        difference: attacked accuracy of one minus that of another on the images that both saw, None without any.
         lacks: whether the robust accuracy of the second rests on an attack that the first never met.
     """
     return Verdict(
@@ -64,7 +64,7 @@ def _said(board: Board, difference: Difference, lacks: Lacks) -> str:
         least = f"Even the best, {best.name}," if len(tried) > 1 else best.name
         return f"Ship none of these against {where}: {least} keeps {level}; guessing gives {words.percent(guess)}."
     proof = f" If only proofs count, take {proved[0].name}: {_lower(proved[0])}." if proved else ""
-    # a sound evaluation says that what else there is would hardly break more
+    # after a sound evaluation, other attacks would hardly break more
     sound = best.judged is not None and best.judged.verdict == "sound"
     missed = None if sound else next((line for line in tried[1:] if lacks(best, line)), None)
     if missed is not None:
@@ -106,13 +106,13 @@ def _lower(line: Line) -> str:
 
 
 def _chance(line: Line) -> str:
-    """The failure probability of a proof by votes, which nobody may leave out."""
+    """The failure probability of a proof by votes, which must always be stated."""
     chance = line.curve.failure_probability if line.curve else 0.0
     return f", each with a chance of {chance:g} to be wrong" if chance else ""
 
 
 def _hopeless(line: Line) -> bool:
-    """No better than guessing, by the upper end of its interval's value."""
+    """Whether the attacked accuracy is no better than guessing."""
     return line.attacked is not None and line.attacked.accuracy.value <= 1 / len(line.subject.classes)
 
 
@@ -226,7 +226,7 @@ def _measured(board: Board) -> list[str]:
 
 
 def _remarks(board: Board) -> list[str]:
-    """What stands out in the answers themselves."""
+    """Remarks on classifiers that give one answer for every image."""
     said = []
     for line in board.lines:
         known = line.subject.by_class

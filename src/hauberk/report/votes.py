@@ -1,7 +1,7 @@
-"""Smoothed classifiers side by side, on record and in logs: their radii, and how sure the votes behind them are.
+"""Smoothed classifiers from records and from logs side by side: their radii and their vote probabilities.
 
-An average certified radius is carried by the images that nearly every vote agrees on, so the distribution of vote
-probabilities stands beside it (arXiv 2410.06895).
+Images on which nearly all votes agree make up most of an average certified radius, so the distribution of vote
+probabilities is shown beside it (arXiv 2410.06895).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Band:
     """Images whose vote probability is in one range, or that abstain or are wrong.
 
     Args:
-        name: of the range.
-        share: of all images.
-        carried: of the average certified radius, how much is theirs.
+        name: name of the range.
+        share: share of all images.
+        carried: share of the average certified radius that comes from these images.
     """
 
     name: str
@@ -48,15 +48,15 @@ class Voted:
     r"""One smoothed classifier by one certificate.
 
     Args:
-        number: of its colour on the page, from 1; that of its article, if it has one.
-        name: what a person calls it.
+        number: number of its colour on the page, from 1; it is the number of its article, if it has one.
+        name: its short name.
         curve: certified accuracy, with levels that all rows of the norm share.
-        noise: that is smoothed with.
-        n: votes of an image; None where nobody says.
-        bands: right images by :math:`p_A = F(R/\sigma)`, the least vote probability that their radius stands for, the
-            surest first; then those without a decision, and the wrong ones.
-        log: the file, where it is one: there are no votes, so that nothing here derives its radii again.
-        contradiction: what is wrong with the n and alpha that are stated of a log.
+        noise: the noise of the smoothing.
+        n: votes of an image; None if it is not stated.
+        bands: right images by :math:`p_A = F(R/\sigma)`, the least vote probability that their radius proves, the
+            surest first; then images without a decision, and wrong images.
+        log: the log, if the row is one; it has no votes, so its radii are not derived again.
+        contradiction: what is wrong with the stated n and alpha of a log.
     """
 
     number: int
@@ -78,7 +78,7 @@ class Voted:
 
     @property
     def held(self) -> str:
-        """What holding the radii of a log against its n and alpha has shown."""
+        """The result of comparing the radii of a log with its n and alpha, in a sentence."""
         if self.n is None or math.isnan(self.curve.failure_probability):
             return "n and alpha are not both stated, so that its radii were not held against them."
         return self.contradiction or "Its radii are ones that n votes give at this alpha."
@@ -96,8 +96,8 @@ def voted(joined: Sequence[Sequence[Part]], name: Callable[[str], str], logs: Se
 
     Args:
         joined: the records of each classifier, in the order of their articles.
-        name: what a person calls a predictor.
-        logs: of others.
+        name: gives the short name of a predictor.
+        logs: logs from elsewhere.
     """
     found: list[tuple[int, Part, Log | None]] = [(k, p, None) for k, own in enumerate(joined, 1) for p in _shown(own)]
     found += [(k, log.part, log) for k, log in enumerate(logs, len(joined) + 1)]
@@ -109,7 +109,7 @@ def voted(joined: Sequence[Sequence[Part]], name: Callable[[str], str], logs: Se
 
 
 def _shown(parts: Sequence[Part]) -> list[Part]:
-    """The smoothing certificate of a classifier that comes first; one that stops at a goal says little of radii."""
+    """The preferred smoothing certificate of a classifier, if any; those that stop at a goal show little of radii."""
     own = [p for p in parts if p.kind == "certificate" and p.unit["method"]["name"] == "smoothing"]
     own = [p for p in own if p.facts["proof"] == "probabilistic" and p.unit["method"].get("goal") is None]
     return sorted(own, key=lambda p: preference("probabilistic", p.unit["method"], int(p.unit["seed"])))[-1:]

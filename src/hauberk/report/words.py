@@ -1,4 +1,4 @@
-"""Numbers as words: how a report writes a share, a budget and a proof, and what it says was and was not tested."""
+"""The words of a report: how it writes a share, a budget and a proof, and what was and was not tested."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPES = {
     "triangle-right": "▶", "triangle-left": "◀",
 }  # fmt: skip
 NO_CHECK = "no check judges an attack on a model without gradients"
-BEHIND = 0.05  # share of images by which AutoAttack may fall behind a sweep unsaid
+BEHIND = 0.05  # share of images by which AutoAttack may fall behind a sweep without a remark
 MOST_CLASSES = 10  # classes of a table in sight; the rest is folded
 
 GLOSSARY = {
@@ -111,7 +111,7 @@ def number(value: float) -> str:
 
 
 def typed(norm: str, eps: float) -> str:
-    """A threat as it is typed to get exactly this budget: ``linf:8/255``."""
+    """A threat in the form that gives exactly this budget when it is typed: ``linf:8/255``."""
     exact = (text for text in (epsilon(eps), f"{round(eps * 255)}/255") if registry.number(text) == eps)
     return f"{norm}:{next(exact, repr(eps))}"
 
@@ -151,7 +151,7 @@ def swept(sweep: Sweep) -> str:
 
 
 def judged(judgement: Judgement) -> str:
-    """What the checks of an evaluation say together."""
+    """The overall result of the checks of an evaluation, in words."""
     place = budget(judgement.norm, judgement.eps)
     where = f"{attack(judgement.attack)} at {place} was checked on {judgement.images} images"
     said = {
@@ -168,12 +168,12 @@ def attacks(methods: Iterable[Method]) -> str:
 
 
 def inside(methods: Iterable[Method]) -> str:
-    """The attacks inside others around them, each once."""
+    """The innermost attacks of wrapped attacks, each once."""
     return listed(sorted({attack(str(core({"name": m.name, **m.settings})["name"])) for m in methods}))
 
 
 def half(found: HalfBroken) -> str:
-    """The change that breaks half of the images, with its interval; an end that no search reached is said."""
+    """The change that breaks half of the images, with its interval; an end that no search reached is named as such."""
     value, low, high = (
         number(x) if math.isfinite(x) else "beyond every search"
         for x in (found.eps50.value, found.eps50.low, found.eps50.high)
@@ -199,7 +199,7 @@ def _setting(value: Any) -> str:
 
 
 def proved(curve: Curve) -> str:
-    """Which function a deterministic proof is about; nothing of other proofs."""
+    """The function that a deterministic proof is about, in words; empty for other proofs."""
     if curve.proof != "deterministic":
         return ""
     if not curve.frozen:
@@ -228,7 +228,7 @@ def listed(names: list[str], last: str = "and") -> str:
 
 
 def tested(subject: Subject) -> list[str]:
-    """What was done, in plain sentences."""
+    """The attacks and certificates that were run, in plain sentences."""
     said = []
     for norm in subject.norms:
         own = [a for a in subject.attacked if a.norm == norm]
@@ -254,7 +254,7 @@ def tested(subject: Subject) -> list[str]:
 
 
 def not_tested(subject: Subject) -> list[str]:
-    """What was left out and could change the picture, in plain sentences."""
+    """The tests that were left out and could change the conclusions, in plain sentences."""
     said = []
     attacked = {a.norm for a in subject.attacked}
     if not attacked:
@@ -309,7 +309,7 @@ def _weak_attacks(subject: Subject) -> list[str]:
 
 
 def _weak_on_random(subject: Subject) -> list[str]:
-    """What a random classifier should meet, and did not."""
+    """The attacks that a random classifier should have met and did not meet."""
     drawn = [a for a in subject.attacked if a.random or a.draws != NO_RANDOM]
     if not drawn:  # a vote that decides by itself is attacked like a deterministic classifier
         return []
@@ -333,7 +333,7 @@ def _weak_on_random(subject: Subject) -> list[str]:
 
 
 def without_gradients(names: Iterable[str]) -> bool:
-    """Whether all attacks that were run look at scores or decisions alone, as on a model that gives no gradients."""
+    """Whether all attacks that were run use scores or decisions alone, as on a model that gives no gradients."""
     known = [_knowledge(name) for name in names]
     return bool(known) and all(kind in ("scores", "decisions") for kind in known)
 
