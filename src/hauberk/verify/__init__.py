@@ -1,7 +1,7 @@
-"""Check a run again from its records, with numpy and scipy alone.
+"""Check a run again from its records; the checks compute with numpy and scipy alone.
 
 This package shares no code with the code that made the records: an assessor reads these few files and the records, and
-needs no model.  It imports ``records`` only to open the files.
+needs no model.  It imports ``records``, ``reading`` and ``errors`` only to open, join and name records.
 """
 
 from __future__ import annotations

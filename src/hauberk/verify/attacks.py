@@ -1,4 +1,4 @@
-"""Rows of attacks: a success, its point, its distance and its margins must tell one story."""
+"""Rows of attacks: a success, its point, its distance and its margins must agree."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hauberk.verify.verdict import samples
 from hauberk.verify.wrapped import core, target, wrapped_problems
 
 Rows = NDArray[np.bool_]
-# a point that is projected and classified again may fall back over a border that it crossed by this little
+# a point that is projected and classified again may fall back over a border that it crossed by at most this much
 BORDER = 1e-3
-# probabilities are recorded from float32; logits that are read off them need both of them to be this large
+# probabilities are recorded from float32; a margin of logits follows from two of them only if both are this large
 ROUNDING, SEEN = 1e-4, 1e-5
 OWN_DECISIONS = ("smoothed(", "derandomised(", "detected")  # their decision is not the argmax of one forward pass
 
@@ -51,11 +51,11 @@ class _Rows:
         self.clean_probabilities = _table(part, "clean_probabilities", count)
         self.probabilities = _table(part, "probabilities", count)
         self.clean_draws, self.draws = (part.table.column(n).to_pylist() for n in ("clean_draws", "draws"))
-        # where the model gave one answer for one image, its margins say what was seen, whatever its parts are
+        # if the model gave one answer for one image, its margins show what was seen, whatever its parts are
         drawn = any(map(bool, (*self.clean_draws, *self.draws))) or part.unit["method"].get("eot") is not None
         self.random = bool(part.facts["stochastic"]) and drawn
         poll, method = part.facts.get("poll", {}), core(part.unit["method"])
-        self.voting = int(poll.get("draws", method.get("votes", 0)))  # of the draws, those that decide; 0 is all
+        self.voting = int(poll.get("draws", method.get("votes", 0)))  # number of draws that decide; 0 means all
         self.by_vote = poll.get("rule", "vote") == "vote"
 
     label: Any
@@ -71,7 +71,7 @@ class _Rows:
     zero_gradients: Any
 
     def checks(self) -> Iterator[tuple[Rows, str]]:
-        """Which rows break which rule."""
+        """For each rule, the rows that break it and a sentence about them."""
         yield from self._verdicts()
         yield from self._numbers()
         if not self.random and not self.own:
@@ -81,7 +81,7 @@ class _Rows:
             yield from self._votes()
 
     def reached(self, decided: NDArray[np.int64]) -> Rows:
-        """Which decisions an attack is after: wrong ones, or those for its class where the label is another."""
+        """Which decisions are the attack's goal: wrong ones, or its target class if the label is another class."""
         if self.target is None:
             return np.asarray(decided != self.label)
         return np.asarray((decided == self.target) & (self.label != self.target))
@@ -89,7 +89,7 @@ class _Rows:
     def _verdicts(self) -> Iterator[tuple[Rows, str]]:
         wrong_before = self.reached(self.clean_prediction)
         changed = self.reached(self.prediction)
-        if self.own:  # a vote that is too close to call is no success
+        if self.own:  # an undecided vote is no success
             changed &= self.prediction != -1
         changed &= self.distance <= self.eps
         yield self.success != (wrong_before | changed), "success contradicts the predictions and the distance"
@@ -105,7 +105,7 @@ class _Rows:
         finite = np.isfinite(self.distance) & np.isfinite(self.loss)
         for table in (self.clean_probabilities, self.probabilities):
             finite &= np.isfinite(table).all(1) & (table >= 0.0).all(1) & (abs(table.sum(1) - 1.0) < ROUNDING)
-        # logits that are NaN or infinite are nobody's win: no class, and no probabilities
+        # logits that are NaN or infinite give no class and no probabilities
         yield ~finite & (self.prediction != -1) & (self.clean_prediction != -1), "a number is no number"
         yield (self.distance < 0.0) | ~(self.nearest >= 0.0), "a distance is negative or no number"
         yield abs(self.probability_margin) > 1.0 + ROUNDING, "a margin of probabilities beyond 1"
@@ -123,7 +123,7 @@ class _Rows:
         yield (np.sign(logit) * np.sign(probability) < 0), "the margins of logits and of probabilities differ in sign"
         for table in (self.clean_probabilities, self.probabilities):
             own, rival = self._sides(table)
-            if self.target is None:  # towards a class the margin is that of two classes, the best other and this one
+            if self.target is None:  # towards a class the margin is between the best other class and this one
                 yield probability > own - rival + ROUNDING, "the smallest margin of probabilities is not the smallest"
             large = (own > SEEN) & (rival > SEEN)
             gap = np.where(large, np.log(np.where(large, own, 1.0)) - np.log(np.where(large, rival, 1.0)), np.inf)
@@ -131,7 +131,7 @@ class _Rows:
             yield more, "the smallest margin of logits is not the smallest"
 
     def _sides(self, table: NDArray[np.float64]) -> tuple[Any, Any]:
-        """The probability that the attack wants small, and the largest of those that it wants large."""
+        """The probability that the attack tries to lower, and the largest of those that it tries to raise."""
         if self.target is None:
             return _own_and_rival(table, self.label)
         wanted, others = _own_and_rival(table, np.full_like(self.label, self.target))
@@ -154,7 +154,7 @@ class _Rows:
 
 
 def decides_itself(part: Part) -> bool:
-    """Whether the predictor decides in a way of its own, by a vote or with a detector; of others the facts say it."""
+    """Whether the predictor has its own decision rule: a vote or a detector by its name, or another by the facts."""
     return str(part.unit["predictor"]).startswith(OWN_DECISIONS) or bool(part.facts.get("decides", False))
 
 
@@ -187,7 +187,7 @@ def _own_and_rival(table: NDArray[np.float64], label: NDArray[np.int64]) -> tupl
 
 
 def _column(part: Part, name: str, kind: Any) -> NDArray[Any]:
-    """A column without nulls."""
+    """A column as an array; a missing float becomes NaN, and other missing values raise ``ValueError``."""
     found = part.table.column(name).to_pylist()
     if any(v is None for v in found) and kind is not np.float64:
         raise ValueError(f"{name} has gaps")

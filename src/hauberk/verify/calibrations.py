@@ -1,4 +1,4 @@
-"""The part of a test split that choices were made on: no image of it may be reported."""
+"""The part of a test split that choices were made on: none of its images may be reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SALT = "calibration"
 
 
 def calibration_problems(part: Part, recipe: Mapping[str, Any]) -> Iterator[str]:
-    """Whether a record names the part that its recipe has, and holds no test image of it."""
+    """Whether a record names the calibration part of its recipe, and holds no test image of that part."""
     data, told = recipe.get("data"), part.facts.get("calibration")
     asked = data.get("images") if isinstance(data, Mapping) and data.get("name") == CALIBRATED else None
     if told is None:

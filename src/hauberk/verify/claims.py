@@ -1,4 +1,4 @@
-"""The claims of a run, each in the words of the two lists that end a verdict: *checked* and *taken on trust*."""
+"""The claims of a run, in the words of the two lists at the end of a verdict: *checked* and *taken on trust*."""
 
 HASHES = "recipe, configuration and records are as they were when run.json was written"
 ORIGIN = "run.json itself: hashes show damage, not origin, so compare its SHA-256 with the one its maker publishes"

@@ -9,7 +9,7 @@ from typing import Any
 from hauberk.records import Part
 
 ORDER = ("sound", "questionable", "broken")
-# up to the first number a check is sound, beyond the second it is broken; None: it is never broken
+# a check is sound up to the first number and broken beyond the second; None: it is never broken
 LIMITS: dict[str, tuple[float, float | None]] = {
     "randomness": (1e-6, 1e-3),
     "output_form": (0.2, None),
@@ -37,7 +37,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
 
 
 def diagnosis_problems(part: Part) -> Iterator[str]:
-    """Whether each check's verdict is the one that its value leads to."""
+    """Whether the verdict of each check follows from its value."""
     rows = part.table.to_pylist()
     if [row["id"] for row in rows] != list(range(len(rows))):
         yield "its checks are not numbered from 0 on"
@@ -54,7 +54,7 @@ def diagnosis_problems(part: Part) -> Iterator[str]:
             yield f"check {name}: its threshold is {sound}, the record says {row['threshold']}"
         sign = -1.0 if broken is not None and broken < sound else 1.0
         if name == "randomness" and verdict == "sound" and "noise_share" in names:
-            continue  # the model says itself that it is random, and other checks look at its noise
+            continue  # the model declares that it is random, and other checks judge its noise
         if (verdict == "sound") != (sign * value <= sign * sound):
             yield f"check {name}: its value {value:.6g} does not make it {verdict}"
         elif verdict == "broken" and (broken is None or sign * value <= sign * broken):
@@ -64,7 +64,7 @@ def diagnosis_problems(part: Part) -> Iterator[str]:
 
 
 def _due(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The checks that no diagnosis leaves out; some can be made only of a model that is not random."""
+    """The checks that every diagnosis must hold; some of them apply only to a model that is not random."""
     yield from ("randomness", "output_form", "zero_gradients", "black_box", "random_search", "single_step")
     if all(row["value"] <= LIMITS["randomness"][0] for row in rows if row["check"] == "randomness"):
         yield from ("vanishing_gradients", "wrong_gradients", "neighbourhood")

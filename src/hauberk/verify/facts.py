@@ -1,4 +1,4 @@
-"""What a record says about itself, held against its predictor, its method, the recipe, run.json and config.json."""
+"""The facts of a record, compared with its predictor, its method, the recipe, run.json and config.json."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from hauberk.verify.calibrations import CALIBRATED, calibration_problems
 from hauberk.verify.derive import noise_of
 
 SPLITS = ("train", "val", "test")
-NAME = 2000  # letters of a predictor, which holds those of its parts
+NAME = 2000  # letters of a predictor's name, which holds the names of its parts
 NORMS = ("l1", "l2", "linf")
 DEVICES, PRECISIONS = ("cuda", "mps"), ("tf32",)  # beside the CPU and float32
 DTYPES = ("float32", "float64", "float16", "bfloat16")
-# sets with names of their own; others are called as their file or folder, which the data alone can tell
+# data sets with names of their own; others are named after their file or folder, which only the data show
 PUBLISHED = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "medmnist")
-# what a recipe leaves out of a mix has these values
+# settings of a mix that a recipe leaves out have these values
 SETTINGS = {"accurate_scale": 1.0, "robust_scale": 1.0}
 
 
 def facts_problems(
     part: Part, recipe: Mapping[str, Any], info: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Facts and unit of one part against everything else that the run says.
+    """The contradictions between the facts and unit of one part and the other files of its run.
 
     Args:
         part: the record.
         recipe: the content of recipe.yaml.
         info: the content of run.json.
-        config: the content of config.json; empty where the bundle has none.
+        config: the content of config.json; empty if the bundle has none.
     """
     yield from form_problems(part)
     yield from _data_problems(part, recipe, config)
@@ -71,7 +71,7 @@ def form_problems(part: Part) -> Iterator[str]:
 
 
 def _device_problems(part: Part) -> Iterator[str]:
-    """Device and precision, which records of the CPU do not name; bounds on rounding hold there alone."""
+    """Device and precision, which records from the CPU do not name; bounds on rounding hold on the CPU alone."""
     told = {name: part.unit[name] for name in ("device", "precision") if name in part.unit}
     if told.get("device", "cuda") not in DEVICES or told.get("precision", "tf32") not in PRECISIONS:
         yield f"it was made on {told}, which is no device and precision"
@@ -99,7 +99,7 @@ def _data_problems(part: Part, recipe: Mapping[str, Any], config: Mapping[str, A
     asked = {"name": asked} if isinstance(asked, str) else asked
     asked = asked.get("of", {}) if asked.get("name") == CALIBRATED else asked
     known = [str(v) for v in asked.values() if isinstance(v, str)] if asked.get("name") in PUBLISHED else []
-    # a published set is called as its loader or its flag; one that cuts labels or sizes adds to that
+    # a published set is named after its loader or its flag; a set with fewer labels or other sizes has a suffix
     if known and not any(name == k or name.startswith((f"{k}_", f"{k}-")) for k in known):
         yield f"it is about {name}, the recipe about {asked.get('name')}"
     told = config.get("facts", {})
@@ -123,7 +123,7 @@ def _model_problems(part: Part, info: Mapping[str, Any], config: Mapping[str, An
 
 
 def _names(part: Part, model: str) -> set[str]:
-    """How records may call a model: by its name, or by the classifier that a certificate makes of it."""
+    """The names that records may give a model: its own, or that of the classifier that a certificate makes of it."""
     found = {model}
     if part.kind != "certificate":
         return found
@@ -142,7 +142,7 @@ def _names(part: Part, model: str) -> set[str]:
     elif method["name"] == "expected_logits":
         found = {f"expected_logits(clamp={float(method['clamp'])!r}, {model})"}
     elif base is not None and base["name"] == "smoothing":
-        halves = re.fullmatch(r"[a-z_]+\(.*, ([^,]+)\)", model)  # the robust model is the last that a mix names
+        halves = re.fullmatch(r"[a-z_]+\(.*, ([^,]+)\)", model)  # a mix names its robust model last
         robust = halves[1] if halves else ""
         found = {f"{model} with exact votes of smoothed({_noise(base)}, {robust})"}
         if robust.startswith("smoothed(") or "smoothed(" in model:
@@ -159,7 +159,7 @@ def _splits(method: Mapping[str, Any]) -> str:
 
 
 def _noise(method: Mapping[str, Any]) -> str:
-    """How a predictor's name calls the noise."""
+    """The noise in the form of a predictor's name."""
     noise = noise_of(method)
     if noise["name"] == "ablation":
         return "ablation " + ", ".join(f"{k}={v!r}" for k, v in noise.items() if k != "name")
@@ -169,7 +169,7 @@ def _noise(method: Mapping[str, Any]) -> str:
 
 
 def _setting_problems(part: Part, recipe: Mapping[str, Any]) -> Iterator[str]:
-    """Seed, tile and split, where the recipe plans this method."""
+    """Contradictions in split, seed, tile and choice of images, if the recipe plans this method."""
     plan = recipe.get("evaluation") or {}
     if not planned(part, recipe):
         return
@@ -205,7 +205,7 @@ def asks(short: Any, full: Any) -> bool:
     if isinstance(full, list | tuple):
         return isinstance(short, list | tuple) and len(short) == len(full) and all(map(asks, short, full))
     if isinstance(full, float) and isinstance(short, str | int | float) and not isinstance(short, bool):
-        over, _, under = str(short).partition("/")  # no fraction of whole numbers: 1e999999999 would be written out
+        over, _, under = str(short).partition("/")  # not a fraction of whole numbers, which would write 1e999999999 out
         return math.isclose(float(over) / float(under or 1.0), full, rel_tol=1e-12)
     return bool(short == full)
 
@@ -216,7 +216,7 @@ def _with_noise(method: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mix_problems(part: Part) -> Iterator[str]:
-    """A mix's weight, models, norm and radii against its predictor and its method."""
+    """Contradictions between a mix's weight, models, norm and radii and its predictor and method."""
     facts, unit = part.facts, part.unit
     head = re.fullmatch(r"mixed\(alpha=[^,]+(, scales=[^,]+/[^,]+)?, .*\)", str(unit["predictor"]))
     scales = (head[1] or "") if head else ""
@@ -239,7 +239,7 @@ def _mix_problems(part: Part) -> Iterator[str]:
 
 
 def _name_problems(part: Part, recipe: Mapping[str, Any]) -> Iterator[str]:
-    """The settings in a mix's name against the recipe's model."""
+    """Contradictions between the settings in a mix's name and the recipe's model."""
     model, name = recipe.get("model") or {}, str(part.unit["predictor"])
     if not isinstance(model, Mapping) or not name.startswith(f"{model.get('name')}("):
         return
@@ -255,7 +255,7 @@ def _name_problems(part: Part, recipe: Mapping[str, Any]) -> Iterator[str]:
 
 
 def config_problems(recipe: Mapping[str, Any], info: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
-    """config.json against recipe.yaml and run.json."""
+    """Contradictions between config.json and recipe.yaml or run.json."""
     weights = info.get("hashes", {}).get("weights")
     if "weights" in config and weights is not None and config["weights"] != weights:
         yield f"config.json names weights {config['weights']}, run.json {weights}"

@@ -1,4 +1,4 @@
-"""The files of a run: read without trust, and held against the hashes that run.json keeps."""
+"""The files of a run: they are read without trust, and compared with the hashes that run.json keeps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hauberk.verify.verdict import MALFORMED, Verdict, one_line
 
 @dataclass(frozen=True)
 class Files:
-    """What a run directory holds, as far as it can be read.
+    """The content of a run directory, as far as it can be read.
 
     Args:
         path: the directory.
         recipe: the content of recipe.yaml.
         info: the content of run.json.
-        config: the content of config.json; empty where there is none.
+        config: the content of config.json; empty if there is none.
         parts: the records.
         problems: one sentence for each file that cannot be read.
     """
@@ -35,7 +35,7 @@ class Files:
 
 
 def open_run(run: Path) -> Files:
-    """Read a run directory; what cannot be read is a problem, and not an error."""
+    """Read a run directory; a file that cannot be read gives a problem, and not an error."""
     problems: list[str] = []
     recipe = _mapping(run / "recipe.yaml", problems)
     info = _mapping(run / "run.json", problems)
@@ -79,7 +79,7 @@ def verify_hashes(run: Path) -> Verdict:
 
 
 def hash_verdict(found: Files) -> Verdict:
-    """The files of an opened run against the hashes that it keeps."""
+    """The verdict on the files of an opened run, compared with the hashes that the run keeps."""
     problems: list[str] = []
     hashes = found.info.get("hashes")
     kept = hashes.get("records", {}) if isinstance(hashes, dict) else {}
@@ -90,7 +90,7 @@ def hash_verdict(found: Files) -> Verdict:
     problems += [f"{name} is not listed in run.json" for name in files if name not in kept]
     changed = {n for n, p in files.items() if n in kept and sha256(p) != kept[n]}
     problems += [f"{name} has changed since it was written" for name in sorted(changed)]
-    problems += [p for p in found.problems if p.split()[0].rstrip(":") not in changed]  # said already
+    problems += [p for p in found.problems if p.split()[0].rstrip(":") not in changed]  # the others are named already
     problems += _described_problems(found)
     trusted = [claims.ORIGIN, claims.CIRCUMSTANCES]
     unhashed = [name for name in ("recipe", "config") if getattr(found, name) and name not in (hashes or {})]

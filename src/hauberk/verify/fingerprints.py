@@ -1,4 +1,4 @@
-"""Fingerprints of a model's answers: hashed as they say, and there for every record that names one."""
+"""Fingerprints of a model's answers: each must have the right hash, and exist for every record that names one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hauberk.records import MEASURED, SCHEMAS, Part
 
 
 def fingerprint_problems(parts: Sequence[Part]) -> Iterator[str]:
-    """Whether fingerprints are what their names say, and every record's fingerprint is there."""
+    """Whether the name of each fingerprint is the hash of its answers, and every record's fingerprint exists."""
     known = set()
     for part in (p for p in parts if p.kind == "fingerprint"):
         if not part.table.schema.equals(SCHEMAS["fingerprint"]):

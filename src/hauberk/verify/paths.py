@@ -25,7 +25,7 @@ def verify_mix(mix: Part, certificates: list[Part]) -> Verdict:
 
 
 def path_problems(mix: Part, certificates: Sequence[Part]) -> Iterator[str]:
-    """Whatever in the path of a mix does not follow from its logits and evidence, or contradicts a certificate."""
+    """All claims in the path of a mix that do not follow from its logits and evidence, or contradict a certificate."""
     shared, classes = dict(mix.facts["shared"]), len(mix.facts["classes"])
     if mix.facts["eps"]:
         shared["pairwise"] = np.asarray(shared["pairwise"], dtype=np.float64)  # read once, used for every radius
@@ -50,7 +50,7 @@ def path_problems(mix: Part, certificates: Sequence[Part]) -> Iterator[str]:
 
 
 def _logit_problems(row: Mapping[str, Any], classes: int) -> Iterator[str]:
-    """Whether logits are finite, one for each class, and their largest is the prediction."""
+    """Whether there is one logit for each class, and the largest of finite logits is the prediction's."""
     for name in ("accurate", "robust"):
         logits = np.asarray(row[f"{name}_logits"], dtype=np.float64)
         if logits.shape != (classes,):
@@ -60,7 +60,7 @@ def _logit_problems(row: Mapping[str, Any], classes: int) -> Iterator[str]:
 
 
 def _scale_problems(row: Mapping[str, Any], evidence: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the robust model's logits are the evidence's; where float32 and float64 differ, nothing is certified."""
+    """Whether the robust model's logits are the evidence's; a row where float32 and float64 differ is not certified."""
     if any(a is not None and np.isfinite(a) for a in row["certified_alpha"]):
         one, other = (special.softmax(np.asarray(z, dtype=float)) for z in (row["robust_logits"], evidence["logits"]))
         if abs(one - other).max() > NEAR * 10.0:
@@ -69,7 +69,7 @@ def _scale_problems(row: Mapping[str, Any], evidence: Mapping[str, Any]) -> Iter
 
 def _certificate_problems(mix: Part, certificates: Sequence[Part]) -> Iterator[str]:
     """Whether the path and the certificates at the mix's own alpha agree."""
-    # other bounds are smaller, estimates prove nothing, and another norm is another question
+    # other bounds are smaller, estimates prove nothing, and radii in another norm cannot be compared
     matching = [
         c for c in certificates
         if (c.unit["predictor"], c.facts["norm"]) == (mix.unit["predictor"], mix.facts["norm"])

@@ -1,4 +1,4 @@
-"""Which samples were planned, and whether exactly those are on record."""
+"""The planned samples of evaluations, and whether exactly these samples are on record."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def plan_key(kind: str, unit: Mapping[str, Any], facts: Mapping[str, Any]) -> st
         "seed": unit["seed"], "tile": unit["tile"], "dataset": facts["dataset"],
         "split": facts["split"],
     }  # fmt: skip
-    asked |= {name: unit[name] for name in ("device", "precision") if name in unit}  # another one than CPU and float32
-    asked |= {"choice": facts["choice"]} if "choice" in facts else {}  # of images; older records say nothing
+    asked |= {name: unit[name] for name in ("device", "precision") if name in unit}  # if other than CPU and float32
+    asked |= {"choice": facts["choice"]} if "choice" in facts else {}  # of images; older records name none
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -56,7 +56,7 @@ def plan_problems(part: Part, info: Mapping[str, Any], recipe: Mapping[str, Any]
 
 
 def left_out(parts: Sequence[Part], info: Mapping[str, Any]) -> Iterator[str]:
-    """Plans of which there is no record."""
+    """Plans without a record."""
     known = {plan_key(p.kind, p.unit, p.facts) for p in parts}
     lost = [key for key in info.get("plans", {}) if key not in known]
     if lost:
@@ -64,7 +64,7 @@ def left_out(parts: Sequence[Part], info: Mapping[str, Any]) -> Iterator[str]:
 
 
 def wanted(plan: Iterable[tuple[int, int]]) -> set[int]:
-    """The samples of a plan, which are counted before they are written out."""
+    """The samples of a plan; their number is checked before they are listed."""
     spans = [range(int(first), int(end)) for first, end in plan]
     if any(span.stop < span.start or span.stop - span.start > MOST for span in spans) or sum(map(len, spans)) > MOST:
         raise ValueError(f"its plan does not rise, or has more than {MOST} samples")
@@ -72,7 +72,7 @@ def wanted(plan: Iterable[tuple[int, int]]) -> set[int]:
 
 
 def unplanned(part: Part, info: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
-    """Whether nothing says which samples were planned."""
+    """Whether neither run.json nor the recipe states which samples, or how many, were planned."""
     known = plan_key(part.kind, part.unit, part.facts) in info.get("plans", {})
     return part.kind != "diagnosis" and not known and not (
         planned(part, recipe) and (recipe.get("evaluation") or {}).get("images") is not None

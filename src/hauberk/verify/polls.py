@@ -1,4 +1,4 @@
-"""Votes: what their records say of themselves, the counts that certificates make of them, and the plan before them."""
+"""Votes: the form of their records, the counts that certificates derive from them, and the plan made before them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from hauberk.records import Part, unit_key
 from hauberk.verify.derive import noise_of
 from hauberk.verify.verdict import samples
 
-FIRST = 128  # votes of the first block; each later one is as long as all before it
-SINCE = 2  # the revision of the certificate from which on votes are records of their own
+FIRST = 128  # votes of the first block; each later block is as long as all blocks before it
+SINCE = 2  # the first revision of the certificate whose votes are records of their own
 DRAWN = ("weights", "seed", "device")
-OWN = ("predictor", "method", "revisions", "data", "purpose", "start", "stop")  # of a unit, no matter to a vote
+OWN = ("predictor", "method", "revisions", "data", "purpose", "start", "stop")  # of a unit, without effect on a vote
 
 Counts = dict[int, dict[tuple[str, int, int], list[int]]]  # by sample and block
 
 
 def poll_problems(parts: Sequence[Part]) -> Iterator[str]:
-    """Whatever in the votes of a run is none, and whatever certificates do not take from them or from their plan."""
+    """All malformed votes of a run, and all counts of certificates that do not follow from the votes and their plan."""
     plans = {part.key: part for part in parts if part.kind == "plan"}
     polls: dict[str, Counts] = defaultdict(lambda: defaultdict(dict))
     for part in (p for p in parts if p.kind == "votes"):
@@ -41,7 +41,7 @@ def poll_problems(parts: Sequence[Part]) -> Iterator[str]:
 
 
 def _poll(part: Part) -> str:
-    """The name of the plan that stands before these votes."""
+    """The name of the plan that was made before these votes."""
     method = part.unit["method"]
     unit = {k: part.unit[k] for k in DRAWN if k in part.unit}
     unit |= {k: method[k] for k in ("noise", "draws") if k in method}
@@ -49,7 +49,7 @@ def _poll(part: Part) -> str:
 
 
 def _circumstances(part: Part) -> str:
-    """Under what votes were counted, beside who asked for them."""
+    """The circumstances in which votes were counted, without the certificate that asked for them."""
     told = part.unit["method"] if part.kind == "votes" else part.facts["shared"]
     rest = {k: v for k, v in part.unit.items() if k not in OWN}
     noise = noise_of({"noise": told["noise"]})
@@ -58,7 +58,7 @@ def _circumstances(part: Part) -> str:
 
 
 def _block_problems(part: Part) -> Iterator[str]:
-    """Whether every row is a block that votes come in, with no more votes than it has."""
+    """Whether every row is a valid block of votes, with no more votes than the block holds."""
     said = {name: part.unit[name] for name in ("purpose", "start", "stop") if name in part.unit}
     classes = len(part.facts["classes"])
     wrong = {r["id"] for r in part.table.to_pylist() if not _is_block(r, classes) or any(r[k] != said[k] for k in said)}
@@ -74,7 +74,7 @@ def _is_block(row: Mapping[str, Any], classes: int) -> bool:
 
 
 def _prefix_problems(counts: Counts) -> Iterator[str]:
-    """The votes of a block that was cut are among those of the same block when more were asked for."""
+    """Whether the votes of a shortened block are among the votes of the same block in a longer form."""
     wrong = []
     for sample, found in counts.items():
         for (purpose, start, stop), few in found.items():
@@ -126,13 +126,13 @@ def _sum_problems(part: Part, counts: Counts) -> Iterator[str]:
 
 
 def _luck(seed: int, sample: int) -> float:
-    """The uniform number of an image: nobody chooses one."""
+    """The uniform number of an image, which follows from seed and id, so that it cannot be chosen."""
     digest = hashlib.blake2b(f"{seed}|{sample}|smoothing-randomised".encode(), digest_size=16).digest()
     return 1.0 - float(np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random())
 
 
 def _sum(found: Mapping[tuple[str, int, int], Sequence[int]], purpose: str, total: int) -> list[int] | None:
-    """The votes of the blocks up to a number, or None where one is missing."""
+    """The sum of the votes of all blocks up to a number, or None if a block is missing."""
     start, summed = 0, None
     while start < total:
         stop = min(max(2 * start, FIRST), total)
@@ -145,7 +145,7 @@ def _sum(found: Mapping[tuple[str, int, int], Sequence[int]], purpose: str, tota
 
 
 def _plan_problems(part: Part, plan: Part) -> Iterator[str]:
-    """What keeps to the plan of the votes may be called proved, and nothing else may."""
+    """Whether a certificate that departs from the plan of its votes is marked as exploratory."""
     (first,) = plan.table.to_pylist()
     shared = part.facts["shared"]
     names = ("n0", "alpha", "rule", "rival", *(() if first["rule"] == "anytime" else ("n",)))

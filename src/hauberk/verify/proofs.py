@@ -1,4 +1,4 @@
-"""Certificates: what each row and each file claims follows from its evidence."""
+"""Certificates: the claims of each row and of each file must follow from the evidence."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hauberk.verify.derive import DERIVE, elements_of, noise_of, norm_of, split_
 from hauberk.verify.derive.splits import NORMS as SPLIT_NORMS
 from hauberk.verify.verdict import Verdict, guarded
 
-# A recorded radius may be smaller than the derived one by the rounding it was given, never larger.
+# A recorded radius may be smaller than the derived one by its own rounding, and never larger.
 SLACK = 1e-9
 
 
-# of draws: what was asked for, and how the evidence calls it
+# for draws: each setting that was asked for, and its name in the evidence
 _DRAWN = {"n0": "draws0", "n": "draws", "alpha": "alpha", "clamp": "clamp", "interval": "interval"}
 
 
@@ -29,7 +29,7 @@ def verify_part(part: Part) -> Verdict:
 
 
 def proof_problems(part: Part) -> Iterator[str]:
-    """Whatever in the certificates of one part does not follow from their evidence."""
+    """All claims in the certificates of one part that do not follow from their evidence."""
     method = str(part.unit["method"]["name"])
     derive = DERIVE.get(method)
     if derive is None:
@@ -46,7 +46,7 @@ def proof_problems(part: Part) -> Iterator[str]:
 
 
 def evidence_problems(sample: int, evidence: Mapping[str, Any], classes: int) -> Iterator[str]:
-    """Whether logits, votes or probabilities are one for each class."""
+    """Whether there is one logit, number of votes or probability for each class."""
     for name in ("logits", "counts0", "counts", "clean", "first", "gaps", "variances"):
         values = evidence.get(name)
         if values is not None and len(values) != classes:
@@ -56,7 +56,7 @@ def evidence_problems(sample: int, evidence: Mapping[str, Any], classes: int) ->
 
 
 def statement_problems(part: Part) -> list[str]:
-    """Whether what the file claims about all rows follows from the shared evidence."""
+    """Whether the claims of the file about all rows follow from the shared evidence."""
     found = []
     shared, claimed = part.facts["shared"], float(part.facts["failure_probability"])
     rows = [json.loads(row) for row in part.table.column("evidence").to_pylist()]
@@ -64,7 +64,7 @@ def statement_problems(part: Part) -> list[str]:
     asked = _innermost(part.unit["method"])
     drawn = "draws" in shared
     estimated = asked["name"] == "local_lipschitz"
-    # votes prove the norm of their noise, Lipschitz constants that of their walk (L2 before there were others)
+    # votes prove radii in the norm of their noise, Lipschitz constants in their own norm (L2 in older records)
     norm = asked["threat"]["name"] if estimated else shared.get("norm", "l2")
     if probabilistic:
         norm = norm_of(shared)
@@ -97,7 +97,7 @@ def statement_problems(part: Part) -> list[str]:
         found.append(f"claims to be {part.facts['proof']}, its evidence says otherwise")
     if "base" in shared and shared["base"] != asked["name"]:
         found.append(f"was asked for {asked['name']}, its evidence is of {shared['base']}")
-    # a mix whose weight depends on the image is proved for the least one, the first of its range
+    # a mix whose weight depends on the image is proved for the least weight, the first of its range
     names = [f"alpha={shared['mix_alpha']!r}{end}" for end in (",", "..")] if "base" in shared else []
     if names and not any(name in str(part.unit["predictor"]) for name in names):
         found.append("the alpha of its evidence is not that of its predictor")
@@ -113,7 +113,7 @@ def _noise_problems(shared: Mapping[str, Any], asked: Mapping[str, Any], facts: 
 
 
 def _modality_problems(noise: Mapping[str, Any], shape: Sequence[int]) -> list[str]:
-    """Whether the modalities are parts of the images, with as many elements as are kept at least."""
+    """Whether the modalities are parts of the images, each with at least as many elements as are kept."""
     whole = dict(zip(("channels", "rows", "columns"), shape, strict=True))
     fits = sum(noise["parts"]) == whole.get(noise["axis"]) and noise["size"] == list(shape[1:])
     fits = fits and len(noise["kept"]) == len(noise["parts"])
@@ -122,7 +122,7 @@ def _modality_problems(noise: Mapping[str, Any], shape: Sequence[int]) -> list[s
 
 
 def _constant_problems(shared: Mapping[str, Any], classes: int) -> list[str]:
-    """Whether pairwise Lipschitz constants, where there are some, can be constants of these classes."""
+    """Whether pairwise Lipschitz constants, if there are any, can be constants of these classes."""
     if "pairwise" not in shared:
         return []
     found, speeds = [], np.asarray(shared["pairwise"], dtype=np.float64)
@@ -134,7 +134,7 @@ def _constant_problems(shared: Mapping[str, Any], classes: int) -> list[str]:
 
 
 def _innermost(method: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The description of the certificate that looked at images; a mix's certificate rests on that of its base."""
+    """The description of the certificate of the images; a mix's certificate rests on the certificate of its base."""
     return _innermost(method["base"]) if "base" in method else method
 
 

@@ -1,4 +1,4 @@
-"""What every row must be, whatever its kind: one id, a label and predictions that the classes have."""
+"""The rules for rows of every kind: each id once, and a label and predictions among the classes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PREDICTIONS = {
 
 
 def row_problems(part: Part) -> Iterator[str]:
-    """Columns, ids, labels and predictions of one part.
+    """The problems of columns, ids, labels and predictions of one part.
 
-    A part that breaks these rules is not looked at further: what follows may rely on them.
+    A part that breaks these rules is not checked further, because the later checks rely on them.
     """
     if not part.table.schema.equals(SCHEMAS[part.kind]):
         yield f"its columns are not those of a record of kind {part.kind}"

@@ -1,4 +1,4 @@
-"""A whole run: files, rows, facts, plans, and the records against each other."""
+"""Checks of a whole run: its files, rows, facts and plans, and contradictions between its records."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ TRUSTED = {
 
 
 def verify_run(run: Path) -> list[Verdict]:
-    """Check a run directory or a bundle from its files alone: no model, no data, and no code of the run's.
+    """Check a run directory or a bundle from its files alone, without the model, the data or the code of the run.
 
     Args:
         run: the directory.
 
     Returns:
-        one verdict for the files, one for each evaluation, one for all of them together; a damaged file is a problem
-        in a verdict, never an error.
+        one verdict for the files, one for each evaluation, and one for all of them together; a damaged file is a
+        problem in a verdict, never an error.
     """
     return verify_files(open_run(run))
 
 
 def verify_once(run: Path) -> list[Verdict]:
-    """As ``verify_run``; while every byte of the files stays the same, they are checked once in a process."""
+    """As ``verify_run``, but files are checked only once in a process while every byte of them stays the same."""
     described = (run / "recipe.yaml", run / "run.json", run / "checkpoints" / "config.json")
     files = (*described, *sorted((run / "records").glob("*.parquet")))
     return list(_verified(run, tuple((path.name, _content(path)) for path in files)))
@@ -62,7 +62,7 @@ def _verified(run: Path, _contents: tuple[tuple[str, str], ...]) -> tuple[Verdic
 
 
 def _content(path: Path) -> str:
-    """The SHA-256 of a file, or why there is none."""
+    """The SHA-256 of a file, or the reason why there is none."""
     try:
         return sha256(path)
     except MALFORMED as error:
@@ -103,7 +103,7 @@ def _evaluations(found: Files, about: tuple[str, ...]) -> list[Verdict]:
 
 
 def _left_out(parts: Sequence[Part], found: Files) -> Iterator[str]:
-    """Plans without a record, unless the files already show what is missing or cannot be read."""
+    """Plans without a record, unless the files already show which records are missing or cannot be read."""
     there = {path.name for path in (found.path / "records").glob("*.parquet")}
     listed = set(found.info.get("hashes", {}).get("records", {}))
     if not found.problems and listed <= there:
@@ -156,12 +156,12 @@ def _verdict(part: Part, problems: Iterable[str], found: Files | None = None) ->
 def _open_plan(part: Part, found: Files) -> bool:
     try:
         return unplanned(part, found.info, found.recipe)
-    except MALFORMED:  # said by the evaluation's own verdict
+    except MALFORMED:  # reported in the evaluation's own verdict
         return True
 
 
 def _not_run(parts: Sequence[Part], found: Files) -> Iterator[str]:
-    """What the recipe plans and nobody did, or did not put on record."""
+    """The evaluations that the recipe plans and that are not on record."""
     plan = found.recipe.get("evaluation")
     if not isinstance(plan, dict):
         return

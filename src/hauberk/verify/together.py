@@ -1,4 +1,4 @@
-"""Records of one run against each other: labels, decisions, stages, proofs and attacks, a mix and its attacks."""
+"""Contradictions between records of one run: labels, decisions, stages, proofs and attacks, a mix and its attacks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ STAGES = {
     "plus": ("apgd", "apgd", "fab", "square", "apgd", "fab"),
     "rand": ("apgd", "apgd"),
 }
-SWEEP, A_ROUND = "eot_sweep", 2  # two stages a round, see hauberk.attacks.eot_sweep
+SWEEP, A_ROUND = "eot_sweep", 2  # two stages for each round, see hauberk.attacks.eot_sweep
 LOGITS = 1e-3  # how far probabilities of recorded logits may lie from those that an attack recorded
-CHANCE = 1e-6  # so unlikely a number of failures of probabilistic certificates is a contradiction
+CHANCE = 1e-6  # a number of failures of probabilistic certificates is a contradiction below this probability
 
 
 def together_problems(parts: Sequence[Part]) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _sequence_problems(suite: Mapping[str, Any], stages: Mapping[int, Part]) -> 
 
 
 def _sequence(suite: Mapping[str, Any]) -> tuple[str, ...]:
-    """The methods of AutoAttack's stages."""
+    """The methods of the stages of AutoAttack or of a sweep."""
     if suite["name"] == SWEEP:
         return ("eot",) * (A_ROUND * len(suite["draws"]))
     own = tuple(str(a["name"]) for a in suite.get("attacks", ()))
@@ -122,7 +122,7 @@ def _sequence(suite: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _settled(suite: Mapping[str, Any], stages: Mapping[int, Part], number: int) -> bool:
-    """Whether a sweep ends before this stage: in a round with draws enough no image fell, and nothing came after."""
+    """Whether a sweep ends before this stage: no image fell in a round with enough draws, and no stage came later."""
     if suite["name"] != SWEEP or number % A_ROUND or any(n > number for n in stages):
         return False
     before = [stages[n] for n in range(number - A_ROUND, number)]
@@ -132,7 +132,7 @@ def _settled(suite: Mapping[str, Any], stages: Mapping[int, Part], number: int) 
 
 
 def _decision_problems(attacks: Sequence[Part]) -> Iterator[str]:
-    """Decisions and probabilities at the image are the same in every attack of a model that is not random."""
+    """Whether decisions and probabilities at the image are the same in all attacks on a model that is not random."""
     for one, other in combinations([p for p in attacks if not p.facts["stochastic"]], 2):
         if decides_itself(one) and one.unit["seed"] != other.unit["seed"]:
             continue

@@ -1,4 +1,4 @@
-"""What verification says of one evaluation, and of a whole run."""
+"""The results of verification for one evaluation, and for a whole run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 
 from hauberk.errors import HauberkError
 
-# what a damaged or hostile record may raise on its way through a check
+# errors that a damaged or hostile record may raise in a check
 MALFORMED = (
     HauberkError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError, RecursionError,
     AssertionError, pa.ArrowException, yaml.YAMLError,
@@ -24,10 +24,10 @@ class Verdict:
     """The outcome for one evaluation, or for one question about the whole run.
 
     Args:
-        predictor: whose records they are.
-        method: the name of what was checked.
+        predictor: the predictor of the records.
+        method: the name of the checked method or files.
         rows: how many rows were checked.
-        problems: one sentence for each thing that does not fit.
+        problems: one sentence for each contradiction.
         checked: claims that were checked, see ``claims``.
         trusted: claims that were taken on trust.
     """
@@ -43,7 +43,8 @@ class Verdict:
 def ledger(verdicts: Iterable[Verdict]) -> tuple[list[str], list[str]]:
     """The claims that were checked and those that were taken on trust, each once.
 
-    A claim that was checked is not on trust, and one that is told with details in parentheses is not told without.
+    A checked claim is not listed as trusted, and a claim that is listed with details in parentheses is not listed
+    without them.
     """
     found = list(verdicts)
     checked = list(dict.fromkeys(claim for v in found for claim in v.checked))
@@ -59,7 +60,7 @@ def ledger(verdicts: Iterable[Verdict]) -> tuple[list[str], list[str]]:
 def guarded(check: Callable[..., Iterable[str]], *arguments: Any) -> list[str]:
     """The problems that a check finds; a record that it cannot read is a problem, and not a traceback."""
     try:
-        with np.errstate(all="ignore"):  # infinite logits and the like: what they lead to is looked at
+        with np.errstate(all="ignore"):  # infinite logits and the like: their results are checked
             return list(check(*arguments))
     except MALFORMED as error:
         return [f"the record cannot be read as what it claims to be ({one_line(error)})"]

@@ -1,4 +1,4 @@
-"""Attacks around attacks: what counts as a success of theirs, and what their points are."""
+"""Attacks that wrap other attacks: which results count as their success, and the form of their points."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hauberk.verify.verdict import samples
 
 TOWARDS, ON_GRID = "towards", "on_grid"
 WHITES = (255, 65535)
-OFF = 1e-2  # levels that a float32 value of a whole level may lie off it
+OFF = 1e-2  # levels by which a float32 value may differ from its whole level
 
 
 def core(method: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The attack inside."""
+    """The innermost attack."""
     while method.get("name") in (TOWARDS, ON_GRID) and isinstance(method.get("attack"), Mapping):
         method = method["attack"]
     return method
 
 
 def setting(method: Mapping[str, Any], name: str, key: str) -> Any:
-    """A setting of the attack of that name around the others; None without one."""
+    """A setting of the wrapping attack with that name; None if there is no such attack."""
     while method.get("name") in (TOWARDS, ON_GRID):
         if method["name"] == name:
             return method[key]
@@ -34,19 +34,19 @@ def setting(method: Mapping[str, Any], name: str, key: str) -> Any:
 
 
 def target(part: Part) -> int | None:
-    """The class that an attack wants, or None where any wrong one will do."""
+    """The target class of an attack, or None if any wrong class is a success."""
     found = setting(part.unit["method"], TOWARDS, "target")
     return None if found is None else int(found)
 
 
 def white(part: Part) -> int | None:
-    """The level that stands for 1 where points have whole levels, else None."""
+    """The level that stands for 1 if points have whole levels, else None."""
     found = setting(part.unit["method"], ON_GRID, "white")
     return None if found is None else int(found)
 
 
 def wrapped_problems(part: Part) -> Iterator[str]:
-    """Whether an attack around another has its threat, a class that there is, and points of whole levels."""
+    """Whether a wrapping attack has the threat of the inner attack, an existing class, and points of whole levels."""
     method = part.unit["method"]
     while method["name"] in (TOWARDS, ON_GRID) and isinstance(method.get("attack"), Mapping):
         method = method["attack"]
@@ -64,7 +64,7 @@ def wrapped_problems(part: Part) -> Iterator[str]:
 
 
 def _off_grid(part: Part, levels: int) -> Iterator[str]:
-    """Kept points and distances that are none of whole levels."""
+    """Kept points and distances that do not have whole levels."""
     columns = (part.table.column(n).to_pylist() for n in ("id", "adversarial", "distance"))
     for i, kept, distance in zip(*columns, strict=True):
         if kept is not None:

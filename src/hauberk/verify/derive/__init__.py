@@ -1,6 +1,6 @@
-"""Class and radius from evidence, written a second time: no code is shared with the certificates.
+"""A second derivation of class and radius from evidence, which shares no code with the certificates.
 
-One file for each kind of evidence, with numpy and scipy alone.
+Each kind of evidence has one file, which computes with numpy and scipy alone.
 """
 
 from hauberk.verify.derive.draws import expected_logits as expected_logits

@@ -11,22 +11,22 @@ from scipy import stats
 
 
 def random_vote(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float]:
-    """Class, and the value below which the median margin lies with probability alpha at most.
+    """Class, and the value below which the median margin lies with probability at most alpha.
 
-    Of n sorted margins the one at index i, from 0, exceeds the median only if n - i of them do at least, each of which
-    does with probability one half at most.
+    The sorted margin at index i, from 0, exceeds the median only if at least n - i of the n margins do.  Each margin
+    exceeds the median with probability at most one half.
     """
     margins, n = np.sort(np.asarray(row["margins"], dtype=np.float64)), int(shared["draws"])
     if len(margins) != n or not np.isfinite(margins).all() or not row["distance"] <= row["explained"]:
         return -1, 0.0
-    beyond = stats.binom.sf(n - np.arange(n) - 1, n, 0.5)  # that as many lie beyond the median as from index i on
+    beyond = stats.binom.sf(n - np.arange(n) - 1, n, 0.5)  # that at least n - i margins lie beyond the median
     kept = margins[beyond <= float(shared["alpha"])]
     radius = float(kept[-1]) if len(kept) else 0.0
     return (int(np.argmax(row["first"])), radius) if radius > 0.0 else (-1, 0.0)
 
 
 def expected_logits(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float]:
-    """Class, and how far the image may move before a bounded gap of expected clamped logits closes."""
+    """Class, and the distance that the image may move before a bounded gap of expected clamped logits closes."""
     top, n = int(np.argmax(row["first"])), int(shared["draws"])
     gaps, variances, speeds = (
         np.delete(np.asarray(values, dtype=np.float64), top)

@@ -14,7 +14,7 @@ ROUNDED = Fraction(10**12 - 1, 10**12)  # a bound is computed in float64
 
 
 def elements_of(noise: Mapping[str, Any]) -> list[int]:
-    """Elements of each modality: the places of an image, or of a crop of so many rows or columns."""
+    """The number of elements of each modality: the positions of an image, or of a crop of its rows or columns."""
     height, width = noise["size"]
     one = {"rows": width, "columns": height}
     return [height * width if noise["axis"] == "channels" else one[noise["axis"]] * part for part in noise["parts"]]
@@ -23,7 +23,7 @@ def elements_of(noise: Mapping[str, Any]) -> list[int]:
 def edits(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
     r"""Class, and the largest r such that changes of r elements of every modality keep it.
 
-    Of all sub-samples the share t meets a changed element.  In the worst case those for the class among them turn to
+    A share t of all sub-samples holds a changed element.  In the worst case the votes for the class among them turn to
     the rival, so that a lead of :math:`p_A - p_B` shrinks by 2t.
     """
     top, low, high = vote_bounds(row, shared)
@@ -40,7 +40,7 @@ def edits(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0
     lead, asked = Fraction(own - rival, every), Fraction(max(0.0, margin))
     if not lead > 0:
         return -1, 0.0
-    low_r, high_r = 0, max(counts) + 1  # beyond all elements of a modality every sub-sample is met
+    low_r, high_r = 0, max(counts) + 1  # if all elements of a modality change, every sub-sample holds one
     while high_r - low_r > 1:
         middle = (low_r + high_r) // 2
         met = 1 - math.prod((_missed(n, k, middle) for n, k in zip(counts, kept, strict=True)), start=Fraction(1))
@@ -49,11 +49,11 @@ def edits(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0
 
 
 def _every(counts: Sequence[int], kept: Sequence[int]) -> int:
-    """All sub-samples: of each modality, ordered draws over the orders of one."""
+    """The number of sub-samples: for each modality, the ordered draws divided by the orders of one draw."""
     return math.prod(math.perm(n, k) // math.factorial(k) for n, k in zip(counts, kept, strict=True))
 
 
 def _missed(n: int, k: int, r: int) -> Fraction:
-    """The share of sub-samples of k elements that hold none of r: draw after draw, of whichever is less."""
+    """The share of sub-samples of k elements that hold none of r elements, draw by draw over the smaller number."""
     few, many = sorted((k, min(r, n)))
     return Fraction(math.perm(max(0, n - many), few), math.perm(n, few))

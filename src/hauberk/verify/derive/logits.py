@@ -10,10 +10,10 @@ from scipy import optimize
 
 
 def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
-    r"""Class and radius from logits z, what rounding may have moved their differences by, and pairwise constants K.
+    r"""Class and radius from logits z, the most that rounding moved their differences, and pairwise constants K.
 
-    The radius is the largest r with :math:`d_j - K_{yj} r \ge 0` for all rivals, d less the rounding, and, for a
-    margin m > 0,
+    The radius is the largest r with :math:`d_j - K_{yj} r \ge 0` for all rivals, where d is the difference of logits
+    less the rounding, and, for a margin m > 0,
     :math:`\frac{1 - e^{-\min_j (d_j - K_{yj} r)}}{1 + \sum_j e^{-(d_j - K_{yj} r)}} > m`.
     """
     logits = np.asarray(row["logits"], dtype=np.float64)
@@ -24,7 +24,7 @@ def lipschitz(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
     top = int(np.argmax(logits))
     if row.get("deployed", top) != top:  # the model in its own precision decides otherwise
         return -1, 0.0
-    if not row.get("distance", 0.0) <= row.get("explained", np.inf):  # it is farther away than rounding explains
+    if not row.get("distance", 0.0) <= row.get("explained", np.inf):  # the model is farther away than rounding explains
         return -1, 0.0
     others = np.delete(np.arange(len(logits)), top)
     gaps, speeds = logits[top] - logits[others] - lost, constants[top, others]

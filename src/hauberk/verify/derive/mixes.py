@@ -17,8 +17,8 @@ def mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int
     r"""Class and radius of the mix: the base's radius at margin :math:`(1-\alpha)/\alpha`, for alpha >= 1/2.
 
     ``shared["bound"]`` may name a theorem instead: A.1 as it is printed, with p and 1 - p for the two classes, or 3.5,
-    whose radius is where the straight lines :math:`\alpha(p_y - p_i - (L_y + L_i) r)` come down to
-    :math:`1 - \alpha`.  Where the mix as it is deployed decides otherwise at the image, nothing is certified.
+    whose radius is the r at which the straight lines :math:`\alpha(p_y - p_i - (L_y + L_i) r)` fall to
+    :math:`1 - \alpha`.  If the deployed mix decides otherwise at the image, nothing is certified.
     """
     top, radius = _mixed_margin(row, shared)
     return (top, radius) if row.get("mix_deployed", top) == top else (-1, 0.0)
@@ -33,7 +33,7 @@ def _mixed_margin(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[in
     if bound == "exact":
         least = (1.0 - alpha) / alpha
         top, radius = derive(row, shared, least)
-        # an estimate fails at its one budget alone: the class stands where the image itself has the margin
+        # an estimate fails at its one budget alone: the class stands if the image itself has the margin
         stands = base == "local_lipschitz" and derive({**row, "points": [row["clean"]]}, shared, least)[1] > 0.0
         return (top, radius) if radius > 0.0 or stands else (-1, 0.0)
     top, radius = derive(row, shared, -np.inf if base == "local_lipschitz" else 0.0)
@@ -60,8 +60,8 @@ def _lines(
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""For every rival of a class, :math:`p_y - p_i` of the robust model at the image and :math:`L_y + L_i`.
 
-    The steepest rise of a probability is the density of the logistic law at 0 times the largest :math:`K_{ij}`, or that
-    of one pixel's noise at 0; of recorded points, the largest change over the budget.
+    The steepest rise of a probability is the density of the logistic law at 0 times the largest :math:`K_{ij}`, or the
+    density of one pixel's noise at 0.  For recorded points it is the largest change over the budget.
     """
     if shared["base"] == "smoothing":
         _, lower, upper = vote_bounds(row, shared)

@@ -10,7 +10,7 @@ from hauberk.verify.derive.logits import lipschitz
 
 
 def top_k(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float]:
-    """Class of the largest logit, and how far the set of the k largest stays: the nearest pair across its border."""
+    """Class of the largest logit, and the radius that keeps the k largest: the least over pairs across their border."""
     top, _ = lipschitz(row, shared)
     if top < 0 or not 1 <= shared["k"] < len(row["logits"]):
         return top, 0.0
@@ -18,7 +18,7 @@ def top_k(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float
 
 
 def affinity(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float]:
-    """Likewise for the best k whose set of largest logits lies in a declared set."""
+    """As ``top_k``, for the best k whose set of largest logits lies in a declared set."""
     top, _ = lipschitz(row, shared)
     order = _order(row["logits"])
     fitting = [
@@ -30,7 +30,7 @@ def affinity(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, fl
 
 
 def _order(logits: Iterable[float]) -> list[int]:
-    """Classes from the largest logit down, of equals the one that comes first."""
+    """Classes from the largest logit down; among equal logits the lower class comes first."""
     values = list(logits)
     return sorted(range(len(values)), key=lambda j: (-values[j], j))
 

@@ -13,11 +13,11 @@ NORMS = {"any": "l1", "grid": "levels"}
 
 
 def splits(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
-    """Class, and how far the image may move: one vote after another goes from the class to its strongest rival.
+    """Class, and the distance that the image may move: votes go one by one from the class to its strongest rival.
 
-    Each level that a pixel is moved by turns one vote.  The vote whose turning ends the lead has to be paid for, by the
-    cheapest levels that there are: half a level, less what the image is away from whole ones, for the first of each
-    pixel, and a whole level for all others.
+    Each level by which a pixel is moved turns one vote.  The distance is the least that turns all votes up to the one
+    that ends the lead.  The first level of each pixel costs half a level less the distance of the image from whole
+    levels, and every other level costs a whole level.
     """
     counts, asked = [int(c) for c in row["counts"]], Fraction(margin) * int(shared["splits"])
     top = max(range(len(counts)), key=counts.__getitem__)

@@ -19,7 +19,7 @@ def _uniform(noise: Mapping[str, Any]) -> Any:
     return stats.uniform(loc=-noise["sigma"] * 3.0**0.5, scale=2.0 * noise["sigma"] * 3.0**0.5)
 
 
-# of each family: the norm of its radii, and the law by which a probability falls along its worst direction
+# for each family: the norm of its radii, and the law by which a probability falls along its worst direction
 LAWS: dict[str, tuple[str, Law]] = {
     "gaussian": ("l2", lambda noise: stats.norm(scale=noise["sigma"])),
     "gaussian_linf": ("linf", lambda noise: stats.norm(scale=noise["sigma"] / noise["pixels"] ** 0.5)),
@@ -34,7 +34,7 @@ IN_BOX = ("splitting_in_box", "uniform_in_box")
 
 
 def noise_of(told: Mapping[str, Any]) -> dict[str, Any]:
-    """The noise that a method or its evidence names; records from before there was a choice have Gaussian noise."""
+    """The noise that a method or its evidence names; older records, made without a choice, have Gaussian noise."""
     if "kept" in told:  # a method that keeps a sub-sample names its settings one by one
         return ablation_of(told)
     noise = told.get("noise", {"name": "gaussian", "sigma": told.get("sigma")})
@@ -48,7 +48,7 @@ def noise_of(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ablation_of(told: Mapping[str, Any]) -> dict[str, Any]:
-    """How sub-samples are drawn: the axis of the modalities, the image's size, and parts and kept elements of each."""
+    """The settings of sub-samples: axis of the modalities, size of the image, and parts and kept elements of each."""
     numbers = {key: [int(v) for v in told[key]] for key in ("size", "parts", "kept")}
     return {"name": "ablation", "axis": str(told["axis"]), **numbers}
 
@@ -64,7 +64,7 @@ def _law(noise: tuple[tuple[str, Any], ...]) -> Any:
 
 
 def norm_of(shared: Mapping[str, Any]) -> str:
-    """The norm in which the noise proves radii; of sub-samples, numbers of elements."""
+    """The norm in which the noise proves radii; for sub-samples, ``elements``."""
     noise = noise_of(shared)
     return "elements" if noise["name"] == "ablation" else _known(noise)[0]
 
@@ -78,7 +78,7 @@ def _known(noise: Mapping[str, Any]) -> tuple[str, Law]:
 
 
 def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float = 0.0) -> tuple[int, float]:
-    """Class and radius from vote counts: where F, moved back from the class and on to a rival, keeps just the margin.
+    """Class and radius from vote counts: the radius at which F, moved from the class to a rival, keeps just the margin.
 
     F is the law of one pixel's noise.
     """
@@ -102,9 +102,9 @@ def smoothing(row: Mapping[str, Any], shared: Mapping[str, Any], margin: float =
 
 
 def _in_box(sigma: float, lead: float) -> float:
-    """How far cubes of noise may part before the class has lost half of its lead to the rival, pixel after pixel by 1.
+    """The distance of two cubes of noise at which the class has lost half of its lead, pixel after pixel moving by 1.
 
-    What two cubes share is the product over the pixels that moved of what two intervals of the noise share.
+    The volume that two cubes share is the product, over the moved pixels, of the length that two intervals share.
     """
     width = 12.0**0.5 * sigma
 
@@ -119,11 +119,11 @@ def _in_box(sigma: float, lead: float) -> float:
 
 
 def vote_bounds(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int, float, float]:
-    """The class with most of the first votes, a lower bound of its probability, and an upper one of every rival's.
+    """The class with most of the first votes, a lower bound of its probability, and an upper bound of every rival's.
 
-    A bound is the p at which seeing at least, or at most, this many votes has the probability that it may fail with:
-    a root of the binomial's tail, not the Beta quantile that the certificate uses.  One that holds at any time is where
-    the beta-binomial law, of a p that is itself drawn, makes these votes 1/alpha times as likely as p does.
+    A bound is the p at which at least, or at most, this many votes have the allowed probability of failure: a root of
+    the binomial's tail, not the Beta quantile that the certificate uses.  A bound that holds at any time is the p under
+    which these votes are alpha times as likely as under the beta-binomial law, where p itself is drawn.
     """
     first, second = np.asarray(row["counts0"]), np.asarray(row["counts"])
     total, below = int(row.get("drawn", shared["n"])), _rule(row, shared)
@@ -141,7 +141,7 @@ def vote_bounds(row: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[int,
 
 
 def _rule(row: Mapping[str, Any], shared: Mapping[str, Any]) -> Callable[[int, int, float], float] | None:
-    """The bound of the rule that was planned; None where it has none for so many votes."""
+    """The bound of the planned rule; None if the rule has no bound for this number of votes."""
     planned, rule = int(shared["n"]), shared.get("rule", "fixed")
     drawn, looks = int(row.get("drawn", planned)), [int(n) for n in shared.get("looks", ())]
     if rule == "anytime":
@@ -154,7 +154,7 @@ def _rule(row: Mapping[str, Any], shared: Mapping[str, Any]) -> Callable[[int, i
 
 
 def _slack(noise: Mapping[str, Any]) -> float:
-    """How far draws on the grid may be from their law: a table of float64 for 2^24 values; others say nothing."""
+    """The most that draws on the grid differ from their law, a float64 table for 2^24 values; 0 for other noise."""
     return 255.0 * float(noise["sigma"]) / 2**27 if noise["name"] == "grid_gaussian" else 0.0
 
 
