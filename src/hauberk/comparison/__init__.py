@@ -1,4 +1,4 @@
-"""Runs held against each other on the same images: paired differences, and the straight line between two models."""
+"""Comparisons of runs on the same images: paired differences, and the straight line between two models."""
 
 from hauberk.comparison.compare import Comparison, Judged, compare
 from hauberk.comparison.contestant import Contestant, Outcome, Quantity

@@ -1,4 +1,4 @@
-"""A run held against a baseline: what is compared, on which images, and whether a drop can be excluded."""
+"""The comparison of a run with a baseline: its shares, the shared images, and whether a drop can be excluded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hauberk.errors import HauberkError
 def compared(
     run: Path, against: Path, required: Sequence[Requirement], tolerated: float, unseen: float, of: str = ""
 ) -> list[Finding]:
-    """A finding for each share: those that are required, or without any all that both runs have.
+    """One finding for each required share, or for each share that both runs have if none is required.
 
     Args:
-        run: what is judged.
+        run: the run that is judged.
         against: the baseline.
-        required: with budgets as the records have them.
+        required: the requirements, with budgets as the records have them.
         tolerated: see ``drop.dropped``.
         unseen: likewise.
         of: a part of the predictor's name.

@@ -1,4 +1,4 @@
-"""All contestants against each other, with one correction for all comparisons."""
+"""Comparisons of all contestants with each other, with one correction for all comparisons."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hauberk.threats import Threat
 
 @dataclass(frozen=True)
 class Judged:
-    """An effect with its p-value corrected for all comparisons, and what follows."""
+    """An effect with its p-value corrected for all comparisons, and its verdict."""
 
     effect: Effect
     corrected: float
@@ -27,14 +27,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared and what came out.
+    """The comparisons and their results.
 
     Args:
         contestants: in the order of the runs.
-        quantities: what at least two of them have.
-        confidence: of every interval by itself, and of all verdicts together.
+        quantities: the quantities that at least two contestants have.
+        confidence: confidence of every interval by itself, and of all verdicts together.
         judged: differences of pairs, then heights above the line.
-        refused: what could not be compared, and why.
+        refused: the comparisons that could not be made, and why.
     """
 
     contestants: tuple[Contestant, ...]
@@ -48,18 +48,18 @@ def compare(
     runs: Sequence[Path], threats: Sequence[Threat] = (), line: tuple[Path, Path] | None = None,
     against: Sequence[Path] = (), confidence: float = 0.95, unlike: bool = False,
 ) -> Comparison:  # fmt: skip
-    """Compare every two runs, or each with some alone and with the line between two, in all that both have.
+    """Compare every two runs, or each with chosen runs and with the line between two, in all quantities of both.
 
     A verdict is drawn at the level ``1 - confidence`` with Holm's correction for all comparisons that are returned.
 
     Args:
         runs: run directories or bundles.
         threats: budgets of attacks and radii of certificates; without any, all budgets that a run was attacked at.
-        line: the two runs whose line the others are held against.
+        line: the two runs whose line the other runs are compared with.
         against: the only runs that others are compared with, beside the ends of the line; without any and without a
-            line every two are compared.  Neither these nor the ends need be among the runs.
-        confidence: of every interval by itself, and of all verdicts together.
-        unlike: compare also where attacks differ in both directions; no verdict is drawn there.
+            line every two are compared.  These runs and the ends need not be among ``runs``.
+        confidence: confidence of every interval by itself, and of all verdicts together.
+        unlike: compare also if attacks differ in both directions; no verdict is drawn then.
 
     Raises:
         HauberkError: if fewer than two models are named, or nothing can be compared.
@@ -95,7 +95,7 @@ def compare(
 
 
 def accuracy(contestant: Contestant, quantity: Quantity, confidence: float) -> tuple[Interval, Interval | None]:
-    """The share of its own images, with its interval over images, and over seeds where there are several.
+    """A contestant's share of its own images, with its interval over images, and over seeds if there are several.
 
     Wilson's interval for one run, Student's t within [0, 1] for several.
     """
@@ -123,12 +123,12 @@ def _order(quantity: Quantity) -> tuple[int, str, float]:
 
 
 def _of(contestants: Sequence[Contestant], run: Path) -> Contestant:
-    """Who a run is; of a run with several predictors the first."""
+    """The contestant of a run; the first one if the run has several predictors."""
     return next(c for c in contestants if run.resolve() in {path.resolve() for path in c.runs})
 
 
 def _verdict(effect: Effect, told: bool) -> str:
-    """What is beyond doubt."""
+    """The verdict on an effect, in words."""
     higher, lower = ("above", "below") if len(effect.against) == 2 else ("higher", "lower")
     if not told:
         return "not told apart"

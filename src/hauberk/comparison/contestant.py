@@ -1,4 +1,4 @@
-"""Who is compared, and in what: outcomes image by image, of one run or of several seeds of one recipe."""
+"""Contestants and their compared quantities: outcomes image by image, of one run or of several seeds of one recipe."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Kind = Literal["clean", "attacked", "certified"]
 KINDS: tuple[Kind, ...] = ("clean", "attacked", "certified")
 SEED = re.compile(r"(.+)-seed(\d+)")
 HASH = re.compile(r"\[[0-9a-f]{16}\]")
-APART = ("seed", "evaluation", "expected", "summary")  # of a recipe: what trains no other model
+APART = ("seed", "evaluation", "expected", "summary")  # entries in which recipes of one model may differ
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared: the share of images that are right, that no attack broke, or that are certified.
+    """A compared quantity: the share of images that are right, that no attack broke, or that are certified.
 
     Args:
         kind: which of the three.
-        norm: of the budget; empty for clean accuracy.
+        norm: norm of the budget; empty for clean accuracy.
         eps: the budget or radius, pixel units.
     """
 
@@ -50,10 +50,10 @@ class Outcome:
     """Whether each image counts, for each seed.
 
     Args:
-        ids: of the images, sorted, shape (N,).
-        counts: shape (S, N).
-        tried: the attacks; none where it is no robust accuracy.
-        method: the certificate; empty where nothing is certified.
+        ids: ids of the images, sorted, shape (N,).
+        counts: whether each image counts, shape (S, N).
+        tried: the attacks; none unless the quantity is a robust accuracy.
+        method: the certificate; empty if nothing is certified.
     """
 
     ids: Ids
@@ -82,15 +82,15 @@ class Contestant:
     """One predictor on one split, or several that are seeds of one recipe.
 
     Args:
-        name: of the run, without ``-seedN`` where several seeds are pooled.
-        runs: where the records are.
-        seeds: as the names of the runs say; empty where only one run has this name.
-        dataset: its name.
-        split: its part.
-        labels: by image id.
-        outcomes: by what is compared.
-        problems: what the check of the records finds wrong.
-        predictor: as the records name it; empty where several are pooled.
+        name: name of the run, without ``-seedN`` if several seeds are pooled.
+        runs: paths of the runs with the records.
+        seeds: seeds from the names of the runs; empty if only one run has this name.
+        dataset: name of the data set.
+        split: its split.
+        labels: labels by image id.
+        outcomes: outcomes by quantity.
+        problems: problems that the check of the records found.
+        predictor: the predictor as the records name it; empty if several are pooled.
         proved: norms in which there are proofs.
     """
 
@@ -108,7 +108,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class _Single:
-    """A contestant of one run, whose name is not settled yet: which predictor of the run, its recipe and weights."""
+    """A contestant of one run before its name is final, with the predictor of the run, its recipe and its weights."""
 
     run: str
     which: str
@@ -198,7 +198,7 @@ def _pooled(singles: Iterable[_Single]) -> list[Contestant]:
 
 
 def _pool(name: str, members: list[_Single]) -> Contestant:
-    """One contestant of several seeds; it has the outcomes that all of them have, on the images of all."""
+    """One contestant of several seeds; it has the outcomes that all seeds have, on the images that all seeds share."""
     first = members[0]
     if len(members) == 1:
         return first.contestant
@@ -247,10 +247,10 @@ def _together(name: str, quantity: Quantity, outcomes: Sequence[Outcome]) -> Out
 
 
 def check_labels(one: Mapping[int, int], other: Mapping[int, int], name: str, rival: str) -> None:
-    """Refuse images that share an id but no label.
+    """Refuse images with the same id and different labels.
 
     Raises:
-        HauberkError: if there is one.
+        HauberkError: if there is such an image.
     """
     differing = next((i for i in one.keys() & other.keys() if one[i] != other[i]), None)
     if differing is not None:

@@ -1,4 +1,4 @@
-"""Has a share fallen, on the same images, by more than is tolerated?"""
+"""The test whether a share has fallen, on the same images, by more than is tolerated."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Drop:
-    """A change and what is beyond doubt of it.
+    """The change of a share and the verdict on it.
 
     Args:
         verdict: ``fail`` if a drop of more than ``tolerated`` is beyond doubt; ``cannot tell`` if it is not, and a
             drop of ``unseen`` more is not excluded either.
-        change: of the share, the new one less the old one, with the two one-sided limits as its ends.
-        lost: images that counted and count no more.
-        won: images that count now and did not before.
+        change: the new share minus the old share, with the two one-sided limits as its ends.
+        lost: number of images that counted before and do not count now.
+        won: number of images that count now and did not count before.
     """
 
     verdict: Verdict
@@ -38,15 +38,15 @@ def dropped(
 ) -> Drop:
     r"""Compare two shares on the same images.
 
-    Without a tolerated drop the alarm is McNemar's exact test to one side, :math:`P(\mathrm{Bin}(l + w, 1/2) \ge l)
-    \le \alpha` with l images lost and w won: no drop gives an alarm with probability at most alpha, whatever the
-    discordance.  With one it is Tango's one-sided upper limit, which is approximate.
+    Without a tolerated drop the alarm is McNemar's exact one-sided test, :math:`P(\mathrm{Bin}(l + w, 1/2) \ge l)
+    \le \alpha` with l images lost and w won: if there is no drop, an alarm has probability at most alpha, whatever the
+    discordance.  With a tolerated drop the alarm is Tango's one-sided upper limit, which is approximate.
 
     Args:
         new: whether each image counts now, shape (N,).
-        old: whether it did before, row i about the same image.
+        old: whether each image counted before; row i is about the same image.
         tolerated: the drop that is allowed, as a share.
-        unseen: what a drop may exceed that by and be missed; else there are too few images to tell.
+        unseen: how far a missed drop may exceed ``tolerated``; if more is not excluded, there are too few images.
         alpha: probability of a false alarm.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One contestant against another, or against the straight line between two, on the images that all of them have."""
+"""Comparisons of a contestant with another, or with the straight line between two, on the images that all have."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ CLEAN = Quantity("clean")
 
 @dataclass(frozen=True)
 class Effect:
-    """How much more of the images one contestant gets than another, or than the line between two others.
+    """The difference of a contestant's share from that of another contestant, or from the line between two others.
 
     Args:
-        one: who.
-        against: the other, or the two ends of the line.
-        quantity: of what.
-        interval: the difference on the images that all have; over images, for these trainings.
-        over_seeds: the same over trainings, where all have several seeds in common; else None.
-        p: two-sided p-value that there is none: the larger of those over images and over seeds.
-        more: this one met attacks that the others did not, so that a lower share may be due to them.
-        fewer: the others met attacks that this one did not, so that a higher share may be due to them.
+        one: name of the contestant.
+        against: name of the other, or of the two ends of the line.
+        quantity: the compared quantity.
+        interval: the difference on the images that all have, with its interval over images, for these trainings.
+        over_seeds: the same over trainings, if all have several seeds in common; else None.
+        p: two-sided p-value of no difference: the larger of the p-values over images and over seeds.
+        more: whether this one met attacks that another did not meet, so that a lower share may be due to them.
+        fewer: whether another met attacks that this one did not meet, so that a higher share may be due to them.
     """
 
     one: str
@@ -47,19 +47,19 @@ class Effect:
 def difference(
     one: Contestant, other: Contestant, quantity: Quantity, confidence: float = 0.95, unlike: bool = False
 ) -> Effect:
-    """One contestant less another.
+    """The share of one contestant minus the share of another.
 
     Single runs are compared by Tango's interval and McNemar's exact test, pooled ones by Student's t over images.
 
     Args:
-        one: who has the quantity.
-        other: who has it too.
-        quantity: what is compared.
-        confidence: of the intervals.
+        one: a contestant with the quantity.
+        other: another contestant with the quantity.
+        quantity: the compared quantity.
+        confidence: confidence of the intervals.
         unlike: whether attacks may differ in both directions.
 
     Raises:
-        HauberkError: if they share no images, have other data, or were not attacked alike.
+        HauberkError: if they share no images, have different data, or were not attacked alike.
     """
     ids = _common([one, other], [quantity])
     more, fewer = _attacks(one, [other], quantity, unlike)
@@ -77,12 +77,12 @@ def height(
     one: Contestant, ends: tuple[Contestant, Contestant], quantity: Quantity, confidence: float = 0.95,
     unlike: bool = False,
 ) -> Effect:  # fmt: skip
-    """How far one contestant lies above the straight line between two at its clean accuracy.
+    """The height of one contestant above the straight line between two others, at its clean accuracy.
 
-    A point on the line is what tossing a coin between the two gives; beyond its ends it is level.
+    A point on the line is the result of tossing a coin between the two ends; beyond its ends the line is level.
 
     Raises:
-        HauberkError: as ``difference``, and if clean accuracy does not tell the ends apart.
+        HauberkError: as ``difference``, and if the clean accuracies of the ends do not differ significantly.
     """
     everyone = [one, *ends]
     ids = _common(everyone, [CLEAN, quantity])
@@ -115,7 +115,7 @@ def _effect(
 
 
 def _seeded(contestant: Contestant, outcome: Outcome, ids: Ids, seeds: Sequence[int]) -> Floats:
-    """A row for each of the shared seeds; without several of them one row, the mean over all that there are."""
+    """One row for each shared seed; if there are not several, one row: the mean over the contestant's own seeds."""
     rows = outcome.on(ids).astype(np.float64)
     found: Floats = rows[[contestant.seeds.index(s) for s in seeds]] if len(seeds) > 1 else rows.mean(0, keepdims=True)
     return found
@@ -129,7 +129,7 @@ def _seeds(contestants: Sequence[Contestant]) -> list[int]:
 
 
 def _common(contestants: Sequence[Contestant], quantities: Sequence[Quantity]) -> Ids:
-    """The images that all have, for all quantities."""
+    """The images that all contestants have for all quantities."""
     first, names = contestants[0], listed([c.name for c in contestants])
     for other in contestants[1:]:
         if (first.dataset, first.split) != (other.dataset, other.split):
@@ -146,7 +146,7 @@ def _common(contestants: Sequence[Contestant], quantities: Sequence[Quantity]) -
 
 
 def _attacks(one: Contestant, others: Sequence[Contestant], quantity: Quantity, unlike: bool) -> tuple[bool, bool]:
-    """Whether this one met attacks that another did not, and the reverse; both are refused unless they may differ."""
+    """Whether this one met attacks that another did not, and the reverse; both are refused unless ``unlike`` is set."""
     if quantity.kind != "attacked":
         return False, False
     mine = one.outcomes[quantity].tried

@@ -1,4 +1,4 @@
-"""The straight line between two models, in the plane of clean and robust accuracy: what tossing a coin gives."""
+"""The straight line between two models in the plane of clean and robust accuracy: the results of tossing a coin."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hauberk.evaluation.metrics import Floats
 
 
 def above(points: Sequence[tuple[Floats, Floats]], curve: Sequence[tuple[Floats, Floats]]) -> Floats:
-    r"""How far models lie above a curve of others at equal clean accuracy, as one contribution for each image.
+    r"""The height of models above a curve of other models at equal clean accuracy, as one contribution for each image.
 
-    The mean of the contributions is the mean height of the points; their spread gives its standard error.  With clean
-    and robust outcomes c, r of a point, and those of its two neighbours on the curve, a and b, the contributions are
+    The mean of the contributions is the mean height of the points, and their spread gives its standard error.  For a
+    point with clean and robust outcomes c and r, between its neighbours a and b on the curve, the contributions are
 
     .. math::
         r_i - t\,r^a_i - (1 - t)\,r^b_i - (\bar r^a - \bar r^b)\,\dot t_i, \quad
         t = \frac{\bar c - \bar c^b}{\bar c^a - \bar c^b}, \quad
         \dot t_i = \frac{c_i - c^b_i - t\,(c^a_i - c^b_i)}{\bar c^a - \bar c^b},
 
-    the last term being the influence of the image on t.  Beyond its ends the curve is level.
+    where the last term is the influence of the image on t.  Beyond its ends the curve is level.
 
     Args:
         points: clean and robust outcomes of each model, each of shape (N,) with values in [0, 1].

@@ -1,4 +1,4 @@
-"""What is required of a run, as one types it: ``lower(certified@l2:0.25)>=0.60``.
+"""Requirements of a run in the form in which they are typed: ``lower(certified@l2:0.25)>=0.60``.
 
 ::
 
@@ -31,13 +31,13 @@ _AROUND = re.compile(r"(?P<word>[a-z]+)\((?P<inner>.*)\)")
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one requirement.
+    """The result for one requirement.
 
     Args:
-        name: the requirement, or what was compared.
+        name: the requirement, or the comparison.
         verdict: ``pass``, ``fail`` or ``cannot tell``.
         reason: one line.
-        missing: the words after ``hauberk`` of the command that would make it known; empty where there is none.
+        missing: the words after ``hauberk`` of the command that would settle the verdict; empty if there is none.
     """
 
     name: str
@@ -51,12 +51,13 @@ class Requirement:
     """A number that a measure of a run must reach.
 
     Args:
-        text: as it was typed, without spaces.
-        quantity: whose share, ``Quantity("clean")``; of an average certified radius the norm with ``certified``.
+        text: the requirement as it was typed, without spaces.
+        quantity: the quantity of the share, ``Quantity("clean")``; for an average certified radius ``certified`` with
+            its norm.
         over: all images alike, the mean over the classes, or the worst class.
         radius: whether it is about the average certified radius, in pixel units.
         lower: whether the lower limit must reach the number, and not the estimate alone.
-        number: to be reached; a share in [0, 1], or a radius.
+        number: the number to reach: a share in [0, 1], or a radius.
     """
 
     text: str
@@ -68,7 +69,7 @@ class Requirement:
 
     @property
     def threat(self) -> Threat | None:
-        """The budget, where there is one."""
+        """The budget, or None if the requirement has none."""
         if self.radius or self.quantity.kind == "clean":
             return None
         return cast("Threat", registry.build({"name": self.quantity.norm, "eps": self.quantity.eps}, "threat"))
@@ -78,7 +79,7 @@ def parse(text: str) -> Requirement:
     """Read a requirement.
 
     Raises:
-        HauberkError: if it is none.
+        HauberkError: if the text is no requirement.
     """
     whole = _WHOLE.fullmatch(text.strip())
     if whole is None:
@@ -86,7 +87,7 @@ def parse(text: str) -> Requirement:
     number = registry.number(whole["number"]) / (100.0 if whole["percent"] else 1.0)
     lower, inner = _taken_off(whole["measure"].strip(), ("lower",))
     over, inner = _taken_off(inner, ("balanced", "worst"))
-    if inner in ("balanced", "worst"):  # of clean accuracy, as the words are used
+    if inner in ("balanced", "worst"):  # these words alone are about clean accuracy
         over, inner = inner, "clean"
     radius = inner.startswith("acr@")
     if radius and (over or whole["percent"]):
@@ -103,7 +104,7 @@ def parse(text: str) -> Requirement:
 
 
 def _taken_off(text: str, words: tuple[str, ...]) -> tuple[str, str]:
-    """The word around the parentheses, if it is one of these, and what is inside."""
+    """The word before the parentheses, if it is one of ``words``, and the text inside them."""
     around = _AROUND.fullmatch(text)
     if around is None or around["word"] not in words:
         return "", text

@@ -18,7 +18,7 @@ EFFECTS = ("Of", "Run", "Against", "Points", "Over seeds", "Images", "p", "Verdi
 
 
 def lines(found: Comparison) -> Iterator[str]:
-    """For a terminal: what is compared, the share of each run, then the differences."""
+    """The comparison as lines for a terminal: each quantity, the share of each run, then the differences."""
     for quantity in found.quantities:
         yield f"{quantity}{BOUND[quantity.kind]}"
         width = max(len(c.name) for c in found.contestants if quantity in c.outcomes)
@@ -40,7 +40,7 @@ def page(found: Comparison) -> str:
 
 
 def notes(found: Comparison) -> list[str]:
-    """How the numbers were made, and what could not be compared."""
+    """Notes on how the numbers were made, on problems of the records, and on comparisons that could not be made."""
     count, level = len(found.judged), f"{100 * found.confidence:g} %"
     said = [f"Each {level} interval holds by itself. All verdicts together hold at {level}: p is corrected for "
             f"{count} comparison{'s' * (count > 1)} (Holm)."]  # fmt: skip
@@ -90,7 +90,7 @@ def _quantity(quantity: Quantity) -> dict[str, Any]:
 
 
 def _interval(interval: Interval) -> dict[str, float | int | None]:
-    """Ends that are infinite, of a single value, are none in JSON."""
+    """An interval as values for JSON; infinite ends, as of a single value, become None."""
     ends = {"value": interval.value, "low": interval.low, "high": interval.high}
     return {name: end if math.isfinite(end) else None for name, end in ends.items()} | {"n": interval.n}
 
