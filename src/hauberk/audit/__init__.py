@@ -1,7 +1,7 @@
-"""Verification that needs more than the files: the data, and with the weights a random sample of everything again.
+"""Verification that needs more than the files: the data, and with the weights a random sample of all evaluations again.
 
-``verify`` reads files alone.  Here the run's data is loaded where it is to be found, and on request the model, so that
-sampled rows are certified and attacked again.  The sample is drawn by the verifier: who made the run cannot know it.
+``verify`` reads files alone.  This package loads the run's data if it can be found, and on request the model, so that
+sampled rows are certified and attacked again.  The verifier draws the sample, so the maker of the run cannot know it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hauberk.verify.verdict import MALFORMED, one_line
 
 __all__ = ["ROWS", "audit", "draw", "recompute"]
 
-ROWS = 299  # of them one belongs to a share of 1 % with probability 1 - 0.99^299 > 0.95
+ROWS = 299  # at least one of them is in a share of 1 % with probability 1 - 0.99^299 > 0.95
 
 
 def draw() -> int:
@@ -38,14 +38,14 @@ def audit(
     run: Path, weights: bool = False, rows: int | None = ROWS, seed: int | None = None, factory: str | None = None,
     arch: str | None = None,
 ) -> list[Verdict]:  # fmt: skip
-    """Check a run from its files, its data where that is there, and on request its weights.
+    """Check a run from its files, its data if they can be found, and on request its weights.
 
     Args:
         run: a run directory or a bundle.
-        weights: whether to load the model, certify and attack again.
+        weights: whether to load the model, and to certify and attack again.
         rows: how many rows of each evaluation, drawn at random; None for all.
-        seed: of the sample and of fresh votes; None draws one, see ``draw``.
-        factory: ``module:factory`` or file of the model, where the run is about one of the user's own.
+        seed: seed of the sample and of fresh votes; None draws one, see ``draw``.
+        factory: ``module:factory`` or file of the model, if the run is about a user's own model.
         arch: for a checkpoint, the ``module:factory`` of the network that it fills.
 
     Returns:
@@ -75,12 +75,12 @@ def audit(
 def _parts(parts: Sequence[Part]) -> list[Part]:
     try:
         return group(p for p in parts if p.kind in MEASURED)
-    except MALFORMED:  # said by the files' own verdicts
+    except MALFORMED:  # reported in the files' own verdicts
         return []
 
 
 def _data(recipe: Mapping[str, Any]) -> tuple[Dataset | None, str]:
-    """The data of a recipe, or why it is not there; a stranger's recipe may name data, and nothing else to be built."""
+    """The data of a recipe, or why it is missing; a stranger's recipe may name data, and nothing else to build."""
     spec = recipe.get("data")
     spec = {"name": spec} if isinstance(spec, str) else spec
     spec = spec if isinstance(spec, dict) else {}

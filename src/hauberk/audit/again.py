@@ -1,4 +1,4 @@
-"""From the weights: a random sample of every evaluation, certified, attacked and mixed again."""
+"""A random sample of every evaluation, certified, attacked and mixed again from the weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hauberk.verify import Verdict, claims
 from hauberk.verify.attacks import decides_itself
 from hauberk.verify.verdict import guarded
 
-BUILT = ("certificate", "attack", "threat", "noise", "loss")  # what the method of a record may be made of
+BUILT = ("certificate", "attack", "threat", "noise", "loss")  # kinds that the method of a record may hold
 
 
 def recompute(target: Subject, rows: int | None, generator: np.random.Generator) -> list[Verdict]:
@@ -44,7 +44,7 @@ def recompute(target: Subject, rows: int | None, generator: np.random.Generator)
 
 
 def _model_verdict(target: Subject) -> Verdict:
-    """Whether the model answers the probe images as its fingerprint on record says."""
+    """Whether the model's answers to the probe images are those of its fingerprint on record."""
     name = predictor_name(target.model)
     stored = read_all(target.run.records, "fingerprint")
     if not stored:
@@ -92,7 +92,7 @@ def _identity(part: Part, target: Subject) -> Iterator[str]:
     if part.unit["weights"] != weights_hash(target.model):
         yield f"the records name weights {part.unit['weights']}, the model has {weights_hash(target.model)}"
     for name, found in (("structure", structure(target.model)), ("dtype", dtype_of(target.model))):
-        if name == "structure" and part.kind == "mix":  # as it was before it was saved: see _revised
+        if name == "structure" and part.kind == "mix":  # a mix has the structure from before it was saved: see _revised
             continue
         if part.unit.get(name, found) != found:  # records of the first versions name no structure
             yield f"the records name the {name} {part.unit[name]}, the model has {found}"
@@ -101,7 +101,7 @@ def _identity(part: Part, target: Subject) -> Iterator[str]:
 
 
 def _decision_problems(part: Part, target: Subject) -> Iterator[str]:
-    """Whether the model is random, or decides in a way of its own, as the records say."""
+    """Whether the records are right about the model's randomness and about a decision rule of its own."""
     known = traits(target.model)
     image = target.dataset.test.select(slice(1)).batch().images
     probed = not known.declared and is_random(target.model, image, PROBES)
@@ -112,7 +112,7 @@ def _decision_problems(part: Part, target: Subject) -> Iterator[str]:
 
 
 def _revised(part: Part, target: Subject) -> Iterator[str]:
-    """The claim that other revisions of the code made the records, where they did."""
+    """The claim about revisions of the code, if other revisions or another structure made the records."""
     saved = part.unit.get("structure") if part.kind == "mix" else None
     other = part.unit.get("revisions") not in (None, revisions_today(part))
     if other or saved not in (None, structure(target.model)):
@@ -120,7 +120,7 @@ def _revised(part: Part, target: Subject) -> Iterator[str]:
 
 
 def _method_problems(spec: Any) -> Iterator[str]:
-    """Whether a method is made of certificates, attacks, threats and losses alone: nothing else is built."""
+    """Whether a method holds certificates, attacks, threats, noises and losses alone: nothing else may be built."""
     if isinstance(spec, Mapping):
         if "name" in spec and registry.entry(str(spec["name"])).kind not in BUILT and spec["name"] != "alpha_path":
             yield f"its method names {spec['name']}, which is none"

@@ -1,11 +1,11 @@
 """Attacks on sampled rows again, from the weights.
 
-An attack is a random search, and on another machine its last bits differ; so a survivor that falls is counted and not
-called forged.  What is compared exactly is what the model answers: at the image and at the kept points.  Outcomes that
-differ are looked at twice more.  Where machine, threads, versions and revisions are those of the record, the whole unit
-of such a row is run again, which repeats its bits; what differs then was not measured.  On any machine, fallen
-survivors and broken rows that now resist are equally many, as two runs of one search would have them: a sign test.
-And of many fresh runs the recorded one is no more often alone in leaving an image standing than any other.
+An attack is a random search, and its last bits differ on another machine.  A survivor that falls is therefore counted,
+and not called forged.  The model's answers at the image and at the kept points must agree up to rounding.  Rows whose
+outcomes differ are checked in three further ways.  If machine, threads, versions and revisions are those of the record,
+the whole unit of such a row is run again, which repeats its bits; an outcome that then differs was not measured.  On
+any machine, two runs of one search have as many fallen survivors as broken rows that now resist, up to a sign test.
+Among many fresh runs, the recorded run is alone in leaving an image standing no more often than any other run.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from hauberk.verify.attacks import decides_itself
 from hauberk.verify.plans import plan_key
 from hauberk.verify.verdict import samples
 
-LEVEL = 1e-4  # of the sign test
+LEVEL = 1e-4  # level of the sign test
 RUNS, JITTER = 20, 1e-6  # fresh runs, on images moved by this much
-ODD, FEWEST = 2e-4, 3  # level: so many images, all of which the recorded run alone leaves standing, are below it
+ODD, FEWEST = 2e-4, 3  # level; this many images, all of which the recorded run alone leaves standing, are below it
 CLOSE = 1e-3  # difference of float32 probabilities and margins between two machines
 SAME = ("torch", "numpy", "cpu", "system", "threads", "accelerator", "hauberk")
 
@@ -42,7 +42,7 @@ SAME = ("torch", "numpy", "cpu", "system", "threads", "accelerator", "hauberk")
 def attack_again(
     part: Part, target: Subject, batch: Batch, generator: np.random.Generator, trusted: list[str]
 ) -> Iterator[str]:
-    """Ask the model at the image and at kept points again, and search again."""
+    """Compare the model's answers at the image and at kept points again, and run the search again."""
     yield from _stage_problems(part)
     yield from _point_problems(part, target)
     attack: Attack = registry.build(part.unit["method"], "attack")
@@ -60,7 +60,7 @@ def attack_again(
     if not differ.any():
         return
     same_code = part.unit.get("revisions") == revisions_today(part)
-    random = part.facts["stochastic"] or "device" in part.unit  # here it is asked on the CPU
+    random = part.facts["stochastic"] or "device" in part.unit  # this check runs on the CPU
     if _same_machine(target) and same_code and not random:
         yield from _unit_problems(part, target, attack, rows.ids[differ])
     yield from sign_problems(rows.ids, fell, resisted)
@@ -86,14 +86,14 @@ def sign_problems(ids: np.ndarray, fell: np.ndarray, resisted: np.ndarray) -> It
 
 
 def odd_problems(alone: Sequence[int], others: int, runs: int = RUNS) -> Iterator[str]:
-    """Whether the recorded run is the only one that leaves an image standing, far more often than a run is.
+    """Whether the recorded run is alone in leaving an image standing, far more often than another run is.
 
-    The recorded run and fresh ones of the same search are exchangeable.  So of the images that exactly one of all runs
-    leaves standing, each run has the same share.
+    The recorded run and fresh runs of the same search are exchangeable.  Each run therefore has the same share of the
+    images that exactly one of all runs leaves standing.
 
     Args:
         alone: samples that the recorded run alone leaves standing.
-        others: how many samples one of the fresh runs alone leaves standing.
+        others: how many samples exactly one of the fresh runs leaves standing, and the recorded run does not.
         runs: how many fresh runs there are.
     """
     chance = stats.binom.sf(len(alone) - 1, len(alone) + others, 1.0 / (runs + 1))
@@ -107,9 +107,9 @@ def odd_problems(alone: Sequence[int], others: int, runs: int = RUNS) -> Iterato
 def _odd_ones(
     part: Part, target: Subject, attack: Attack, batch: Batch, generator: np.random.Generator
 ) -> tuple[list[int], int]:
-    """The images that the recorded run alone leaves standing, and how many another run alone does.
+    """The images that the recorded run alone leaves standing, and the number that another run alone leaves standing.
 
-    Fresh runs have seeds of their own, and images moved by less than rounding on another machine would move an
+    Fresh runs have seeds of their own.  Their images are moved by less than rounding on another machine would move an
     attack's steps, so that searches without random numbers differ too.
     """
     known = dict(zip(part.column("id").tolist(), part.column("success").tolist(), strict=True))
@@ -137,7 +137,7 @@ class _Rows:
 
 
 def _stage_problems(part: Part) -> Iterator[str]:
-    """Whether a stage is the one that its suite has at this place."""
+    """Whether the attack of a stage is the one that its suite has at this place."""
     if "suite" in part.unit:
         stages = registry.build(part.unit["suite"], "attack").stages()
         if registry.spec(stages[part.unit["stage"]]) != dict(part.unit["method"]):
@@ -182,7 +182,7 @@ def _same_machine(target: Subject) -> bool:
 
 
 def _unit_problems(part: Part, target: Subject, attack: Attack, ids: np.ndarray) -> Iterator[str]:
-    """Run the whole units of some rows again, in which they have the neighbours that they had."""
+    """Run the whole units of some rows again, so that each row has the neighbours that it had on record."""
     success = dict(zip(part.column("id").tolist(), part.column("success").tolist(), strict=True))
     split = split_of(target.dataset, str(part.facts["split"]))
     for unit in _units(part, target):
@@ -199,11 +199,11 @@ def _unit_problems(part: Part, target: Subject, attack: Attack, ids: np.ndarray)
 
 
 def _units(part: Part, target: Subject) -> list[np.ndarray]:
-    """The ids of each unit of an evaluation; of a later stage, those of them that it was run on."""
+    """The ids of each unit of an evaluation; for a later stage, only the ids that it was run on."""
     own = part.column("id")
     plan = target.run.info.get("plans", {}).get(plan_key(part.kind, part.unit, part.facts))
     if plan is None and part.unit.get("stage", 0) > 0:
-        return []  # nothing says which images its units were cut from
+        return []  # the images from which its units were cut are unknown
     every = own if plan is None else np.concatenate([np.arange(first, end) for first, end in plan])
     every = taken(part, split_of(target.dataset, str(part.facts["split"])), len(every))
     size = UNIT_TILES * int(part.unit["tile"])

@@ -1,4 +1,4 @@
-"""Certificates of sampled rows again, from the weights."""
+"""Certificates of sampled rows, computed again from the weights."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ VOTES = 1000  # fresh votes of a row at most
 def certify_again(
     part: Part, target: Subject, batch: Batch, generator: np.random.Generator, trusted: list[str]
 ) -> Iterator[str]:
-    """Compare recorded evidence with evidence gathered anew; votes with fresh votes."""
+    """Compare recorded evidence with evidence that is gathered again, and votes with fresh votes."""
     recorded = {row["id"]: row for row in part.table.to_pylist()}
     evidence = {i: json.loads(recorded[i]["evidence"]) for i in batch.ids.tolist()}
     method = dict(part.unit["method"])
-    if "n0" in part.facts["shared"]:  # votes, whatever they may be called
+    if "n0" in part.facts["shared"]:  # votes, whatever the method is called
         certificate = registry.build(_shorter(method), "certificate")
         seed = int(generator.integers(2**31))
         fresh = [s.row() for s in certificate.gather(target.model, batch, seed, part.unit["tile"])]
@@ -60,7 +60,7 @@ def certify_again(
 def _drawn_again(
     part: Part, target: Subject, batch: Batch, generator: np.random.Generator, evidence: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
-    """Fresh draws for the classes on record, as many as are enough to compare."""
+    """Compare the record with fresh draws for its classes, which are as many as a comparison needs."""
     asked = dict(part.unit["method"])
     certificate = registry.build({**asked, "n": min(int(asked["n"]), VOTES)}, "certificate")
     chosen = torch.tensor([int(np.argmax(row["first"])) for row in evidence], dtype=torch.int64)

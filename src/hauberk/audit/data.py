@@ -1,4 +1,4 @@
-"""Records against the data that they speak of."""
+"""Comparisons of records with the data that they are about."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def data_verdicts(
 
     Args:
         parts: evaluations.
-        dataset: what they are about.
-        units: the records as they are on disk, whose hashes of the data are made again.
+        dataset: the data that they are about.
+        units: the records as they are on disk, whose hashes of the data are computed again.
         whole: whether these are single units, as in a run, and not joined, as in a bundle.
     """
     known = [p for p in parts if p.kind != "diagnosis"]
@@ -44,7 +44,7 @@ def data_verdicts(
 
 
 def hashed(part: Part, dataset: Dataset) -> bool:
-    """Whether the hash of the images that a record names is that of the data; joined units are cut again."""
+    """Whether the hash of the images that a record names is that of the data; joined units are split again."""
     split = split_of(dataset, str(part.facts["split"]))
     own = part.column("id")
     if _hash(split, own) == part.unit["data"]:
@@ -88,13 +88,13 @@ def data_problems(part: Part, dataset: Dataset) -> Iterator[str]:
 
 
 def selected(part: Part, split: Split) -> bool:
-    """Whether the ids are those that asking for so many images gives, by the rule that the records name."""
+    """Whether the ids are those that the rule named by the records chooses for this number of images."""
     return set(taken(part, split, part.table.num_rows).tolist()) == set(part.column("id").tolist())
 
 
 def taken(part: Part, split: Split, images: int) -> np.ndarray:
-    """The ids of so many images, in the order in which units were cut from them."""
-    rule = part.facts.get("choice", "first")  # from before there was a choice
+    """The ids of a number of chosen images, in the order in which they were split into units."""
+    rule = part.facts.get("choice", "first")  # for records from before there was a choice
     if rule not in get_args(Choice):
         raise HauberkError(
             f"{rule!r} is not a rule for choosing images", "it is one of: " + ", ".join(get_args(Choice))

@@ -1,8 +1,8 @@
-r"""Recorded draws of a random model against fresh ones, by two-sample tests.
+r"""Comparisons of recorded draws of a random model with fresh draws, by two-sample tests.
 
-Of a vote the margins are compared by Kolmogorov and Smirnov's test, of expected logits the means by their standard
-errors; rows together by Holm's step-down, and by the sum of the differences of means, so that a little on every row is
-seen.  What two machines may round otherwise is granted to the record.
+The margins of a vote are compared by Kolmogorov and Smirnov's test, the means of expected logits by their standard
+errors.  Rows are tested together by Holm's step-down, and by the sum of the differences of means, which detects a small
+excess on every row.  Differences that rounding on two machines can cause are granted to the record.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy import stats
 from hauberk.audit.votes import LEVEL, holm
 from hauberk.verify.verdict import samples
 
-CLOSE = 1e-5  # of the size of a number, by which machines may differ
+CLOSE = 1e-5  # relative difference between two machines
 
 
 def draw_problems(
@@ -29,7 +29,7 @@ def draw_problems(
         ids: samples.
         recorded: evidence on record.
         fresh: evidence of fresh draws, for the classes on record.
-        draws: numbers of draws that bound, on record and anew.
+        draws: numbers of draws behind the bounds, on record and fresh.
     """
     pairs = [_vote(o, n) if "margins" in o else _means(o, n, draws) for o, n in zip(recorded, fresh, strict=True)]
     wrong = holm([chance for chance, _ in pairs], LEVEL)
@@ -41,7 +41,7 @@ def draw_problems(
 
 
 def _vote(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[float, float]:
-    """The probability of margins so far apart, and how many standard errors the recorded ones are ahead."""
+    """The probability of margins so far apart, and by how many standard errors the recorded margins are ahead."""
     told, seen = (np.asarray(row["margins"], dtype=np.float64) for row in (old, new))
     slack = CLOSE * max(1e-3, float(abs(told).max()))
     larger = stats.ks_2samp(told - slack, seen, alternative="less", method="asymp").pvalue
@@ -51,7 +51,7 @@ def _vote(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[float, float]
 
 
 def _means(old: Mapping[str, Any], new: Mapping[str, Any], draws: tuple[int, int]) -> tuple[float, float]:
-    """The same of means, over rivals; ahead is counted at the rival that is nearest on record."""
+    """As ``_vote`` for means, over rivals; the lead is counted at the rival that is nearest on record."""
     top = int(np.argmax(old["first"]))
     told, seen, spread, again = (
         np.delete(np.asarray(row[name], dtype=np.float64), top)
@@ -64,6 +64,6 @@ def _means(old: Mapping[str, Any], new: Mapping[str, Any], draws: tuple[int, int
 
 
 def _score(apart: Any, error: Any, slack: float) -> Any:
-    """Standard errors that lie between two means, beyond what is granted."""
+    """The number of standard errors between two means, beyond the difference that is granted."""
     beyond = np.sign(apart) * np.maximum(abs(apart) - slack, 0.0)
     return np.clip(beyond / np.maximum(error, 1e-300), -1e6, 1e6)

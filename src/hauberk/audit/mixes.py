@@ -1,4 +1,4 @@
-"""The alpha path of sampled rows again, from the weights."""
+"""The alpha path of sampled rows, computed again from the weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOSE = 1e-4  # difference of float32 logits between two machines, relative to t
 def mix_again(
     part: Part, target: Subject, batch: Batch, generator: np.random.Generator, trusted: list[str]  # noqa: ARG001
 ) -> Iterator[str]:
-    """Compare the recorded logits of both models, and the evidence of the robust one, with those of the weights."""
+    """Compare the recorded logits of both models, and the evidence of the robust model, with those of the weights."""
     model = target.model
     if not isinstance(model, MixedClassifier):
         yield f"its records are of a mix, the model is {type(model).__name__}"

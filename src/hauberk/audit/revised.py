@@ -1,4 +1,4 @@
-"""Which revisions of the code make such records today."""
+"""The revisions of the code that make such records today."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hauberk.records import Part
 
 
 def revisions_today(part: Part) -> dict[str, Any]:
-    """What the unit of a part would name if it were measured now; where it names others, bits may differ."""
+    """The revisions that the unit of a part would name if it were measured now; if it names others, bits may differ."""
     kind: registry.Kind = "attack" if part.kind == "attack" else "certificate"
     specs = [part.unit[name] for name in ("suite", "method") if name in part.unit]
     methods = [registry.build(spec, kind) for spec in specs if spec["name"] != "alpha_path"]

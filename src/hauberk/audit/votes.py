@@ -1,9 +1,9 @@
-r"""Recorded votes against fresh ones, by two-sample tests.
+r"""Comparisons of recorded votes with fresh votes, by two-sample tests.
 
-Honest votes and fresh votes of a row are two binomial samples of one probability, so Fisher's exact test applies, row
-by row.  Holm's step-down keeps the probability that an honest evaluation is called forged, over all its rows, below
-``LEVEL``.  A forger who raises every row by a little is seen by the sum over rows, tested one-sided at the same level:
-:math:`\sum_i (\hat p_i - \hat q_i)` over the root of the sum of its variances is about normal.
+Honest votes and fresh votes of a row are two binomial samples of one probability, so Fisher's exact test applies to
+each row.  Holm's step-down keeps the probability that an honest evaluation is called forged, over all its rows, below
+``LEVEL``.  The sum over rows detects a forger who raises every row by a little; it is tested one-sided at the same
+level: :math:`\sum_i (\hat p_i - \hat q_i)` over the root of the sum of its variances is about normal.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LEVEL = 1e-4
 def vote_problems(
     ids: Sequence[int], recorded: Sequence[Mapping[str, Any]], fresh: Sequence[Mapping[str, Any]], apart: bool = True
 ) -> Iterator[str]:
-    """Rows whose recorded votes do not fit fresh ones, and an evaluation whose votes are too good together.
+    """Rows whose recorded votes do not fit fresh votes, and an evaluation whose votes are too good together.
 
     Args:
         ids: samples.
         recorded: evidence on record: ``counts0`` and ``counts``.
         fresh: evidence gathered with fresh noise.
-        apart: rows have noise of their own; where they share it, the variance of the sum is unknown and only Holm's
-            procedure, which holds under any dependence, is left.
+        apart: whether rows have noise of their own; if they share it, the variance of the sum is unknown, and only
+            Holm's procedure is used, which holds under any dependence.
     """
     pairs = np.asarray([_pair(old, new) for old, new in zip(recorded, fresh, strict=True)], dtype=np.int64)
     chances = [stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue for a, n, b, m in pairs.tolist()]
@@ -47,7 +47,7 @@ def vote_problems(
 
 
 def holm(chances: Sequence[float], level: float) -> np.ndarray:
-    """Which of several p-values Holm's step-down rejects, at a level over all of them."""
+    """Which of several p-values Holm's step-down rejects, at a level over all p-values."""
     values = np.asarray(chances, dtype=np.float64)
     order = np.argsort(values)
     passed = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)) > level
@@ -57,7 +57,7 @@ def holm(chances: Sequence[float], level: float) -> np.ndarray:
 
 
 def _pair(recorded: Mapping[str, Any], fresh: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Votes for the class that the record chose, and all votes, on record and anew."""
+    """Votes for the class that the record chose, and all votes, on record and fresh."""
     chosen = int(np.argmax(recorded["counts0"]))
     old, new = recorded["counts"], [a + b for a, b in zip(fresh["counts0"], fresh["counts"], strict=True)]
     return int(old[chosen]), max(1, int(sum(old))), int(new[chosen]), max(1, int(sum(new)))
