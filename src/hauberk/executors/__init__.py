@@ -1,4 +1,4 @@
-"""Where units of work are done: in this process, in several of this machine, or on a Ray cluster."""
+"""The executors of units of work: in this process, in several processes of this machine, or on a Ray cluster."""
 
 from hauberk.executors.base import Crew, Executor, Job
 from hauberk.executors.inline import Inline

@@ -14,14 +14,14 @@ from pydantic.dataclasses import dataclass
 from hauberk.errors import HauberkError, first_line, own_line
 
 CONFIG = ConfigDict(extra="forbid")
-DEATHS = 3  # of workers at the same unit; then it is the unit's own fault
+DEATHS = 3  # deaths of workers at the same unit, after which the unit is at fault
 
 
 class Job(Protocol):
-    """What all units have in common: a model, a method and settings.  A worker gets it once."""
+    """The common part of all units: a model, a method and settings.  A worker gets it once."""
 
     def at_work(self) -> AbstractContextManager[Callable[[Any], Any]]:
-        """The function that does one unit; inside, the model does not change, so what is known of it is kept."""
+        """The function that does one unit; within the block the model does not change, so facts about it are kept."""
 
     def arrived(self) -> None:
         """Raise unless this copy of the job, which came from another process, does what the original does."""
@@ -37,32 +37,32 @@ class Crew(Protocol):
     places: int
 
     def give(self, unit: Any) -> None:
-        """Begin a unit; there is a place for it."""
+        """Begin a unit; a place must be free."""
 
     def take(self, until: float | None = None) -> tuple[Any, Any] | None:
         """Wait until some unit is done, and return it with its result.
 
         Args:
-            until: of ``time.monotonic``; None comes back if no unit is done by then.  A crew that works in this process
-                does not look at it: what it calls can end it.
+            until: deadline by ``time.monotonic``; the result is None if no unit is done by then.  A crew that works in
+                this process ignores it, because the called work can end itself.
 
         Raises:
-            Exception: what the unit raised.
+            Exception: the exception that the unit raised.
             HauberkError: if several workers died at the same unit.
         """
 
 
 @dataclass(frozen=True, config=CONFIG)
 class Executor(ABC):
-    """Does units of work; their results do not depend on where that is.
+    """An executor does units of work; the results do not depend on where the units are done.
 
-    One process does one unit at a time: an attack changes the model while it works, and what a model draws by itself is
-    fenced for the whole process.
+    One process does one unit at a time: an attack changes the model while it works, and a model's own random numbers
+    are fenced for the whole process.
     """
 
     @abstractmethod
     def at(self, job: Job) -> AbstractContextManager[Crew]:
-        """The crew of a job; it ends with the block, whatever was under way."""
+        """The crew of a job; it ends with the block, even if units are under way."""
 
 
 def outcome(work: Callable[[Any], Any], unit: Any) -> tuple[Any, Exception | None]:
@@ -95,9 +95,9 @@ def mourned(unit: Any, deaths: int, said: str) -> HauberkError:
     """The error when workers keep dying at a unit.
 
     Args:
-        unit: the one they died at.
-        deaths: how many.
-        said: what is known of the last death.
+        unit: the unit at which they died.
+        deaths: how many workers died.
+        said: how the last worker died, in words.
     """
     return HauberkError(
         f"{deaths} workers died at {unit}, the last one {said}",

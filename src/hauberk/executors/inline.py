@@ -29,9 +29,9 @@ class _Alone:
         self._work, self._unit = work, None
 
     def give(self, unit: Any) -> None:
-        """Keep it until it is asked for."""
+        """Keep the unit until ``take`` is called."""
         self._unit = unit
 
     def take(self, until: float | None = None) -> tuple[Any, Any]:  # noqa: ARG002
-        """Do it now."""
+        """Do the unit now."""
         return self._unit, self._work(self._unit)

@@ -17,14 +17,14 @@ from hauberk.executors.base import Job
 
 
 def packed(job: Job, pickler: type[pickle.Pickler] = pickle.Pickler) -> bytes:
-    """Pickle a job, models with parametrised layers among them, which torch leaves out.
+    """Pickle a job, including models with parametrised layers, which torch does not pickle.
 
     Args:
-        job: with the model.
-        pickler: another one may know how to pickle more, such as what stands in a notebook.
+        job: the job with its model.
+        pickler: another pickler may be able to pickle more, such as classes that are defined in a notebook.
 
     Raises:
-        HauberkError: if something in it cannot be pickled.
+        HauberkError: if a part of the job cannot be pickled.
     """
 
     class Packer(pickler):  # type: ignore[misc, valid-type]
@@ -47,12 +47,12 @@ def packed(job: Job, pickler: type[pickle.Pickler] = pickle.Pickler) -> bytes:
 
 
 def unpacked(content: bytes) -> Job:
-    """The job in another process, once it is sure that it does the same there.
+    """The job in another process, after a check that it does the same there.
 
-    Modules are looked for where the driver finds them, after everything that the worker has itself.
+    Modules are searched for in the driver's folders, after all folders of the worker itself.
 
     Raises:
-        HauberkError: if its code is not there, or is another one.
+        HauberkError: if its code is missing or different there.
     """
     version, folders, inside = pickle.loads(content)  # noqa: S301 - from our own driver
     if version != __version__:
@@ -77,7 +77,7 @@ def _blank(kind: type[nn.Module]) -> nn.Module:
 
 
 def _parametrised(module: nn.Module, state: dict[str, Any]) -> None:
-    """Give a blank module its content, and its parametrised tensors as torch gives them."""
+    """Give a blank module its content, and its parametrised tensors as torch does."""
     vars(module).update(state)
     parametrize._inject_new_class(module)
     for name in cast(nn.ModuleDict, module.parametrizations):

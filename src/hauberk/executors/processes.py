@@ -27,19 +27,19 @@ from hauberk.executors.packing import packed, unpacked
 
 GONE = (EOFError, ConnectionError, BrokenPipeError)
 FORKS = sys.platform == "linux"
-READY = None  # what a worker says before its first unit
+READY = None  # the message of a worker before its first unit
 
 
 @dataclass(frozen=True, config=CONFIG)
 class Processes(Executor):
-    """Units in several processes of this machine; one that dies costs its unit, which another process does again.
+    """Units in several processes of this machine; if a process dies, another process does its unit again.
 
-    On Linux workers are forks of this process, unless it has used a GPU; elsewhere they are new ones, which get the
-    model pickled and need a script to guard its start with ``if __name__ == "__main__"``.
+    On Linux workers are forks of this process, unless it has used a GPU.  Otherwise workers are new processes, which
+    get the model pickled, and a script must guard its start with ``if __name__ == "__main__"``.
 
     Args:
-        workers: processes; None takes as many as their threads find cores.
-        threads: torch's, in each of them.
+        workers: number of processes; None takes as many as there are cores for their threads.
+        threads: torch threads in each process.
     """
 
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -47,7 +47,7 @@ class Processes(Executor):
 
     @contextmanager
     def at(self, job: Job) -> Iterator[Crew]:
-        """Processes, which start when there is a unit for them."""
+        """A crew of processes, which start when there is a unit for them."""
         crew = _Crew(job, self.workers or max(1, cores() // self.threads), self.threads)
         try:
             yield crew
@@ -59,7 +59,7 @@ class Processes(Executor):
 class _Worker:
     process: BaseProcess
     connection: Connection
-    order: _Order | None = None  # what it is doing
+    order: _Order | None = None  # the order that it works on
 
 
 @plain_dataclass
@@ -80,7 +80,7 @@ class _Crew:
         self._orders: deque[_Order] = deque()
 
     def give(self, unit: Any) -> None:
-        """Hand it to a worker, a new one if none is free."""
+        """Queue a unit, and start a worker if none is free and there is a place for one."""
         self._orders.append(_Order(unit))
         if not self._idle and len(self._workers) < self.places:
             self._start()
@@ -96,17 +96,17 @@ class _Crew:
                     said = _received(worker.connection)
                 except GONE:
                     self._bury(worker)
-                    break  # the others say it again
+                    break  # the messages of other workers stay readable
                 order, worker.order = worker.order, None
                 self._idle.append(worker)
                 if said is not READY and order is not None:
                     return order.unit, result(said)
                 if said is not READY:
-                    result(said)  # it could not begin
+                    result(said)  # the worker could not begin
         return None
 
     def end(self) -> None:
-        """End all of them at once; what they were doing is lost."""
+        """End all workers at once; their unfinished units are lost."""
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -117,11 +117,11 @@ class _Crew:
         while self._idle and self._orders:
             worker = self._idle.pop()
             worker.order = self._orders.popleft()
-            with suppress(*GONE):  # its end is seen where its answer is waited for
+            with suppress(*GONE):  # its end is detected while its answer is awaited
                 _send(worker.connection, worker.order.unit)
 
     def _bury(self, worker: _Worker) -> None:
-        """Take a dead worker off, and let a new one do what it did."""
+        """Remove a dead worker, and let a new worker do its unit."""
         worker.process.join()
         worker.connection.close()
         self._workers.remove(worker)
@@ -145,7 +145,7 @@ class _Crew:
 
 
 def _send(connection: Connection, value: Any) -> None:
-    """Copy a value to the other end: what ``Connection.send`` does with tensors shares their memory by open files."""
+    """Copy a value to the other end, because ``Connection.send`` would share the memory of tensors by open files."""
     connection.send_bytes(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
 
 
@@ -154,14 +154,14 @@ def _received(connection: Connection) -> Any:
 
 
 def _how(code: int | None) -> str:
-    """What is known of a death."""
+    """How a worker died, in words."""
     if code is not None and code < 0:
         return f"by {signal.Signals(-code).name}"
     return f"with exit code {code}"
 
 
 def _work(job: Job | bytes, connection: Connection, threads: int) -> None:
-    """What a worker does until it is ended."""
+    """Do units in a worker until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends its workers
     threading.Thread(target=_end_with_driver, daemon=True).start()
     torch.set_num_threads(threads)
@@ -180,7 +180,7 @@ def _work(job: Job | bytes, connection: Connection, threads: int) -> None:
 
 
 def _end_with_driver() -> None:
-    """End this process when its driver has ended, however that was, in the middle of a unit too."""
+    """End this process when its driver has ended for any reason, even in the middle of a unit."""
     driver = multiprocessing.parent_process()
     if driver is not None:
         wait([driver.sentinel])

@@ -1,4 +1,4 @@
-"""Units on a Ray cluster; records come back through Ray's object store, so that no folder need be shared."""
+"""Units on a Ray cluster; records come back through Ray's object store, so that no shared folder is needed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hauberk.executors.packing import packed, unpacked
 
 @dataclass(frozen=True, config=CONFIG)
 class Ray(Executor):
-    """Units on a Ray cluster, one Ray task each; one that dies is done again, on another machine if need be.
+    """Units on a Ray cluster, one Ray task each; a unit whose task dies is done again, if needed on another machine.
 
-    Needs the extra ``scale``: ``pip install 'hauberk[scale]'``, the same version on every machine.
+    Ray needs the extra ``scale``: ``pip install 'hauberk[scale]'``, in the same version on every machine.
 
     Args:
-        address: of the cluster, ``auto`` or ``host:port``; None takes the one that this machine belongs to, else starts
-            Ray on this machine alone.
+        address: address of the cluster, ``auto`` or ``host:port``; None takes the cluster that this machine belongs to,
+            else starts Ray on this machine alone.
         workers: units under way at one time; None takes as many as the cluster has room for.
         cpus: cores, and threads, for each unit.
         gpus: GPUs, or a share of one, for each unit.
@@ -39,7 +39,7 @@ class Ray(Executor):
 
     @contextmanager
     def at(self, job: Job) -> Iterator[Crew]:
-        """Ray's tasks; the cluster is left as it was found, and one that was started here ends with this process."""
+        """A crew of Ray tasks; the cluster is left unchanged, and one that was started here ends with this process."""
         crew = _Crew(_connected(self.address), job, self)
         try:
             yield crew
@@ -66,11 +66,11 @@ class _Crew:
         self._units: dict[Any, Any] = {}
 
     def give(self, unit: Any) -> None:
-        """Make a Ray task of it."""
+        """Start a Ray task for the unit."""
         self._units[self._do.remote([self._job], unit, self._threads)] = unit
 
     def take(self, until: float | None = None) -> tuple[Any, Any] | None:
-        """The next unit that is done; Ray itself does again what died."""
+        """The next unit that is done; Ray itself repeats a task that died."""
         rest = None if until is None else max(0.0, until - time.monotonic())
         ended, _ = self._ray.wait(list(self._units), num_returns=1, timeout=rest)
         if not ended:
@@ -89,7 +89,7 @@ class _Crew:
         return unit, result(found)
 
     def end(self) -> None:
-        """Cancel what is under way."""
+        """Cancel all tasks that are under way."""
         for task in self._units:
             self._ray.cancel(task, force=True)
 
@@ -101,7 +101,7 @@ def _connected(address: str | None) -> Any:
     except ImportError as error:
         raise HauberkError("Ray is not installed", "install it with: pip install 'hauberk[scale]'") from error
     if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports to nobody
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here sends no reports
         try:
             ray.init(address, include_dashboard=None if address else False, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -115,7 +115,7 @@ def _connected(address: str | None) -> Any:
 
 
 def _do(job: list[Any], unit: Any, threads: int) -> tuple[Any, Exception | None]:
-    """One unit.  The job stands in a list, so that Ray leaves it to the worker to get it, which does so once."""
+    """Do one unit.  The job is in a list, so that Ray does not fetch it, and the worker fetches it only once."""
     torch.set_num_threads(threads)
     work, error = _begun(job[0])
     return (None, error) if work is None else outcome(work, unit)
@@ -126,7 +126,7 @@ _open = ExitStack()
 
 @functools.lru_cache(maxsize=1)
 def _begun(job: Any) -> tuple[Callable[[Any], Any] | None, Exception | None]:
-    """The function that does units of a job; the job before, if there was one, is ended."""
+    """The function that does units of a job; a previous job is ended."""
     import ray
 
     _open.close()
