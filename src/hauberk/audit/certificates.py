@@ -60,7 +60,7 @@ def certify_again(
 def _drawn_again(
     part: Part, target: Subject, batch: Batch, generator: np.random.Generator, evidence: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
-    """Compare the record with fresh draws for its classes, which are as many as a comparison needs."""
+    """Compare the record with fresh draws for its classes, at most ``VOTES`` of them."""
     asked = dict(part.unit["method"])
     certificate = registry.build({**asked, "n": min(int(asked["n"]), VOTES)}, "certificate")
     chosen = torch.tensor([int(np.argmax(row["first"])) for row in evidence], dtype=torch.int64)

@@ -71,7 +71,7 @@ def attack(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Attack a model with its recipe's attacks, or with AutoAttack in a threat. The same command resumes a run."""
+    """Attack a model with its recipe's attacks, or with AutoAttack in a threat. Repeat the command to resume."""
     options.trust_code(trust_code, target, arch)
     options.threads(threads)
     placed = options.device(device, precision)

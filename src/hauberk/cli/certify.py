@@ -62,7 +62,7 @@ def certify(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Certify a model, by default as its recipe says or its structure allows. The same command resumes a run."""
+    """Certify a model, by default as its recipe says or its structure allows. Repeat the command to resume."""
     options.trust_code(trust_code, target, arch)
     options.threads(threads)
     placed = options.device(device, precision)

@@ -59,7 +59,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model in one go: check, attack, certify what can be proved, judge the attack, write one page.
 
-    The same command continues a stopped evaluation.
+    Repeat the command to continue a stopped evaluation.
     """
     options.trust_code(trust_code, target, arch)
     options.threads(threads)

@@ -30,7 +30,7 @@ def sweep(
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Train and evaluate a table of recipes. The minutes are predicted first; the same command resumes a sweep."""
+    """Train and evaluate a table of recipes. The minutes are predicted first. Repeat the command to resume."""
     options.trust_code(trust_code)
     options.threads(threads)
     where, _, line = options.device(device)

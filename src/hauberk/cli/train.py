@@ -31,7 +31,7 @@ def train(
     precision: options.Precision = "float32",
     json: options.Json = False,
 ) -> None:
-    """Train a recipe's model. The same command resumes a run."""
+    """Train a recipe's model. Repeat the command to resume."""
     trusted = options.trust_code(trust_code, *(set_ or []))
     options.threads(threads)
     where, products, line = options.device(device, precision)

@@ -326,7 +326,7 @@ def _closed(levels: list[Level], end: float) -> list[Level]:
 
 
 def _gap(attacked: Attacked, curve: Curve, factor: float) -> Row:
-    """Both bounds at one budget; abstentions may let the certified accuracy exceed the attacked one, so it is cut."""
+    """Both bounds at one budget; the lower end is cut, because abstentions may lift it above the attacked accuracy."""
     high = attacked.accuracy.value
     return {"x": attacked.eps * factor, "low": min(curve.at(attacked.eps).value, high), "high": high}
 

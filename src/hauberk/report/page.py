@@ -125,7 +125,7 @@ def _loaded(runs: Sequence[Path], logs: Sequence[Log]) -> list[RunFacts]:
 
 
 def summary(runs: Sequence[Path], logs: Sequence[Log] = ()) -> dict[str, Any]:
-    """Every number of the report as plain JSON values; what is unknown is None.
+    """Every number of the report as plain JSON values; unknown values are None.
 
     Raises:
         HauberkError: as ``write_report``.

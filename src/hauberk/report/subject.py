@@ -25,7 +25,7 @@ class Method:
         settings: its other fields.
         seed: seed of the evaluation.
         accuracy: robust accuracy over the images that this attack saw.
-        success_rate: share of the images that were right which it broke.
+        success_rate: share of the images right before any attack that it broke.
         perturbation: median distance of its successes on images that were right.
         forwards: forward passes an image, mean.
         backwards: backward passes an image, mean.
@@ -57,7 +57,7 @@ class Attacked:
         norm: norm of the budget.
         eps: the budget, pixel units.
         accuracy: share of images that no attack broke.
-        success_rate: share of the images that were right which some attack broke.
+        success_rate: share of the images right before any attack that some attack broke.
         boundary_error: share of all images that were right and that some attack broke.
         methods: the attacks.
         images: a hash of the image ids, which distinguishes numbers about other images.

@@ -85,7 +85,7 @@ class Trained:
 
     @property
     def lost(self) -> float | None:
-        """Robust validation accuracy at the chosen epoch minus that at the last one: the loss without a choice."""
+        """Robust validation accuracy at the chosen epoch minus that at the last one: the cost of the last epoch."""
         seen = self.line(ROBUST)
         if seen is None or self.best is None:
             return None

@@ -96,7 +96,7 @@ def points(interval: Interval) -> str:
 
 
 def count(interval: Interval) -> str:
-    """How many of how many."""
+    """A share as a count, for example ``61 of 100``."""
     return "none" if interval.n == 0 else f"{round(interval.value * interval.n)} of {interval.n}"
 
 
@@ -124,7 +124,7 @@ def budget(norm: str, eps: float) -> str:
 
 
 def changes(norm: str, eps: float) -> str:
-    """A threat as a person says it: ``changes of at most 8/255 in ℓ∞``."""
+    """A threat in plain words: ``changes of at most 8/255 in ℓ∞``."""
     if norm in COUNTED:
         return f"changes of at most {budget(norm, eps)}"
     return f"changes of at most {epsilon(eps)} in {NORMS.get(norm, norm)}"
@@ -212,7 +212,7 @@ def proved(curve: Curve) -> str:
 
 
 def proof(curve: Curve) -> str:
-    """What kind of proof it is and how it can fail."""
+    """The kind of a proof and its probability of failure, in words."""
     if curve.proof == "deterministic":
         return "deterministic proof"
     if curve.proof == "probabilistic":

@@ -1,4 +1,4 @@
-"""Fingerprints of a model's answers: each must have the right hash, and exist for every record that names one."""
+"""Fingerprints of a model's answers: each must match its hash, and every fingerprint that records name must exist."""
 
 from __future__ import annotations
 

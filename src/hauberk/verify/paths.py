@@ -60,7 +60,7 @@ def _logit_problems(row: Mapping[str, Any], classes: int) -> Iterator[str]:
 
 
 def _scale_problems(row: Mapping[str, Any], evidence: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the robust model's logits are the evidence's; a row where float32 and float64 differ is not certified."""
+    """Whether the robust model's logits agree with the evidence; if float32 and float64 differ, a row has no proof."""
     if any(a is not None and np.isfinite(a) for a in row["certified_alpha"]):
         one, other = (special.softmax(np.asarray(z, dtype=float)) for z in (row["robust_logits"], evidence["logits"]))
         if abs(one - other).max() > NEAR * 10.0:

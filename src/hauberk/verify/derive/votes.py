@@ -154,7 +154,7 @@ def _rule(row: Mapping[str, Any], shared: Mapping[str, Any]) -> Callable[[int, i
 
 
 def _slack(noise: Mapping[str, Any]) -> float:
-    """The most that draws on the grid differ from their law, a float64 table for 2^24 values; 0 for other noise."""
+    """The most that grid draws, from a float64 table for 2^24 values, differ from their law; 0 for other noise."""
     return 255.0 * float(noise["sigma"]) / 2**27 if noise["name"] == "grid_gaussian" else 0.0
 
 
