@@ -44,7 +44,7 @@ def row_of(parts: list[Part]) -> tuple[str, Row, NDArray[np.int64]]:
     """The name of what was proved, what became of each image, and the images' labels."""
     proof, attacks = best_proof(parts, "l2"), [p for p in parts if p.kind == "attack"]
     row: Row = {}
-    first = proof or attacks[0]
+    first = proof or max(attacks, key=lambda part: part.table.num_rows)  # later stages see survivors alone
     order = np.argsort(first.column("id"))
     labels = first.column("label")[order]
     row["clean"] = correct(first)[order].astype(np.float64)
