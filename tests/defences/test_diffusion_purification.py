@@ -181,10 +181,14 @@ def test_settings_that_do_not_fit_are_refused(t_star, steps):
 def test_a_diffusion_model_of_one_s_own_is_asked_step_by_step():
     base = small_cnn((1, 4, 4), 3, (0.5,), (0.2,), widths=(4,), strides=(1,)).eval()
     own = diffusion_mlp((1, 4, 4), 3, conditional=False).eval()
+    with torch.no_grad():  # an untrained one answers zero at every step
+        for number, weight in enumerate(own.parameters()):
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
     model = diffusion_purification(base, own, steps=3, sampler="ddim").eval()
     check_classifier(model, (1, 4, 4))
     x = torch.rand(2, 1, 4, 4)
     assert torch.equal(model.purifier.seen(x, 7), own(x, torch.tensor([7, 7])))
+    assert not torch.equal(model.purifier.seen(x, 7), model.purifier.seen(x, 0))
     again = registry.build(registry.spec(model)).eval()
     again.load_state_dict(model.state_dict())
     assert torch.equal(model.purifier.draw(key(2))(x), again.purifier.draw(key(2))(x))
