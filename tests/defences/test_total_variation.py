@@ -189,6 +189,8 @@ def test_the_mask_drops_each_value_with_its_probability():
     kept = step.draw(Key(0, 0, (4,), "test"))(x) == x  # with no steps, what is kept is there and the rest is the mean
     assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.01)
     assert not torch.equal(kept[:, 0], kept[:, 1])
+    twice = step.draw(Key(0, 0, (4, 5), "test"))(x.expand(2, -1, -1, -1))
+    assert step.traits.stochastic and not torch.equal(twice[0], twice[1])  # each image has a mask of its own
 
 
 def test_traits_say_how_it_is_attacked():
