@@ -57,3 +57,9 @@ def test_an_isometry_up_to_the_blocks() -> None:
 def test_what_does_not_fit_is_refused(layer: str, widths: tuple[int, ...]) -> None:
     with pytest.raises(HauberkError, match=r"layer: sll, widths: \[4, 16\]"):
         lip_resnet((1, 4, 4), 5, (0.3,), (0.1,), layer=layer, widths=widths)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["depth", "pool", "dense"])
+def test_a_count_below_one_is_refused(name: str) -> None:
+    with pytest.raises(HauberkError, match="at least 1"):
+        lip_resnet((1, 4, 4), 5, (0.3,), (0.1,), widths=(4,), **{name: 0})  # type: ignore[arg-type]

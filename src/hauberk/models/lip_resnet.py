@@ -77,6 +77,10 @@ def lip_resnet(  # noqa: PLR0913 - every choice of the papers
             f"the image, and then four times the width before, got {layer!r} and {list(widths)}",
             f"for example layer: sll, widths: [{4 * channels}, {16 * channels}]",
         )
+    if min(depth, pool, dense) < 1:
+        raise HauberkError(
+            f"expected a depth, a pool and a dense of at least 1, got {depth}, {pool} and {dense}", "pool: 1 keeps all"
+        )
     conv, linear = LAYERS[layer]
     net: list[nn.Module] = [Normalize(mean, [1.0] * channels)]
     for width in widths:
